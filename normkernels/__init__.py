@@ -1,0 +1,12 @@
+"""normkernels: fused forward and backward normalisation kernels for PyTorch."""
+
+from normkernels import functional
+from normkernels._version import __version__
+from normkernels.backends import backends, use_backend
+from normkernels.backends.reference._activations import NAMES as ACTIVATIONS
+from normkernels.modules.layer_norm import LayerNorm
+from normkernels.modules.layer_norm_2d import LayerNorm2d
+from normkernels.modules.rms_norm import RMSNorm
+
+
+__all__ = ["ACTIVATIONS", "LayerNorm", "LayerNorm2d", "RMSNorm", "__version__", "backends", "functional", "use_backend"]

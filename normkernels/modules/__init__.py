@@ -1,0 +1,1 @@
+"""One file per normaliser: its torch.nn-like modules."""

@@ -1,0 +1,24 @@
+"""The keyword-only extras that every activation normaliser takes, as module attributes."""
+
+from normkernels.backends import check_name
+from normkernels.ops import _checks
+
+DEFAULTS = {"activation": None, "slope": 0.01, "weight_offset": 0.0, "backend": None}
+
+
+class Extras:
+    """Mixin: keeps the extras, shows those that are not the default, and hands them to the function."""
+
+    def set_extras(self, **extras) -> None:
+        name = type(self).__name__
+        _checks.check_activation(name, extras["activation"])
+        check_name(extras["backend"], name)
+        for key, value in extras.items():
+            setattr(self, key, value)
+
+    def extras(self) -> dict:
+        return {key: getattr(self, key) for key in DEFAULTS}
+
+    def extra_repr(self) -> str:
+        shown = [f"{k}={v!r}" for k, v in self.extras().items() if v != DEFAULTS[k]]
+        return ", ".join([super().extra_repr(), *shown])  # type: ignore[misc]

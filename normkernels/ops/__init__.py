@@ -1,0 +1,1 @@
+"""One file per normaliser: its schemas, buffers, autograd and public function."""

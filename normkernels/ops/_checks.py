@@ -1,0 +1,90 @@
+"""Argument checks of the public functions: ``<function>: <argument> must <rule>, got <value>``, before anything is written."""
+
+from math import prod
+
+import torch
+from torch import Tensor
+
+from normkernels.backends.reference import _activations
+
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+def fail(op: str, argument: str, rule: str, got: object) -> None:
+    raise ValueError(f"{op}: {argument} must {rule}, got {got}")
+
+
+def check_input(op: str, input: Tensor) -> None:
+    """``input`` must be a dense floating tensor."""
+    if not isinstance(input, Tensor):
+        fail(op, "input", "be a torch.Tensor", type(input).__name__)
+    if input.is_nested:
+        fail(op, "input", "be a dense tensor", "a nested tensor")
+    if input.layout != torch.strided:
+        fail(op, "input", "be a dense tensor", input.layout)
+    if input.dtype not in DTYPES:
+        fail(op, "input", "be float64, float32, bfloat16 or float16", input.dtype)
+
+
+def check_like_input(op: str, argument: str, tensor: Tensor | None, input: Tensor) -> None:
+    """``tensor`` (a residual) must have the shape, dtype and device of ``input``."""
+    if tensor is None:
+        return
+    check_dense(op, argument, tensor)
+    if tensor.shape != input.shape:
+        fail(op, argument, f"have input's shape {tuple(input.shape)}", tuple(tensor.shape))
+    if tensor.dtype != input.dtype:
+        fail(op, argument, f"have input's dtype {input.dtype}", tensor.dtype)
+    check_device(op, argument, tensor, input)
+
+
+def check_parameter(op: str, argument: str, tensor: Tensor | None, shape: tuple[int, ...], input: Tensor) -> None:
+    """``tensor`` (a weight or bias) must have ``shape``, input's device, and input's dtype or float32 beside 16 bits."""
+    if tensor is None:
+        return
+    check_dense(op, argument, tensor)
+    if tuple(tensor.shape) != shape:
+        fail(op, argument, f"have shape {shape}", tuple(tensor.shape))
+    if tensor.dtype != input.dtype and not (tensor.dtype == torch.float32 and input.dtype.itemsize == 2):
+        rule = f"have input's dtype {input.dtype}" + (" or float32" if input.dtype.itemsize == 2 else "")
+        fail(op, argument, rule, tensor.dtype)
+    check_device(op, argument, tensor, input)
+
+
+def check_dense(op: str, argument: str, tensor: Tensor) -> None:
+    if not isinstance(tensor, Tensor):
+        fail(op, argument, "be a torch.Tensor or None", type(tensor).__name__)
+    if tensor.is_nested or tensor.layout != torch.strided:
+        fail(op, argument, "be a dense tensor", "a nested tensor" if tensor.is_nested else tensor.layout)
+
+
+def check_device(op: str, argument: str, tensor: Tensor, input: Tensor) -> None:
+    if tensor.device != input.device:
+        fail(op, argument, f"be on input's device {input.device}", tensor.device)
+
+
+def check_normalized_shape(
+    op: str, input: Tensor, normalized_shape: int | list[int] | tuple[int, ...]
+) -> tuple[int, ...]:
+    """``normalized_shape`` as a tuple; input must end in it."""
+    if isinstance(normalized_shape, int):
+        normalized_shape = (normalized_shape,)
+    shape = tuple(normalized_shape)
+    if not shape:
+        fail(op, "normalized_shape", "have at least one dimension", shape)
+    if tuple(input.shape[max(input.dim() - len(shape), 0) :]) != shape:
+        fail(op, "input", f"end in normalized_shape {shape}", f"shape {tuple(input.shape)}")
+    return shape
+
+
+def check_activation(op: str, activation: str | None) -> str:
+    """The name of the activation; None means ``"identity"``."""
+    if activation is None:
+        return "identity"
+    if activation not in _activations.NAMES:
+        fail(op, "activation", f"be None or one of {', '.join(_activations.NAMES)}", repr(activation))
+    return activation
+
+
+def numel(shape: tuple[int, ...]) -> int:
+    return prod(shape)

@@ -1,0 +1,54 @@
+"""What the row family shares in Python: canonical views, buffers, double backward."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+
+def rows(t: Tensor, n: int) -> Tensor:
+    """``t`` as (M, n): a view where its columns are adjacent (any row stride), else a copy."""
+    t = t.reshape(-1, n) if n else t.reshape(0, 0)
+    return t if n == 1 or t.stride(1) == 1 else t.contiguous()
+
+
+def columns(t: Tensor, n: int) -> Tensor:
+    """``t`` of shape (B, n, *) as a contiguous (B, n, S)."""
+    return t.contiguous().flatten(2)
+
+
+def flat(parameter: Tensor | None) -> Tensor | None:
+    """A weight or bias as a contiguous (N,)."""
+    return None if parameter is None else parameter.reshape(-1).contiguous()
+
+
+def statistic(x: Tensor) -> Tensor:
+    """An unfilled statistic over dim 1 of the canonical x: float32, or float64 for float64."""
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return x.new_empty(x.shape[:1] + x.shape[2:], dtype=dtype)
+
+
+def empty(t: Tensor | None, wanted: bool = True) -> Tensor | None:
+    """An unfilled contiguous buffer of t's shape and dtype, whatever its strides; None if there is no t or no wish."""
+    return t.new_empty(t.shape) if t is not None and wanted else None
+
+
+def differentiable_backward(
+    function: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor | None], grads: Sequence[Tensor | None]
+) -> list[Tensor | None]:
+    """Gradients of ``function(*inputs)`` that can be differentiated again: those of the reference.
+
+    ``torch.func.vjp`` and not ``torch.autograd.grad``: an input may be an output of the node that is being differentiated.
+    """
+    present = [t for t in inputs if t is not None]
+
+    def of_present(*tensors):
+        given = iter(tensors)
+        return function(*(None if t is None else next(given) for t in inputs))
+
+    with torch.enable_grad():
+        outputs, pullback = torch.func.vjp(of_present, *present)
+        found = iter(
+            pullback(tuple(torch.zeros_like(y) if dy is None else dy for y, dy in zip(outputs, grads, strict=True)))
+        )
+    return [None if t is None else next(found) for t in inputs]

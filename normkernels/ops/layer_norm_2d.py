@@ -1,0 +1,70 @@
+"""Layer normalisation over the channels of each pixel, as in ConvNeXt (Liu et al. 2022, arXiv:2201.03545)."""
+
+from torch import Tensor
+
+from normkernels.backends import requested
+from normkernels._library import kernel
+from normkernels.ops import _checks, _rows
+from normkernels.ops.layer_norm import BWD, FWD, ROWS, LayerNormFunction, Layout
+
+# x, residual, y, summed, dy, dsummed, dx: contiguous (B, N, S), the N channels of a pixel lie S apart; mean, rstd: (B, S)
+layer_norm_2d_fwd = kernel("layer_norm_2d_fwd" + FWD)
+layer_norm_2d_bwd = kernel("layer_norm_2d_bwd" + BWD)
+
+COLUMNS = Layout(layer_norm_2d_fwd, layer_norm_2d_bwd, _rows.columns)
+
+
+def layer_norm_2d(
+    input: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    *,
+    residual: Tensor | None = None,
+    activation: str | None = None,
+    slope: float = 0.01,
+    weight_offset: float = 0.0,
+    backend: str | None = None,
+):
+    r"""Layer normalisation of every pixel over its channels: :func:`layer_norm` along dim 1 of an image.
+
+    Args:
+        input: x, ``(B, C, H, W)`` (or any ``(B, C, *)``). channels_last goes through the row kernels and stays
+            channels_last; every other layout is normalised where it lies, without a transposed copy.
+        weight: w, ``(C,)``, in input's dtype or float32; None means no scale.
+        bias: b, ``(C,)``, in input's dtype or float32; None means 0.
+        eps: added to the variance (units of x²).
+        residual: input's shape and dtype; s = x + residual is normalised instead of x, and returned too.
+        activation, slope, weight_offset, backend: as in :func:`layer_norm`.
+
+    Returns:
+        y, input's shape and dtype; with a residual ``(y, s)``.
+
+    Raises:
+        ValueError: a shape, dtype, device, layout or name is wrong (the message says which, the rule and the value).
+        RuntimeError: the backend asked for cannot run here (the message says why).
+
+    Gradients: input, residual, weight, bias; twice differentiable (through the reference).
+    Deterministic: yes. Differs from torch: torch has no such layer; it equals ``permute -> layer_norm -> permute``.
+    Source: Ba, Kiros & Hinton 2016, arXiv:1607.06450, eq. 3 and 4, with the C channels of one pixel as the units.
+    """
+    name = "layer_norm_2d"
+    _checks.check_input(name, input)
+    if input.dim() < 3:
+        _checks.fail(name, "input", "have at least 3 dimensions (B, C, *)", f"shape {tuple(input.shape)}")
+    channels = input.shape[1]
+    _checks.check_parameter(name, "weight", weight, (channels,), input)
+    _checks.check_parameter(name, "bias", bias, (channels,), input)
+    _checks.check_like_input(name, "residual", residual, input)
+    activation = _checks.check_activation(name, activation)
+    backend = requested(backend, name)
+    layout = COLUMNS
+    if input.movedim(1, -1).is_contiguous() and not input.is_contiguous():
+        layout, input = ROWS, input.movedim(1, -1)
+        residual = None if residual is None else residual.movedim(1, -1)
+    y, summed = LayerNormFunction.apply(
+        input, residual, weight, bias, channels, layout, eps, weight_offset, activation, slope, backend
+    )
+    if layout is ROWS:
+        y, summed = y.movedim(-1, 1), None if summed is None else summed.movedim(-1, 1)
+    return y if residual is None else (y, summed)

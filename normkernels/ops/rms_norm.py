@@ -1,0 +1,118 @@
+"""Root-mean-square normalisation over the trailing dims (Zhang & Sennrich 2019, arXiv:1910.07467)."""
+
+from math import prod
+
+import torch
+from torch import Tensor
+
+from normkernels.backends import requested
+from normkernels._library import kernel
+from normkernels.backends.reference.rms_norm import rms_norm_ref
+from normkernels.ops import _checks, _rows
+
+# x, residual, dy, dsummed: (M, N), adjacent columns, any row stride; y, summed, dx: contiguous; rstd: (M,)
+rms_norm_fwd = kernel(
+    "rms_norm_fwd(Tensor x, Tensor? residual, Tensor? weight, Tensor(a!) y, Tensor(b!)? summed, Tensor(c!) rstd, "
+    "float eps, float weight_offset, str activation, float slope)"
+)
+rms_norm_bwd = kernel(
+    "rms_norm_bwd(Tensor dy, Tensor? dsummed, Tensor x, Tensor? weight, Tensor rstd, Tensor(a!) dx, "
+    "Tensor(b!)? dweight, float weight_offset, str activation, float slope)"
+)
+
+
+class RMSNormFunction(torch.autograd.Function):
+    """(input, residual, weight) -> (y, summed or None); N is the number of elements of weight."""
+
+    @staticmethod
+    def forward(ctx, input, residual, weight, n, eps, weight_offset, activation, slope, backend):
+        x = _rows.rows(input, n)
+        skip = None if residual is None else _rows.rows(residual, n)
+        y, summed, rstd = _rows.empty(input), _rows.empty(residual), _rows.statistic(x)
+        rms_norm_fwd(
+            x, skip, _rows.flat(weight), _rows.rows(y, n), None if summed is None else _rows.rows(summed, n), rstd,
+            eps, weight_offset, activation, slope, backend,
+        )  # fmt: skip
+        ctx.save_for_backward(input if summed is None else summed, weight, rstd)
+        ctx.settings = n, eps, weight_offset, activation, slope, backend
+        ctx.set_materialize_grads(False)
+        return y, summed
+
+    @staticmethod
+    def backward(ctx, dy, dsummed):
+        input, weight, rstd = ctx.saved_tensors
+        n, eps, weight_offset, activation, slope, backend = ctx.settings
+        dy = torch.zeros_like(input) if dy is None else dy
+        if torch.is_grad_enabled():  # create_graph=True
+
+            def reference(input, weight):
+                x = _rows.rows(input, n)
+                y, _ = rms_norm_ref(x, None, _rows.flat(weight), eps, weight_offset, activation, slope)
+                return y.view(input.shape), input
+
+            dx, dweight = _rows.differentiable_backward(reference, (input, weight), (dy, dsummed))
+        else:
+            dx, dweight = _rows.empty(input), _rows.empty(weight, ctx.needs_input_grad[2])
+            rms_norm_bwd(
+                _rows.rows(dy, n), None if dsummed is None else _rows.rows(dsummed, n), _rows.rows(input, n),
+                _rows.flat(weight), rstd, _rows.rows(dx, n), _rows.flat(dweight),
+                weight_offset, activation, slope, backend,
+            )  # fmt: skip
+        return dx, dx if ctx.needs_input_grad[1] else None, dweight, None, None, None, None, None, None
+
+
+def rms_norm(
+    input: Tensor,
+    normalized_shape: int | list[int] | tuple[int, ...],
+    weight: Tensor | None = None,
+    eps: float | None = None,
+    *,
+    residual: Tensor | None = None,
+    activation: str | None = None,
+    slope: float = 0.01,
+    weight_offset: float = 0.0,
+    backend: str | None = None,
+):
+    r"""Root-mean-square normalisation over the trailing dims, with an optional residual before it and activation after it.
+
+    .. math::
+        s = x + \text{residual}, \quad \mathrm{rstd} = (\tfrac1N \textstyle\sum_i s_i^2 + \epsilon)^{-1/2}, \quad
+        y = \text{activation}\big(s\,\mathrm{rstd}\,(w + \text{weight\_offset})\big)
+
+    Args:
+        input: x, ``(*, *normalized_shape)``; float64, float32, bfloat16 or float16; any strides.
+        normalized_shape: the trailing dims to reduce over; N is their product, from 1 to well over a million.
+        weight: w, ``normalized_shape``, in input's dtype or float32; None means no scale.
+        eps: added to the mean square (units of x²). None: what torch takes, ``torch.finfo(torch.float32).eps`` for 16-bit
+            and 32-bit input and ``torch.finfo(torch.float64).eps`` for float64.
+        residual: input's shape and dtype. s is rounded to input's dtype, then normalised, and returned too.
+        activation: None or a name of ``normkernels.ACTIVATIONS``, applied after the scale.
+        slope: of ``"leaky_relu"`` for negative values.
+        weight_offset: added to weight; 1.0 gives Gemma's (1 + w). Without weight it does nothing.
+        backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
+
+    Returns:
+        y, contiguous, input's shape and dtype; with a residual ``(y, s)``. Statistics are accumulated and kept in float32
+        (float64 for float64), and y is rounded once.
+
+    Raises:
+        ValueError: a shape, dtype, device, layout or name is wrong (the message says which, the rule and the value).
+        RuntimeError: the backend asked for cannot run here (the message says why).
+
+    Gradients: input, residual, weight; through both outputs; twice differentiable (through the reference).
+    Deterministic: yes, and a row's result does not depend on the other rows.
+    Differs from torch: under autocast y keeps input's dtype; torch.func transforms are not supported.
+    Source: Zhang & Sennrich 2019, arXiv:1910.07467, eq. 4.
+    """
+    _checks.check_input("rms_norm", input)
+    shape = _checks.check_normalized_shape("rms_norm", input, normalized_shape)
+    _checks.check_parameter("rms_norm", "weight", weight, shape, input)
+    _checks.check_like_input("rms_norm", "residual", residual, input)
+    activation = _checks.check_activation("rms_norm", activation)
+    backend = requested(backend, "rms_norm")
+    if eps is None:
+        eps = torch.finfo(torch.float64 if input.dtype == torch.float64 else torch.float32).eps
+    y, summed = RMSNormFunction.apply(
+        input, residual, weight, prod(shape), eps, weight_offset, activation, slope, backend
+    )
+    return y if residual is None else (y, summed)
