@@ -8,5 +8,4 @@ from normkernels.modules.layer_norm import LayerNorm
 from normkernels.modules.layer_norm_2d import LayerNorm2d
 from normkernels.modules.rms_norm import RMSNorm
 
-
 __all__ = ["ACTIVATIONS", "LayerNorm", "LayerNorm2d", "RMSNorm", "__version__", "backends", "functional", "use_backend"]

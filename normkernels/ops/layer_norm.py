@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from normkernels.backends import requested
 from normkernels._library import kernel
+from normkernels.backends import requested
 from normkernels.backends.reference.layer_norm import layer_norm_ref
 from normkernels.ops import _checks, _rows
 

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from normkernels.backends import requested
 from normkernels._library import kernel
+from normkernels.backends import requested
 from normkernels.ops import _checks, _rows
 from normkernels.ops.layer_norm import BWD, FWD, ROWS, LayerNormFunction, Layout
 

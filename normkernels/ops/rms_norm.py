@@ -5,8 +5,8 @@ from math import prod
 import torch
 from torch import Tensor
 
-from normkernels.backends import requested
 from normkernels._library import kernel
+from normkernels.backends import requested
 from normkernels.backends.reference.rms_norm import rms_norm_ref
 from normkernels.ops import _checks, _rows
 
