@@ -1,0 +1,93 @@
+// What the compiler needs to vectorise a loop: ISA clones, element types, and tiles of the compute type.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+// One clone per instruction set, chosen when the library is loaded: fast, and still a wheel that runs anywhere.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(NORMKERNELS_NO_CLONES)
+#define NK_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define NK_CLONES
+#endif
+#if defined(__GNUC__)
+#define NK_INLINE inline __attribute__((always_inline))
+#else
+#define NK_INLINE inline
+#endif
+
+namespace normkernels {
+
+// 16-bit elements as bits: plain integer conversions vectorise on every instruction set.
+struct bfloat16 {
+  uint16_t bits;
+};
+struct float16 {
+  uint16_t bits;
+};
+
+template <class To, class From>
+NK_INLINE To bit_cast(From from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  std::memcpy(&to, &from, sizeof(to));
+  return to;
+}
+
+// Arithmetic and statistics: float, or double for double.
+template <class T>
+struct compute {
+  using type = float;
+};
+template <>
+struct compute<double> {
+  using type = double;
+};
+template <class T>
+using compute_t = typename compute<T>::type;
+
+NK_INLINE float load(float v) { return v; }
+NK_INLINE double load(double v) { return v; }
+NK_INLINE float load(bfloat16 v) { return bit_cast<float>(static_cast<uint32_t>(v.bits) << 16); }
+NK_INLINE float load(float16 v) {
+  const uint32_t magnitude = v.bits & 0x7fffu, sign = static_cast<uint32_t>(v.bits & 0x8000u) << 16;
+  const uint32_t rebiased = (magnitude << 13) + (112u << 23);
+  const float subnormal = bit_cast<float>((113u << 23) + (magnitude << 13)) - bit_cast<float>(113u << 23);
+  const uint32_t finite = magnitude < 0x0400u ? bit_cast<uint32_t>(subnormal) : rebiased;
+  return bit_cast<float>(sign | (magnitude >= 0x7c00u ? rebiased + (112u << 23) : finite));
+}
+
+// One rounding, to nearest even; NaN stays NaN.
+template <class T>
+NK_INLINE T store(compute_t<T> v) {
+  return v;
+}
+template <>
+NK_INLINE bfloat16 store<bfloat16>(float v) {
+  const uint32_t u = bit_cast<uint32_t>(v), rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  return {static_cast<uint16_t>((u & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded)};
+}
+template <>
+NK_INLINE float16 store<float16>(float v) {
+  const uint32_t u = bit_cast<uint32_t>(v), magnitude = u & 0x7fffffffu, sign = (u >> 16) & 0x8000u;
+  const uint32_t normal = (magnitude - (112u << 23) + 0x0fffu + ((magnitude >> 13) & 1u)) >> 13;
+  // Adding 0.5 lines a subnormal's last bit up with float's, so the addition itself rounds.
+  const uint32_t subnormal = bit_cast<uint32_t>(bit_cast<float>(magnitude) + 0.5f) - bit_cast<uint32_t>(0.5f);
+  uint32_t half = magnitude < (113u << 23) ? subnormal : normal;
+  half = magnitude >= 0x477ff000u ? 0x7c00u : half;
+  return {static_cast<uint16_t>(sign | (magnitude > 0x7f800000u ? 0x7e00u : half))};
+}
+
+template <class T>
+NK_INLINE void load_tile(const T* source, compute_t<T>* tile, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) tile[i] = load(source[i]);
+}
+
+template <class T>
+NK_INLINE void store_tile(const compute_t<T>* tile, T* target, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) target[i] = store<T>(tile[i]);
+}
+
+}  // namespace normkernels

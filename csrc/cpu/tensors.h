@@ -1,0 +1,108 @@
+// From stable-ABI tensors to pointers: dtype dispatch, parameters in the compute type, gradient tables.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <type_traits>
+
+#include "rows_backward.h"
+
+namespace normkernels {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using OptionalTensor = std::optional<Tensor>;
+
+// Call f with a value of the element type of t.
+template <class F>
+void dispatch(const Tensor& t, const char* op, const F& f) {
+  switch (t.scalar_type()) {
+    case ScalarType::Double:
+      return f(double());
+    case ScalarType::Float:
+      return f(float());
+    case ScalarType::BFloat16:
+      return f(bfloat16());
+    case ScalarType::Half:
+      return f(float16());
+    default:
+      STD_TORCH_CHECK(false, op, ": unsupported dtype");
+  }
+}
+
+template <class T>
+T* pointer(const Tensor& t) {
+  return static_cast<T*>(t.data_ptr());
+}
+template <class T>
+T* pointer(const OptionalTensor& t) {
+  return t ? static_cast<T*>(t->data_ptr()) : nullptr;
+}
+inline int64_t row_stride(const OptionalTensor& t) { return t ? t->stride(0) : 0; }
+
+inline Activation activation(const std::string& name) {
+  Activation found = Activation::identity;
+  STD_TORCH_CHECK(find_activation(name, found), "unknown activation ", name);
+  return found;
+}
+
+// A parameter plus offset in the compute type: the tensor's own memory where nothing has to change, else a copy.
+template <class C>
+class Parameter {
+ public:
+  Parameter(const OptionalTensor& t, double offset) {
+    if (!t) return;
+    dispatch(*t, "parameter", [&](auto element) {
+      using W = decltype(element);
+      const W* source = pointer<W>(*t);
+      if constexpr (std::is_same_v<W, C>) {
+        data_ = source;
+        if (offset == 0) return;
+      }
+      if constexpr (std::is_same_v<compute_t<W>, C>) {
+        copy_.reset(new C[t->numel()]);
+        for (int64_t i = 0; i < t->numel(); i++) copy_[i] = load(source[i]) + static_cast<C>(offset);
+        data_ = copy_.get();
+      }
+    });
+  }
+  const C* data() const { return data_; }
+
+ private:
+  std::unique_ptr<C[]> copy_;
+  const C* data_ = nullptr;
+};
+
+// The (lines, N) table in which a parameter's gradient is summed; nothing if the gradient is not wanted.
+template <class C>
+class GradientTable {
+ public:
+  GradientTable(const OptionalTensor& out, int64_t lines, int64_t N) : out_(out), lines_(lines), N_(N) {
+    if (out) table_.reset(new C[lines * N]);
+  }
+  C* data() { return table_.get(); }
+
+  void finish() {
+    if (!out_) return;
+    dispatch(*out_, "parameter gradient", [&](auto element) {
+      using W = decltype(element);
+      if constexpr (std::is_same_v<compute_t<W>, C>)
+        parallel_for(0, N_, 32 * kTile, [&](int64_t begin, int64_t end) {
+          sum_lines(table_.get(), lines_, N_, begin, end, pointer<W>(*out_));
+        });
+    });
+  }
+
+ private:
+  OptionalTensor out_;
+  int64_t lines_, N_;
+  std::unique_ptr<C[]> table_;
+};
+
+}  // namespace normkernels

@@ -1,0 +1,165 @@
+// Forward of the row family: y = act(xhat * (w + offset) + b), xhat = (s - mean) * rstd, s = x + residual.
+// CENTER subtracts the mean (layer norm); without it xhat = s * rstd with rstd of the mean square (RMS norm).
+#pragma once
+
+#include "rows.cuh"
+
+namespace normkernels {
+
+template <typename T>
+struct RowsFwd {
+  const T *x, *residual;  // (M, N), any row stride
+  int64_t x_stride, residual_stride;
+  Affine<T> affine;
+  T *y, *summed;         // (M, N)
+  acc_t<T> *mean, *rstd;  // (M,)
+  acc_t<T> eps;
+  int64_t M, N;
+  Access access;
+  // rows that do not fit a block
+  int64_t first_row;
+  int segments;
+  acc_t<T>* partial;  // (rows of a wave, segments, 2)
+};
+
+// s of C chunks, rounded to T and kept in `summed` where there is a residual
+template <typename T, int C>
+__device__ void load_summed(const RowsFwd<T>& p, const Tile<T>& tile, int64_t row, int64_t first, Pack<T> (&s)[C]) {
+  tile.load(p.x + row * p.x_stride + first, s);
+  if (p.residual == nullptr) return;
+  Pack<T> r[C];
+  tile.load(p.residual + row * p.residual_stride + first, r);
+#pragma unroll
+  for (int c = 0; c < C; ++c) {
+    const Wide<T> x = widen<T>(s[c]), skip = widen<T>(r[c]);
+    s[c] = narrow<T>(Wide<T>::of([&](int k) { return x.v[k] + skip.v[k]; }));
+    tile.store(p.summed + row * p.N + first, c, s[c]);
+  }
+}
+
+// Sum of s over the row's threads, then of (s - mean)^2: two passes over registers. Returns {mean, sum of squares}.
+template <bool CENTER, typename T, int C>
+__device__ Moments<acc_t<T>> tile_moments(const Tile<T>& tile, const Pack<T> (&s)[C], acc_t<T> (*scratch)[1][32]) {
+  using A = acc_t<T>;
+  A mean = 0, sum[1] = {A(0)};
+  if constexpr (CENTER) {
+#pragma unroll
+    for (int c = 0; c < C; ++c) {
+      const Wide<T> x = widen<T>(s[c]);
+#pragma unroll
+      for (int k = 0; k < kPack<T>; ++k) sum[0] += x.v[k];
+    }
+    row_sum(sum, tile.threads, scratch[0]);
+    mean = sum[0] / A(tile.columns > 0 ? tile.columns : 1);
+    sum[0] = 0;
+  }
+#pragma unroll
+  for (int c = 0; c < C; ++c) {
+    const Wide<T> x = widen<T>(s[c]);
+#pragma unroll
+    for (int k = 0; k < kPack<T>; ++k)
+      if (tile.holds(c, k)) sum[0] += (x.v[k] - mean) * (x.v[k] - mean);
+  }
+  row_sum(sum, tile.threads, scratch[1]);
+  return {mean, sum[0]};
+}
+
+template <bool ACTIVATED, typename T, int C>
+__device__ void store_y(const RowsFwd<T>& p, const Tile<T>& tile, int64_t row, int64_t first, Pack<T> (&s)[C],
+                        acc_t<T> mean, acc_t<T> rstd) {
+  for_chunks<!ACTIVATED>(
+      [&](int c, Pack<T>& chunk) {
+        const Wide<T> w = load_weight(p.affine, tile, first, c), b = load_bias(p.affine, tile, first, c);
+        Wide<T> u = widen<T>(chunk);
+#pragma unroll
+        for (int k = 0; k < kPack<T>; ++k) u.v[k] = (u.v[k] - mean) * rstd * w.v[k] + b.v[k];
+        if constexpr (ACTIVATED) activate(u.v, p.affine.activation, p.affine.slope);
+        tile.store(p.y + row * p.N + first, c, narrow<T>(u));
+      },
+      s);
+}
+
+template <typename T>
+__device__ void store_statistics(const RowsFwd<T>& p, int64_t row, acc_t<T> mean, acc_t<T> rstd) {
+  if (p.mean != nullptr) p.mean[row] = mean;
+  p.rstd[row] = rstd;
+}
+
+// A row per group of threads, held in registers between its one read and its one write.
+template <typename T, bool CENTER, bool ACTIVATED, int C>
+__global__ void __launch_bounds__(C == 1 ? 128 : 1024) rows_fwd_kernel(const RowsFwd<T> p) {
+  using A = acc_t<T>;
+  __shared__ A scratch[2][1][32];
+  const int64_t row = int64_t(blockIdx.x) * blockDim.y + threadIdx.y;
+  const Tile<T> tile = row_tile<T>(row < p.M ? p.N : 0, p.access);
+  Pack<T> s[C];
+  load_summed(p, tile, row, 0, s);
+  const auto moments = tile_moments<CENTER>(tile, s, scratch);
+  const A rstd = rsqrt(moments.squares / A(p.N) + p.eps);
+  if (threadIdx.x == 0 && row < p.M) store_statistics(p, row, moments.mean, rstd);
+  store_y<ACTIVATED>(p, tile, row, 0, s, moments.mean, rstd);
+}
+
+// Rows that do not fit a block, 1 of 2: {mean, sum of squares} of every (segment, row).
+template <typename T, bool CENTER>
+__global__ void __launch_bounds__(kSegmentThreads) rows_fwd_moments_kernel(const RowsFwd<T> p) {
+  __shared__ acc_t<T> scratch[2][1][32];
+  const int64_t first = blockIdx.x * segment_length<T>();
+  const Tile<T> tile = row_tile<T>(p.N - first, p.access);
+  Pack<T> s[kSegmentChunks];
+  load_summed(p, tile, p.first_row + blockIdx.y, first, s);
+  const auto moments = tile_moments<CENTER>(tile, s, scratch);
+  if (threadIdx.x == 0) reinterpret_cast<Moments<acc_t<T>>*>(p.partial)[blockIdx.y * p.segments + blockIdx.x] = moments;
+}
+
+// 2 of 2: every block merges the segments' moments of its row, in the same order, and writes its segment.
+template <typename T, bool CENTER, bool ACTIVATED>
+__global__ void __launch_bounds__(kSegmentThreads) rows_fwd_segment_kernel(const RowsFwd<T> p) {
+  using A = acc_t<T>;
+  __shared__ A scratch[2][1][32];
+  const int64_t row = p.first_row + blockIdx.y, first = blockIdx.x * segment_length<T>();
+  const Tile<T> tile = row_tile<T>(p.N - first, p.access);
+  Pack<T> s[kSegmentChunks];
+  const bool summed = p.residual != nullptr;
+  tile.load(summed ? p.summed + row * p.N + first : p.x + row * p.x_stride + first, s);
+  const auto* parts = reinterpret_cast<const Moments<A>*>(p.partial) + blockIdx.y * p.segments;
+  const auto moments = merge_moments<CENTER, T>(parts, p.segments, p.N, scratch);
+  const A rstd = rsqrt(moments.squares / A(p.N) + p.eps);
+  if (threadIdx.x == 0 && blockIdx.x == 0) store_statistics(p, row, moments.mean, rstd);
+  store_y<ACTIVATED>(p, tile, row, first, s, moments.mean, rstd);
+}
+
+// ---- host ----
+
+// How many accumulators of workspace `rows_fwd` wants.
+template <typename T>
+int64_t rows_fwd_workspace(int64_t M, int64_t N, const Device& device) {
+  if (ceil_div<int64_t>(N, kPack<T>) <= kFwdPacks) return 0;
+  return wave_rows<T>(M, N, 1, device) * segment_count<T>(N) * 2;
+}
+
+template <typename T, bool CENTER, bool ACTIVATED>
+void launch_rows_fwd(RowsFwd<T> p, const Device& device) {
+  const int64_t packs = ceil_div<int64_t>(p.N, kPack<T>);
+  const auto resident = [&](auto kernel, int chunks) {
+    const dim3 block = row_block(packs, chunks, 128);
+    launch(kernel, dim3(ceil_div<int64_t>(p.M, block.y)), block, device, p);
+  };
+  if (packs <= 16) return resident(rows_fwd_kernel<T, CENTER, ACTIVATED, 1>, 1);
+  if (packs <= kFwdPacks) return resident(rows_fwd_kernel<T, CENTER, ACTIVATED, 4>, 4);
+  p.segments = segment_count<T>(p.N);
+  const int64_t wave = wave_rows<T>(p.M, p.N, 1, device);
+  for (p.first_row = 0; p.first_row < p.M; p.first_row += wave) {
+    const dim3 grid(p.segments, p.M - p.first_row < wave ? p.M - p.first_row : wave);
+    launch(rows_fwd_moments_kernel<T, CENTER>, grid, kSegmentThreads, device, p);
+    launch(rows_fwd_segment_kernel<T, CENTER, ACTIVATED>, grid, kSegmentThreads, device, p);
+  }
+}
+
+template <typename T, bool CENTER>
+void rows_fwd(const RowsFwd<T>& p, const Device& device) {
+  if (p.affine.activation == Activation::kIdentity) return launch_rows_fwd<T, CENTER, false>(p, device);
+  launch_rows_fwd<T, CENTER, true>(p, device);
+}
+
+}  // namespace normkernels

@@ -1,0 +1,27 @@
+// normkernels._C: importing it registers the ops of this binary; build_info() says how it was built.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <map>
+#include <string>
+
+#define NK_STRING(x) #x
+#define NK_TEXT(x) NK_STRING(x)
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "Native kernels of normkernels; importing this module registers torch.ops.normkernels_C";
+  m.def("build_info", [] {
+    return std::map<std::string, std::string>{
+#if defined(__VERSION__)
+        {"compiler", __VERSION__},
+#endif
+#if defined(NORMKERNELS_WITH_CUDA)
+        {"cuda", NK_TEXT(NORMKERNELS_CUDA_ARCHS)},
+#else
+        {"cuda", "not built"},
+#endif
+        {"built with torch", NK_TEXT(NORMKERNELS_TORCH_VERSION)},
+        {"stable ABI target", NK_TEXT(TORCH_TARGET_VERSION)},
+    };
+  });
+}

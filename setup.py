@@ -1,0 +1,65 @@
+"""Builds normkernels._C: the C++ kernels always, the CUDA kernels whenever torch is a CUDA build and nvcc is there.
+
+Environment: NORMKERNELS_NATIVE=0 gives a pure-Python install, NORMKERNELS_CUDA_ARCHS="80;90" chooses the GPUs
+(no GPU is needed to build). Install with ``pip install --no-build-isolation .`` so that torch is the one you have.
+"""
+
+import os
+import shutil
+import sys
+from glob import glob
+
+from setuptools import setup
+
+STABLE_ABI = "0x020b000000000000"  # torch 2.11: one binary for it and every later torch
+DEFAULT_ARCHS = "80;90;100"
+
+
+def cuda_archs() -> list[str] | None:
+    """The compute capabilities to build CUDA kernels for; None without a CUDA torch or without nvcc."""
+    import torch
+    from torch.utils import cpp_extension
+
+    nvcc = os.path.join(cpp_extension.CUDA_HOME or "", "bin", "nvcc")
+    if torch.version.cuda is None or not (os.path.exists(nvcc) or shutil.which("nvcc")):
+        return None
+    return os.environ.get("NORMKERNELS_CUDA_ARCHS", DEFAULT_ARCHS).replace(",", ";").split(";")
+
+
+def extension():
+    """The extension, from the same globs as CMakeLists.txt."""
+    import pybind11
+    import torch
+    from torch.utils.cpp_extension import CppExtension, CUDAExtension
+
+    archs = cuda_archs()
+    sources = sorted(glob("csrc/*.cpp") + glob("csrc/cpu/*.cpp") + (glob("csrc/cuda/*.cu") if archs else []))
+    defines = [f"-DTORCH_TARGET_VERSION={STABLE_ABI}", f"-DNORMKERNELS_TORCH_VERSION={torch.__version__}"]
+    cxx = ["-O3", "-std=c++20", "-g0", "-fvisibility=hidden", *defines]
+    if sys.platform == "win32":
+        cxx = ["/O2", "/std:c++20", "/openmp:experimental", *defines]
+    else:
+        cxx += ["-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math"]
+    flags = {"cxx": cxx}
+    if archs:
+        cxx += ["-DNORMKERNELS_WITH_CUDA", f"-DNORMKERNELS_CUDA_ARCHS={'_'.join(archs)}"]
+        flags["nvcc"] = ["-O3", "-std=c++20", *defines]
+        flags["nvcc"] += [f"-gencode=arch=compute_{a},code=sm_{a}" for a in archs]
+        flags["nvcc"] += [f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}"]
+    kind = CUDAExtension if archs else CppExtension
+    return kind("normkernels._C", sources, include_dirs=[pybind11.get_include()], extra_compile_args=flags)
+
+
+def build() -> dict:
+    if os.environ.get("NORMKERNELS_NATIVE", "1") == "0":
+        return {}
+    try:
+        from torch.utils.cpp_extension import BuildExtension
+
+        return {"ext_modules": [extension()], "cmdclass": {"build_ext": BuildExtension}}
+    except ImportError as error:
+        sys.stderr.write(f"normkernels: no native kernels ({error}); use pip install --no-build-isolation .\n")
+        return {}
+
+
+setup(**build())
