@@ -46,13 +46,13 @@ NK_INLINE C gelu_tanh_argument(C u) {
 }
 
 // A loop over the tile that vectorises: out[i] = expression of u = tile[i].
-#define NK_EACH(expression)                     \
-  {                                             \
+#define NK_EACH(expression)                               \
+  {                                                       \
     _Pragma("omp simd") for (int64_t i = 0; i < n; i++) { \
-      const C u = tile[i];                      \
-      out[i] = (expression);                    \
-    }                                           \
-    return;                                     \
+      const C u = tile[i];                                \
+      out[i] = (expression);                              \
+    }                                                     \
+    return;                                               \
   }
 
 template <class C>

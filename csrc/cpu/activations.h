@@ -7,8 +7,23 @@
 namespace normkernels {
 
 enum class Activation {
-  identity, relu, leaky_relu, relu6, tanh, sigmoid, elu, selu, gelu,
-  gelu_tanh, silu, softplus, hardtanh, hardsigmoid, hardswish, mish, softsign
+  identity,
+  relu,
+  leaky_relu,
+  relu6,
+  tanh,
+  sigmoid,
+  elu,
+  selu,
+  gelu,
+  gelu_tanh,
+  silu,
+  softplus,
+  hardtanh,
+  hardsigmoid,
+  hardswish,
+  mish,
+  softsign
 };  // clang-format off
 
 inline const char* const kActivationNames[] = {

@@ -12,9 +12,18 @@ void layer_norm_fwd(const Tensor& x, const OptionalTensor& residual, const Optio
     using T = decltype(element);
     using C = compute_t<T>;
     const Parameter<C> w(weight, weight_offset), b(bias, 0);
-    forward<true>(RowsForward<T>{x.size(0), x.size(1), pointer<T>(x), x.stride(0), pointer<T>(residual),
-                                 row_stride(residual), {w.data(), b.data(), activation(name), static_cast<C>(slope)},
-                                 pointer<T>(y), pointer<T>(summed), pointer<C>(mean), pointer<C>(rstd), eps});
+    forward(RowsForward<T>{x.size(0),
+                           x.size(1),
+                           pointer<T>(x),
+                           x.stride(0),
+                           pointer<T>(residual),
+                           row_stride(residual),
+                           {w.data(), b.data(), activation(name), static_cast<C>(slope)},
+                           pointer<T>(y),
+                           pointer<T>(summed),
+                           pointer<C>(mean),
+                           pointer<C>(rstd),
+                           eps});
   });
 }
 
@@ -26,9 +35,20 @@ void layer_norm_bwd(const Tensor& dy, const OptionalTensor& dsummed, const Tenso
     using T = decltype(element);
     using C = compute_t<T>;
     const Parameter<C> w(weight, weight_offset), b(bias, 0);
-    RowsBackward<T> a{x.size(0), x.size(1), pointer<T>(dy), dy.stride(0), pointer<T>(dsummed), row_stride(dsummed),
-                      pointer<T>(x), x.stride(0), {w.data(), b.data(), activation(name), static_cast<C>(slope)},
-                      pointer<C>(mean), pointer<C>(rstd), pointer<T>(dx), nullptr, nullptr};
+    RowsBackward<T> a{x.size(0),
+                      x.size(1),
+                      pointer<T>(dy),
+                      dy.stride(0),
+                      pointer<T>(dsummed),
+                      row_stride(dsummed),
+                      pointer<T>(x),
+                      x.stride(0),
+                      {w.data(), b.data(), activation(name), static_cast<C>(slope)},
+                      pointer<C>(mean),
+                      pointer<C>(rstd),
+                      pointer<T>(dx),
+                      nullptr,
+                      nullptr};
     GradientTable<C> dw(dweight, a.blocks(), a.N), db(dbias, a.blocks(), a.N);
     a.dweight = dw.data();
     a.dbias = db.data();

@@ -12,9 +12,18 @@ void rms_norm_fwd(const Tensor& x, const OptionalTensor& residual, const Optiona
     using T = decltype(element);
     using C = compute_t<T>;
     const Parameter<C> w(weight, weight_offset);
-    forward<false>(RowsForward<T>{x.size(0), x.size(1), pointer<T>(x), x.stride(0), pointer<T>(residual),
-                                  row_stride(residual), {w.data(), nullptr, activation(name), static_cast<C>(slope)},
-                                  pointer<T>(y), pointer<T>(summed), nullptr, pointer<C>(rstd), eps});
+    forward(RowsForward<T>{x.size(0),
+                           x.size(1),
+                           pointer<T>(x),
+                           x.stride(0),
+                           pointer<T>(residual),
+                           row_stride(residual),
+                           {w.data(), nullptr, activation(name), static_cast<C>(slope)},
+                           pointer<T>(y),
+                           pointer<T>(summed),
+                           nullptr,
+                           pointer<C>(rstd),
+                           eps});
   });
 }
 
@@ -25,9 +34,20 @@ void rms_norm_bwd(const Tensor& dy, const OptionalTensor& dsummed, const Tensor&
     using T = decltype(element);
     using C = compute_t<T>;
     const Parameter<C> w(weight, weight_offset);
-    RowsBackward<T> a{x.size(0), x.size(1), pointer<T>(dy), dy.stride(0), pointer<T>(dsummed), row_stride(dsummed),
-                      pointer<T>(x), x.stride(0), {w.data(), nullptr, activation(name), static_cast<C>(slope)},
-                      nullptr, pointer<C>(rstd), pointer<T>(dx), nullptr, nullptr};
+    RowsBackward<T> a{x.size(0),
+                      x.size(1),
+                      pointer<T>(dy),
+                      dy.stride(0),
+                      pointer<T>(dsummed),
+                      row_stride(dsummed),
+                      pointer<T>(x),
+                      x.stride(0),
+                      {w.data(), nullptr, activation(name), static_cast<C>(slope)},
+                      nullptr,
+                      pointer<C>(rstd),
+                      pointer<T>(dx),
+                      nullptr,
+                      nullptr};
     GradientTable<C> dw(dweight, a.blocks(), a.N);
     a.dweight = dw.data();
     backward(a);

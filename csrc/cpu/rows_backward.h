@@ -1,19 +1,20 @@
 // The row family on the CPU, backward: dx, dweight and dbias in one sweep over x and dy.
 //
-// Rows are taken in blocks whose number depends on the shape alone; a block sums its parameter gradients row by row into
-// one line of a table, and the lines are added in order: no atomics, and the same bits for any number of threads.
+// Rows are taken in blocks whose number depends on the shape alone; a block sums its parameter gradients row by row
+// into one line of a table, and the lines are added in order: no atomics, and the same bits for any number of threads.
 #pragma once
 
-#include <memory>
-#include <vector>
-
-#include "threads.h"
-#include "tiles.h"
+#include "rows.h"
 
 namespace normkernels {
 
 struct Sums {
   double g = 0, g_xhat = 0;
+
+  void add(const Sums& part) {
+    g += part.g;
+    g_xhat += part.g_xhat;
+  }
 };
 
 template <class T>
@@ -30,120 +31,93 @@ struct RowsBackward {
   const C *mean, *rstd;  // mean: null without centring
   T* dx;
   C *dweight, *dbias;  // (blocks, N) tables, or null
+  bool stream = large<T>(M * N);
 
   int64_t blocks() const { return std::clamp<int64_t>(M / 32, 1, 64); }
   int64_t first_row(int64_t block) const { return block * M / blocks(); }
-
-  // xhat and du = dy * act'(u) of one tile
-  NK_INLINE void load_tiles(int64_t m, int64_t j, C* xhat, C* du, int64_t n) const {
-    load_tile(x + m * x_stride + j, xhat, n);
-    normalise(xhat, mean ? mean[m] : C(0), rstd[m], n);
-    load_tile(dy + m * dy_stride + j, du, n);
-    if (affine.activation == Activation::identity) return;
-    alignas(64) C u[kTile];
-    affine.apply(xhat, u, j, n);
-    times_derivative(affine.activation, affine.slope, u, du, n);
-  }
-
-  // g = du * weight
-  NK_INLINE C weight(int64_t j) const { return affine.weight ? affine.weight[j] : C(1); }
-
-  NK_INLINE void add_sums(const C* xhat, const C* du, int64_t j, int64_t n, Sums& total) const {
-    C g = 0, g_xhat = 0;
-    if (affine.weight) {
-      const C* w = affine.weight + j;
-#pragma omp simd reduction(+ : g, g_xhat)
-      for (int64_t i = 0; i < n; i++) g += du[i] * w[i], g_xhat += du[i] * w[i] * xhat[i];
-    } else {
-#pragma omp simd reduction(+ : g, g_xhat)
-      for (int64_t i = 0; i < n; i++) g += du[i], g_xhat += du[i] * xhat[i];
-    }
-    total.g += g;
-    total.g_xhat += g_xhat;
-  }
-
-  NK_INLINE Sums sums(int64_t m, int64_t begin, int64_t end, C* xhat, C* du) const {
-    Sums total;
-    for (int64_t j = begin; j < end; j += kTile) {
-      const int64_t n = std::min(kTile, end - j);
-      load_tiles(m, j, xhat, du, n);
-      add_sums(xhat, du, j, n, total);
-    }
-    return total;
-  }
-
-  // dx = rstd * (g - mean(g) - xhat * mean(g * xhat)) + dsummed; dweight += du * xhat; dbias += du
-  NK_INLINE void write(int64_t m, int64_t j, const Sums& total, const C* xhat, C* du, int64_t n, int64_t block) const {
-    if (dweight) {
-      C* sum = dweight + block * N + j;
-#pragma omp simd
-      for (int64_t i = 0; i < n; i++) sum[i] += du[i] * xhat[i];
-    }
-    if (dbias) {
-      C* sum = dbias + block * N + j;
-#pragma omp simd
-      for (int64_t i = 0; i < n; i++) sum[i] += du[i];
-    }
-    const C a = mean ? static_cast<C>(total.g / N) : C(0), b = static_cast<C>(total.g_xhat / N), r = rstd[m];
-    if (affine.weight) {
-      const C* w = affine.weight + j;
-#pragma omp simd
-      for (int64_t i = 0; i < n; i++) du[i] = r * (du[i] * w[i] - a - xhat[i] * b);
-    } else {
-#pragma omp simd
-      for (int64_t i = 0; i < n; i++) du[i] = r * (du[i] - a - xhat[i] * b);
-    }
-    if (dsummed) {
-      const T* d = dsummed + m * dsummed_stride + j;
-#pragma omp simd
-      for (int64_t i = 0; i < n; i++) du[i] += load(d[i]);
-    }
-    store_tile(du, dx + m * N + j, n);
-  }
-
-  NK_INLINE void write_range(int64_t m, int64_t begin, int64_t end, const Sums& total, C* xhat, C* du,
-                             int64_t block) const {
-    for (int64_t j = begin; j < end; j += kTile) {
-      const int64_t n = std::min(kTile, end - j);
-      load_tiles(m, j, xhat, du, n);
-      write(m, j, total, xhat, du, n, block);
-    }
-  }
+  Columns<C> columns(int64_t m, int64_t j) const { return affine.columns(mean ? mean[m] : C(0), rstd[m], j); }
 
   void clear(int64_t block) const {
     if (dweight) std::fill_n(dweight + block * N, N, C(0));
     if (dbias) std::fill_n(dbias + block * N, N, C(0));
   }
+
+  // Call f with a tile of du = dy * act'(u): dy itself without an activation.
+  template <class F>
+  void with_du(int64_t m, int64_t j, int64_t n, const F& f) const {
+    const T* d = dy + m * dy_stride + j;
+    if (affine.activation == Activation::identity) return f(d);
+    alignas(64) C u[kTile], du[kTile];
+    affine_tile(x + m * x_stride + j, columns(m, j), u, n);
+    load_tile(d, du, n);
+    times_derivative(affine.activation, affine.slope, u, du, n);
+    f(static_cast<const C*>(du));
+  }
+
+  // The sums over a range of g and g * xhat
+  void sums(int64_t m, int64_t j, int64_t n, Sums& total) const {
+    with_du(m, j, n, [&](const auto* du) {
+      const Pair<C> part = gradient_sums(du, x + m * x_stride + j, columns(m, j), n);
+      total.add({part.a, part.b});
+    });
+  }
+
+  void write(int64_t m, int64_t j, int64_t n, const Sums& total, int64_t block) const {
+    alignas(64) T out[kTile];
+    const Pair<C> mean_g = {mean ? static_cast<C>(total.g / N) : C(0), static_cast<C>(total.g_xhat / N)};
+    const T* s = x + m * x_stride + j;
+    const T* d = dsummed ? dsummed + m * dsummed_stride + j : nullptr;
+    T* const target = stream ? out : dx + m * N + j;
+    with_du(m, j, n, [&](const auto* du) {
+      add_parameter_gradients(du, s, columns(m, j), dweight ? dweight + block * N + j : nullptr,
+                              dbias ? dbias + block * N + j : nullptr, n);
+      input_gradient(du, s, d, columns(m, j), mean_g, target, n);
+    });
+    if (stream) stream_bytes(out, dx + m * N + j, n * sizeof(T));
+  }
 };
 
 template <class T>
-NK_CLONES void backward_block(const RowsBackward<T>& a, int64_t block) {
-  alignas(64) compute_t<T> xhat[kTile], du[kTile];
+void backward_block(const RowsBackward<T>& a, int64_t block) {
+  const int64_t end = a.first_row(block + 1), rows = group_rows(2 * a.N * sizeof(T));
+  std::vector<Sums> sums(rows);
   a.clear(block);
-  for (int64_t m = a.first_row(block); m < a.first_row(block + 1); m++) {
-    Sums total;
-    for (int64_t j = 0; j < a.N; j += kSegment) {
-      const Sums part = a.sums(m, j, std::min(a.N, j + kSegment), xhat, du);
-      total.g += part.g;
-      total.g_xhat += part.g_xhat;
+  for (int64_t first = a.first_row(block); first < end; first += rows) {
+    const int64_t last = std::min(end, first + rows);
+    for (int64_t m = first; m < last; m++) {
+      Sums& row = sums[m - first] = {};
+      Sums segment;
+      for_each_tile(0, a.N, [&](int64_t j, int64_t n) {
+        a.sums(m, j, n, segment);
+        if ((j + n) % kSegment == 0 || j + n == a.N) row.add(std::exchange(segment, {}));
+      });
     }
-    if (a.N <= kTile)
-      a.write(m, 0, total, xhat, du, a.N, block);  // the tiles still hold the row
-    else
-      a.write_range(m, 0, a.N, total, xhat, du, block);
+    for_each_step(0, a.N, [&](int64_t j, int64_t n) {
+      for (int64_t m = first; m < last; m++) {
+        if (m + rows < end) {
+          prefetch_tile(a.x + (m + rows) * a.x_stride + j, n);
+          prefetch_tile(a.dy + (m + rows) * a.dy_stride + j, n);
+        }
+        a.write(m, j, n, sums[m - first], block);
+      }
+    });
   }
+  stream_fence();
 }
 
+// Shares one long row among the threads; each owns its columns of the parameter gradients.
 template <class T>
-NK_CLONES void segment_sums(const RowsBackward<T>& a, int64_t m, int64_t segment, Sums& part) {
-  alignas(64) compute_t<T> xhat[kTile], du[kTile];
-  part = a.sums(m, segment * kSegment, std::min(a.N, (segment + 1) * kSegment), xhat, du);
-}
-
-template <class T>
-NK_CLONES void backward_segment(const RowsBackward<T>& a, int64_t m, int64_t segment, const Sums& total, int64_t block) {
-  alignas(64) compute_t<T> xhat[kTile], du[kTile];
-  a.write_range(m, segment * kSegment, std::min(a.N, (segment + 1) * kSegment), total, xhat, du, block);
+void backward_split(const RowsBackward<T>& a, int64_t m, int64_t block) {
+  std::vector<Sums> parts(segments(a.N));
+  for_each_segment(a.N, [&](int64_t s, int64_t begin, int64_t end) {
+    for_each_tile(begin, end, [&](int64_t j, int64_t n) { a.sums(m, j, n, parts[s]); });
+  });
+  Sums row;
+  for (const Sums& part : parts) row.add(part);
+  for_each_segment(a.N, [&](int64_t, int64_t begin, int64_t end) {
+    for_each_tile(begin, end, [&](int64_t j, int64_t n) { a.write(m, j, n, row, block); });
+    stream_fence();
+  });
 }
 
 template <class T>
@@ -152,31 +126,9 @@ void backward(const RowsBackward<T>& a) {
     for_each(a.blocks(), [&](int64_t block) { backward_block(a, block); });
     return;
   }
-  std::vector<Sums> parts(segments(a.N));
   for (int64_t block = 0; block < a.blocks(); block++) {
     a.clear(block);
-    for (int64_t m = a.first_row(block); m < a.first_row(block + 1); m++) {
-      for_each(parts.size(), [&](int64_t s) { segment_sums(a, m, s, parts[s]); });
-      Sums total;
-      for (const Sums& part : parts) total.g += part.g, total.g_xhat += part.g_xhat;
-      for_each(parts.size(), [&](int64_t s) { backward_segment(a, m, s, total, block); });
-    }
-  }
-}
-
-// out[j] = sum of table[p][j] over the lines p, in order
-template <class C, class W>
-NK_CLONES void sum_lines(const C* table, int64_t lines, int64_t N, int64_t begin, int64_t end, W* out) {
-  alignas(64) C sum[kTile];
-  for (int64_t j = begin; j < end; j += kTile) {
-    const int64_t n = std::min(kTile, end - j);
-    std::copy(table + j, table + j + n, sum);
-    for (int64_t p = 1; p < lines; p++) {
-      const C* line = table + p * N + j;
-#pragma omp simd
-      for (int64_t i = 0; i < n; i++) sum[i] += line[i];
-    }
-    store_tile(sum, out + j, n);
+    for (int64_t m = a.first_row(block); m < a.first_row(block + 1); m++) backward_split(a, m, block);
   }
 }
 

@@ -1,4 +1,4 @@
-// What the compiler needs to vectorise a loop: ISA clones, element types, and tiles of the compute type.
+// What the compiler needs to vectorise a loop: a clone per instruction set, and element types it can convert.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,9 @@
 #endif
 #if defined(__GNUC__)
 #define NK_INLINE inline __attribute__((always_inline))
+#define NK_INLINED __attribute__((always_inline))  // for lambdas
 #else
+#define NK_INLINED
 #define NK_INLINE inline
 #endif
 
@@ -76,18 +78,6 @@ NK_INLINE float16 store<float16>(float v) {
   uint32_t half = magnitude < (113u << 23) ? subnormal : normal;
   half = magnitude >= 0x477ff000u ? 0x7c00u : half;
   return {static_cast<uint16_t>(sign | (magnitude > 0x7f800000u ? 0x7e00u : half))};
-}
-
-template <class T>
-NK_INLINE void load_tile(const T* source, compute_t<T>* tile, int64_t n) {
-#pragma omp simd
-  for (int64_t i = 0; i < n; i++) tile[i] = load(source[i]);
-}
-
-template <class T>
-NK_INLINE void store_tile(const compute_t<T>* tile, T* target, int64_t n) {
-#pragma omp simd
-  for (int64_t i = 0; i < n; i++) target[i] = store<T>(tile[i]);
 }
 
 }  // namespace normkernels

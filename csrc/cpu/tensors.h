@@ -88,14 +88,17 @@ class GradientTable {
   }
   C* data() { return table_.get(); }
 
+  // The sum of the lines, in order
   void finish() {
     if (!out_) return;
-    dispatch(*out_, "parameter gradient", [&](auto element) {
-      using W = decltype(element);
-      if constexpr (std::is_same_v<compute_t<W>, C>)
-        parallel_for(0, N_, 32 * kTile, [&](int64_t begin, int64_t end) {
-          sum_lines(table_.get(), lines_, N_, begin, end, pointer<W>(*out_));
-        });
+    for_each((N_ + kTile - 1) / kTile, [&](int64_t t) {
+      const int64_t j = t * kTile, n = std::min(kTile, N_ - j);
+      C* total = data() + j;
+      for (int64_t line = 1; line < lines_; line++) add_tiles(total, data() + line * N_ + j, total, n);
+      dispatch(*out_, "parameter gradient", [&](auto element) {
+        using W = decltype(element);
+        if constexpr (std::is_same_v<compute_t<W>, C>) store_tile(total, pointer<W>(*out_) + j, n);
+      });
     });
   }
 

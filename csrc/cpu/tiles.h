@@ -1,75 +1,77 @@
-// Mathematics on a tile: moments and their merge, the affine with its activation.
+// Mathematics on a tile, the unit that is loaded, computed and stored at once. Every function here is compiled once per
+// instruction set and vectorised; the code that walks tiles is plain. T is the element type, C the compute type, D
+// either.
 #pragma once
 
-#include <algorithm>
-#include <cmath>
-
-#include "activations.h"
 #include "simd.h"
 
 namespace normkernels {
 
+constexpr int64_t kTile = 2048;  // elements: a few tiles fit in the first-level cache
+
 struct Moments {
-  double count = 0, mean = 0, m2 = 0;  // m2: sum of (x - mean)^2; without centring, sum of x^2
+  double count = 0, mean = 0, m2 = 0;  // m2: sum of (x - mean)^2; for the uncentred moments mean is 0
 };
 
 // Chan's merge of two parts' moments.
 inline void merge(Moments& a, const Moments& b) {
+  if (a.count == 0) {
+    a = b;
+    return;
+  }
   const double count = a.count + b.count, delta = b.mean - a.mean;
   a.mean += delta * b.count / count;
   a.m2 += b.m2 + delta * delta * a.count * b.count / count;
   a.count = count;
 }
 
-// Two passes over a tile; the second also corrects what rounding left in the first.
-template <bool kCenter, class C>
-NK_INLINE Moments tile_moments(const C* x, int64_t n) {
-  C sum = 0, rest = 0, squares = 0;
-  if (kCenter) {
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < n; i++) sum += x[i];
-  }
-  const C mean = sum / static_cast<C>(n);
-#pragma omp simd reduction(+ : rest, squares)
-  for (int64_t i = 0; i < n; i++) {
-    const C d = x[i] - mean;
-    rest += d;
-    squares += d * d;
-  }
-  if (!kCenter) return {double(n), 0, double(squares)};
-  return {double(n), double(mean) + double(rest) / n, double(squares) - double(rest) * double(rest) / n};
-}
-
-// weight + offset and bias in the compute type; null where absent.
 template <class C>
-struct Affine {
-  const C* weight;
-  const C* bias;
-  Activation activation;
-  C slope;
-
-  // xhat -> u, the pre-activation
-  NK_INLINE void apply(const C* xhat, C* u, int64_t j, int64_t n) const {
-    const C *w = weight + j, *b = bias + j;
-    if (weight && bias) {
-#pragma omp simd
-      for (int64_t i = 0; i < n; i++) u[i] = xhat[i] * w[i] + b[i];
-    } else if (weight) {
-#pragma omp simd
-      for (int64_t i = 0; i < n; i++) u[i] = xhat[i] * w[i];
-    } else if (bias) {
-#pragma omp simd
-      for (int64_t i = 0; i < n; i++) u[i] = xhat[i] + b[i];
-    } else if (xhat != u) {
-      std::copy(xhat, xhat + n, u);
-    }
-  }
+struct Pair {
+  C a, b;
 };
 
+// xhat = x * scale + shift, that is (x - mean) * rstd; weight and bias of the tile's columns, null where absent.
 template <class C>
-NK_INLINE void normalise(C* tile, C mean, C rstd, int64_t n) {
-#pragma omp simd
-  for (int64_t i = 0; i < n; i++) tile[i] = (tile[i] - mean) * rstd;
-}
+struct Columns {
+  C scale, shift;
+  const C *weight, *bias;
+};
+
+template <class T>
+Moments centred_moments(const T* x, int64_t n);
+template <class T>
+Moments uncentred_moments(const T* x, int64_t n);
+
+// s = x + residual, rounded to T
+template <class T>
+void add_tiles(const T* x, const T* residual, T* s, int64_t n);
+
+// u = xhat * weight + bias, as the compute type or rounded to T
+template <class T, class Out>
+void affine_tile(const T* x, const Columns<compute_t<T>>& columns, Out* u, int64_t n);
+
+// The sums of g and g * xhat, with g = du * weight
+template <class T, class D>
+Pair<compute_t<T>> gradient_sums(const D* du, const T* x, const Columns<compute_t<T>>& columns, int64_t n);
+
+// out = scale * (g - mean.a - xhat * mean.b) + dsummed, with mean those of g and g * xhat; dsummed may be null
+template <class T, class D>
+void input_gradient(const D* du, const T* x, const T* dsummed, const Columns<compute_t<T>>& columns,
+                    Pair<compute_t<T>> mean, T* out, int64_t n);
+
+// dweight += du * xhat and dbias += du; either may be null
+template <class T, class D>
+void add_parameter_gradients(const D* du, const T* x, const Columns<compute_t<T>>& columns, compute_t<T>* dweight,
+                             compute_t<T>* dbias, int64_t n);
+
+template <class T>
+void load_tile(const T* source, compute_t<T>* tile, int64_t n);
+template <class T>
+void store_tile(const compute_t<T>* tile, T* target, int64_t n);
+
+// Copy to memory past the caches: for results too large to be found there again, it saves reading them first.
+void stream_bytes(const void* tile, void* target, int64_t bytes);
+// Order streamed stores before whatever the thread does next.
+void stream_fence();
 
 }  // namespace normkernels

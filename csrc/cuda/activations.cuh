@@ -1,20 +1,24 @@
-// Activations after the affine, and their derivatives, with torch's choice at the kinks. The names are the package's one set.
+// Activations after the affine, and their derivatives, with torch's choice at the kinks. The names are the package's
+// one set.
 #pragma once
 
 #include <cuda_runtime.h>
 
 #include <cstring>
 
-namespace normkernels {
+namespace normkernels::cuda {
 
+// in the order of kActivationNames
+// clang-format off
 enum class Activation : int {
   kIdentity, kLeakyRelu, kRelu, kRelu6, kTanh, kSigmoid, kElu, kSelu, kGelu, kGeluTanh, kSilu, kSoftplus, kHardtanh,
   kHardsigmoid, kHardswish, kMish, kSoftsign, kUnknown,
-};  // clang-format: one list, in the order of kActivationNames
+};
+// clang-format on
 
 inline constexpr const char* kActivationNames[] = {
-    "identity", "leaky_relu", "relu",     "relu6",    "tanh",        "sigmoid",   "elu",  "selu",     "gelu",
-    "gelu_tanh", "silu",      "softplus", "hardtanh", "hardsigmoid", "hardswish", "mish", "softsign",
+    "identity",  "leaky_relu", "relu",     "relu6",    "tanh",        "sigmoid",   "elu",  "selu",     "gelu",
+    "gelu_tanh", "silu",       "softplus", "hardtanh", "hardsigmoid", "hardswish", "mish", "softsign",
 };
 
 inline Activation find_activation(const char* name) {
@@ -61,6 +65,7 @@ __device__ void activate(A (&u)[V], Activation activation, A slope) {
     for (int k = 0; k < V; ++k) u[k] = f(u[k]);
   };
   using Act = Activation;
+  // clang-format off: one line each
   switch (activation) {
     case Act::kLeakyRelu: return each([=](A v) { return v < 0 ? v * slope : v; });
     case Act::kRelu: return each([](A v) { return v < 0 ? A(0) : v; });
@@ -80,6 +85,7 @@ __device__ void activate(A (&u)[V], Activation activation, A slope) {
     case Act::kSoftsign: return each([](A v) { return v * reciprocal(A(1) + abs(v)); });
     default: return;
   }
+  // clang-format on
 }
 
 template <typename A>
@@ -100,10 +106,9 @@ __device__ void differentiate(A (&u)[V], Activation activation, A slope) {
 #pragma unroll
     for (int k = 0; k < V; ++k) u[k] = f(u[k]);
   };
-  const auto inside = [&](A low, A high, A inner) {
-    each([=](A v) { return v > low && v < high ? inner : A(0); });
-  };
+  const auto inside = [&](A low, A high, A inner) { each([=](A v) { return v > low && v < high ? inner : A(0); }); };
   using Act = Activation;
+  // clang-format off: one line each
   switch (activation) {
     case Act::kLeakyRelu: return each([=](A v) { return v > 0 ? A(1) : slope; });
     case Act::kRelu: return each([](A v) { return v > 0 ? A(1) : A(0); });
@@ -120,12 +125,13 @@ __device__ void differentiate(A (&u)[V], Activation activation, A slope) {
     case Act::kHardsigmoid: return inside(A(-3), A(3), A(1.0 / 6));
     case Act::kHardswish: return each([](A v) { return v > A(3) ? A(1) : (v < A(-3) ? A(0) : v * A(1.0 / 3) + A(0.5)); });
     case Act::kMish: return each([](A v) {
-      const A t = tanh_softplus(v);
-      return t + v * (A(1) - t * t) * sigmoid(v);
-    });
+        const A t = tanh_softplus(v);
+        return t + v * (A(1) - t * t) * sigmoid(v);
+      });
     case Act::kSoftsign: return each([](A v) { return reciprocal((A(1) + abs(v)) * (A(1) + abs(v))); });
     default: return each([](A) { return A(1); });
   }
+  // clang-format on
 }
 
-}  // namespace normkernels
+}  // namespace normkernels::cuda

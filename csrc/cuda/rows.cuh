@@ -1,37 +1,31 @@
 // What the forward and the backward of the row family share: a row per group of threads, or per group of blocks.
 #pragma once
 
+#include <algorithm>
+
 #include "tiles.cuh"
 
-namespace normkernels {
+namespace normkernels::cuda {
 
-inline constexpr int kSegmentThreads = 256, kSegmentChunks = 4;  // a row beyond registers: a block per segment
-inline constexpr int kFwdPacks = 4096, kBwdPacks = 2048;         // the longest row that one block holds, in packs
+inline constexpr int kResidentThreads = 512;  // most threads of a row that one block holds in registers
+inline constexpr int kSegmentThreads = 256;   // a longer row: a block per segment of it
 
-template <typename T>
-__host__ __device__ constexpr int64_t segment_length() {
-  return kSegmentThreads * kSegmentChunks * kPack<T>;
-}
+template <typename T, int C>
+inline constexpr int64_t kSegment = kSegmentThreads * C * kPack<T>;
 
 template <typename A>
 struct Moments {
   A mean, squares;  // squares: the sum of (s - mean)^2, or of s^2 where nothing is centred
 };
 
-// This thread's part of `columns` columns, dealt to the threads of threadIdx.y.
-template <typename T>
-__device__ Tile<T> row_tile(int64_t columns, Access access) {
-  return {int(columns < INT32_MAX ? columns : INT32_MAX), int(threadIdx.x), int(blockDim.x), access};
-}
-
 // Moments of a row from those of its segments (Chan et al. 1979), in two passes over the segments.
-template <bool CENTER, typename T>
+template <bool CENTER, int64_t LENGTH, typename T>
 __device__ Moments<acc_t<T>> merge_moments(const Moments<acc_t<T>>* parts, int segments, int64_t N,
                                            acc_t<T> (*scratch)[1][32]) {
   using A = acc_t<T>;
   const auto count = [&](int i) {
-    const int64_t left = N - i * segment_length<T>();
-    return A(left < segment_length<T>() ? left : segment_length<T>());
+    const int64_t left = N - i * LENGTH;
+    return A(left < LENGTH ? left : LENGTH);
   };
   A mean = 0, sum[1] = {A(0)};
   if constexpr (CENTER) {
@@ -49,24 +43,19 @@ __device__ Moments<acc_t<T>> merge_moments(const Moments<acc_t<T>>* parts, int s
 // ---- host ----
 
 // Threads of a row, rows of a block: part of a warp each while that holds the row, then whole warps and one row.
-inline dim3 row_block(int64_t packs, int chunks, int block_threads) {
-  const int64_t needed = ceil_div<int64_t>(packs, chunks);
+inline dim3 row_block(int64_t packs, int64_t chunks, int block_threads) {
+  const int64_t needed = ceil_div(packs, chunks);
   if (needed > 32) return dim3(ceil_div<int64_t>(needed, 32) * 32);
   int threads = 1;
   while (threads < needed) threads *= 2;
   return dim3(threads, block_threads / threads);
 }
 
-template <typename T>
-int segment_count(int64_t N) {
-  return int(ceil_div<int64_t>(N, segment_length<T>()));
-}
-
 // Rows whose `tensors` inputs stay in half of the L2 cache between their first and their second read.
 template <typename T>
 int64_t wave_rows(int64_t M, int64_t N, int tensors, const Device& device) {
-  const int64_t rows = device.l2_bytes / 2 / (N * tensors * int64_t(sizeof(T)));
-  return rows < 1 ? 1 : (rows < M ? rows : M);
+  const int64_t most = device.l2_bytes / 2 / (N * tensors * int64_t(sizeof(T)));
+  return std::clamp<int64_t>(most, 1, M);
 }
 
-}  // namespace normkernels
+}  // namespace normkernels::cuda

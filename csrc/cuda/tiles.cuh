@@ -1,4 +1,5 @@
-// What every kernel shares: packs of 16 bytes, the columns a thread owns, the affine, reductions over the threads of a row.
+// What every kernel shares: packs of 16 bytes, the columns a thread owns, the affine, reductions over the threads of a
+// row.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -10,14 +11,33 @@
 
 #include "activations.cuh"
 
-namespace normkernels {
+namespace normkernels::cuda {
 
 // Statistics and arithmetic are in float, or double for double.
 template <typename T>
 using acc_t = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
+// double is there to check gradients: one variant of each kernel is enough
+template <typename T>
+inline constexpr bool kFast = !std::is_same_v<T, double>;
+
 template <typename T>
 inline constexpr int kPack = 16 / sizeof(T);
+
+// One value, widened exactly or rounded once.
+__device__ inline float widen(__nv_bfloat16 v) { return __bfloat162float(v); }
+__device__ inline float widen(__half v) { return __half2float(v); }
+__device__ inline float widen(float v) { return v; }
+__device__ inline double widen(double v) { return v; }
+template <typename T>
+__device__ T narrow(acc_t<T> v) {
+  if constexpr (std::is_same_v<T, __nv_bfloat16>)
+    return __float2bfloat16_rn(v);
+  else if constexpr (std::is_same_v<T, __half>)
+    return __float2half_rn(v);
+  else
+    return v;
+}
 
 // The two 16-bit values of a register, and the register of two values.
 template <typename T>
@@ -58,9 +78,12 @@ struct alignas(16) Values {
     return values;
   }
   __device__ U get(int k) const {
-    if constexpr (kJoined == 1) return v[k];
-    const uint16_t half = v[k / kJoined] >> (k % kJoined * 16);
-    return reinterpret_cast<const U&>(half);
+    if constexpr (kJoined == 1) {
+      return v[k];
+    } else {
+      const uint16_t half = v[k / 2] >> (k % 2 * 16);
+      return reinterpret_cast<const U&>(half);
+    }
   }
   static __device__ uint32_t bits(U value) { return reinterpret_cast<const uint16_t&>(value); }
 };
@@ -72,13 +95,16 @@ using Wide = Values<acc_t<T>, kPack<T>>;
 
 template <typename T>
 __device__ Wide<T> widen(const Pack<T>& pack) {
-  if constexpr (sizeof(T) != 2) return pack;
-  else return Wide<T>::of([&](int k) { return half_of<T>(pack.v[k / 2], k % 2); });
+  if constexpr (sizeof(T) != 2)
+    return pack;
+  else
+    return Wide<T>::of([&](int k) { return half_of<T>(pack.v[k / 2], k % 2); });
 }
 
 template <typename T>
 __device__ Pack<T> narrow(const Wide<T>& wide) {
-  if constexpr (sizeof(T) != 2) return wide;
+  if constexpr (sizeof(T) != 2)
+    return wide;
   else {
     Pack<T> pack;
 #pragma unroll
@@ -87,59 +113,98 @@ __device__ Pack<T> narrow(const Wide<T>& wide) {
   }
 }
 
-// How the columns of a row are dealt to threads; chosen at launch from N, the strides and the pointers.
-struct Access {
-  bool packed;       // every pack is aligned: 128-bit accesses
-  bool interleaved;  // N is not a whole number of packs: neighbouring threads own neighbouring columns
-};
+// Runs body(c, chunk of each array) for every chunk. A short body is unrolled; a long one (activations, scalar
+// accesses) is one loop body for all chunks, and the arrays turn so that the chunk's registers are the first.
+template <bool UNROLL, int C, typename Body, typename... E>
+__device__ void for_chunks(Body body, E (&... arrays)[C]) {
+  if constexpr (UNROLL) {
+#pragma unroll
+    for (int c = 0; c < C; ++c) body(c, arrays[c]...);
+  } else {
+#pragma unroll 1
+    for (int c = 0; c < C; ++c) {
+      body(c, arrays[0]...);
+      const auto turn = [](auto& array) {
+        const auto first = array[0];
+#pragma unroll
+        for (int i = 0; i + 1 < C; ++i) array[i] = array[i + 1];
+        array[C - 1] = first;
+      };
+      (turn(arrays), ...);
+    }
+  }
+}
 
-// The part of a row that a group of threads holds: chunk c is one pack per thread.
-template <typename T>
+// The part of a row that a group of threads holds: chunk c is one pack per thread. PACKED: every pack is aligned,
+// 128-bit accesses. Else scalar ones, and where N is not a whole number of packs neighbouring threads own neighbouring
+// columns.
+template <typename T, bool PACKED>
 struct Tile {
   static constexpr int V = kPack<T>;
   int columns;  // how many exist
   int thread, threads;
-  Access access;
+  int between, within;  // columns from a thread to the next, and from a value to the next
+
+  // This thread's part of a row of N columns: at most `most` of them, from `first` on.
+  __device__ Tile(int64_t N, int64_t first, int64_t most = INT32_MAX)
+      : columns(N - first < most ? N - first : most),
+        thread(threadIdx.x),
+        threads(blockDim.x),
+        between(PACKED || N % V == 0 ? V : 1),
+        within(PACKED || N % V == 0 ? 1 : threads) {}
 
   __device__ int column(int c, int k) const {
-    return c * threads * V + (access.interleaved ? k * threads + thread : thread * V + k);
+    if constexpr (PACKED) return (c * threads + thread) * V + k;
+    return c * threads * V + thread * between + k * within;
   }
-  __device__ bool holds(int c, int k) const { return column(c, k) < columns; }
-
-  // C chunks from chunk c on, with nothing between their loads, so that all of them are in flight together
-  template <typename U, int C>
-  __device__ void load(const U* row, Values<U, V> (&packs)[C], int c = 0) const {
-    if (access.packed) {
-#pragma unroll
-      for (int i = 0; i < C; ++i) {
-        packs[i] = {};
-        if (holds(c + i, 0)) packs[i] = *reinterpret_cast<const Values<U, V>*>(row + column(c + i, 0));
-      }
-    } else {
-#pragma unroll
-      for (int i = 0; i < C; ++i)
-        packs[i] = Values<U, V>::of([&](int k) { return holds(c + i, k) ? row[column(c + i, k)] : U(0.0f); });
-    }
-  }
+  __device__ bool holds(int c, int k) const { return column(c, PACKED ? 0 : k) < columns; }
 
   template <typename U>
   __device__ Values<U, V> load(const U* row, int c) const {
-    Values<U, V> pack[1];
-    load(row, pack, c);
-    return pack[0];
+    Values<U, V> pack;
+    if constexpr (PACKED) {
+      uint4* quads = reinterpret_cast<uint4*>(&pack);
+#pragma unroll
+      for (int q = 0; q < int(sizeof(pack) / 16); ++q) {
+        quads[q] = make_uint4(0, 0, 0, 0);
+        if (holds(c, 0)) quads[q] = reinterpret_cast<const uint4*>(row + column(c, 0))[q];
+      }
+      return pack;
+    }
+    return Values<U, V>::of([&](int k) { return holds(c, k) ? row[column(c, k)] : narrow<U>(0); });
   }
 
   template <typename U>
   __device__ void store(U* row, int c, const Values<U, V>& pack) const {
-    if (access.packed) {
-      if (holds(c, 0)) *reinterpret_cast<Values<U, V>*>(row + column(c, 0)) = pack;
-      return;
-    }
+    if constexpr (PACKED) {
+      const uint4* quads = reinterpret_cast<const uint4*>(&pack);
 #pragma unroll
-    for (int k = 0; k < V; ++k)
-      if (holds(c, k)) row[column(c, k)] = pack.get(k);
+      for (int q = 0; q < int(sizeof(pack) / 16); ++q)
+        if (holds(c, 0)) reinterpret_cast<uint4*>(row + column(c, 0))[q] = quads[q];
+    } else {
+#pragma unroll
+      for (int k = 0; k < V; ++k)
+        if (holds(c, k)) row[column(c, k)] = pack.get(k);
+    }
+  }
+
+  // C chunks with nothing between their loads, so that all of them are in flight together
+  template <typename U, int C>
+  __device__ void load(const U* row, Values<U, V> (&packs)[C]) const {
+    for_chunks<PACKED>([&](int c, Values<U, V>& pack) { pack = load(row, c); }, packs);
   }
 };
+
+// Makes the compiler unpack 16-bit values again from here on: a pack of floats takes twice the registers.
+template <typename T, int C>
+__device__ void keep_packed(Pack<T> (&packs)[C]) {
+  if constexpr (sizeof(T) == 2) {
+#pragma unroll
+    for (int c = 0; c < C; ++c)
+#pragma unroll
+      for (int i = 0; i < kPack<T> / 2; ++i) asm volatile("" : "+r"(packs[c].v[i]));
+  }
+}
 
 // One parameter of N values: absent, of x's dtype, or float beside 16-bit x.
 struct Parameter {
@@ -163,8 +228,8 @@ __device__ Wide<T> load_parameter(Parameter p, acc_t<T> absent, Fetch fetch) {
   return widen<T>(fetch(static_cast<const T*>(p.data)));
 }
 
-template <typename T>
-__device__ Wide<T> load_weight(const Affine<T>& affine, const Tile<T>& tile, int64_t first, int c) {
+template <typename T, bool PACKED>
+__device__ Wide<T> load_weight(const Affine<T>& affine, const Tile<T, PACKED>& tile, int64_t first, int c) {
   auto w = load_parameter<T>(affine.weight, acc_t<T>(1), [&](auto* p) { return tile.load(p + first, c); });
   if (affine.weight.data == nullptr) return w;
 #pragma unroll
@@ -172,31 +237,9 @@ __device__ Wide<T> load_weight(const Affine<T>& affine, const Tile<T>& tile, int
   return w;
 }
 
-template <typename T>
-__device__ Wide<T> load_bias(const Affine<T>& affine, const Tile<T>& tile, int64_t first, int c) {
+template <typename T, bool PACKED>
+__device__ Wide<T> load_bias(const Affine<T>& affine, const Tile<T, PACKED>& tile, int64_t first, int c) {
   return load_parameter<T>(affine.bias, acc_t<T>(0), [&](auto* p) { return tile.load(p + first, c); });
-}
-
-// Runs body(c, chunk of each array) for every chunk. The body is unrolled where it is short; with the activations in it,
-// it is one loop body for all chunks, and the arrays turn so that the chunk's registers are the first.
-template <bool UNROLL, int C, typename Body, typename... E>
-__device__ void for_chunks(Body body, E (&... arrays)[C]) {
-  if constexpr (UNROLL) {
-#pragma unroll
-    for (int c = 0; c < C; ++c) body(c, arrays[c]...);
-  } else {
-#pragma unroll 1
-    for (int c = 0; c < C; ++c) {
-      body(c, arrays[0]...);
-      const auto turn = [](auto& array) {
-        const auto first = array[0];
-#pragma unroll
-        for (int i = 0; i + 1 < C; ++i) array[i] = array[i + 1];
-        array[C - 1] = first;
-      };
-      (turn(arrays), ...);
-    }
-  }
 }
 
 // v <- its sum over the threads of a row, in an order that only their number sets. Up to a warp: `threads` neighbouring
@@ -244,4 +287,4 @@ constexpr I ceil_div(I a, I b) {
   return (a + b - 1) / b;
 }
 
-}  // namespace normkernels
+}  // namespace normkernels::cuda

@@ -61,7 +61,8 @@ _TABLE: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]]
     "silu": (F.silu, _d_silu),
     "softplus": (F.softplus, lambda u: torch.where(u > 20, torch.ones_like(u), torch.sigmoid(u))),
     "hardtanh": (F.hardtanh, lambda u: _between(u, -1, 1)),
-    "hardsigmoid": (F.hardsigmoid, lambda u: _between(u, -3, 3) / 6),
+    # F.hardsigmoid has no second derivative, and rounds 1 / 6 to float32 in the first
+    "hardsigmoid": (lambda u: F.relu6(u + 3) / 6, lambda u: _between(u, -3, 3) / 6),
     "hardswish": (F.hardswish, _d_hardswish),
     "mish": (F.mish, _d_mish),
     "softsign": (F.softsign, lambda u: (1 + u.abs()).square().reciprocal()),

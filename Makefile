@@ -1,0 +1,49 @@
+# From a bare clone: `make demo` and `make test` create .venv, install what they need, build, and run.
+
+VENV ?= .venv
+PYTHON ?= python3
+OUT ?= out
+PY := $(VENV)/bin/python
+NATIVE := setup.py pyproject.toml $(shell find csrc -type f)
+CPP = $(shell find csrc tests/cpp -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' 2>/dev/null)
+MAPPED := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test gpu bench lint
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
+
+$(VENV)/.requirements: requirements-dev.txt
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+$(VENV)/.build: $(VENV)/.requirements $(NATIVE)
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	touch $@
+
+setup: $(VENV)/.build ## .venv with the dependencies and the built package
+
+demo: setup ## train, compare with torch.nn, validate, benchmark; plots in out/
+	$(PY) examples/autoencoder.py --quick --out $(OUT)
+	$(PY) examples/digits_autoencoder.py --quick --out $(OUT)
+	$(PY) -m normkernels info
+	$(PY) -m normkernels validate --quick
+	$(MAPPED) $(PY) -m bench --quick --csv $(OUT)/bench.csv --plot $(OUT)
+	@echo "Done. Plots and bench.csv are in $(abspath $(OUT)):" && ls $(OUT)
+
+test: setup ## the whole test suite
+	$(PY) -m pytest -n 2 tests
+
+gpu: ## on a machine with an NVIDIA GPU: build with CUDA, test, benchmark; uses python3's own torch, no network
+	PYTHON=$(PYTHON) bench/gpu.sh
+
+bench: setup ## the benchmark: ARGS="layer_norm --dtype bfloat16"
+	$(MAPPED) $(PY) -m bench $(ARGS)
+
+lint: $(VENV)/.requirements ## ruff, pyright, clang-format
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(VENV)/bin/pyright --pythonpath $(PY)
+	$(VENV)/bin/clang-format --dry-run -Werror $(CPP)

@@ -1,0 +1,103 @@
+"""From arguments to rows, and from rows to the terminal and files."""
+
+import time
+from dataclasses import replace
+from itertools import product
+
+import torch
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from bench import base, machine, report, tables
+from bench.providers import Task, available
+from bench.report import Row
+from bench.run import overhead, run
+from normkernels.backends import NAMES
+from normkernels.cases import OPS
+
+VARIANTS = ("rms_norm+residual", "layer_norm+silu")
+
+
+def main(args, device: str, shapes: dict[int, list[str]], deadline: float) -> int:
+    """Everything, in order; the exit status: 1 if a backend of ours is off."""
+    out, tasks = tables.console(), _tasks(args, device, shapes)
+    about = machine.describe(device, args.threads, machine.copy_gb_s(device))
+    out.print("# " + machine.line(about), highlight=False, soft_wrap=True)
+    rows = _run(args, device, tasks, deadline, out)
+    if args.base:
+        base.add_column(args, rows, device, out)
+    out.print(tables.table(rows, device))
+    calls = [row for n in args.threads for row in overhead(device, 0.1 if args.quick else 0.5, n)]
+    out.print(tables.overhead_table(calls))
+    out.print(tables.summary_table(report.summary(rows)))
+    _write(args, rows + calls, about, out)
+    return _verdict(rows, out)
+
+
+def _tasks(args, device: str, shapes: dict[int, list[str]]) -> list[Task]:
+    """Shapes outermost: when time runs out, every op has been seen on the first ones."""
+    ops = args.op or [*OPS, *([] if args.quick else VARIANTS)]
+    for op in ops:
+        if op.split("+")[0] not in OPS:
+            raise SystemExit(f"bench: op must be one of {', '.join(OPS)} (with +residual or +activation), got {op!r}")
+    listed = {op: args.shape or shapes[_rank(op)] for op in ops}
+    listed = {op: [s for s in found if s.count("x") + 1 == _rank(op)] for op, found in listed.items()}
+    turns = product(range(max(map(len, listed.values()))), args.dtype, ops)
+    tasks = [Task(op, listed[op][i], getattr(torch, dtype), device) for i, dtype, op in turns if i < len(listed[op])]
+    if not tasks:
+        raise SystemExit(
+            f"bench: no shape of {' '.join(args.shape)} fits {', '.join(ops)}: rows are MxN, images BxCxHxW"
+        )
+    return tasks
+
+
+def _rank(op: str) -> int:
+    """2 for an op over rows, 4 for an op over images."""
+    return 2 if OPS[op.split("+")[0]].samples[0].tensors["input"].dim() == 2 else 4
+
+
+def _run(args, device: str, tasks: list[Task], deadline: float, out) -> list[Row]:
+    seconds = args.seconds or (0.08 if args.quick else 0.4)
+    columns = TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn()
+    rows: list[Row] = []
+    with Progress(*columns, console=out, transient=True) as progress, _stream(device):
+        bar = progress.add_task("", total=len(tasks) * len(args.threads))
+        for threads, task in product(args.threads, tasks):
+            if time.monotonic() > deadline:
+                break
+            progress.update(bar, description=f"{task.op} {task.shape} {str(task.dtype)[6:]}")
+            names = args.backend or [n for n in available(task.op, device) if not (args.quick and n == "compile")]
+            try:
+                rows += run(replace(task), names, args.mode, threads, seconds)
+            except torch.OutOfMemoryError:
+                out.print(f"[yellow]{task.op} {task.shape} does not fit in memory[/]")
+            progress.advance(bar)
+        left = int(progress.tasks[0].remaining)
+    if left:
+        out.print(f"[yellow]time is up: {left} of {len(tasks) * len(args.threads)} shapes were not run[/]")
+    order = {task.op: i for i, task in enumerate(tasks)}
+    return sorted(rows, key=lambda row: (row.threads, order[row.op]))
+
+
+def _stream(device: str):
+    """On CUDA a stream of our own: the default one cannot be captured in a graph."""
+    return torch.cuda.stream(torch.cuda.Stream() if device == "cuda" else None)
+
+
+def _write(args, rows: list[Row], about: dict, out) -> None:
+    if args.csv:
+        report.write_csv(args.csv, rows, about)
+    if args.json:
+        report.write_json(args.json, rows, about)
+    if args.plot:
+        from bench.plots import write_plots  # matplotlib is only needed here
+
+        out.print(f"{len(write_plots(args.plot, rows, machine.line(about)))} plots in {args.plot}")
+
+
+def _verdict(rows: list[Row], out) -> int:
+    """Tells what went wrong; only what is ours decides the exit status."""
+    told = dict.fromkeys((r.op, r.shape, r.dtype, r.backend, r.check) for r in rows if r.check not in ("", "ok"))
+    for *what, backend, check in told:
+        if backend in NAMES or not check.startswith("OFF"):
+            out.print(f"{' '.join(what)} {backend}: {check}", style="red", highlight=False, markup=False)
+    return int(any(backend in NAMES for *_, backend, _ in told))

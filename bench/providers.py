@@ -1,0 +1,118 @@
+"""What is timed: an op on a shape, and everyone who can compute it."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+
+import torch
+from torch import Tensor
+
+from bench import liger
+from bench.timing import cache_bytes
+from normkernels import tolerance
+from normkernels.backends import NAMES, backends
+from normkernels.cases import OPS, Op, Sample
+
+PEERS = ("torch", "compile", "liger")
+# tensors of input's size that must be read or written: x -> y; dy, x -> dx; with a residual also its sum, and their dys
+MINIMUM = {"plain": {"fwd": 2, "bwd": 3}, "residual": {"fwd": 4, "bwd": 4}}
+CHECKED = 1 << 16  # elements: as many whole rows as this, so that the float64 check stays cheap
+
+
+def available(op: str, device: str) -> list[str]:
+    """Our fused backends that run ``op`` here (the reference if there is none), the peers installed, and the copy."""
+    reasons = backends(device)[op.split("+")[0] + "_fwd"]
+    fused = [name for name in ("triton", "native") if reasons[name] is None]
+    installed = ["liger"] if liger.INSTALLED and device == "cuda" and op in liger.FUNCTIONS else []
+    return [*(fused or ["reference"]), "torch", "compile", *installed, "copy"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One op with its extras (``layer_norm+residual``, ``rms_norm+silu``) on one shape (``8x96x56x56:nhwc``)."""
+
+    op: str
+    shape: str
+    dtype: torch.dtype
+    device: str
+
+    @cached_property
+    def case(self) -> Op:
+        """The op, with every provider as a backend, so that one check judges them all."""
+        op, functions = OPS[self.op.split("+")[0]], self.functions
+
+        def function(*, backend, **arguments):
+            if backend in functions:
+                return functions[backend](**arguments)
+            return op.function(**arguments, backend=backend)
+
+        return replace(op, function=function)
+
+    @cached_property
+    def functions(self) -> dict[str, Callable]:
+        op = OPS[self.op.split("+")[0]]
+        torch.compiler.reset()
+        compiled = torch.compile(op.torch, fullgraph=True, dynamic=False)
+        return {"torch": op.torch, "compile": compiled, "liger": liger.FUNCTIONS.get(self.op, liger.missing)}
+
+    @property
+    def extents(self) -> list[int]:
+        return [int(n) for n in self.shape.split(":")[0].split("x")]
+
+    def parameter_dtype(self, provider: str) -> torch.dtype:
+        """Ours take float32 parameters beside 16 bits; peers get the dtype of x, which is their fast path."""
+        return torch.float32 if provider in NAMES and self.dtype.itemsize == 2 else self.dtype
+
+    def make(self, extents, dtype, device) -> Sample:
+        extras = self.op.split("+")[1:]
+        options = {"residual": "residual" in extras}
+        options["activation"] = next((e for e in extras if e != "residual"), None)
+        if self.shape.endswith(":nhwc"):
+            options["channels_last"] = True
+        return self.case.make(tuple(extents), dtype, device, **options)
+
+    def minimum_bytes(self, mode: str) -> int:
+        """What the op must read and write, without the parameters and statistics."""
+        tensors = MINIMUM["residual" if "residual" in self.op.split("+") else "plain"][mode]
+        return tensors * math.prod(self.extents) * self.dtype.itemsize
+
+    def worst(self, provider: str) -> float:
+        """The worst error of a provider in units of what is allowed, at the same row length with fewer rows."""
+        parameters = self.parameter_dtype(provider)
+        reports = tolerance.check(self.case, self.small, provider, self.dtype, self.device, parameters)
+        return max(r.worst for r in reports)
+
+    @cached_property
+    def small(self) -> Sample:
+        extents = self.extents
+        for axis in [0, *range(2, len(extents))]:
+            extents[axis] = max(1, min(extents[axis], extents[axis] * CHECKED // math.prod(extents)))
+        return self.make(extents, torch.float64, "cpu")
+
+    def sets(self) -> list[Sample]:
+        """Several sets of inputs, together well beyond the last-level cache."""
+        size = math.prod(self.extents) * self.dtype.itemsize
+        wanted = math.ceil(4 * cache_bytes(self.device) / size)
+        least = 1 if self.device == "cuda" else 2
+        return [self.make(self.extents, self.dtype, self.device) for _ in range(max(least, min(wanted, 64)))]
+
+    def calls(self, provider: str, mode: str, sets: list[Sample]) -> list[Callable]:
+        """One call for each set of inputs."""
+        if provider == "copy":
+            return [_copy(self.minimum_bytes(mode), self.device) for _ in sets]
+        return [self._call(provider, mode, sample) for sample in sets]
+
+    def _call(self, provider: str, mode: str, sample: Sample) -> Callable:
+        wider = dict.fromkeys(self.case.parameters, self.parameter_dtype(provider))
+        leaves = {k: t.detach().to(wider.get(k, t.dtype)).requires_grad_() for k, t in sample.present().items()}
+        function = self.functions.get(provider) or partial(OPS[self.case.stem].function, backend=provider)
+        forward = partial(function, **leaves, **sample.call)
+        if mode == "fwd":
+            return forward
+        return partial(torch.autograd.grad, forward(), list(leaves.values()), sample.cotangents, retain_graph=True)
+
+
+def _copy(total: int, device: str) -> Callable[[], Tensor]:
+    source = torch.rand(total // 8, device=device)  # read half the bytes as float32, write the other half
+    return partial(torch.empty_like(source).copy_, source)

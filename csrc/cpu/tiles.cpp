@@ -1,0 +1,198 @@
+// Loops over one tile, written to vectorise: several chains per sum, no branch inside, one rounding per result.
+#include "tiles.h"
+
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+namespace normkernels {
+namespace {
+
+// Lanes of a sum: enough additions in flight that none waits for the one before, over adjacent elements.
+constexpr int64_t kLanes = 64;
+
+template <int64_t kWidth = kLanes / 2, class C>
+NK_INLINE C add_lanes(C* lanes) {
+  for (int64_t l = 0; l < kWidth; l++) lanes[l] += lanes[l + kWidth];
+  if constexpr (kWidth > 1) return add_lanes<kWidth / 2>(lanes);
+  return lanes[0];
+}
+
+// The sum of f(i)
+template <class C, class F>
+NK_INLINE C sum(int64_t n, const F& f) {
+  C lanes[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    for (int64_t l = 0; l < kLanes; l++) lanes[l] += f(i + l);
+  }
+  for (; i < n; i++) lanes[i % kLanes] += f(i);
+  return add_lanes(lanes);
+}
+
+// The sums of both members of f(i)
+template <class C, class F>
+NK_INLINE Pair<C> sum_pairs(int64_t n, const F& f) {
+  C a[kLanes] = {}, b[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    for (int64_t l = 0; l < kLanes; l++) {
+      const Pair<C> p = f(i + l);
+      a[l] += p.a;
+      b[l] += p.b;
+    }
+  }
+  for (; i < n; i++) {
+    const Pair<C> p = f(i);
+    a[i % kLanes] += p.a;
+    b[i % kLanes] += p.b;
+  }
+  return {add_lanes(a), add_lanes(b)};
+}
+
+// out[i] = f(i)
+template <class Out, class F>
+NK_INLINE void map(Out* out, int64_t n, const F& f) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) out[i] = store<Out>(f(i));
+}
+
+}  // namespace
+
+// The second pass also finds what rounding left in the mean.
+template <class T>
+NK_CLONES Moments centred_moments(const T* x, int64_t n) {
+  using C = compute_t<T>;
+  const C mean = sum<C>(n, [&](int64_t i) NK_INLINED { return load(x[i]); }) / static_cast<C>(n);
+  const Pair<C> rest = sum_pairs<C>(n, [&](int64_t i) NK_INLINED {
+    const C d = load(x[i]) - mean;
+    return Pair<C>{d, d * d};
+  });
+  const double count = static_cast<double>(n), left = static_cast<double>(rest.a) / count;
+  return {count, mean + left, rest.b - rest.a * left};
+}
+
+template <class T>
+NK_CLONES Moments uncentred_moments(const T* x, int64_t n) {
+  const auto squares = sum<compute_t<T>>(n, [&](int64_t i) NK_INLINED { return load(x[i]) * load(x[i]); });
+  return {static_cast<double>(n), 0, static_cast<double>(squares)};
+}
+
+template <class T>
+NK_CLONES void add_tiles(const T* x, const T* residual, T* s, int64_t n) {
+  map(s, n, [&](int64_t i) NK_INLINED { return load(x[i]) + load(residual[i]); });
+}
+
+template <class T, class Out>
+NK_CLONES void affine_tile(const T* x, const Columns<compute_t<T>>& columns, Out* u, int64_t n) {
+  const auto [scale, shift, w, b] = columns;
+  if (w && b) {
+    map(u, n, [=](int64_t i) NK_INLINED { return (load(x[i]) * scale + shift) * w[i] + b[i]; });
+  } else if (w) {
+    map(u, n, [=](int64_t i) NK_INLINED { return (load(x[i]) * scale + shift) * w[i]; });
+  } else if (b) {
+    map(u, n, [=](int64_t i) NK_INLINED { return load(x[i]) * scale + shift + b[i]; });
+  } else {
+    map(u, n, [=](int64_t i) NK_INLINED { return load(x[i]) * scale + shift; });
+  }
+}
+
+template <class T, class D>
+NK_CLONES Pair<compute_t<T>> gradient_sums(const D* du, const T* x, const Columns<compute_t<T>>& columns, int64_t n) {
+  using C = compute_t<T>;
+  const auto [scale, shift, w, b] = columns;
+  if (w) {
+    return sum_pairs<C>(n, [=](int64_t i) NK_INLINED {
+      const C g = load(du[i]) * w[i];
+      return Pair<C>{g, g * (load(x[i]) * scale + shift)};
+    });
+  }
+  return sum_pairs<C>(n, [=](int64_t i) NK_INLINED {
+    const C g = load(du[i]);
+    return Pair<C>{g, g * (load(x[i]) * scale + shift)};
+  });
+}
+
+template <class T, class D>
+NK_CLONES void input_gradient(const D* du, const T* x, const T* dsummed, const Columns<compute_t<T>>& columns,
+                              Pair<compute_t<T>> mean, T* out, int64_t n) {
+  using C = compute_t<T>;
+  const auto [scale, shift, w, b] = columns;
+  const auto centred = [=](C g, int64_t i)
+                           NK_INLINED { return scale * (g - mean.a - (load(x[i]) * scale + shift) * mean.b); };
+  if (w && dsummed) {
+    map(out, n, [=](int64_t i) NK_INLINED { return centred(load(du[i]) * w[i], i) + load(dsummed[i]); });
+  } else if (w) {
+    map(out, n, [=](int64_t i) NK_INLINED { return centred(load(du[i]) * w[i], i); });
+  } else if (dsummed) {
+    map(out, n, [=](int64_t i) NK_INLINED { return centred(load(du[i]), i) + load(dsummed[i]); });
+  } else {
+    map(out, n, [=](int64_t i) NK_INLINED { return centred(load(du[i]), i); });
+  }
+}
+
+template <class T, class D>
+NK_CLONES void add_parameter_gradients(const D* du, const T* x, const Columns<compute_t<T>>& columns,
+                                       compute_t<T>* dweight, compute_t<T>* dbias, int64_t n) {
+  const auto [scale, shift, w, b] = columns;
+  if (dweight) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) dweight[i] += load(du[i]) * (load(x[i]) * scale + shift);
+  }
+  if (dbias) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) dbias[i] += load(du[i]);
+  }
+}
+
+template <class T>
+NK_CLONES void load_tile(const T* source, compute_t<T>* tile, int64_t n) {
+  map(tile, n, [=](int64_t i) NK_INLINED { return load(source[i]); });
+}
+
+template <class T>
+NK_CLONES void store_tile(const compute_t<T>* tile, T* target, int64_t n) {
+  map(target, n, [=](int64_t i) NK_INLINED { return tile[i]; });
+}
+
+void stream_bytes(const void* tile, void* target, int64_t bytes) {
+  int64_t done = 0;
+#if defined(__SSE2__)
+  if (reinterpret_cast<uintptr_t>(target) % 16 == 0) {
+    for (; done + 16 <= bytes; done += 16) {
+      const __m128i* from = reinterpret_cast<const __m128i*>(static_cast<const char*>(tile) + done);
+      _mm_stream_si128(reinterpret_cast<__m128i*>(static_cast<char*>(target) + done), _mm_loadu_si128(from));
+    }
+  }
+#endif
+  std::memcpy(static_cast<char*>(target) + done, static_cast<const char*>(tile) + done, bytes - done);
+}
+
+void stream_fence() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
+
+#define NK_GRADIENTS(T, D)                                                                                         \
+  template Pair<compute_t<T>> gradient_sums(const D*, const T*, const Columns<compute_t<T>>&, int64_t);            \
+  template void input_gradient(const D*, const T*, const T*, const Columns<compute_t<T>>&, Pair<compute_t<T>>, T*, \
+                               int64_t);                                                                           \
+  template void add_parameter_gradients(const D*, const T*, const Columns<compute_t<T>>&, compute_t<T>*,           \
+                                        compute_t<T>*, int64_t);                                                   \
+  template void affine_tile(const T*, const Columns<compute_t<T>>&, D*, int64_t);
+#define NK_TILES(T)                                           \
+  template Moments centred_moments(const T*, int64_t);        \
+  template Moments uncentred_moments(const T*, int64_t);      \
+  template void add_tiles(const T*, const T*, T*, int64_t);   \
+  template void load_tile(const T*, compute_t<T>*, int64_t);  \
+  template void store_tile(const compute_t<T>*, T*, int64_t); \
+  NK_GRADIENTS(T, compute_t<T>)
+NK_TILES(double)
+NK_TILES(float)
+NK_TILES(bfloat16)
+NK_TILES(float16)
+NK_GRADIENTS(bfloat16, bfloat16)
+NK_GRADIENTS(float16, float16)
+
+}  // namespace normkernels

@@ -1,0 +1,58 @@
+// Layer norm over rows: (M, N), adjacent columns, any row stride.
+#include "rows_bwd.cuh"
+#include "rows_fwd.cuh"
+#include "tensors.h"
+
+namespace normkernels::cuda {
+namespace {
+
+void layer_norm_fwd(Tensor x, Optional residual, Optional weight, Optional bias, Tensor y, Optional summed, Tensor mean,
+                    Tensor rstd, double eps, double weight_offset, std::string activation, double slope) {
+  dispatch(x, [&](auto zero) {
+    using T = decltype(zero);
+    using A = acc_t<T>;
+    Session session(x);
+    RowsFwd<T> p{};
+    p.x = input<T>(x), p.x_stride = x.stride(0);
+    p.residual = input<T>(residual), p.residual_stride = row_stride(residual);
+    p.affine = affine<T>(weight, bias, weight_offset, activation, slope);
+    p.y = output<T>(y), p.summed = output<T>(summed);
+    p.mean = output<A>(mean), p.rstd = output<A>(rstd);
+    p.eps = eps, p.M = x.size(0), p.N = x.size(1);
+    p.packed = packed<T>({p.N, p.x_stride, p.residual_stride},
+                         {p.x, p.residual, p.affine.weight.data, p.affine.bias.data, p.y, p.summed});
+    rows_fwd<true>(p, session.device, [&](int64_t n) { return session.workspace<T>(n); });
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  });
+}
+
+void layer_norm_bwd(Tensor dy, Optional dsummed, Tensor x, Optional weight, Optional bias, Tensor mean, Tensor rstd,
+                    Tensor dx, Optional dweight, Optional dbias, double weight_offset, std::string activation,
+                    double slope) {
+  dispatch(x, [&](auto zero) {
+    using T = decltype(zero);
+    using A = acc_t<T>;
+    Session session(x);
+    RowsBwd<T> p{};
+    p.dy = input<T>(dy), p.dy_stride = dy.stride(0);
+    p.dsummed = input<T>(dsummed), p.dsummed_stride = row_stride(dsummed);
+    p.x = input<T>(x), p.x_stride = x.stride(0);
+    p.affine = affine<T>(weight, bias, weight_offset, activation, slope);
+    p.mean = input<A>(mean), p.rstd = input<A>(rstd);
+    p.dx = output<T>(dx), p.M = x.size(0), p.N = x.size(1);
+    p.packed = packed<T>({p.N, p.dy_stride, p.dsummed_stride, p.x_stride},
+                         {p.dy, p.dsummed, p.x, p.affine.weight.data, p.affine.bias.data, p.dx});
+    rows_bwd<true>(p, column_sums_of<T>(dweight, dbias, p.N), session.device,
+                   [&](int64_t n) { return session.workspace<T>(n); });
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  });
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CUDA, m) {
+  m.impl("layer_norm_fwd", TORCH_BOX(&layer_norm_fwd));
+  m.impl("layer_norm_bwd", TORCH_BOX(&layer_norm_bwd));
+}
+
+}  // namespace normkernels::cuda

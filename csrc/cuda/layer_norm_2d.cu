@@ -1,0 +1,54 @@
+// Layer norm over dim 1 of a contiguous (B, N, S).
+#include "columns_bwd.cuh"
+#include "columns_fwd.cuh"
+#include "tensors.h"
+
+namespace normkernels::cuda {
+namespace {
+
+void layer_norm_2d_fwd(Tensor x, Optional residual, Optional weight, Optional bias, Tensor y, Optional summed,
+                       Tensor mean, Tensor rstd, double eps, double weight_offset, std::string activation,
+                       double slope) {
+  dispatch(x, [&](auto zero) {
+    using T = decltype(zero);
+    using A = acc_t<T>;
+    Session session(x);
+    ColumnsFwd<T> p{};
+    p.x = input<T>(x), p.residual = input<T>(residual);
+    p.affine = affine<T>(weight, bias, weight_offset, activation, slope);
+    p.y = output<T>(y), p.summed = output<T>(summed);
+    p.mean = output<A>(mean), p.rstd = output<A>(rstd);
+    p.eps = eps, p.B = x.size(0), p.N = x.size(1), p.S = x.size(2);
+    p.packed = packed<T>({p.S}, {p.x, p.residual, p.y, p.summed, p.mean, p.rstd});
+    columns_fwd(p, session.device);
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  });
+}
+
+void layer_norm_2d_bwd(Tensor dy, Optional dsummed, Tensor x, Optional weight, Optional bias, Tensor mean, Tensor rstd,
+                       Tensor dx, Optional dweight, Optional dbias, double weight_offset, std::string activation,
+                       double slope) {
+  dispatch(x, [&](auto zero) {
+    using T = decltype(zero);
+    using A = acc_t<T>;
+    Session session(x);
+    ColumnsBwd<T> p{};
+    p.dy = input<T>(dy), p.dsummed = input<T>(dsummed), p.x = input<T>(x);
+    p.affine = affine<T>(weight, bias, weight_offset, activation, slope);
+    p.mean = input<A>(mean), p.rstd = input<A>(rstd);
+    p.dx = output<T>(dx), p.B = x.size(0), p.N = x.size(1), p.S = x.size(2);
+    p.packed = packed<T>({p.S}, {p.dy, p.dsummed, p.x, p.dx, p.mean, p.rstd});
+    columns_bwd(p, column_sums_of<T>(dweight, dbias, p.N), session.device,
+                [&](int64_t n) { return session.workspace<T>(n); });
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  });
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CUDA, m) {
+  m.impl("layer_norm_2d_fwd", TORCH_BOX(&layer_norm_2d_fwd));
+  m.impl("layer_norm_2d_bwd", TORCH_BOX(&layer_norm_2d_bwd));
+}
+
+}  // namespace normkernels::cuda

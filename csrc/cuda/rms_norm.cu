@@ -1,0 +1,54 @@
+// RMS norm over rows: layer norm's kernels without the mean.
+#include "rows_bwd.cuh"
+#include "rows_fwd.cuh"
+#include "tensors.h"
+
+namespace normkernels::cuda {
+namespace {
+
+void rms_norm_fwd(Tensor x, Optional residual, Optional weight, Tensor y, Optional summed, Tensor rstd, double eps,
+                  double weight_offset, std::string activation, double slope) {
+  dispatch(x, [&](auto zero) {
+    using T = decltype(zero);
+    Session session(x);
+    RowsFwd<T> p{};
+    p.x = input<T>(x), p.x_stride = x.stride(0);
+    p.residual = input<T>(residual), p.residual_stride = row_stride(residual);
+    p.affine = affine<T>(weight, std::nullopt, weight_offset, activation, slope);
+    p.y = output<T>(y), p.summed = output<T>(summed);
+    p.rstd = output<acc_t<T>>(rstd);
+    p.eps = eps, p.M = x.size(0), p.N = x.size(1);
+    p.packed = packed<T>({p.N, p.x_stride, p.residual_stride}, {p.x, p.residual, p.affine.weight.data, p.y, p.summed});
+    rows_fwd<false>(p, session.device, [&](int64_t n) { return session.workspace<T>(n); });
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  });
+}
+
+void rms_norm_bwd(Tensor dy, Optional dsummed, Tensor x, Optional weight, Tensor rstd, Tensor dx, Optional dweight,
+                  double weight_offset, std::string activation, double slope) {
+  dispatch(x, [&](auto zero) {
+    using T = decltype(zero);
+    Session session(x);
+    RowsBwd<T> p{};
+    p.dy = input<T>(dy), p.dy_stride = dy.stride(0);
+    p.dsummed = input<T>(dsummed), p.dsummed_stride = row_stride(dsummed);
+    p.x = input<T>(x), p.x_stride = x.stride(0);
+    p.affine = affine<T>(weight, std::nullopt, weight_offset, activation, slope);
+    p.rstd = input<acc_t<T>>(rstd);
+    p.dx = output<T>(dx), p.M = x.size(0), p.N = x.size(1);
+    p.packed =
+        packed<T>({p.N, p.dy_stride, p.dsummed_stride, p.x_stride}, {p.dy, p.dsummed, p.x, p.affine.weight.data, p.dx});
+    rows_bwd<false>(p, column_sums_of<T>(dweight, std::nullopt, p.N), session.device,
+                    [&](int64_t n) { return session.workspace<T>(n); });
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  });
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CUDA, m) {
+  m.impl("rms_norm_fwd", TORCH_BOX(&rms_norm_fwd));
+  m.impl("rms_norm_bwd", TORCH_BOX(&rms_norm_bwd));
+}
+
+}  // namespace normkernels::cuda

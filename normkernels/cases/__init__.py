@@ -1,0 +1,66 @@
+"""One table that the tests, ``python -m normkernels validate`` and the benchmark all walk: one file per normaliser."""
+
+import importlib
+import pkgutil
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Sample:
+    """One call. In the table tensors are float64 on the CPU, and their strides are part of the sample; None: absent."""
+
+    id: str
+    call: dict  # the arguments that are no tensors
+    tensors: dict[str, Tensor | None]
+    cotangents: tuple[Tensor, ...]  # one for each output
+    dims: tuple[int, ...]  # of input: what one statistic is taken over
+    big: bool = False  # beyond what stays on chip; slow where kernels are interpreted
+
+    def __repr__(self) -> str:
+        return self.id
+
+    def present(self) -> dict[str, Tensor]:
+        return {name: t for name, t in self.tensors.items() if t is not None}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Op:
+    """A normaliser: the public function, the same thing as a user of torch would write it, and its samples."""
+
+    stem: str
+    function: Callable  # function(**tensors, **call, backend=...)
+    torch: Callable | None  # torch(**tensors, **call)
+    samples: Sequence[Sample]
+    make: Callable[
+        ..., Sample
+    ]  # make(shape, dtype, device, residual=, activation=, parameter_dtype=): for the benchmark
+    parameters: tuple[str, ...] = ("weight", "bias")  # those whose dtype may differ from input's
+
+    def __repr__(self) -> str:
+        return self.stem
+
+
+def seeded(name: str) -> torch.Generator:
+    """A generator of its own for each sample, so that adding one does not change the others."""
+    return torch.Generator().manual_seed(zlib.crc32(name.encode()))
+
+
+def adversarial(generator: torch.Generator, shape: Sequence[int], dims: Sequence[int]) -> Tensor:
+    """A third of the rows (the slices along ``dims``) N(0, 1), a third 30 + N(0, 1), a third 1e-3 N(0, 1)."""
+    rows = [1 if d in dims else n for d, n in enumerate(shape)]
+    kind = (torch.arange(torch.Size(rows).numel()).view(rows) + 1) % 3
+    scale = torch.where(kind == 2, 1e-3, 1.0).double()
+    return torch.randn(shape, generator=generator, dtype=torch.float64) * scale + 30.0 * (kind == 1)
+
+
+def _find() -> dict[str, Op]:
+    stems = sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+    return {stem: importlib.import_module(f"{__name__}.{stem}").OP for stem in stems}
+
+
+OPS = _find()

@@ -1,0 +1,98 @@
+"""What the samples of the row family share: shapes, layouts, and every subset of the optional tensors."""
+
+from itertools import combinations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from normkernels.backends.reference._activations import NAMES as ACTIVATIONS
+from normkernels.cases import Sample, adversarial, seeded
+
+# two columns; below, at and above a power of two; a prime; more rows than programs; wide
+SHAPES = [(3, 2), (4, 31), (4, 32), (5, 33), (1, 257), (37, 250), (3, 4099)]
+
+
+def activate(u: Tensor, name: str | None, slope: float) -> Tensor:
+    """The activation as torch spells it."""
+    if name in (None, "identity"):
+        return u
+    if name == "gelu_tanh":
+        return F.gelu(u, approximate="tanh")
+    if name == "hardsigmoid":  # F.hardsigmoid rounds 1 / 6 to float32 in its derivative, in float64 too
+        return F.relu6(u + 3) / 6
+    return F.leaky_relu(u, slope) if name == "leaky_relu" else getattr(F, name)(u)
+
+
+def scaled(weight: Tensor | None, offset: float, dtype: torch.dtype) -> Tensor | None:
+    """weight + offset in ``dtype``, which torch's norms want of it."""
+    return None if weight is None else (weight + offset if offset else weight).to(dtype)
+
+
+def row_samples(stem: str, optional: tuple[str, ...], eps: float) -> list[Sample]:
+    """The samples of a norm over trailing dims; ``optional`` names its optional tensors."""
+    parameters = optional[1:]
+
+    def sample(id: str, x: Tensor, present=parameters, shape=None, big=False, **call) -> Sample:
+        g = seeded(f"{stem}-{id}-parameters")
+        shape = tuple(x.shape[-1:] if shape is None else shape)
+        sizes = {"residual": x.shape} | dict.fromkeys(parameters, shape)
+        tensors = {k: torch.randn(sizes[k], generator=g, dtype=x.dtype) if k in present else None for k in optional}
+        dys = tuple(torch.randn(x.shape, generator=g, dtype=x.dtype) for _ in range(1 + ("residual" in present)))
+        dims = tuple(range(x.dim() - len(shape), x.dim()))
+        call = {"normalized_shape": shape, "eps": eps} | call
+        return Sample(id, call, {"input": x} | tensors, dys, dims, big)
+
+    def x(*shape: int, last: int = 1) -> Tensor:
+        return adversarial(seeded(f"{stem}-{shape}"), shape, range(len(shape) - last, len(shape)))
+
+    subsets = [s for n in range(len(optional) + 1) for s in combinations(optional, n)]
+    far = torch.randn(6, 100, generator=seeded(stem), dtype=torch.float64)
+    constant = torch.tensor([0.0, 1.0, -3.7, 1e4], dtype=torch.float64)[:, None].repeat(1, 65)
+    return [
+        # one column: centring leaves 0 exactly, and a weight would leave the rounding of g, which no input moves
+        sample("3x1", x(3, 1), [p for p in parameters if p != "weight" or "bias" not in parameters]),
+        *(sample(f"{m}x{n}", x(m, n)) for m, n in SHAPES),
+        sample("2x40000-all-silu", x(2, 40_000), optional, big=True, activation="silu"),  # more than one program holds
+        sample("1x200000", x(1, 200_000), big=True),  # one row for all threads
+        *(sample("-".join(["7x33", *(s or ["plain"])]), x(7, 33), s) for s in subsets),
+        *(sample(f"6x40-{a}", x(6, 40), activation=a) for a in ACTIVATIONS),
+        sample("6x40-all-gelu", x(6, 40), optional, activation="gelu"),
+        sample("6x40-leaky_relu-0.3", x(6, 40), optional, activation="leaky_relu", slope=0.3),
+        sample("6x40-offset", x(6, 40), weight_offset=1.0),
+        sample("6x40-offset-all-tanh", x(6, 40), optional, weight_offset=1.0, activation="tanh"),
+        sample("6x40-eps", x(6, 40), eps=0.1),
+        sample("6x40-far", 1e4 + 1e-2 * far[:, :40]),
+        sample("6x100-farther", 1e4 + 1e-2 * far, optional),
+        sample("4x65-constant", constant),
+        sample("7x33-strided-rows", x(7, 60)[:, 5:38]),
+        sample("7x33-strided-rows-all", x(7, 60)[:, 5:38], optional),
+        sample("9x33-every-second-row", x(18, 33)[::2], optional),
+        sample("7x33-apart-columns", adversarial(seeded(stem), (33, 7), (0,)).T, optional),
+        sample("6x33-expanded", x(1, 33).expand(6, 33)),
+        sample("40", x(40)),
+        sample("2x3x40", x(2, 3, 40), optional),
+        sample("3x4x5x6-last-two", x(3, 4, 5, 6, last=2), optional, shape=(5, 6)),
+        sample("3x2x5x6-permuted", x(3, 5, 6, 2, last=3).movedim(-1, 1), shape=(5, 6)),
+        sample("0x33", x(0, 33), optional),
+        sample("2x0x33", x(2, 0, 33)),
+    ]
+
+
+def make_rows(stem: str, optional: tuple[str, ...], eps: float):
+    """The ``make`` of a norm over the last dim: shape is (M, N)."""
+
+    def make(
+        shape, dtype=torch.float32, device="cpu", *, residual=False, activation=None, parameter_dtype=None
+    ) -> Sample:
+        wanted = optional if residual else optional[1:]
+        sizes = {"residual": shape} | dict.fromkeys(optional[1:], shape[-1:])
+        tensors = {"input": torch.randn(shape, dtype=dtype, device=device)} | {
+            k: torch.randn(sizes[k], dtype=dtype if k == "residual" else parameter_dtype or dtype, device=device)
+            for k in wanted
+        }
+        dys = tuple(torch.randn(shape, dtype=dtype, device=device) for _ in range(1 + residual))
+        call = {"normalized_shape": tuple(shape[-1:]), "eps": eps, "activation": activation}
+        return Sample("x".join(map(str, shape)), call, tensors, dys, (len(shape) - 1,))
+
+    return make

@@ -1,0 +1,145 @@
+"""What runs here, on which backend, why not, and on which machine: ``python -m normkernels info``."""
+
+import argparse
+import importlib
+import json
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import normkernels as nk
+from normkernels.backends import NAMES
+
+FEATURES = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_bf16", "avx512_fp16", "amx_bf16", "asimd", "sve")
+
+
+def versions() -> dict[str, str]:
+    """Python, torch, Triton and normkernels."""
+    try:
+        triton = importlib.import_module("triton").__version__
+    except ImportError as error:
+        triton = f"cannot be imported ({error})"
+    return {
+        "normkernels": nk.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "triton": triton,
+        "system": platform.platform(),
+    }
+
+
+def native() -> dict[str, str]:
+    """How the extension was built."""
+    try:
+        return importlib.import_module("normkernels._C").build_info()
+    except ImportError as error:
+        return {"not built": str(error)}
+
+
+def cpu() -> dict[str, str]:
+    """Model, the features that kernels care about, and threads."""
+    path = Path("/proc/cpuinfo")
+    lines = [line.split(":", 1) for line in path.read_text().splitlines() if ":" in line] if path.exists() else []
+    facts = {key.strip(): value.strip() for key, value in lines}
+    flags = (facts.get("flags") or facts.get("Features") or "").split()
+    return {
+        "model": facts.get("model name") or platform.processor() or platform.machine(),
+        "features": " ".join(f for f in FEATURES if f in flags) or "unknown",
+        "torch uses": torch.backends.cpu.get_cpu_capability(),
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def gpus() -> list[dict[str, str]]:
+    """Name, memory, compute capability and driver of each GPU."""
+    found = []
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        found.append(
+            {
+                "name": properties.name,
+                "memory": f"{properties.total_memory / 2**30:.1f} GiB",
+                "compute capability": f"{properties.major}.{properties.minor}",
+                "multiprocessors": str(properties.multi_processor_count),
+                "driver": driver(),
+            }
+        )
+    return found
+
+
+def driver() -> str:
+    """The version that nvidia-smi gives, if it is there."""
+    if not shutil.which("nvidia-smi"):
+        return "unknown"
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    out = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False).stdout
+    return out.partition("\n")[0].strip() or "unknown"
+
+
+def modules() -> dict[str, str]:
+    """Each public module, and the file of ``normkernels/modules`` that it is in."""
+    public = {name: getattr(nk, name) for name in nk.__all__}
+    return {
+        name: cls.__module__.rpartition(".")[2]
+        for name, cls in public.items()
+        if isinstance(cls, type) and issubclass(cls, torch.nn.Module)
+    }
+
+
+def collect(device: str | None = None) -> dict:
+    """Everything, as ``--json`` prints it."""
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    ops = nk.backends(device)
+    return {
+        "versions": versions(), "native": native(), "cpu": cpu(), "gpus": gpus(),
+        "device": device, "modules": modules(), "ops": ops,
+    }  # fmt: skip
+
+
+def ops_table(facts: dict) -> tuple[Table, list[str]]:
+    """op x backend: yes, or the number of the reason below the table."""
+    table = Table("op", *NAMES, "modules", title=f"On {facts['device']}", title_justify="left")
+    reasons: list[str] = []
+    for op, row in facts["ops"].items():
+        cells = []
+        for name in NAMES:
+            reason = row[name] and f"{name}: {row[name]}"
+            if reason and reason not in reasons:
+                reasons.append(reason)
+            cells.append(f"[red]no[/] ({reasons.index(reason) + 1})" if reason else "[green]yes[/]")
+        users = [name for name, stem in facts["modules"].items() if op.rpartition("_")[0] == stem]
+        table.add_row(op, *cells, ", ".join(users))
+    return table, [f"({number}) {reason}" for number, reason in enumerate(reasons, 1)]
+
+
+def machine_table(facts: dict) -> Table:
+    table = Table(show_header=False, title="Versions and machine", title_justify="left")
+    groups = {"": facts["versions"], "native": facts["native"], "cpu": facts["cpu"]}
+    groups |= {f"gpu {index}": gpu for index, gpu in enumerate(facts["gpus"])} or {"gpu": {"": "none"}}
+    for group, items in groups.items():
+        for key, value in items.items():
+            table.add_row(f"{group} {key}".strip(), value)
+        table.add_section()
+    return table
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser("python -m normkernels info", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print the facts as JSON")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda if there is one")
+    args = parser.parse_args(argv)
+    console, facts = Console(), collect(args.device)
+    if args.json:
+        console.out(json.dumps(facts, indent=1), highlight=False)
+        return 0
+    table, reasons = ops_table(facts)
+    console.print(table)
+    for reason in reasons:
+        console.print(reason, markup=False, highlight=False)
+    console.print(machine_table(facts))
+    return 0

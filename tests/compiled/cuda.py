@@ -1,0 +1,175 @@
+"""Compiles every CUDA kernel for sm_80, sm_90 and sm_100, and checks what can be known without a GPU.
+
+Exit status 1, naming the kernel, when it spills, has a stack frame, does not move packs in 128-bit accesses, or takes
+so many more registers than docs/compiled/cuda.csv says that fewer warps fit a multiprocessor. Needs nvcc; without it,
+it says so and succeeds.
+"""
+
+import argparse
+import csv
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+TABLE = ROOT / "docs/compiled/cuda.csv"
+ARCHS = ("80", "90", "100")
+FLAGS = (
+    "-O3 -std=c++20 --expt-relaxed-constexpr -DTORCH_TARGET_VERSION=0x020b000000000000 -D__CUDA_NO_HALF_OPERATORS__ "
+    "-D__CUDA_NO_HALF_CONVERSIONS__ -D__CUDA_NO_BFLOAT16_CONVERSIONS__ -D__CUDA_NO_HALF2_OPERATORS__"
+).split()
+# kernels whose template argument PACKED is true
+PACKED = re.compile(r"(rows_\w+<[^,]+, \w+, true|columns_\w+<[^,]+, true)")
+
+
+class Kernel(NamedTuple):
+    """One compiled kernel: a row of the table. Bits: of its widest access to global memory, 0 where it has none."""
+
+    source: str
+    kernel: str
+    arch: str
+    registers: int
+    shared: int
+    stack: int
+    spills: int
+    load_bits: int
+    store_bits: int
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.source, self.kernel, self.arch
+
+    @property
+    def warps(self) -> int:
+        """How many warps the registers of a multiprocessor hold; they are given out eight per thread at a time."""
+        return min(64, 65536 // (32 * 8 * -(-self.registers // 8)))
+
+
+def find(tool: str) -> str | None:
+    """The tool from $CUDA_HOME, the path, or (cuobjdump) Triton's wheel."""
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or ""
+    if home and os.path.exists(os.path.join(home, "bin", tool)):
+        return os.path.join(home, "bin", tool)
+    if shutil.which(tool):
+        return shutil.which(tool)
+    bundled = sorted(Path(sys.prefix).glob(f"lib/python*/site-packages/triton/backends/nvidia/bin/{tool}"))
+    return str(bundled[0]) if bundled else None
+
+
+def short(name: str) -> str:
+    """``rows_fwd_kernel<float, true, true, false, 4>`` of a demangled signature."""
+    return name.split("(")[0].removeprefix("void ").replace("normkernels::cuda::", "").strip()
+
+
+def widest(sass: str) -> dict[str, tuple[int, int]]:
+    """Mangled name -> bits of the widest global load and store."""
+    bits = {}
+    for function in sass.split("Function : ")[1:]:
+        name = function.split("\n", 1)[0].strip()
+        accesses = {"LDG": [0], "STG": [0]}
+        for kind, suffix in re.findall(r"\b(LDG|STG)\.([\w.]+)", function):
+            width = re.search(r"\b(128|64|U16|S16|U8|S8|16|8)\b", suffix)
+            accesses[kind].append(int(width[1].lstrip("US")) if width else 32)
+        bits[name] = max(accesses["LDG"]), max(accesses["STG"])
+    return bits
+
+
+def compile_one(nvcc: str, cuobjdump: str | None, source: Path, arch: str, includes: list[str]) -> list[Kernel]:
+    """Compile one source for one architecture and read what ptxas and the machine code say."""
+    with tempfile.TemporaryDirectory() as folder:
+        cubin = f"{folder}/{source.stem}.cubin"
+        command = [nvcc, *FLAGS, f"-arch=sm_{arch}", "-Xptxas", "-v", "-cubin", "-o", cubin, str(source), *includes]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=540)
+        if done.returncode:
+            sys.exit(f"{source.name} does not compile for sm_{arch}:\n{done.stderr}")
+        dump = [cuobjdump, "-sass", cubin]
+        sass = subprocess.run(dump, capture_output=True, text=True, check=True).stdout if cuobjdump else ""
+    bits = widest(sass)
+    kernels = []
+    for block in re.split(r"Compiling entry function ", done.stderr)[1:]:
+        mangled = re.match(r"'(\w+)'", block)[1]
+        name = subprocess.run(["c++filt", mangled], capture_output=True, text=True, check=True).stdout
+
+        def number(pattern: str, block: str = block) -> int:
+            found = re.search(pattern, block)
+            return int(found[1]) if found else 0
+
+        kernels.append(
+            Kernel(
+                source.name,
+                short(name),
+                arch,
+                registers=number(r"Used (\d+) registers"),
+                shared=number(r"(\d+) bytes smem"),
+                stack=number(r"(\d+) bytes stack frame"),
+                spills=number(r"(\d+) bytes spill stores") + number(r"(\d+) bytes spill loads"),
+                load_bits=bits.get(mangled, (0, 0))[0],
+                store_bits=bits.get(mangled, (0, 0))[1],
+            )
+        )
+    return kernels
+
+
+def problems(kernels: list[Kernel], committed: dict[tuple[str, str, str], Kernel], widths: bool) -> list[str]:
+    """What is wrong, one sentence per kernel."""
+    found = []
+    for k in kernels:
+        name, before = f"{k.source} sm_{k.arch} {k.kernel}", committed.get(k.key)
+        if k.spills:
+            found.append(f"{name}: spills {k.spills} bytes")
+        if k.stack:
+            found.append(f"{name}: has a stack frame of {k.stack} bytes")
+        if widths and PACKED.match(k.kernel) and k.load_bits < 128:
+            found.append(f"{name}: loads {k.load_bits} bits at a time, not 128")
+        if before is None:
+            found.append(f"{name}: not in {TABLE.relative_to(ROOT)}; look at it, then --write")
+            continue
+        if k.warps < before.warps:
+            found.append(f"{name}: {before.registers} -> {k.registers} registers, {before.warps} -> {k.warps} warps")
+        if widths and k.store_bits < before.store_bits:
+            found.append(f"{name}: stores {k.store_bits} bits at a time, not {before.store_bits}")
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="write the table that later runs are compared with")
+    parser.add_argument("--jobs", type=int, default=2, help="compilers at a time (default 2)")
+    args = parser.parse_args()
+    nvcc, cuobjdump = find("nvcc"), find("cuobjdump")
+    if nvcc is None:
+        sys.stdout.write("nvcc not found: the CUDA kernels were not compiled\n")
+        return 0
+    from torch.utils.cpp_extension import include_paths
+
+    includes = [f"-I{path}" for path in include_paths()]
+    jobs = [(source, arch) for source in sorted(ROOT.glob("csrc/cuda/*.cu")) for arch in ARCHS]
+    with ThreadPoolExecutor(args.jobs) as pool:
+        compiled = pool.map(lambda job: compile_one(nvcc, cuobjdump, *job, includes), jobs)
+        kernels = [kernel for part in compiled for kernel in part]
+    kernels.sort(key=lambda k: (k.source, k.kernel, int(k.arch)))
+    if args.write:
+        TABLE.parent.mkdir(parents=True, exist_ok=True)
+        with TABLE.open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([Kernel._fields, *kernels])
+    committed = {}
+    if TABLE.exists():
+        with TABLE.open(newline="") as file:
+            for source, kernel, arch, *numbers in list(csv.reader(file))[1:]:
+                row = Kernel(source, kernel, arch, *map(int, numbers))
+                committed[row.key] = row
+    found = problems(kernels, committed, widths=cuobjdump is not None)
+    widths = "" if cuobjdump else "; no cuobjdump, so access widths were not looked at"
+    lines = [*found, f"{len(kernels)} compiled kernels, {len(found)} problems{widths}"]
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,226 @@
+"""Compile every Triton kernel as every launcher can launch it, for GPUs that need not be here, and read what came out.
+
+The launchers run on meta tensors while the launches are recorded, so that nothing is compiled but what they choose.
+Registers, spilt bytes and shared memory are read from the machine code, the width of the accesses to global memory from
+the PTX. ``docs/compiled/triton.csv`` is the table of the last ``--write``; without it, exit status 1 on a spill, a
+narrower access, or a row that is missing here or there.
+"""
+
+import argparse
+import csv
+import importlib
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[0] = str(ROOT)  # in place of this folder, where `import triton` would find this file
+
+import torch  # noqa: E402
+import triton  # noqa: E402
+from rich.progress import track  # noqa: E402
+from triton.backends.compiler import GPUTarget  # noqa: E402
+from triton.compiler import ASTSource  # noqa: E402
+from triton.runtime.jit import JITFunction  # noqa: E402
+
+from normkernels.backends.reference import _activations  # noqa: E402
+
+TABLE = ROOT / "docs" / "compiled" / "triton.csv"
+KEYS = ("kernel", "config", "dtype", "arch")
+FIELDS = (*KEYS, "registers", "spills", "shared_bytes", "load_bits", "store_bits")
+ARCHITECTURES = (90, 80, 100)
+BF16, F16, F32, F64 = torch.bfloat16, torch.float16, torch.float32, torch.float64
+DTYPES = ((BF16, BF16), (BF16, F32), (F16, F16), (F32, F32), (F64, F64))  # of x, of weight and bias
+NAME = {BF16: "bf16", F16: "fp16", F32: "fp32", F64: "fp64", torch.int32: "i32"}
+
+
+class Launch(NamedTuple):
+    """One kernel as a launcher would specialise it; picklable."""
+
+    module: str
+    kernel: str
+    signature: tuple[tuple[str, str], ...]
+    constants: tuple[tuple[str, object], ...]
+    divisible: tuple[int, ...]
+    num_warps: int
+    dtype: str
+
+    @property
+    def config(self) -> str:
+        given = dict(self.constants)
+        words = [f"{given.get('BLOCK_M', 1)}x{given['BLOCK_N']}", f"{self.num_warps} warps"]
+        words += [given["ACT"]] if given.get("ACT", "identity") != "identity" else []
+        absent = [k.lower() for k, v in self.constants if v is None]
+        return " ".join(words + ([f"no {','.join(absent)}"] if absent else []))
+
+
+def specialise(kernel: JITFunction, args: tuple, kwargs: dict, dtype: str) -> Launch:
+    """What Triton makes of these arguments: None and 1 are constants, multiples of 16 are marked."""
+    given = dict(zip(kernel.arg_names, args, strict=False)) | kwargs
+    signature, constants, divisible = [], [], []
+    for i, parameter in enumerate(kernel.params):
+        value = given[parameter.name]
+        plain = parameter.do_not_specialize
+        if parameter.is_constexpr or value is None or (isinstance(value, int) and value == 1 and not plain):
+            signature.append((parameter.name, "constexpr"))
+            constants.append((parameter.name, value))
+            continue
+        tensor = isinstance(value, torch.Tensor)
+        signature.append((parameter.name, "*" + NAME[value.dtype] if tensor else "i32" if value < 2**31 else "i64"))
+        if tensor or (value % 16 == 0 and not plain):  # the allocator aligns every tensor
+            divisible.append(i)
+    words = tuple(signature), tuple(constants), tuple(divisible)
+    return Launch(kernel.fn.__module__, kernel.fn.__name__, *words, kwargs["num_warps"], dtype)
+
+
+def record(op: str, x: torch.dtype, w: torch.dtype, N: int, activation: str = "identity", extras: bool = True) -> list:
+    """The launches of one forward and one backward call, with every optional tensor or with weight and bias alone."""
+    launches, stat = [], F64 if x == F64 else F32
+    shape, stats = ((64, N), (64,)) if op != "layer_norm_2d" else ((4, N, 3136), (4, 3136))
+
+    def new(dtype, shape):
+        return torch.empty(shape, dtype=dtype, device="meta")
+
+    t, extra = new(x, shape), new(x, shape) if extras else None
+    weight, bias, mean, rstd = new(w, (N,)), new(w, (N,)), new(stat, stats), new(stat, stats)
+    module = importlib.import_module(f"normkernels.backends.triton.{op}")
+    names = NAME[x] + ("" if x == w else "/" + NAME[w])
+    run, JITFunction.run = (
+        JITFunction.run,
+        lambda kernel, *args, grid, warmup, **kwargs: launches.append(specialise(kernel, args, kwargs, names)),
+    )
+    try:
+        if op == "rms_norm":
+            module.rms_norm_fwd(t, extra, weight, t, extra, rstd, 1e-5, 0.0, activation, 0.01)
+            module.rms_norm_bwd(t, extra, t, weight, rstd, t, weight, 0.0, activation, 0.01)
+        else:
+            forward, backward = getattr(module, op + "_fwd"), getattr(module, op + "_bwd")
+            forward(t, extra, weight, bias, t, extra, mean, rstd, 1e-5, 0.0, activation, 0.01)
+            backward(t, extra, t, weight, bias, mean, rstd, t, weight, bias, 0.0, activation, 0.01)
+    finally:
+        JITFunction.run = run
+    return launches
+
+
+def lengths(op: str) -> tuple[int, ...]:
+    """One N for every launch size: the powers of two up to the longest tile, and one beyond."""
+    return tuple(2**i for i in range(4, 11)) if op == "layer_norm_2d" else (*(2**i for i in range(4, 16)), 49152)
+
+
+def launches(arch: int) -> list[Launch]:
+    """Every launch size, in the dtypes and with the optional tensors that make a difference on ``arch``."""
+    found = []
+    for op in ("layer_norm", "rms_norm", "layer_norm_2d"):
+        dtypes = DTYPES if arch == 90 and op == "layer_norm" else ((BF16, F32), (F32, F32), (F64, F64))
+        for x, w in dtypes[: 2 if arch != 90 else None]:
+            found += chain(*(record(op, x, w, N) for N in lengths(op)))
+    if arch == 90:
+        found += record("layer_norm", BF16, BF16, 4096, extras=False) + record(
+            "rms_norm", BF16, BF16, 4096, extras=False
+        )
+        for name in _activations.NAMES:
+            found += record("layer_norm", BF16, F32, 4096, name) + record("layer_norm", F64, F64, 1024, name)
+        found += chain(*(record("layer_norm_2d", BF16, F32, N, "gelu") for N in (256, 1024)))
+    return list(dict.fromkeys(found))
+
+
+def width(ptx: str, access: str) -> int:
+    """Bits of the accesses ``ld`` or ``st`` to global memory that move the most bytes."""
+    bits = Counter()
+    for vector, size in re.findall(rf"\b{access}\.global[\w:.]*?(?:\.v(\d))?\.[bfus](\d+)\b", ptx):
+        bits[int(vector or 1) * int(size)] += int(vector or 1) * int(size)
+    if access == "ld":  # of a pipelined loop
+        bits.update({128: 128 * len(re.findall(r"\bcp\.async\.cg\.shared\.global", ptx))})
+    return max(bits, key=bits.__getitem__, default=0)
+
+
+def compile_one(launch: Launch, arch: int) -> dict[str, str]:
+    """The row of the table for one launch on one architecture."""
+    kernel = getattr(importlib.import_module(launch.module), launch.kernel)
+    attributes = {(i,): [["tt.divisibility", 16]] for i in launch.divisible}
+    source = ASTSource(kernel, dict(launch.signature), dict(launch.constants), attributes)
+    made = triton.compile(source, target=GPUTarget("cuda", arch, 32), options={"num_warps": launch.num_warps})
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(made.asm["cubin"])
+        file.flush()
+        command = [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", file.name]
+        usage = dict(
+            re.findall(r"(\w+):(\d+)", subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        )
+    row = {
+        "kernel": f"{launch.module.rsplit('.', 1)[1].lstrip('_')}.{launch.kernel}",
+        "config": launch.config,
+        "dtype": launch.dtype,
+        "arch": f"sm_{arch}",
+        "registers": usage["REG"],
+        "spills": int(usage["STACK"]) + int(usage["LOCAL"]),
+        "shared_bytes": made.metadata.shared,
+        "load_bits": width(made.asm["ptx"], "ld"),
+        "store_bits": width(made.asm["ptx"], "st"),
+    }
+    return {k: str(v) for k, v in row.items()}
+
+
+def complaints(rows: list[dict[str, str]], committed: list[dict[str, str]]) -> list[str]:
+    """Spills, and what is worse than, or missing from, the committed table."""
+    before = {tuple(row[k] for k in KEYS): row for row in committed}
+    found = []
+    for row in rows:
+        key = tuple(row[k] for k in KEYS)
+        name = ", ".join(key)
+        if row["spills"] != "0":
+            found.append(f"{name}: spills {row['spills']} bytes")
+        if key not in before:
+            found.append(f"{name}: not in the table")
+            continue
+        for field in ("load_bits", "store_bits"):
+            if int(row[field]) < int(before[key][field]):
+                found.append(f"{name}: {field} {row[field]}, was {before[key][field]}")
+    here = {tuple(row[k] for k in KEYS) for row in rows}
+    return found + [f"{', '.join(key)}: in the table, but no longer launched" for key in before if key not in here]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="write the table instead of comparing with it")
+    parser.add_argument("--jobs", type=int, default=2, help="processes that compile (default: %(default)s)")
+    parser.add_argument("--arch", type=int, nargs="+", default=ARCHITECTURES, help="compute capabilities, e.g. 90")
+    parser.add_argument("--only", default="", help="only kernels whose name contains this")
+    args = parser.parse_args()
+    work = [
+        (launch, arch) for arch in args.arch for launch in launches(arch) if args.only in launch.module + launch.kernel
+    ]
+    with (
+        tempfile.TemporaryDirectory() as cache,
+        ProcessPoolExecutor(args.jobs, initializer=set_cache, initargs=(cache,)) as pool,
+    ):
+        futures = [pool.submit(compile_one, *item) for item in work]
+        rows = [f.result() for f in track(as_completed(futures), "compiling", len(futures))]
+    rows.sort(
+        key=lambda row: [int(part) if part.isdigit() else part for k in KEYS for part in re.split(r"(\d+)", row[k])]
+    )
+    committed = rows if args.write or not TABLE.exists() else list(csv.DictReader(TABLE.open()))
+    if args.write:
+        TABLE.parent.mkdir(parents=True, exist_ok=True)
+        with TABLE.open("w", newline="") as file:
+            writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+    found = complaints(rows, committed)
+    sys.stdout.writelines(line + "\n" for line in found)
+    sys.stdout.write(f"{len(rows)} compilations, {len(found)} complaints\n")
+    return 1 if found else 0
+
+
+def set_cache(folder: str) -> None:
+    triton.knobs.cache.dir = folder
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""Which backend runs a call: the argument, use_backend, the environment, and the reasons why not."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from common import call, every_op, small
+
+import normkernels as nk
+from normkernels import _library
+from normkernels import backends as choice_of_backend  # the function; its module is reached through sys.modules
+
+BACKENDS = sys.modules["normkernels.backends"]
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The backends that ops were asked for, in order; the reference runs them all."""
+    names = []
+
+    def resolve(op, device, name):
+        names.append(name)
+        return BACKENDS.resolve(op, device, "reference")
+
+    monkeypatch.setattr(_library, "resolve", resolve)
+    return names
+
+
+def fresh(code: str, **environment: str) -> str:
+    """What a new Python process prints."""
+    env = {k: v for k, v in os.environ.items() if k not in ("NORMKERNELS_BACKEND", "TRITON_INTERPRET")} | environment
+    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
+
+
+@every_op
+def test_the_argument_wins(op, asked):
+    """backend= beats use_backend, which nests and ends with its block."""
+    sample = small(op)
+    with nk.use_backend("triton"):
+        call(op, sample)
+        call(op, sample, backend="native")
+        with nk.use_backend(None):
+            call(op, sample)
+        call(op, sample)
+    call(op, sample)
+    assert asked == ["triton", "native", None, "triton", None]
+
+
+@every_op
+def test_backward_uses_what_forward_used(op, asked):
+    """Whatever use_backend says by then."""
+    sample = small(op)
+    x = sample.tensors["input"].requires_grad_()
+    with nk.use_backend("native"):
+        y = call(op, sample)
+    z = call(op, sample, backend="triton")
+    with nk.use_backend("reference"):
+        torch.autograd.grad(y, x, sample.cotangents)
+        torch.autograd.grad(z, x, sample.cotangents)
+    assert asked == ["native", "triton", "native", "triton"]
+
+
+@pytest.mark.parametrize("name", nk.backends.__globals__["NAMES"])
+@every_op
+def test_a_request_never_falls_back(op, name, monkeypatch):
+    """A backend that cannot run is an error with the reason, however it was asked for."""
+    monkeypatch.setattr(BACKENDS, "unusable", lambda backend, op, device: f"{backend} is away")
+    BACKENDS.resolve.cache_clear()
+    sample = small(op)
+    message = f"{op.stem}_fwd: backend '{name}' cannot run here: {name} is away"
+    with pytest.raises(RuntimeError, match=message):
+        call(op, sample, backend=name)
+    with nk.use_backend(name), pytest.raises(RuntimeError, match=message):
+        call(op, sample)
+    BACKENDS.resolve.cache_clear()
+
+
+@every_op
+def test_the_reference_warns_once(op, monkeypatch, recwarn):
+    """When nothing faster runs, the first call says so and why; later calls are silent."""
+    monkeypatch.setattr(BACKENDS, "_native_unusable", lambda op, device: "not built for this test")
+    monkeypatch.setattr(BACKENDS, "_triton_unusable", lambda device: "not installed for this test")
+    BACKENDS.resolve.cache_clear()
+    sample = small(op)
+    with pytest.warns(UserWarning, match=f"{op.stem}_fwd runs in plain PyTorch on cpu. .*not built for this test"):
+        call(op, sample)
+    recwarn.clear()
+    call(op, sample)
+    call(op, sample, backend="reference")
+    assert not recwarn.list
+    BACKENDS.resolve.cache_clear()
+
+
+@pytest.mark.parametrize("make", [lambda: nk.use_backend("cuda").__enter__(), lambda: nk.LayerNorm(3, backend="cuda")])
+def test_unknown_names(make):
+    with pytest.raises(ValueError, match="backend must be one of triton, native, reference, got 'cuda'"):
+        make()
+
+
+def test_the_table_of_backends():
+    """Every op, every backend: None or a reason."""
+    table = choice_of_backend("cpu")
+    assert {f"{stem}_{way}" for stem in ("layer_norm", "rms_norm") for way in ("fwd", "bwd")} <= table.keys()
+    for row in table.values():
+        assert list(row) == ["triton", "native", "reference"]
+        assert row["reference"] is None
+
+
+CALL = "import torch, normkernels as nk; nk.functional.rms_norm(torch.ones(2, 3), 3)"
+
+
+def test_environment():
+    """NORMKERNELS_BACKEND is the request of the whole process, and never falls back."""
+    show = "import sys; from normkernels.backends import requested; sys.stdout.write(str(requested(None, 'op')))"
+    assert fresh(show) == "None"
+    assert fresh(show, NORMKERNELS_BACKEND="") == "None"
+    assert fresh(show, NORMKERNELS_BACKEND="reference") == "reference"
+    fresh(CALL, NORMKERNELS_BACKEND="reference")
+    code = f"try:\n    {CALL}\nexcept RuntimeError as e:\n    import sys; sys.stdout.write(str(e))"
+    assert "rms_norm_fwd: backend 'triton' cannot run here: " in fresh(code, NORMKERNELS_BACKEND="triton")
+    code = "try:\n    import normkernels\nexcept ValueError as e:\n    import sys; sys.stdout.write(str(e))"
+    assert fresh(code, NORMKERNELS_BACKEND="cuda").startswith("NORMKERNELS_BACKEND: backend must be one of")

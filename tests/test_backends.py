@@ -1,0 +1,95 @@
+"""Every backend, dtype and sample against the float64 reference: outputs and gradients."""
+
+import pytest
+import torch
+from common import DEVICES, TARGETS, every_op, every_target, need, small
+
+from normkernels.cases import OPS
+from normkernels.tolerance import check, run
+
+F64, F32, BF16, F16 = torch.float64, torch.float32, torch.bfloat16, torch.float16
+DTYPES = {"float64": (F64, F64), "float32": (F32, F32), "bfloat16": (BF16, BF16), "float16": (F16, F16)}
+MIXED = {"bfloat16+float32": (BF16, F32), "float16+float32": (F16, F32)}
+
+
+def slow(sample, name):
+    """What would take the interpreter of Triton too long: it runs one program after the other."""
+    return sample.big and (name != "float32" or sample.tensors["input"].numel() > 100_000)
+
+
+GRID = [
+    pytest.param(op, sample, dtypes, backend, device, id=f"{op.stem}-{sample.id}-{name}-{backend}-{device}")
+    for op in OPS.values()
+    for sample in op.samples
+    for name, dtypes in (DTYPES | MIXED).items()
+    for backend, device in TARGETS
+    # parameters in another dtype need parameters
+    if name not in MIXED or any(p in sample.present() for p in op.parameters)
+    if not (backend == "triton" and device == "cpu" and slow(sample, name))
+]
+
+
+@pytest.mark.parametrize(("op", "sample", "dtypes", "backend", "device"), GRID)
+def test_against_float64(op, sample, dtypes, backend, device):
+    need(op, backend, device)
+    reports = check(op, sample, backend, dtypes[0], device, dtypes[1])
+    wrong = [str(r) for r in reports if r.worst > 1]
+    assert not wrong, "\n".join(wrong)
+
+
+@every_target
+@every_op
+def test_only_the_wanted_gradients(op, backend, device):
+    """Any subset of inputs may need a gradient, and the others do not change it."""
+    need(op, backend, device)
+    sample = small(op, device=device, residual=True, activation="silu")
+    want = run(op, sample.call, sample.present(), list(sample.cotangents), backend)
+    for name in sample.present():
+        tensors = {k: t.detach().requires_grad_(k == name) for k, t in sample.present().items()}
+        outputs = op.function(**tensors, **sample.call, backend=backend)
+        (grad,) = torch.autograd.grad(outputs, [tensors[name]], sample.cotangents)
+        assert torch.equal(grad, want[f"grad {name}"]), name
+
+
+@every_target
+@every_op
+def test_one_output_used(op, backend, device):
+    """With a residual either output may be left out of the loss."""
+    need(op, backend, device)
+    sample = small(op, device=device, residual=True)
+    x = sample.tensors["input"].requires_grad_()
+    y, s = op.function(**sample.present(), **sample.call, backend=backend)
+    dy, ds = sample.cotangents
+    both, of_y, of_s = (
+        torch.autograd.grad(outputs, x, grads, retain_graph=True)[0]
+        for outputs, grads in [((y, s), (dy, ds)), ((y,), (dy,)), ((s,), (ds,))]
+    )
+    assert torch.equal(of_s, ds)
+    torch.testing.assert_close(of_y + of_s, both)
+
+
+@every_target
+@every_op
+def test_gradient_strides(op, backend, device):
+    """An expanded or permuted cotangent gives the gradient of the same values laid out densely, bit for bit."""
+    need(op, backend, device)
+    sample = small(op, device=device)
+    x = sample.tensors["input"].requires_grad_()
+    y = op.function(**sample.present(), **sample.call, backend=backend)
+    dy = sample.cotangents[0]
+    last_first = dy.movedim(1, 0).contiguous().movedim(0, 1)
+    for odd in (dy[:1, :1].expand_as(dy), dy[:, :1].expand_as(dy), last_first, dy.new_tensor(0.3).expand_as(dy)):
+        got, want = (torch.autograd.grad(y, x, g, retain_graph=True)[0] for g in (odd, odd.contiguous()))
+        assert torch.equal(got, want), odd.stride()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@every_op
+def test_channels_last_stays(op, device):
+    """Dense outputs: images keep their memory format, rows come out contiguous."""
+    sample = small(op, device=device)
+    x = sample.tensors["input"]
+    if x.dim() == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
+    y = op.function(**(sample.present() | {"input": x}), **sample.call)
+    assert y.stride() == x.stride()

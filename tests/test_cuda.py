@@ -1,0 +1,76 @@
+"""What only a GPU can show: offsets beyond 2^31, CUDA graphs, streams."""
+
+import pytest
+import torch
+from common import call, every_op, need, small
+
+pytestmark = pytest.mark.cuda
+gpu_backends = pytest.mark.parametrize("backend", ["triton", "native"])
+
+
+@gpu_backends
+@every_op
+def test_more_than_2_31_elements(op, backend):
+    """The last rows of a tensor beyond 2^31 elements are what they are alone, forward and backward."""
+    need(op, backend, "cuda")
+    free, _ = torch.cuda.mem_get_info()
+    if free < 22e9:
+        pytest.skip(f"needs 22 GB of free GPU memory, has {free / 1e9:.0f}")
+    rows, columns = 2**31 // 4096 + 3, 4096
+    image = op.samples[0].tensors["input"].dim() == 4
+    shape = (rows // 256 + 1, 256, 64, 64) if image else (rows, columns)
+    sample = op.make(shape, torch.bfloat16, "cuda")
+    x, dy = sample.tensors["input"].requires_grad_(), sample.cotangents[0]
+    y = call(op, sample, backend)
+    (dx,) = torch.autograd.grad(y, x, dy)
+    last = x[-2:].detach().clone().requires_grad_()
+    alone = call(op, sample, backend, input=last)
+    assert torch.equal(y[-2:], alone)
+    assert torch.equal(dx[-2:], torch.autograd.grad(alone, last, dy[-2:])[0])
+
+
+@gpu_backends
+@every_op
+def test_cuda_graph(op, backend):
+    """Forward and backward are captured once and replayed on new numbers."""
+    need(op, backend, "cuda")
+    sample = small(op, 300, 257, device="cuda")
+    x = sample.tensors["input"].requires_grad_()
+
+    def step():
+        y = call(op, sample, backend)
+        return y, torch.autograd.grad(y, [x, sample.tensors["weight"].requires_grad_()], sample.cotangents)
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        y, grads = step()
+    with torch.no_grad():
+        x.copy_(torch.randn_like(x))
+    graph.replay()
+    captured = [t.clone() for t in (y, *grads)]
+    want_y, want_grads = step()
+    assert all(map(torch.equal, captured, (want_y, *want_grads)))
+
+
+@gpu_backends
+@every_op
+def test_other_stream(op, backend):
+    """Work goes to the current stream: it waits for what was queued there before."""
+    need(op, backend, "cuda")
+    sample = small(op, 300, 257, device="cuda")
+    want = call(op, sample, backend)
+    late = torch.empty_like(sample.tensors["input"])
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(50_000_000)
+        late.copy_(sample.tensors["input"])
+        got = call(op, sample, backend, input=late)
+    stream.synchronize()
+    assert torch.equal(got, want)

@@ -1,0 +1,95 @@
+"""Every bad argument: one line that names function, argument, rule and value, and inputs left as they were."""
+
+import pytest
+import torch
+from common import call, every_op, small
+
+from normkernels.cases import OPS
+
+# what is wrong with the arguments of every op: (change, the text after "<op>: ")
+WRONG = {
+    "input-int": ({"input": lambda x: x.int()}, "input must be float64, float32, bfloat16 or float16, got torch.int32"),
+    "input-complex": ({"input": lambda x: x + 0j}, "input must be float64, .*, got torch.complex64"),
+    "input-list": ({"input": lambda x: x.tolist()}, "input must be a torch.Tensor, got list"),
+    "input-sparse": ({"input": lambda x: x.to_sparse()}, "input must be a dense tensor, got torch.sparse_coo"),
+    "weight-shape": ({"weight": lambda w: w[:-1]}, r"weight must have shape \(33,\), got \(32,\)"),
+    "weight-rank": ({"weight": lambda w: w[None]}, r"weight must have shape \(33,\), got \(1, 33\)"),
+    "weight-dtype": ({"weight": lambda w: w.double()}, "weight must have input's dtype .*, got torch.float64"),
+    "weight-16-bit": ({"weight": lambda w: w.half()}, "weight must have input's dtype .*, got torch.float16"),
+    "weight-int": ({"weight": lambda w: w.int()}, "weight must have input's dtype .*, got torch.int32"),
+    "weight-device": ({"weight": lambda w: w.to("meta")}, "weight must be on input's device cpu, got meta"),
+    "weight-number": ({"weight": lambda w: 1.0}, "weight must be a torch.Tensor or None, got float"),
+    "weight-sparse": ({"weight": lambda w: w.to_sparse()}, "weight must be a dense tensor, got torch.sparse_coo"),
+    "residual-shape": ({"residual": lambda r: r[:-1]}, r"residual must have input's shape \(6, .*\), got \(5, .*\)"),
+    "residual-broadcast": ({"residual": lambda r: r[:1]}, r"residual must have input's shape .*, got \(1, .*\)"),
+    "residual-dtype": ({"residual": lambda r: r.half()}, "residual must have input's dtype .*, got torch.float16"),
+    "residual-device": ({"residual": lambda r: r.to("meta")}, "residual must be on input's device cpu, got meta"),
+    "residual-number": ({"residual": lambda r: 0}, "residual must be a torch.Tensor or None, got int"),
+    "residual-sparse": ({"residual": lambda r: r.to_sparse()}, "residual must be a dense tensor, got torch.sparse_coo"),
+    "activation": ({"activation": lambda a: "swish"}, "activation must be None or one of .*relu.*, got 'swish'"),
+    "activation-function": ({"activation": lambda a: torch.relu}, "activation must be None or one of .*, got .*relu"),
+    "backend": ({"backend": lambda b: "cuda"}, "backend must be one of triton, native, reference, got 'cuda'"),
+}  # fmt: skip
+# and of one op or some
+SHAPE_WRONG = {
+    "other": (5, r"input must end in normalized_shape \(5,\), got shape \(6, 33\)"),
+    "longer": ((2, 6, 33), r"input must end in normalized_shape \(2, 6, 33\), got shape \(6, 33\)"),
+    "empty": ((), r"normalized_shape must have at least one dimension, got \(\)"),
+}
+
+
+def fails(op, message, sample, **changes):
+    """The call raises ValueError with that message, on one line, and writes into none of its tensors."""
+    given = sample.present() | {k: v for k, v in changes.items() if isinstance(v, torch.Tensor) and not v.is_meta}
+    copies = {k: t.clone() for k, t in given.items()}
+    with pytest.raises(ValueError, match=f"^{op.stem}: {message}") as caught:
+        call(op, sample, **changes)
+    assert "\n" not in str(caught.value)
+    assert all(t.layout != torch.strided or torch.equal(t, copies[k]) for k, t in given.items())
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@every_op
+def test_wrong_argument(op, wrong):
+    change, message = WRONG[wrong]
+    sample = small(op, residual=True)
+    fails(op, message, sample, **{k: f(sample.tensors.get(k)) for k, f in change.items()})
+
+
+@pytest.mark.parametrize("wrong", [w for w in WRONG if w.startswith("weight")])
+@pytest.mark.parametrize("op", [op for op in OPS.values() if "bias" in op.parameters], ids=str)
+def test_wrong_bias(op, wrong):
+    change, message = WRONG[wrong]
+    sample = small(op)
+    fails(op, message.replace("weight", "bias"), sample, bias=change["weight"](sample.tensors["bias"]))
+
+
+@pytest.mark.parametrize("wrong", SHAPE_WRONG)
+@pytest.mark.parametrize("stem", ["layer_norm", "rms_norm"])
+def test_wrong_normalized_shape(stem, wrong):
+    shape, message = SHAPE_WRONG[wrong]
+    fails(OPS[stem], message, small(OPS[stem]), normalized_shape=shape)
+
+
+def test_wrong_rank_of_an_image():
+    op = OPS["layer_norm_2d"]
+    fails(
+        op,
+        r"input must have at least 3 dimensions \(B, C, \*\), got shape \(6, 33\)",
+        small(op),
+        input=torch.ones(6, 33),
+    )
+
+
+@every_op
+def test_nested_tensor(op):
+    nested = torch.nested.nested_tensor([torch.ones(2, 33), torch.ones(3, 33)], layout=torch.jagged)
+    fails(op, "input must be a dense tensor, got a nested tensor", small(op), input=nested)
+
+
+@every_op
+def test_sixteen_bit_rule_names_float32(op):
+    """Beside 16-bit input the message says that float32 parameters are welcome."""
+    sample = small(op, dtype=torch.bfloat16)
+    weight = sample.tensors["weight"].double()
+    fails(op, "weight must have input's dtype torch.bfloat16 or float32, got torch.float64", sample, weight=weight)

@@ -1,0 +1,116 @@
+"""The house rules that no other tool checks: one stem in every layer, imports, allocation, masks, headers, names."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import normkernels
+from normkernels import ACTIVATIONS
+from normkernels.cases import OPS
+
+PACKAGE = Path(normkernels.__file__).parent
+ROOT = Path(__file__).parents[1]
+CSRC = ROOT / "csrc"
+LAYERS = {
+    "modules": PACKAGE / "modules/{}.py",
+    "ops": PACKAGE / "ops/{}.py",
+    "reference": PACKAGE / "backends/reference/{}.py",
+    "triton": PACKAGE / "backends/triton/{}.py",
+    "cpu": CSRC / "cpu/{}.cpp",
+    "cuda": CSRC / "cuda/{}.cu",
+    "cases": PACKAGE / "cases/{}.py",
+}
+GAPS: set[tuple[str, str]] = set()  # (stem, layer) that is known to be missing
+
+BACKEND_FILES = [*(PACKAGE / "backends").glob("*/*.py"), *CSRC.glob("c*/*.*")]
+TRITON_FILES = list((PACKAGE / "backends/triton").glob("*.py"))
+
+
+def stems(layer: str) -> set[str]:
+    pattern = LAYERS[layer]
+    # helpers of a family: _rows.py, and C++ files that have no op of their own (activations.cpp)
+    files = {p.stem for p in pattern.parent.glob("*" + pattern.suffix) if not p.stem.startswith("_")}
+    return files & set(OPS) if layer in ("cpu", "cuda") else files
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_every_stem_answers_in_every_layer(layer):
+    """A normaliser is one file of one name in each layer; nothing else lies there."""
+    wanted = {stem for stem in OPS if (stem, layer) not in GAPS}
+    missing = [str(LAYERS[layer]).format(stem) for stem in sorted(wanted - stems(layer))]
+    assert not missing, f"missing: {missing}"
+    assert stems(layer) <= set(OPS), f"not in the table of cases: {stems(layer) - set(OPS)}"
+    assert not {stem for stem, where in GAPS if where == layer and stem in stems(layer)}, "GAPS lists what exists"
+
+
+@pytest.mark.parametrize("absent", ["triton", "normkernels._C", "rich"])
+def test_import_without(absent):
+    """The package imports and the reference runs without any of these."""
+    code = (
+        f"import sys, warnings; sys.modules[{absent!r}] = None; warnings.simplefilter('ignore')\n"
+        "import torch, normkernels as nk\n"
+        "nk.LayerNorm(3)(torch.ones(2, 3)); nk.backends('cpu')\n"
+    )
+    env = {k: v for k, v in os.environ.items() if k != "NORMKERNELS_BACKEND"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=env, cwd=ROOT)
+
+
+def test_import_is_light():
+    """Neither triton nor the extension is loaded before a call needs it."""
+    code = "import sys, normkernels; sys.exit(str([m for m in ('normkernels._C', 'triton') if m in sys.modules] or ''))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr.strip() == "", done.stderr
+
+
+def calls(tree: ast.AST, dotted: str):
+    return [n for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func) == dotted]
+
+
+@pytest.mark.parametrize("path", TRITON_FILES, ids=lambda p: p.name)
+def test_masked_loads_say_what_else(path):
+    """The interpreter forgives a masked tl.load without other=; a GPU returns whatever it finds."""
+    for call in calls(ast.parse(path.read_text()), "tl.load"):
+        given = {k.arg for k in call.keywords}
+        assert "mask" not in given or "other" in given, f"{path.name}:{call.lineno}"
+        assert len(call.args) == 1, f"{path.name}:{call.lineno}: mask= and other= by name"
+
+
+@pytest.mark.parametrize("path", BACKEND_FILES, ids=lambda p: f"{p.parent.name}-{p.name}")
+def test_backends_allocate_no_output(path):
+    """ops/ allocates and backends fill, so that backends cannot disagree. A workspace must say that it is one."""
+    allocation = (
+        r"(torch::(stable::)?empty|torch::(stable::)?new_empty|aoti_torch_empty|torch\.empty|\.new_empty|_like\()"
+    )
+    lines = path.read_text().splitlines()
+    for i, line in enumerate(lines):
+        if re.search(allocation, line) and path.parent.name != "reference":
+            assert "workspace" in "\n".join(lines[max(0, i - 5) : i + 1]), f"{path}:{i + 1}: {line.strip()}"
+
+
+@pytest.mark.parametrize("path", [*CSRC.glob("cuda/*.cuh")], ids=lambda p: p.name)
+def test_device_headers_know_no_torch(path):
+    """Device code is plain CUDA, so that it compiles and is tested alone."""
+    included = re.findall(r'#include\s+[<"]([^>"]+)', path.read_text())
+    assert not [name for name in included if name.startswith(("torch/", "ATen/", "c10/"))]
+
+
+NAMED = {
+    "triton": PACKAGE / "backends/triton/_activations.py",
+    "cpu": CSRC / "cpu/activations.h",
+    "cuda": CSRC / "cuda/activations.cuh",
+}
+
+
+@pytest.mark.parametrize("backend", NAMED)
+def test_activation_names(backend):
+    """Each backend spells out every activation of the package."""
+    if not NAMED[backend].exists():
+        pytest.skip(f"{NAMED[backend]} is not there")
+    text = "\n".join(p.read_text() for p in NAMED[backend].parent.glob("*activations.*"))
+    missing = [name for name in ACTIVATIONS if not re.search(rf'"{name}"|\b{name}\b', text)]
+    assert not missing, f"{backend}: {missing}"

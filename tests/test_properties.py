@@ -1,0 +1,134 @@
+"""What must hold whatever the numbers: invariances, sums that vanish, linearity, bits that repeat."""
+
+import pytest
+import torch
+from common import DEVICES, call, every_op, every_target, need, small
+from hypothesis import given
+from hypothesis import strategies as st
+
+from normkernels.cases import OPS
+from normkernels.tolerance import run
+
+CENTRED = [OPS["layer_norm"], OPS["layer_norm_2d"]]
+sizes = {"rows": st.integers(1, 5), "columns": st.integers(2, 70)}
+
+
+def results(op, sample, backend, cotangents=None, **tensors):
+    return run(op, sample.call, sample.present() | tensors, list(cotangents or sample.cotangents), backend)
+
+
+def close(got, want, scale=1.0):
+    torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9 * scale)
+
+
+@given(**sizes, shift=st.sampled_from([-8.0, 0.5, 64.0]))
+@every_target
+@pytest.mark.parametrize("op", CENTRED, ids=str)
+def test_shift(op, backend, device, rows, columns, shift):
+    """Centred norms: f(x + c) = f(x), and dx sums to zero over each row."""
+    need(op, backend, device)
+    sample = small(op, rows, columns, torch.float64, device)
+    x = sample.tensors["input"]
+    plain, moved = results(op, sample, backend), results(op, sample, backend, input=x + shift)
+    for name in plain:
+        close(moved[name], plain[name], 100.0)
+    close(plain["grad input"].sum(sample.dims), torch.zeros_like(x.sum(sample.dims)), 100.0)
+
+
+@given(**sizes, power=st.integers(-6, 6))
+@every_target
+@every_op
+def test_scale(op, backend, device, rows, columns, power):
+    """With eps far below x², f(2^k x) = f(x), and dx shrinks by 2^k and is at right angles to x."""
+    need(op, backend, device)
+    sample = small(op, rows, columns, torch.float64, device)
+    sample.call["eps"] = 1e-30
+    x, factor = sample.tensors["input"], 2.0**power
+    plain, scaled = results(op, sample, backend), results(op, sample, backend, input=x * factor)
+    close(scaled["output 0"], plain["output 0"])
+    size = plain["grad input"].abs().max().item() + 1
+    close(scaled["grad input"] * factor, plain["grad input"], size)
+    close((plain["grad input"] * x).sum(sample.dims), torch.zeros_like(x.sum(sample.dims)), 100 * size)
+
+
+@given(**sizes)
+@every_target
+@every_op
+def test_backward_is_linear_in_dy(op, backend, device, rows, columns):
+    need(op, backend, device)
+    sample = small(op, rows, columns, torch.float64, device, activation="tanh")
+    (a,) = sample.cotangents
+    b = torch.randn_like(a)
+    of_a, of_b, of_both = (results(op, sample, backend, [dy]) for dy in (a, b, 2 * a - 3 * b))
+    for name in of_a:
+        if name.startswith("grad"):
+            scale = 10 * (1 + of_a[name].abs().max().item() + of_b[name].abs().max().item())
+            close(of_both[name], 2 * of_a[name] - 3 * of_b[name], scale)
+
+
+@given(columns=st.integers(1, 140), dtype=st.sampled_from([torch.float32, torch.bfloat16]))
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("backend", ["triton", "native"])  # torch's own sums, in the reference, promise no order
+@every_op
+def test_rows_are_independent(op, backend, device, columns, dtype):
+    """Row i of a batch is bit for bit row i alone, forward and backward."""
+    need(op, backend, device)
+    sample = small(op, 5, columns, dtype, device, activation="silu")
+    x, (dy,) = sample.tensors["input"], sample.cotangents
+    batch = results(op, sample, backend)
+    for i in range(5):
+        alone = results(op, sample, backend, [dy[i : i + 1]], input=x[i : i + 1])
+        for name in ("output 0", "grad input"):
+            assert torch.equal(alone[name][0], batch[name][i]), f"{name}, row {i}"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@every_target
+@every_op
+def test_two_runs_are_equal(op, backend, device, dtype):
+    need(op, backend, device)
+    sample = small(op, 67, 50, dtype, device, residual=True)
+    first, second = results(op, sample, backend), results(op, sample, backend)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(1, 200_000), (300, 257), (3, 5000)], ids=lambda s: "x".join(map(str, s)))
+@pytest.mark.parametrize("stem", OPS)
+def test_threads_do_not_change_bits(stem, shape, dtype):
+    """The native CPU kernels split work among threads in a way that leaves every sum as it was."""
+    op = OPS[stem]
+    need(op, "native", "cpu")
+    sample = small(op, *shape, dtype)
+    before = torch.get_num_threads()
+    try:
+        found = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(results(op, sample, "native"))
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(found[0][name], other[name]) for name in other)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@every_op
+def test_in_place_on_the_output(op, device):
+    """y may be overwritten before backward: nothing that backward needs lies in it."""
+    sample = small(op, device=device)
+    x = sample.tensors["input"].requires_grad_()
+    want = torch.autograd.grad(torch.relu(call(op, sample)), x, sample.cotangents)
+    assert torch.equal(torch.autograd.grad(call(op, sample).relu_(), x, sample.cotangents)[0], want[0])
+
+
+@every_target
+@every_op
+def test_zero_rows(op, backend, device):
+    """Rows of zeros are no special case: zero out (without a bias), finite gradients."""
+    need(op, backend, device)
+    sample = small(op, 3, 20, device=device)
+    sample.tensors.pop("bias", None)
+    found = results(op, sample, backend, input=torch.zeros_like(sample.tensors["input"]))
+    assert not found["output 0"].any()
+    assert all(t.isfinite().all() for t in found.values())

@@ -1,0 +1,76 @@
+"""The reference against independent witnesses: torch in float64, finite differences, and mpmath in 50 digits."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from common import every_op, small
+from torch.autograd import gradcheck, gradgradcheck
+
+from normkernels import ACTIVATIONS
+from normkernels.cases import OPS
+from normkernels.tolerance import given, run
+
+GOLDEN = {path.stem: json.loads(path.read_text()) for path in (Path(__file__).parent / "golden").glob("*.json")}
+
+
+def agree(got: dict, want: dict, rtol: float) -> None:
+    for name in want:
+        atol = rtol * max([1.0, *want[name].abs().flatten().tolist()])
+        torch.testing.assert_close(got[name], want[name], rtol=rtol, atol=atol, msg=lambda m, n=name: f"{n}: {m}")
+
+
+SAMPLES = [pytest.param(op, s, id=f"{op.stem}-{s.id}") for op in OPS.values() for s in op.samples]
+
+
+@pytest.mark.parametrize(("op", "sample"), SAMPLES)
+def test_against_torch(op, sample):
+    """Values and gradients in float64, closed form here, torch.nn.functional and autograd there."""
+    tensors, cotangents = given(op, sample, torch.float64)
+    twin = replace(op, function=lambda *, backend, **kwargs: op.torch(**kwargs))
+    got, want = (run(o, sample.call, tensors, cotangents, "reference") for o in (op, twin))
+    # rows at 1e4 +- 1e-2 lose six of sixteen digits before any formula starts
+    agree(got, want, 1e-7 if "far" in sample.id or "constant" in sample.id else 1e-9)
+
+
+@pytest.mark.parametrize(("activation", "residual"), [*((a, False) for a in ACTIVATIONS), (None, True), ("mish", True)])
+@every_op
+def test_finite_differences(op, activation, residual):
+    """First and second derivatives."""
+    sample = small(op, 2, 3, torch.float64, residual=residual, activation=activation)
+    leaves = [t.requires_grad_() for t in sample.present().values()]
+
+    def function(*tensors):
+        return op.function(**dict(zip(sample.present(), tensors, strict=True)), **sample.call, backend="reference")
+
+    assert gradcheck(function, leaves)
+    assert gradgradcheck(function, leaves)
+
+
+@pytest.mark.parametrize("stem", OPS)
+def test_golden(stem):
+    """Values and gradients that were computed without torch; every activation."""
+    op = OPS[stem]
+    seen = set()
+    for case in GOLDEN[stem]:
+        seen.add(case["call"]["activation"])
+        shape = (lambda t: t.T[None]) if stem == "layer_norm_2d" else (lambda t: t)
+        tensors, want = (
+            {k: shape(torch.tensor(v, dtype=torch.float64)) if len(v) == 3 else torch.tensor(v, dtype=torch.float64)
+             for k, v in case[part].items()} for part in ("tensors", "want")
+        )  # fmt: skip
+        cotangents = [shape(torch.tensor(dy, dtype=torch.float64)) for dy in case["cotangents"]]
+        call = case["call"] | ({} if stem == "layer_norm_2d" else {"normalized_shape": (4,)})
+        agree(run(op, call, tensors, cotangents, "reference"), want, 1e-11)
+    assert seen == set(ACTIVATIONS)
+
+
+def test_default_eps_of_rms_norm():
+    """eps=None is the machine epsilon that torch takes."""
+    op = OPS["rms_norm"]
+    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+        x = (1e-4 * torch.randn(5, 33)).to(dtype)
+        got, want = op.function(x, 33, backend="reference"), torch.nn.functional.rms_norm(x, (33,))
+        torch.testing.assert_close(got, want)

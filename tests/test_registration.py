@@ -1,0 +1,126 @@
+"""The ops as torch sees them: opcheck, torch.compile, torch.export, meta and fake tensors, the native schemas."""
+
+import pytest
+import torch
+from common import every_op, small
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import normkernels as nk
+from normkernels import _library
+from normkernels.backends import resolve, unusable
+from normkernels.tolerance import run
+
+
+class Recorder(TorchDispatchMode):
+    """Keeps the calls of this package's ops."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        if op.namespace == "normkernels":
+            self.calls.append((op, [a.detach() if isinstance(a, torch.Tensor) else a for a in args]))
+        return op(*args, **(kwargs or {}))
+
+
+def calls(op, **extras):
+    """The op calls that a forward and backward makes."""
+    sample = small(op, **extras)
+    with Recorder() as recorder:
+        run(op, sample.call, sample.present(), list(sample.cotangents), "reference")
+    return recorder.calls
+
+
+@every_op
+def test_opcheck(op):
+    """Schema, fake and aot_dispatch agree with what the op does, with and without its optional tensors."""
+    sample = small(op)
+    bare = {k: v for k, v in sample.present().items() if k == "input"}
+    with Recorder() as recorder:
+        run(op, sample.call, bare, list(sample.cotangents), "reference")
+    recorded = recorder.calls + calls(op, residual=True, activation="gelu", parameter_dtype=torch.float32)
+    assert len({name for name, _ in recorded}) == 2
+    for kernel, args in recorded:
+        torch.library.opcheck(kernel, args)
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+@every_op
+def test_compile(op, dynamic, backend):
+    """One graph, the bits of eager, forward and backward; with dynamic shapes one graph for all batch sizes."""
+
+    def function(tensors, arguments):
+        return op.function(**tensors, **arguments)
+
+    torch._dynamo.reset()
+    compiled = torch.compile(function, fullgraph=True, dynamic=dynamic, backend=backend)
+    for i, rows in enumerate((5, 6, 7) if dynamic else (5,)):
+        sample = small(op, rows, residual=True, activation="silu")
+        arguments = {k: v for k, v in sample.call.items() if k != "activation"} | {"activation": "silu"}
+        results = []
+        with torch._dynamo.config.patch(error_on_recompile=dynamic and i > 0):
+            for f in (function, compiled):
+                leaves = {k: t.detach().requires_grad_() for k, t in sample.present().items()}
+                outputs = f(leaves, arguments)
+                results.append([*outputs, *torch.autograd.grad(outputs, list(leaves.values()), sample.cotangents)])
+        assert all(map(torch.equal, *results))
+
+
+@every_op
+def test_compile_sees_use_backend(op, monkeypatch):
+    """A compiled function follows use_backend, as eager code does."""
+    asked = []
+    monkeypatch.setattr(_library, "resolve", lambda *args: asked.append(args[-1]) or resolve(*args))
+    torch._dynamo.reset()
+    sample = small(op)
+    compiled = torch.compile(lambda t: op.function(**t, **sample.call), fullgraph=True, backend="aot_eager")
+    for name in (None, "reference", None):
+        with nk.use_backend(name):
+            compiled(sample.present())
+    assert asked == [None, "reference", None]
+
+
+@every_op
+def test_export(op):
+    sample = small(op, residual=True, activation="gelu")
+
+    class Model(torch.nn.Module):
+        def forward(self, tensors):
+            return op.function(**tensors, **sample.call)
+
+    tensors = sample.present()
+    exported = torch.export.export(Model(), (tensors,))
+    assert all(map(torch.equal, exported.module()(tensors), Model()(tensors)))
+
+
+def layouts(op, sample):
+    """Shape, dtype and strides of every output and gradient."""
+    results = run(op, sample.call, sample.present(), list(sample.cotangents), None)
+    return {k: (tuple(t.shape), t.dtype, t.stride()) for k, t in results.items()}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@every_op
+def test_meta_and_fake_tensors(op, dtype):
+    """Both tell shape, dtype and strides of every result without computing it."""
+    extras = {"dtype": dtype, "parameter_dtype": torch.float32, "residual": True}
+    want = layouts(op, small(op, **extras))
+    assert layouts(op, small(op, device="meta", **extras)) == want
+    with FakeTensorMode():
+        assert layouts(op, small(op, **extras)) == want
+
+
+@every_op
+def test_native_schema(op):
+    """normkernels_C's schemas are those of normkernels, without the backend."""
+    for name in (f"{op.stem}_fwd", f"{op.stem}_bwd"):
+        reason = unusable("native", name, "cpu")
+        if reason:
+            pytest.skip(reason)
+        ours, theirs = (
+            str(getattr(space, name).default._schema) for space in (torch.ops.normkernels, torch.ops.normkernels_C)
+        )
+        assert ours.replace(", str? backend", "") == theirs.replace("normkernels_C::", "normkernels::")
