@@ -3,14 +3,16 @@
 from collections.abc import Callable
 
 import torch
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from normkernels.backends import resolve
 
 _LIBRARY = torch.library.Library("normkernels", "DEF")
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 
 def kernel(schema: str) -> Callable[..., None]:
-    """Define ``normkernels::<schema>`` with a trailing ``str? backend``, and return the callable op.
+    """Define ``normkernels::<schema>`` with a trailing ``str? backend``, and return what calls it.
 
     Every result is a ``Tensor(a!)`` argument. So no fake kernel is needed, optional results are ``Tensor(a!)?``,
     and no backend can disagree with another about a shape or a dtype.
@@ -26,8 +28,15 @@ def kernel(schema: str) -> Callable[..., None]:
             for i in written:
                 if args[i] is not None:
                     args[i].zero_()
-        elif first.device.type != "meta":
+        elif not first.is_meta:
             resolve(name, first.device.type, args[-1])(*args[:-1])
 
+    def call(*args):
+        # In plain eager mode nobody looks at the op, and going through it would cost small shapes 5 us.
+        if torch.compiler.is_compiling() or type(args[0]) not in _PLAIN or is_in_torch_dispatch_mode():
+            op(*args)
+        else:
+            run(*args)
+
     _LIBRARY.impl(name, run, "CompositeExplicitAutograd")
-    return op
+    return call

@@ -114,10 +114,8 @@ CALL = "import torch, normkernels as nk; nk.functional.rms_norm(torch.ones(2, 3)
 def test_environment():
     """NORMKERNELS_BACKEND is the request of the whole process, and never falls back."""
     show = "import sys; from normkernels.backends import requested; sys.stdout.write(str(requested(None, 'op')))"
-    assert fresh(show) == "None"
     assert fresh(show, NORMKERNELS_BACKEND="") == "None"
     assert fresh(show, NORMKERNELS_BACKEND="reference") == "reference"
-    fresh(CALL, NORMKERNELS_BACKEND="reference")
     code = f"try:\n    {CALL}\nexcept RuntimeError as e:\n    import sys; sys.stdout.write(str(e))"
     assert "rms_norm_fwd: backend 'triton' cannot run here: " in fresh(code, NORMKERNELS_BACKEND="triton")
     code = "try:\n    import normkernels\nexcept ValueError as e:\n    import sys; sys.stdout.write(str(e))"

@@ -14,7 +14,7 @@ MIXED = {"bfloat16+float32": (BF16, F32), "float16+float32": (F16, F32)}
 
 def slow(sample, name):
     """What would take the interpreter of Triton too long: it runs one program after the other."""
-    return sample.big and (name != "float32" or sample.tensors["input"].numel() > 100_000)
+    return sample.big and (name != "float32" or sample.tensors["input"].numel() > 80_000)
 
 
 GRID = [

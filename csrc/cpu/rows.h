@@ -22,7 +22,7 @@ struct Affine {
   C slope;
 
   Columns<C> columns(C mean, C rstd, int64_t j) const {
-    return {rstd, -mean * rstd, weight ? weight + j : nullptr, bias ? bias + j : nullptr};
+    return {mean, rstd, weight ? weight + j : nullptr, bias ? bias + j : nullptr};
   }
 };
 

@@ -85,41 +85,41 @@ NK_CLONES void add_tiles(const T* x, const T* residual, T* s, int64_t n) {
 
 template <class T, class Out>
 NK_CLONES void affine_tile(const T* x, const Columns<compute_t<T>>& columns, Out* u, int64_t n) {
-  const auto [scale, shift, w, b] = columns;
+  const auto [mean, rstd, w, b] = columns;
   if (w && b) {
-    map(u, n, [=](int64_t i) NK_INLINED { return (load(x[i]) * scale + shift) * w[i] + b[i]; });
+    map(u, n, [=](int64_t i) NK_INLINED { return (load(x[i]) - mean) * rstd * w[i] + b[i]; });
   } else if (w) {
-    map(u, n, [=](int64_t i) NK_INLINED { return (load(x[i]) * scale + shift) * w[i]; });
+    map(u, n, [=](int64_t i) NK_INLINED { return (load(x[i]) - mean) * rstd * w[i]; });
   } else if (b) {
-    map(u, n, [=](int64_t i) NK_INLINED { return load(x[i]) * scale + shift + b[i]; });
+    map(u, n, [=](int64_t i) NK_INLINED { return (load(x[i]) - mean) * rstd + b[i]; });
   } else {
-    map(u, n, [=](int64_t i) NK_INLINED { return load(x[i]) * scale + shift; });
+    map(u, n, [=](int64_t i) NK_INLINED { return (load(x[i]) - mean) * rstd; });
   }
 }
 
 template <class T, class D>
 NK_CLONES Pair<compute_t<T>> gradient_sums(const D* du, const T* x, const Columns<compute_t<T>>& columns, int64_t n) {
   using C = compute_t<T>;
-  const auto [scale, shift, w, b] = columns;
+  const auto [mean, rstd, w, b] = columns;
   if (w) {
     return sum_pairs<C>(n, [=](int64_t i) NK_INLINED {
       const C g = load(du[i]) * w[i];
-      return Pair<C>{g, g * (load(x[i]) * scale + shift)};
+      return Pair<C>{g, g * ((load(x[i]) - mean) * rstd)};
     });
   }
   return sum_pairs<C>(n, [=](int64_t i) NK_INLINED {
     const C g = load(du[i]);
-    return Pair<C>{g, g * (load(x[i]) * scale + shift)};
+    return Pair<C>{g, g * ((load(x[i]) - mean) * rstd)};
   });
 }
 
 template <class T, class D>
 NK_CLONES void input_gradient(const D* du, const T* x, const T* dsummed, const Columns<compute_t<T>>& columns,
-                              Pair<compute_t<T>> mean, T* out, int64_t n) {
+                              Pair<compute_t<T>> means, T* out, int64_t n) {
   using C = compute_t<T>;
-  const auto [scale, shift, w, b] = columns;
+  const auto [mean, rstd, w, b] = columns;
   const auto centred = [=](C g, int64_t i)
-                           NK_INLINED { return scale * (g - mean.a - (load(x[i]) * scale + shift) * mean.b); };
+                           NK_INLINED { return rstd * (g - means.a - (load(x[i]) - mean) * rstd * means.b); };
   if (w && dsummed) {
     map(out, n, [=](int64_t i) NK_INLINED { return centred(load(du[i]) * w[i], i) + load(dsummed[i]); });
   } else if (w) {
@@ -134,10 +134,10 @@ NK_CLONES void input_gradient(const D* du, const T* x, const T* dsummed, const C
 template <class T, class D>
 NK_CLONES void add_parameter_gradients(const D* du, const T* x, const Columns<compute_t<T>>& columns,
                                        compute_t<T>* dweight, compute_t<T>* dbias, int64_t n) {
-  const auto [scale, shift, w, b] = columns;
+  const auto [mean, rstd, w, b] = columns;
   if (dweight) {
 #pragma omp simd
-    for (int64_t i = 0; i < n; i++) dweight[i] += load(du[i]) * (load(x[i]) * scale + shift);
+    for (int64_t i = 0; i < n; i++) dweight[i] += load(du[i]) * ((load(x[i]) - mean) * rstd);
   }
   if (dbias) {
 #pragma omp simd

@@ -30,10 +30,10 @@ struct Pair {
   C a, b;
 };
 
-// xhat = x * scale + shift, that is (x - mean) * rstd; weight and bias of the tile's columns, null where absent.
+// xhat = (x - mean) * rstd; weight and bias of the tile's columns, null where absent.
 template <class C>
 struct Columns {
-  C scale, shift;
+  C mean, rstd;
   const C *weight, *bias;
 };
 
@@ -54,10 +54,10 @@ void affine_tile(const T* x, const Columns<compute_t<T>>& columns, Out* u, int64
 template <class T, class D>
 Pair<compute_t<T>> gradient_sums(const D* du, const T* x, const Columns<compute_t<T>>& columns, int64_t n);
 
-// out = scale * (g - mean.a - xhat * mean.b) + dsummed, with mean those of g and g * xhat; dsummed may be null
+// out = rstd * (g - means.a - xhat * means.b) + dsummed, with the means of g and g * xhat; dsummed may be null
 template <class T, class D>
 void input_gradient(const D* du, const T* x, const T* dsummed, const Columns<compute_t<T>>& columns,
-                    Pair<compute_t<T>> mean, T* out, int64_t n);
+                    Pair<compute_t<T>> means, T* out, int64_t n);
 
 // dweight += du * xhat and dbias += du; either may be null
 template <class T, class D>

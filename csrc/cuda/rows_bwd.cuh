@@ -7,10 +7,10 @@
 
 namespace normkernels::cuda {
 
-// Packs of a thread: few, else as many as leave room in registers for the sums by column.
-inline constexpr int kBwdChunks = 2;
+// Packs of a thread: few; in long rows many, with as many threads as leave registers for the sums by column.
+inline constexpr int kBwdChunks = 2, kBwdMostChunks = 4;
 template <typename T, bool CENTER>
-inline constexpr int kBwdMostChunks = CENTER && sizeof(T) == 2 ? 3 : 4;
+inline constexpr int kBwdMostThreads = CENTER && sizeof(T) == 2 ? 384 : kResidentThreads;
 
 template <typename T>
 struct RowsBwd {
@@ -102,7 +102,8 @@ __device__ void store_columns(const Tile<T, PACKED>& tile, Wide<T> (&sums)[C], a
 
 // Persistent blocks, a row per group of threads at a time: x and dy are read once and stay in registers.
 template <typename T, bool CENTER, bool PACKED, bool ACTIVATED, int C>
-__global__ void __launch_bounds__(kResidentThreads) rows_bwd_kernel(const RowsBwd<T> p) {
+__global__ void __launch_bounds__(C == kBwdChunks ? kResidentThreads : kBwdMostThreads<T, CENTER>)
+    rows_bwd_kernel(const RowsBwd<T> p) {
   using A = acc_t<T>;
   __shared__ A scratch[2][1 + CENTER][32];
   __shared__ Wide<T> columns[kSegmentThreads];
@@ -214,11 +215,10 @@ void launch_rows_bwd(RowsBwd<T> p, ColumnSums<T> sums, const Device& device, Wor
     columns(std::min<int64_t>(ceil_div<int64_t>(p.M, block.y), resident_blocks(kernel, block.x * block.y, device)));
     launch(kernel, dim3(p.P), block, device, p);
   };
-  constexpr int most = kBwdMostChunks<T, CENTER>;
   if (packs <= kResidentThreads * kBwdChunks) {
     resident(rows_bwd_kernel<T, CENTER, PACKED, ACTIVATED, kBwdChunks>, kBwdChunks);
-  } else if (packs <= kResidentThreads * most) {
-    resident(rows_bwd_kernel<T, CENTER, PACKED, ACTIVATED, most>, most);
+  } else if (packs <= kBwdMostThreads<T, CENTER> * kBwdMostChunks) {
+    resident(rows_bwd_kernel<T, CENTER, PACKED, ACTIVATED, kBwdMostChunks>, kBwdMostChunks);
   } else {
     p.segments = ceil_div(p.N, kSegment<T, kBwdChunks>);
     const int64_t wave = wave_rows<T>(p.M, p.N, 2, device);

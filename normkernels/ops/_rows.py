@@ -7,8 +7,9 @@ from torch import Tensor
 
 
 def rows(t: Tensor, n: int) -> Tensor:
-    """``t`` as (M, n): a view where its columns are adjacent (any row stride), else a copy."""
-    t = t.reshape(-1, n) if n else t.reshape(0, 0)
+    """``t`` as (M, n): itself or a view where its columns are adjacent (any row stride), else a copy."""
+    if t.dim() != 2 or t.shape[1] != n:
+        t = t.reshape(-1, n) if n else t.reshape(0, 0)
     return t if n == 1 or t.stride(1) == 1 else t.contiguous()
 
 
@@ -19,18 +20,20 @@ def columns(t: Tensor, n: int) -> Tensor:
 
 def flat(parameter: Tensor | None) -> Tensor | None:
     """A weight or bias as a contiguous (N,)."""
-    return None if parameter is None else parameter.reshape(-1).contiguous()
+    if parameter is None or (parameter.dim() == 1 and parameter.is_contiguous()):
+        return parameter
+    return parameter.reshape(-1).contiguous()
 
 
 def statistic(x: Tensor) -> Tensor:
     """An unfilled statistic over dim 1 of the canonical x: float32, or float64 for float64."""
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    return x.new_empty(x.shape[:1] + x.shape[2:], dtype=dtype)
+    sizes = (x.shape[0],) if x.dim() == 2 else (x.shape[0], x.shape[2])
+    return x.new_empty(*sizes) if x.dtype.itemsize > 2 else x.new_empty(sizes, dtype=torch.float32)
 
 
 def empty(t: Tensor | None, wanted: bool = True) -> Tensor | None:
     """An unfilled contiguous buffer of t's shape and dtype, whatever its strides; None if there is no t or no wish."""
-    return t.new_empty(t.shape) if t is not None and wanted else None
+    return torch.empty_like(t, memory_format=torch.contiguous_format) if t is not None and wanted else None
 
 
 def differentiable_backward(

@@ -40,7 +40,8 @@ class LayerNormFunction(torch.autograd.Function):
     """(input, residual, weight, bias) -> (y, summed or None); N is the number of elements of weight."""
 
     @staticmethod
-    def forward(ctx, input, residual, weight, bias, n, layout, eps, weight_offset, activation, slope, backend):
+    def forward(ctx, input, residual, weight, bias, settings):
+        n, layout, eps, weight_offset, activation, slope, backend = settings
         x = layout.view(input, n)
         skip = None if residual is None else layout.view(residual, n)
         y, summed = _rows.empty(input), _rows.empty(residual)
@@ -51,7 +52,7 @@ class LayerNormFunction(torch.autograd.Function):
             eps, weight_offset, activation, slope, backend,
         )  # fmt: skip
         ctx.save_for_backward(input if summed is None else summed, weight, bias, mean, rstd)
-        ctx.settings = n, layout, eps, weight_offset, activation, slope, backend
+        ctx.settings = settings
         ctx.set_materialize_grads(False)
         return y, summed
 
@@ -78,7 +79,7 @@ class LayerNormFunction(torch.autograd.Function):
                 weight_offset, activation, slope, backend,
             )  # fmt: skip
         dresidual = dx if ctx.needs_input_grad[1] else None
-        return dx, dresidual, dweight, dbias, None, None, None, None, None, None, None
+        return dx, dresidual, dweight, dbias, None
 
 
 def layer_norm(
@@ -133,7 +134,6 @@ def layer_norm(
     _checks.check_like_input("layer_norm", "residual", residual, input)
     activation = _checks.check_activation("layer_norm", activation)
     backend = requested(backend, "layer_norm")
-    y, summed = LayerNormFunction.apply(
-        input, residual, weight, bias, prod(shape), ROWS, eps, weight_offset, activation, slope, backend
-    )
+    settings = prod(shape), ROWS, eps, weight_offset, activation, slope, backend
+    y, summed = LayerNormFunction.apply(input, residual, weight, bias, settings)
     return y if residual is None else (y, summed)

@@ -62,9 +62,8 @@ def layer_norm_2d(
     if input.movedim(1, -1).is_contiguous() and not input.is_contiguous():
         layout, input = ROWS, input.movedim(1, -1)
         residual = None if residual is None else residual.movedim(1, -1)
-    y, summed = LayerNormFunction.apply(
-        input, residual, weight, bias, channels, layout, eps, weight_offset, activation, slope, backend
-    )
+    settings = channels, layout, eps, weight_offset, activation, slope, backend
+    y, summed = LayerNormFunction.apply(input, residual, weight, bias, settings)
     if layout is ROWS:
         y, summed = y.movedim(-1, 1), None if summed is None else summed.movedim(-1, 1)
     return y if residual is None else (y, summed)

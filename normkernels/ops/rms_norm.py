@@ -25,7 +25,8 @@ class RMSNormFunction(torch.autograd.Function):
     """(input, residual, weight) -> (y, summed or None); N is the number of elements of weight."""
 
     @staticmethod
-    def forward(ctx, input, residual, weight, n, eps, weight_offset, activation, slope, backend):
+    def forward(ctx, input, residual, weight, settings):
+        n, eps, weight_offset, activation, slope, backend = settings
         x = _rows.rows(input, n)
         skip = None if residual is None else _rows.rows(residual, n)
         y, summed, rstd = _rows.empty(input), _rows.empty(residual), _rows.statistic(x)
@@ -34,7 +35,7 @@ class RMSNormFunction(torch.autograd.Function):
             eps, weight_offset, activation, slope, backend,
         )  # fmt: skip
         ctx.save_for_backward(input if summed is None else summed, weight, rstd)
-        ctx.settings = n, eps, weight_offset, activation, slope, backend
+        ctx.settings = settings
         ctx.set_materialize_grads(False)
         return y, summed
 
@@ -58,7 +59,7 @@ class RMSNormFunction(torch.autograd.Function):
                 _rows.flat(weight), rstd, _rows.rows(dx, n), _rows.flat(dweight),
                 weight_offset, activation, slope, backend,
             )  # fmt: skip
-        return dx, dx if ctx.needs_input_grad[1] else None, dweight, None, None, None, None, None, None
+        return dx, dx if ctx.needs_input_grad[1] else None, dweight, None
 
 
 def rms_norm(
@@ -112,7 +113,6 @@ def rms_norm(
     backend = requested(backend, "rms_norm")
     if eps is None:
         eps = torch.finfo(torch.float64 if input.dtype == torch.float64 else torch.float32).eps
-    y, summed = RMSNormFunction.apply(
-        input, residual, weight, prod(shape), eps, weight_offset, activation, slope, backend
-    )
+    settings = prod(shape), eps, weight_offset, activation, slope, backend
+    y, summed = RMSNormFunction.apply(input, residual, weight, settings)
     return y if residual is None else (y, summed)

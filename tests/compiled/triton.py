@@ -55,6 +55,11 @@ class Launch(NamedTuple):
     def config(self) -> str:
         given = dict(self.constants)
         words = [f"{given.get('BLOCK_M', 1)}x{given['BLOCK_N']}", f"{self.num_warps} warps"]
+        words += [f"align {given['ALIGN']}"] if "ALIGN" in given else []
+        words += [f"{given['SEGMENTS']} segments"] if "SEGMENTS" in given else []
+        words += ["no mean"] if given.get("CENTER") is False else []
+        multiples = {self.signature[i][0] for i in self.divisible}
+        words += [f"{k} % 16" for k, kind in self.signature if k in ("N", "S") and kind == "i32" and k not in multiples]
         words += [given["ACT"]] if given.get("ACT", "identity") != "identity" else []
         absent = [k.lower() for k, v in self.constants if v is None]
         return " ".join(words + ([f"no {','.join(absent)}"] if absent else []))
@@ -79,10 +84,12 @@ def specialise(kernel: JITFunction, args: tuple, kwargs: dict, dtype: str) -> La
     return Launch(kernel.fn.__module__, kernel.fn.__name__, *words, kwargs["num_warps"], dtype)
 
 
-def record(op: str, x: torch.dtype, w: torch.dtype, N: int, activation: str = "identity", extras: bool = True) -> list:
+def record(
+    op: str, x: torch.dtype, w: torch.dtype, N: int, activation: str = "identity", extras: bool = True, S: int = 3136
+) -> list:
     """The launches of one forward and one backward call, with every optional tensor or with weight and bias alone."""
     launches, stat = [], F64 if x == F64 else F32
-    shape, stats = ((64, N), (64,)) if op != "layer_norm_2d" else ((4, N, 3136), (4, 3136))
+    shape, stats = ((64, N), (64,)) if op != "layer_norm_2d" else ((4, N, S), (4, S))
 
     def new(dtype, shape):
         return torch.empty(shape, dtype=dtype, device="meta")
@@ -108,25 +115,32 @@ def record(op: str, x: torch.dtype, w: torch.dtype, N: int, activation: str = "i
     return launches
 
 
-def lengths(op: str) -> tuple[int, ...]:
-    """One N for every launch size: the powers of two up to the longest tile, and one beyond."""
-    return tuple(2**i for i in range(4, 11)) if op == "layer_norm_2d" else (*(2**i for i in range(4, 16)), 49152)
+def lengths(op: str, arch: int) -> tuple[int, ...]:
+    """One N for every launch size: the powers of two up to the longest tile one beyond, and the longest odd ones."""
+    if op == "layer_norm_2d":
+        return tuple(2**i for i in range(4, 11)) if arch == 90 else (64, 256, 512, 1024)
+    odd = (2047, 4095, 8191, 49151)
+    return (*(2**i for i in range(4, 16)), 49152, *odd) if arch == 90 else (128, 2048, 8192, 32768, 49152, *odd[1:])
 
 
 def launches(arch: int) -> list[Launch]:
-    """Every launch size, in the dtypes and with the optional tensors that make a difference on ``arch``."""
+    """What can be launched, all of it on sm_90; elsewhere the sizes with the most registers."""
     found = []
     for op in ("layer_norm", "rms_norm", "layer_norm_2d"):
         dtypes = DTYPES if arch == 90 and op == "layer_norm" else ((BF16, F32), (F32, F32), (F64, F64))
         for x, w in dtypes[: 2 if arch != 90 else None]:
-            found += chain(*(record(op, x, w, N) for N in lengths(op)))
+            found += chain(*(record(op, x, w, N) for N in lengths(op, arch)))
     if arch == 90:
         found += record("layer_norm", BF16, BF16, 4096, extras=False) + record(
             "rms_norm", BF16, BF16, 4096, extras=False
         )
         for name in _activations.NAMES:
             found += record("layer_norm", BF16, F32, 4096, name) + record("layer_norm", F64, F64, 1024, name)
-        found += chain(*(record("layer_norm_2d", BF16, F32, N, "gelu") for N in (256, 1024)))
+        found += record("layer_norm", BF16, F32, 2047, "gelu") + record("layer_norm", F32, F32, 2047, "gelu")
+        for S in (3136, 196, 49):
+            found += chain(
+                *(record("layer_norm_2d", x, F32, N, "gelu", S=S) for N in (64, 256, 1024) for x in (BF16, F32))
+            )
     return list(dict.fromkeys(found))
 
 

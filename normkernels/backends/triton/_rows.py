@@ -1,5 +1,7 @@
 """Rows: what its kernels share on a loaded tile, the sum of partial rows, and every launch size."""
 
+import functools
+from collections.abc import Callable
 from math import gcd
 from typing import NamedTuple
 
@@ -17,32 +19,39 @@ class Tile(NamedTuple):
     num_warps: int
 
 
-# itemsize of x -> the longest row that one program holds; then values per thread, and columns of a longer row's segment
+# itemsize of x -> the longest row that one program holds; then the segments of a longer row
 FORWARD_LIMIT, BACKWARD_LIMIT = {2: 32768, 4: 32768, 8: 8192}, {2: 8192, 4: 8192, 8: 4096}
 FORWARD_SEGMENT, BACKWARD_SEGMENT = Tile(1, 4096, 8), Tile(1, 1024, 4)
 GROUP = 16  # rows of a segment whose parameter gradients one program sums
 
 
-def tile(N: int, limit: int, elements: int, per_thread: int) -> Tile | None:
-    """Whole rows in registers, at least ``elements`` of them in all; None if a row is longer than ``limit``.
+def tile(N: int, limit: int, elements: int, itemsize: int) -> Tile | None:
+    """Whole rows in registers, at least ``elements`` values in all; None if a row is longer than ``limit``.
 
-    From N and the dtype alone, so that a row's result depends neither on M nor on the device.
+    From N, the dtype and the activation alone, so that a row's result depends neither on M nor on the device.
     """
     if limit < N:
         return None
     BLOCK_N = max(16, triton.next_power_of_2(N))
     BLOCK_M = max(1, elements // BLOCK_N)
+    per_thread = 8 if itemsize == 8 else 16
     return Tile(BLOCK_M, BLOCK_N, min(32, max(4, BLOCK_M * BLOCK_N // (32 * per_thread))))
 
 
+def unaligned(N: int, itemsize: int) -> bool:
+    """Whether 128-bit accesses do not divide N: then every element has its own mask, and that takes registers."""
+    return N % (16 // itemsize) != 0
+
+
 def forward_tile(N: int, itemsize: int) -> Tile | None:
-    return tile(N, FORWARD_LIMIT[itemsize], 2048, 8 if itemsize == 8 else 16)
+    limit = FORWARD_LIMIT[itemsize] // (4 if unaligned(N, itemsize) else 1)
+    return tile(N, limit, 2048, itemsize)
 
 
 def backward_tile(N: int, itemsize: int, activation: str) -> Tile | None:
     """Half as far with an activation, which keeps more values alive."""
-    limit = BACKWARD_LIMIT[itemsize] // (1 if activation == "identity" else 2)
-    return tile(N, limit, 1024, 8 if itemsize == 8 else 16)
+    limit = BACKWARD_LIMIT[itemsize] // (2 if unaligned(N, itemsize) else 1) // (1 if activation == "identity" else 2)
+    return tile(N, limit, 2048 if itemsize == 4 else 1024, itemsize)
 
 
 def multiprocessors(t: Tensor) -> int:
@@ -63,6 +72,17 @@ def wave(t: Tensor, row_bytes: int) -> int:
 def alignment(t: Tensor, *multiples: int) -> int:
     """Elements per access that lengths and strides allow, up to 128 bits."""
     return gcd(16 // t.element_size(), *multiples)
+
+
+def on_device(launcher: Callable[..., None]) -> Callable[..., None]:
+    """Launch on the device of the first tensor, whichever is current."""
+
+    @functools.wraps(launcher)
+    def launch(first, *rest):
+        with torch.cuda.device_of(first):
+            launcher(first, *rest)
+
+    return launch
 
 
 def stride(t: Tensor | None) -> int:
@@ -138,7 +158,7 @@ def affine(xhat, w, b):
     return xhat
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["P"])
 def _finalise_kernel(PARTIAL_W, PARTIAL_B, DW, DB, P, N, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr):
     cols = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     if DW is not None:

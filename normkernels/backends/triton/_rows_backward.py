@@ -56,7 +56,7 @@ def store_partial(PARTIAL, total, row, cols, N):
         tl.store(PARTIAL + row.to(tl.int64) * N + cols, tl.sum(total, axis=0), mask=cols < N)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["M"])
 def _bwd_kernel(
     DY, DSUMMED, X, W, B, MEAN, RSTD, DX, PARTIAL_W, PARTIAL_B,  # as in the schema; partials: (programs, N)
     M, N, stride_dy, stride_dsummed, stride_x,
@@ -89,7 +89,7 @@ def _bwd_kernel(
     store_partial(PARTIAL_B, db, tl.program_id(0), cols, N)
 
 
-@triton.jit(do_not_specialize=["START"])
+@triton.jit(do_not_specialize=["START", "M"])
 def _sums_kernel(
     DY, X, W, B, MEAN, RSTD, SUMS,  # sums: (wave, segments, 2), of g xhat and of g
     START, M, N, stride_dy, stride_x,
@@ -110,7 +110,7 @@ def _sums_kernel(
         tl.store(at + 1, tl.sum(g, axis=1))
 
 
-@triton.jit(do_not_specialize=["START", "END", "rows_each", "segments"])
+@triton.jit(do_not_specialize=["START", "END", "M", "rows_each", "segments"])
 def _spread_kernel(
     DY, DSUMMED, X, W, B, MEAN, RSTD, DX, PARTIAL_W, PARTIAL_B, SUMS,  # sums as above; partials: (row groups, N)
     START, END, M, N, stride_dy, stride_dsummed, stride_x, rows_each, segments,

@@ -21,7 +21,7 @@ from normkernels.backends.triton._rows import (
 )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["M"])
 def _fwd_kernel(
     X, RESIDUAL, W, B, Y, SUMMED, MEAN, RSTD,  # x, residual, y, summed: (M, N); w, b: (N,); mean, rstd: (M,)
     M, N, stride_x, stride_residual,

@@ -17,7 +17,7 @@ from normkernels.backends.triton._pixels import (
     store_dx,
     store_tile,
 )
-from normkernels.backends.triton._rows import accumulator, affine, alignment, finalise, programs, rounded
+from normkernels.backends.triton._rows import accumulator, affine, alignment, finalise, on_device, programs, rounded
 
 
 @triton.jit
@@ -76,7 +76,7 @@ def _loop_fwd_kernel(
         store_tile(Y, y, start, channels, pixels, N, S)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["blocks"])
 def _bwd_kernel(
     DY, DSUMMED, X, W, B, MEAN, RSTD, DX, PARTIAL_W, PARTIAL_B,  # as in the schema; partials: (programs, N)
     blocks, N, S, OFFSET: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr,
@@ -99,7 +99,7 @@ def _bwd_kernel(
     add_partial(PARTIAL_B, db, channels, N, True)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["blocks"])
 def _loop_bwd_kernel(
     DY, DSUMMED, X, W, B, MEAN, RSTD, DX, PARTIAL_W, PARTIAL_B,  # as above
     blocks, N, S, OFFSET: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr,
@@ -125,10 +125,11 @@ def _loop_bwd_kernel(
         tl.debug_barrier()  # the partial rows are written before this program reads them again
 
 
+@on_device
 def layer_norm_2d_fwd(x, residual, weight, bias, y, summed, mean, rstd, eps, weight_offset, activation, slope):
     """y = act((s - mean) rstd (w + offset) + b), s = x + residual."""
     B, N, S = x.shape
-    tile = forward_tile(N, x.element_size())
+    tile = forward_tile(N, S, x.element_size())
     kernel = _fwd_kernel if tile.BLOCK_M >= N else _loop_fwd_kernel
     kernel[(B * triton.cdiv(S, tile.BLOCK_N),)](
         x, residual, weight, bias, y, summed, mean, rstd, N, S,
@@ -136,12 +137,13 @@ def layer_norm_2d_fwd(x, residual, weight, bias, y, summed, mean, rstd, eps, wei
     )  # fmt: skip
 
 
+@on_device
 def layer_norm_2d_bwd(
     dy, dsummed, x, weight, bias, mean, rstd, dx, dweight, dbias, weight_offset, activation, slope
 ):  # fmt: skip
     """dx = rstd (g - mean(g) - xhat mean(g xhat)) + dsummed, g = dy act'(u) (w + offset)."""
     B, N, S = x.shape
-    tile = backward_tile(N, x.element_size())
+    tile = backward_tile(N, S, x.element_size())
     kernel = _bwd_kernel if tile.BLOCK_M >= N else _loop_bwd_kernel
     blocks = B * triton.cdiv(S, tile.BLOCK_N)
     P = programs(x, blocks, tile.num_warps)

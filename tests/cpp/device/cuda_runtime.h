@@ -39,7 +39,7 @@ struct Fiber {
   bool done = false;
   const char* waits = nullptr;  // what for
   double given[2];              // to a shuffle, by turns
-  static constexpr size_t kStack = 1 << 18;
+  static constexpr size_t kStack = 1 << 16;
 };
 
 inline std::vector<Fiber> fibers;

@@ -1,0 +1,81 @@
+// Loops over one row of a strip of columns, written to vectorise along the columns.
+#include "column_tiles.h"
+
+namespace normkernels {
+
+template <class T>
+NK_CLONES void sum_columns(const T* x, compute_t<T>* a, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) a[i] += load(x[i]);
+}
+
+template <class T>
+NK_CLONES void centred_sums(const T* x, const compute_t<T>* mean, compute_t<T>* a, compute_t<T>* b, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) {
+    const compute_t<T> d = load(x[i]) - mean[i];
+    a[i] += d;
+    b[i] += d * d;
+  }
+}
+
+template <class T, class Out>
+NK_CLONES void affine_strip(const T* x, const Strip<compute_t<T>>& strip, compute_t<T> weight, compute_t<T> bias,
+                            Out* u, int64_t n) {
+  const auto *mean = strip.mean, *rstd = strip.rstd;
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) u[i] = store<Out>((load(x[i]) - mean[i]) * rstd[i] * weight + bias);
+}
+
+template <class T, class D>
+NK_CLONES void gradient_strip(const D* du, const T* x, const Strip<compute_t<T>>& strip, compute_t<T> weight,
+                              compute_t<T>& dweight, compute_t<T>& dbias, int64_t n) {
+  const auto *mean = strip.mean, *rstd = strip.rstd;
+  auto *a = strip.a, *b = strip.b;
+  compute_t<T> dw = 0, db = 0;
+#pragma omp simd reduction(+ : dw, db)
+  for (int64_t i = 0; i < n; i++) {
+    const compute_t<T> d = load(du[i]), xhat = (load(x[i]) - mean[i]) * rstd[i];
+    dw += d * xhat;
+    db += d;
+    a[i] += d * weight;
+    b[i] += d * weight * xhat;
+  }
+  dweight += dw;
+  dbias += db;
+}
+
+template <class T, class D>
+NK_CLONES void input_gradient_strip(const D* du, const T* x, const T* dsummed, const Strip<compute_t<T>>& strip,
+                                    compute_t<T> weight, T* out, int64_t n) {
+  const auto *mean = strip.mean, *rstd = strip.rstd, *a = strip.a, *b = strip.b;
+  if (dsummed) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+      out[i] = store<T>(rstd[i] * (load(du[i]) * weight - a[i] - (load(x[i]) - mean[i]) * rstd[i] * b[i]) +
+                        load(dsummed[i]));
+  } else {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+      out[i] = store<T>(rstd[i] * (load(du[i]) * weight - a[i] - (load(x[i]) - mean[i]) * rstd[i] * b[i]));
+  }
+}
+
+#define NK_GRADIENTS(T, D)                                                                                       \
+  template void affine_strip(const T*, const Strip<compute_t<T>>&, compute_t<T>, compute_t<T>, D*, int64_t);     \
+  template void gradient_strip(const D*, const T*, const Strip<compute_t<T>>&, compute_t<T>, compute_t<T>&,      \
+                               compute_t<T>&, int64_t);                                                          \
+  template void input_gradient_strip(const D*, const T*, const T*, const Strip<compute_t<T>>&, compute_t<T>, T*, \
+                                     int64_t);
+#define NK_STRIPS(T)                                                                                \
+  template void sum_columns(const T*, compute_t<T>*, int64_t);                                      \
+  template void centred_sums(const T*, const compute_t<T>*, compute_t<T>*, compute_t<T>*, int64_t); \
+  NK_GRADIENTS(T, compute_t<T>)
+NK_STRIPS(double)
+NK_STRIPS(float)
+NK_STRIPS(bfloat16)
+NK_STRIPS(float16)
+NK_GRADIENTS(bfloat16, bfloat16)
+NK_GRADIENTS(float16, float16)
+
+}  // namespace normkernels

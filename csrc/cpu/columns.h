@@ -1,0 +1,144 @@
+// The column family on the CPU: normalise each column of the (N, S) slices of a (B, N, S) tensor, forward and backward.
+//
+// A strip of columns is walked row by row: once for the means, once for the centred squares, once to write. Its width
+// is chosen so that the second and third walk find it in the second-level cache. A column's sums run down its N rows,
+// so its result depends on nothing else.
+#pragma once
+
+#include <cmath>
+#include <vector>
+
+#include "column_tiles.h"
+#include "rows.h"
+
+namespace normkernels {
+
+constexpr int64_t kStrip = 512;  // columns of a strip at most
+
+inline int64_t strip_width(int64_t N, int64_t bytes) {
+  return std::clamp<int64_t>((int64_t{1} << 18) / (N * bytes) / 16 * 16, 16, kStrip);
+}
+
+template <class C>
+struct StripBuffers {
+  alignas(64) C a[kStrip] = {}, b[kStrip] = {}, u[kStrip], du[kStrip];
+  Strip<C> strip;
+
+  StripBuffers(const C* mean, const C* rstd) : strip{mean, rstd, a, b} {}
+};
+
+// Both directions: the shape, and how strips are numbered.
+struct Slices {
+  int64_t B, N, S, width;
+
+  int64_t strips() const { return (S + width - 1) / width; }
+  // f(element offset of the strip's first row, statistics offset, columns) for strip k of all B * strips()
+  template <class F>
+  void strip(int64_t k, const F& f) const {
+    const int64_t batch = k / strips(), first = k % strips() * width;
+    f(batch * N * S + first, batch * S + first, std::min(width, S - first));
+  }
+};
+
+template <class T>
+struct ColumnsForward {
+  using C = compute_t<T>;
+  Slices slices;
+  const T *x, *residual;  // residual: or null
+  Affine<C> affine;
+  T *y, *summed;
+  C *mean, *rstd;
+  double eps;
+
+  void strip(int64_t at, int64_t statistics, int64_t n) const {
+    const int64_t N = slices.N, S = slices.S;
+    const T* s = residual ? summed : x;
+    C *mu = mean + statistics, *r = rstd + statistics;
+    StripBuffers<C> buffers(mu, r);
+    for (int64_t k = 0; k < N; k++) {
+      if (residual) add_tiles(x + at + k * S, residual + at + k * S, summed + at + k * S, n);
+      sum_columns(s + at + k * S, buffers.a, n);
+    }
+    for (int64_t i = 0; i < n; i++) mu[i] = buffers.a[i] / static_cast<C>(N), buffers.a[i] = 0;
+    for (int64_t k = 0; k < N; k++) centred_sums(s + at + k * S, mu, buffers.a, buffers.b, n);
+    for (int64_t i = 0; i < n; i++) {
+      const double left = static_cast<double>(buffers.a[i]) / N;  // what rounding left in the mean
+      r[i] = static_cast<C>(1 / std::sqrt((buffers.b[i] - left * buffers.a[i]) / N + eps));
+      mu[i] = static_cast<C>(mu[i] + left);
+    }
+    for (int64_t k = 0; k < N; k++) write(k, s + at + k * S, y + at + k * S, buffers, n);
+  }
+
+  void write(int64_t k, const T* s, T* out, StripBuffers<C>& buffers, int64_t n) const {
+    const C w = affine.weight ? affine.weight[k] : C(1), b = affine.bias ? affine.bias[k] : C(0);
+    if (affine.activation == Activation::identity) return affine_strip(s, buffers.strip, w, b, out, n);
+    affine_strip(s, buffers.strip, w, b, buffers.u, n);
+    activate(affine.activation, affine.slope, buffers.u, n);
+    store_tile(buffers.u, out, n);
+  }
+};
+
+template <class T>
+void forward(const ColumnsForward<T>& a) {
+  for_each(a.slices.B * a.slices.strips(),
+           [&](int64_t k) { a.slices.strip(k, [&](int64_t at, int64_t m, int64_t n) { a.strip(at, m, n); }); });
+}
+
+template <class T>
+struct ColumnsBackward {
+  using C = compute_t<T>;
+  Slices slices;
+  const T *dy, *dsummed, *x;  // dsummed: or null
+  Affine<C> affine;
+  const C *mean, *rstd;
+  T* dx;
+  C *dweight, *dbias;  // (blocks, N) tables, or null
+
+  // Strips are summed block by block into a line of the tables; how many blocks depends on the shape alone.
+  int64_t blocks() const { return std::clamp<int64_t>(slices.B * slices.strips() / 8, 1, 64); }
+  int64_t first_strip(int64_t block) const { return block * slices.B * slices.strips() / blocks(); }
+
+  // Call f with row k of du = dy * act'(u): dy itself without an activation.
+  template <class F>
+  void with_du(int64_t k, int64_t at, StripBuffers<C>& buffers, int64_t n, const F& f) const {
+    if (affine.activation == Activation::identity) return f(dy + at);
+    const C w = affine.weight ? affine.weight[k] : C(1), b = affine.bias ? affine.bias[k] : C(0);
+    affine_strip(x + at, buffers.strip, w, b, buffers.u, n);
+    load_tile(dy + at, buffers.du, n);
+    times_derivative(affine.activation, affine.slope, buffers.u, buffers.du, n);
+    f(static_cast<const C*>(buffers.du));
+  }
+
+  void strip(int64_t at, int64_t statistics, int64_t n, C* dw, C* db) const {
+    StripBuffers<C> buffers(mean + statistics, rstd + statistics);
+    const int64_t N = slices.N, S = slices.S;
+    for (int64_t k = 0; k < N; k++) {
+      with_du(k, at + k * S, buffers, n, [&](const auto* du) {
+        gradient_strip(du, x + at + k * S, buffers.strip, affine.weight ? affine.weight[k] : C(1), dw[k], db[k], n);
+      });
+    }
+    for (int64_t i = 0; i < n; i++) buffers.a[i] /= static_cast<C>(N), buffers.b[i] /= static_cast<C>(N);
+    for (int64_t k = 0; k < N; k++) {
+      const T* d = dsummed ? dsummed + at + k * S : nullptr;
+      with_du(k, at + k * S, buffers, n, [&](const auto* du) {
+        input_gradient_strip(du, x + at + k * S, d, buffers.strip, affine.weight ? affine.weight[k] : C(1),
+                             dx + at + k * S, n);
+      });
+    }
+  }
+};
+
+template <class T>
+void backward(const ColumnsBackward<T>& a) {
+  using C = compute_t<T>;
+  const int64_t N = a.slices.N;
+  for_each(a.blocks(), [&](int64_t block) {
+    std::vector<C> dw(N), db(N);
+    for (int64_t k = a.first_strip(block); k < a.first_strip(block + 1); k++)
+      a.slices.strip(k, [&](int64_t at, int64_t m, int64_t n) { a.strip(at, m, n, dw.data(), db.data()); });
+    if (a.dweight) std::copy(dw.begin(), dw.end(), a.dweight + block * N);
+    if (a.dbias) std::copy(db.begin(), db.end(), a.dbias + block * N);
+  });
+}
+
+}  // namespace normkernels

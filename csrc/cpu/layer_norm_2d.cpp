@@ -1,0 +1,74 @@
+// Layer norm over the channels of each pixel: the schema, and the CPU kernels.
+#include "columns.h"
+#include "tensors.h"
+
+namespace normkernels {
+namespace {
+
+template <class T>
+Slices slices(const Tensor& x) {
+  return {x.size(0), x.size(1), x.size(2), strip_width(x.size(1), sizeof(T))};
+}
+
+void layer_norm_2d_fwd(const Tensor& x, const OptionalTensor& residual, const OptionalTensor& weight,
+                       const OptionalTensor& bias, const Tensor& y, const OptionalTensor& summed, const Tensor& mean,
+                       const Tensor& rstd, double eps, double weight_offset, const std::string& name, double slope) {
+  dispatch(x, "layer_norm_2d_fwd", [&](auto element) {
+    using T = decltype(element);
+    using C = compute_t<T>;
+    const Parameter<C> w(weight, weight_offset), b(bias, 0);
+    forward(ColumnsForward<T>{slices<T>(x),
+                              pointer<T>(x),
+                              pointer<T>(residual),
+                              {w.data(), b.data(), activation(name), static_cast<C>(slope)},
+                              pointer<T>(y),
+                              pointer<T>(summed),
+                              pointer<C>(mean),
+                              pointer<C>(rstd),
+                              eps});
+  });
+}
+
+void layer_norm_2d_bwd(const Tensor& dy, const OptionalTensor& dsummed, const Tensor& x, const OptionalTensor& weight,
+                       const OptionalTensor& bias, const Tensor& mean, const Tensor& rstd, const Tensor& dx,
+                       const OptionalTensor& dweight, const OptionalTensor& dbias, double weight_offset,
+                       const std::string& name, double slope) {
+  dispatch(x, "layer_norm_2d_bwd", [&](auto element) {
+    using T = decltype(element);
+    using C = compute_t<T>;
+    const Parameter<C> w(weight, weight_offset), b(bias, 0);
+    ColumnsBackward<T> a{slices<T>(x),
+                         pointer<T>(dy),
+                         pointer<T>(dsummed),
+                         pointer<T>(x),
+                         {w.data(), b.data(), activation(name), static_cast<C>(slope)},
+                         pointer<C>(mean),
+                         pointer<C>(rstd),
+                         pointer<T>(dx),
+                         nullptr,
+                         nullptr};
+    GradientTable<C> dw(dweight, a.blocks(), a.slices.N), db(dbias, a.blocks(), a.slices.N);
+    a.dweight = dw.data();
+    a.dbias = db.data();
+    backward(a);
+    dw.finish();
+    db.finish();
+  });
+}
+
+}  // namespace
+}  // namespace normkernels
+
+STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
+  m.def(
+      "layer_norm_2d_fwd(Tensor x, Tensor? residual, Tensor? weight, Tensor? bias, Tensor(a!) y, Tensor(b!)? summed, "
+      "Tensor(c!) mean, Tensor(d!) rstd, float eps, float weight_offset, str activation, float slope) -> ()");
+  m.def(
+      "layer_norm_2d_bwd(Tensor dy, Tensor? dsummed, Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor rstd, "
+      "Tensor(a!) dx, Tensor(b!)? dweight, Tensor(c!)? dbias, float weight_offset, str activation, float slope) -> ()");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {
+  m.impl("layer_norm_2d_fwd", TORCH_BOX(&normkernels::layer_norm_2d_fwd));
+  m.impl("layer_norm_2d_bwd", TORCH_BOX(&normkernels::layer_norm_2d_bwd));
+}

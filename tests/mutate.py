@@ -1,0 +1,157 @@
+"""Break the kernels on purpose, one line at a time, and list the breaks that no test notices.
+
+python tests/mutate.py [--only triton] [--native]
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.progress import track
+
+ROOT = Path(__file__).parents[1]
+COPIED = ("normkernels", "tests", "csrc", "setup.py", "pyproject.toml", "README.md", "LICENSE")
+TRITON, REFERENCE, OPS, CPU = (
+    "normkernels/backends/triton",
+    "normkernels/backends/reference",
+    "normkernels/ops",
+    "csrc/cpu",
+)
+CONSOLE = Console()
+
+
+class Mutation(NamedTuple):
+    """Replace ``old``, which must be there exactly once, and run the tests that ``tests`` selects."""
+
+    file: str
+    tests: str
+    old: str
+    new: str
+
+
+FAST = "(float32 or float16) and not float16+float32"
+ROWS = f"tests/test_backends.py -k 'triton and not _2d and {FAST}'"
+PIXELS = f"tests/test_backends.py -k 'triton and _2d and {FAST}'"
+WITNESS = "tests/test_reference.py"
+EAGER = "tests/test_backends.py tests/test_properties.py -k reference"
+NATIVE = "tests/test_backends.py tests/test_properties.py -k native"
+
+# (file, tests): its lines and what becomes of them
+TABLE = {
+    (f"{TRITON}/_rows_forward.py", ROWS): [
+        ("tl.sum(x * x, axis=1)[:, None] / N + EPS)", "tl.sum(x * x, axis=1)[:, None] / (N - 1) + EPS)"),
+        ("tl.sum(x * x, axis=1)[:, None] / N + EPS)", "tl.sum(x * x, axis=1)[:, None] / N)"),
+        ("tl.store(MEAN + rows[:, None], mean + rest,", "tl.store(MEAN + rows[:, None], rest,"),
+        ("squares += (distance - rest) * (distance - rest) * count", "squares += 0.0"),
+        ("rstd = tl.rsqrt(tl.sum(squares, axis=0) / N + EPS)", "rstd = tl.rsqrt(tl.sum(squares, axis=0) / N)"),
+        ("s = x if residual is None else summed\n", "s = x\n"),
+    ],
+    (f"{TRITON}/_rows.py", ROWS): [
+        ("return s.to(x.dtype)", "return x + load_rows(R, rows, cols, stride, mask, x.dtype)"),
+        ("return 0 if t is None else t.stride(0)", "return 0 if t is None else t.shape[1]"),
+        ("x = tl.where(mask, x - mean, 0.0)", "x = x - mean"),
+        ("other=0.0).to(dtype) + OFFSET", "other=0.0).to(dtype)"),
+        ("for start in range(0, P, BLOCK_P):", "for start in range(0, 1, BLOCK_P):"),
+    ],
+    (f"{TRITON}/_rows_backward.py", ROWS): [
+        ("dx = dx - tl.sum(g, axis=1)[:, None] / N", "dx = dx"),
+        ("return xhat, du, affine(du, w, None), rstd", "return xhat, du, du, rstd"),
+        ("dx = dx + load_rows(DSUMMED,", "dx = dx + 0 * load_rows(DSUMMED,"),
+        ("derivative(affine(xhat, w, b), ACT, SLOPE)", "derivative(affine(xhat, w, None), ACT, SLOPE)"),
+        ("finalise(partial_w, partial_b, dweight, dbias)", "finalise(partial_b, partial_w, dweight, dbias)"),
+    ],
+    (f"{REFERENCE}/layer_norm.py", WITNESS): [
+        ("centred = g - g.mean(1, keepdim=True) - ", "centred = g - "),
+        ("store_parameter_grad(dweight, du * xhat)", "store_parameter_grad(dweight, du)"),
+    ],
+    (f"{REFERENCE}/rms_norm.py", WITNESS): [
+        ("(g * xhat).mean(1", "(g * xhat).sum(1"),
+        ("z.square().mean(1, keepdim=True) + eps", "z.square().mean(1, keepdim=True)"),
+    ],
+    (f"{REFERENCE}/_rows.py", WITNESS): [("grad if dsummed is None else grad + dsummed", "grad")],
+    (f"{REFERENCE}/_activations.py", WITNESS): [("k * (1 + 3 * a * u * u)", "k * (1 + a * u * u)")],
+    (f"{OPS}/layer_norm.py", EAGER): [
+        ("dresidual = dx if ctx.needs_input_grad[1] else None", "dresidual = None"),
+        ("ctx.needs_input_grad[2]), _rows.empty(bias", "ctx.needs_input_grad[3]), _rows.empty(bias"),
+    ],
+    (f"{OPS}/layer_norm.py", WITNESS): [("y.view(input.shape), input\n", "y.view(input.shape), input.detach()\n")],
+    (f"{OPS}/_rows.py", NATIVE): [("t if n == 1 or t.stride(1) == 1 else t.contiguous()", "t")],
+    (f"{OPS}/rms_norm.py", WITNESS): [
+        ("torch.float64 if input.dtype == torch.float64 else torch.float32", "torch.float32")
+    ],
+    (f"{OPS}/layer_norm_2d.py", EAGER): [("y, summed = y.movedim(-1, 1),", "y, summed = y,")],
+    (f"{CPU}/rows.h", NATIVE): [("total.m2 / static_cast<double>(N) + eps", "total.m2 / static_cast<double>(N)")],
+    (f"{CPU}/tiles.h", NATIVE): [("a.m2 += b.m2 + delta * delta * a.count * b.count / count;", "a.m2 += b.m2;")],
+    (f"{CPU}/rows_backward.h", NATIVE): [
+        ("mean ? static_cast<C>(total.g / N) : C(0)", "C(0)"),
+        ("if (dbias) std::fill_n(dbias + block * N, N, C(0));", ""),
+    ],
+}
+MUTATIONS = [Mutation(*key, *change) for key, changes in TABLE.items() for change in changes]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="run the mutations whose file contains this")
+    parser.add_argument("--native", action="store_true", help="those of csrc/cpu too: each rebuilds the extension")
+    args = parser.parse_args()
+    chosen = [m for m in MUTATIONS if args.only in m.file and (args.native or not m.file.startswith("csrc"))]
+    bad = 0
+    with tempfile.TemporaryDirectory() as folder:
+        tree = copy_of_the_tree(Path(folder))
+        for mutation in track(chosen, description="mutations", console=CONSOLE):
+            outcome = try_out(mutation, tree)
+            bad += outcome != "killed"
+            colour = "green" if outcome == "killed" else "red"
+            CONSOLE.print(f"[{colour}]{outcome:9}[/] {mutation.file}", end=": ")
+            CONSOLE.print(f"{mutation.old.strip()}  ->  {mutation.new.strip()}", markup=False, highlight=False)
+    CONSOLE.print(f"{len(chosen)} mutations, {bad} that no test noticed or that no longer apply")
+    return int(bad > 0)
+
+
+def copy_of_the_tree(folder: Path) -> Path:
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        elif source.exists():
+            shutil.copy2(source, folder / name)
+    return folder
+
+
+def try_out(mutation: Mutation, tree: Path) -> str:
+    """killed, survived, or stale: the line is not there (any more) exactly once."""
+    path = tree / mutation.file
+    text = path.read_text()
+    if text.count(mutation.old) != 1:
+        return "stale"
+    path.write_text(text.replace(mutation.old, mutation.new))
+    try:
+        if mutation.file.startswith("csrc") and subprocess.run(build(), cwd=tree, capture_output=True).returncode:
+            return "no build"
+        done = subprocess.run(pytest(mutation), cwd=tree, capture_output=True, env=environment(tree), shell=True)
+        return "killed" if done.returncode == 1 else "survived" if done.returncode == 0 else "no tests"
+    finally:
+        path.write_text(text)
+
+
+def build() -> list[str]:
+    return [sys.executable, "setup.py", "build_ext", "--inplace"]
+
+
+def pytest(mutation: Mutation) -> str:
+    return f"{sys.executable} -m pytest -x -q {mutation.tests}"
+
+
+def environment(tree: Path) -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
