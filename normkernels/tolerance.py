@@ -135,7 +135,6 @@ def _compare(name: str, got: Tensor, want: Tensor, move: Tensor) -> Report:
     allowed = info.eps * want.abs().clamp(min=info.tiny) + C * move
     ratio = ((got - want).abs() / allowed).nan_to_num(nan=torch.inf, posinf=torch.inf)
     where = torch.unravel_index(ratio.argmax(), ratio.shape)
-    values = (t[where].item() for t in (got, want, allowed.expand_as(want)))
-    return Report(
-        name, ratio.max().item(), tuple(i.item() for i in where), *values, int((ratio > 1).sum()), ratio.numel()
-    )
+    at = [t[where].item() for t in (got, want, allowed.expand_as(want))]
+    index, off = tuple(int(i) for i in where), int((ratio > 1).sum())
+    return Report(name, ratio.max().item(), index, at[0], at[1], at[2], off, ratio.numel())

@@ -52,13 +52,17 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m normkernels validate", description=__doc__)
-    parser.add_argument("ops", nargs="*", choices=OPS, metavar="op", help=f"{', '.join(OPS)}; default: all")
+    parser.add_argument("ops", nargs="*", metavar="op", help=f"{', '.join(OPS)}; default: all")
     parser.add_argument("--backend", nargs="+", choices=NAMES, default=NAMES, help="default: all")
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=DTYPES, help="default: all")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
     parser.add_argument("--quick", action="store_true", help="leave out the big samples")
     parser.add_argument("--json", metavar="FILE", help="write the results there too")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    unknown = sorted(set(args.ops) - set(OPS))
+    if unknown:
+        parser.error(f"op must be one of {', '.join(OPS)}, got {', '.join(unknown)}")
+    return args
 
 
 def _validate(op: Op, backend: str, dtype: str, device: str, quick: bool) -> Result:

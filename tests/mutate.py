@@ -105,6 +105,10 @@ def main() -> int:
     bad = 0
     with tempfile.TemporaryDirectory() as folder:
         tree = copy_of_the_tree(Path(folder))
+        for tests in sorted({m.tests for m in chosen}):
+            if outcome_of(tests, tree) != "survived":
+                CONSOLE.print(f"these must pass before anything is broken: pytest {tests}", style="red")
+                return 1
         for mutation in track(chosen, description="mutations", console=CONSOLE):
             outcome = try_out(mutation, tree)
             bad += outcome != "killed"
@@ -135,8 +139,7 @@ def try_out(mutation: Mutation, tree: Path) -> str:
     try:
         if mutation.file.startswith("csrc") and subprocess.run(build(), cwd=tree, capture_output=True).returncode:
             return "no build"
-        done = subprocess.run(pytest(mutation), cwd=tree, capture_output=True, env=environment(tree), shell=True)
-        return "killed" if done.returncode == 1 else "survived" if done.returncode == 0 else "no tests"
+        return outcome_of(mutation.tests, tree)
     finally:
         path.write_text(text)
 
@@ -145,12 +148,11 @@ def build() -> list[str]:
     return [sys.executable, "setup.py", "build_ext", "--inplace"]
 
 
-def pytest(mutation: Mutation) -> str:
-    return f"{sys.executable} -m pytest -x -q {mutation.tests}"
-
-
-def environment(tree: Path) -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+def outcome_of(tests: str, tree: Path) -> str:
+    environment = os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    command = f"{sys.executable} -m pytest -x -q {tests}"
+    status = subprocess.run(command, cwd=tree, capture_output=True, env=environment, shell=True).returncode
+    return {0: "survived", 1: "killed"}.get(status, "no tests")
 
 
 if __name__ == "__main__":

@@ -35,6 +35,18 @@ def test_against_torch(op, sample):
     agree(got, want, 1e-7 if "far" in sample.id or "constant" in sample.id else 1e-9)
 
 
+@pytest.mark.parametrize(("op", "sample"), SAMPLES)
+def test_gradients_that_can_be_differentiated(op, sample):
+    """create_graph=True differentiates the formula itself, and must find what the closed form finds."""
+    tensors, cotangents = given(op, sample, torch.float64)
+    want = run(op, sample.call, tensors, cotangents, "reference")
+    leaves = {k: t.requires_grad_() for k, t in tensors.items()}
+    outputs = op.function(**leaves, **sample.call, backend="reference")
+    grads = torch.autograd.grad(outputs, list(leaves.values()), cotangents, create_graph=True)
+    found = {f"grad {k}": g.detach() for k, g in zip(leaves, grads, strict=True)}
+    agree(found, {k: want[k] for k in found}, 1e-7 if "far" in sample.id or "constant" in sample.id else 1e-9)
+
+
 @pytest.mark.parametrize(("activation", "residual"), [*((a, False) for a in ACTIVATIONS), (None, True), ("mish", True)])
 @every_op
 def test_finite_differences(op, activation, residual):

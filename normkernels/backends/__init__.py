@@ -45,7 +45,7 @@ def use_backend(name: str | None) -> Iterator[None]:
 
 
 def requested(backend: str | None, op: str) -> str | None:
-    """The backend asked for: the argument, else ``use_backend``, else ``NORMKERNELS_BACKEND``, else None (automatic)."""
+    """The backend asked for: the argument, else ``use_backend``, else ``NORMKERNELS_BACKEND``, else None: automatic."""
     return _request if backend is None else check_name(backend, op)
 
 
@@ -58,10 +58,14 @@ def resolve(op: str, device: str, asked: str | None) -> Callable[..., None]:
         reasons[name] = unusable(name, op, device)
         if reasons[name] is None:
             if name == "reference" and len(candidates) > 1:
-                missing = "; ".join(f"{k}: {v}" for k, v in reasons.items() if v)
-                warnings.warn(f"{op} runs in plain PyTorch on {device}. {missing}", stacklevel=2)
+                _say_once(device, "; ".join(f"{k}: {v}" for k, v in reasons.items() if v))
             return _load(name, op)
     raise RuntimeError(f"{op}: " + "; ".join(f"backend {k!r} cannot run here: {v}" for k, v in reasons.items()))
+
+
+@functools.cache
+def _say_once(device: str, missing: str) -> None:
+    warnings.warn(f"normkernels runs in plain PyTorch on {device}. {missing}", stacklevel=4)
 
 
 def unusable(name: str, op: str, device: str) -> str | None:

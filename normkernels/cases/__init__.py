@@ -16,7 +16,7 @@ class Sample:
 
     id: str
     call: dict  # the arguments that are no tensors
-    tensors: dict[str, Tensor | None]
+    tensors: Mapping[str, Tensor | None]
     cotangents: tuple[Tensor, ...]  # one for each output
     dims: tuple[int, ...]  # of input: what one statistic is taken over
     big: bool = False  # beyond what stays on chip; slow where kernels are interpreted

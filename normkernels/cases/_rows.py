@@ -86,7 +86,7 @@ def make_rows(stem: str, optional: tuple[str, ...], eps: float):
         shape, dtype=torch.float32, device="cpu", *, residual=False, activation=None, parameter_dtype=None
     ) -> Sample:
         wanted = optional if residual else optional[1:]
-        sizes = {"residual": shape} | dict.fromkeys(optional[1:], shape[-1:])
+        sizes: dict[str, tuple[int, ...]] = {"residual": shape} | dict.fromkeys(optional[1:], tuple(shape[-1:]))
         tensors = {"input": torch.randn(shape, dtype=dtype, device=device)} | {
             k: torch.randn(sizes[k], dtype=dtype if k == "residual" else parameter_dtype or dtype, device=device)
             for k in wanted

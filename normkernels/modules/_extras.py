@@ -9,6 +9,11 @@ DEFAULTS = {"activation": None, "slope": 0.01, "weight_offset": 0.0, "backend": 
 class Extras:
     """Mixin: keeps the extras, shows those that are not the default, and hands them to the function."""
 
+    activation: str | None
+    slope: float
+    weight_offset: float
+    backend: str | None
+
     def set_extras(self, **extras) -> None:
         name = type(self).__name__
         _checks.check_activation(name, extras["activation"])
@@ -17,7 +22,12 @@ class Extras:
             setattr(self, key, value)
 
     def extras(self) -> dict:
-        return {key: getattr(self, key) for key in DEFAULTS}
+        return {
+            "activation": self.activation,
+            "slope": self.slope,
+            "weight_offset": self.weight_offset,
+            "backend": self.backend,
+        }
 
     def extra_repr(self) -> str:
         shown = [f"{k}={v!r}" for k, v in self.extras().items() if v != DEFAULTS[k]]

@@ -8,10 +8,10 @@ from normkernels.ops.layer_norm import layer_norm
 
 
 class LayerNorm(Extras, torch.nn.LayerNorm):
-    """Drop-in for :class:`torch.nn.LayerNorm`, with the keyword-only extras of :func:`normkernels.functional.layer_norm`.
+    """Drop-in for :class:`torch.nn.LayerNorm`, with the extras of :func:`normkernels.functional.layer_norm`.
 
-    ``forward(input)`` returns y; ``forward(input, residual)`` returns ``(y, input + residual)``. With ``weight_offset`` c
-    the weight starts at 1 - c, so the layer starts as the identity scale.
+    ``forward(input)`` returns y; ``forward(input, residual)`` returns ``(y, input + residual)``. With ``weight_offset``
+    c the weight starts at 1 - c, so that the layer starts with scale 1.
     """
 
     def __init__(

@@ -8,10 +8,10 @@ from normkernels.ops.rms_norm import rms_norm
 
 
 class RMSNorm(Extras, torch.nn.RMSNorm):
-    """Drop-in for :class:`torch.nn.RMSNorm`, with the keyword-only extras of :func:`normkernels.functional.rms_norm`.
+    """Drop-in for :class:`torch.nn.RMSNorm`, with the extras of :func:`normkernels.functional.rms_norm`.
 
-    ``forward(input)`` returns y; ``forward(input, residual)`` returns ``(y, input + residual)``. With ``weight_offset`` c
-    (1.0: Gemma's form) the weight starts at 1 - c, so the layer starts as the identity scale.
+    ``forward(input)`` returns y; ``forward(input, residual)`` returns ``(y, input + residual)``. With ``weight_offset``
+    c (1.0: Gemma's form) the weight starts at 1 - c, so that the layer starts with scale 1.
     """
 
     def __init__(

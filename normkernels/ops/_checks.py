@@ -1,4 +1,4 @@
-"""Argument checks of the public functions: ``<function>: <argument> must <rule>, got <value>``, before anything is written."""
+"""Argument checks: ``<function>: <argument> must <rule>, got <value>``, before anything is written."""
 
 from math import prod
 
@@ -39,7 +39,7 @@ def check_like_input(op: str, argument: str, tensor: Tensor | None, input: Tenso
 
 
 def check_parameter(op: str, argument: str, tensor: Tensor | None, shape: tuple[int, ...], input: Tensor) -> None:
-    """``tensor`` (a weight or bias) must have ``shape``, input's device, and input's dtype or float32 beside 16 bits."""
+    """``tensor`` (a weight or bias) must have ``shape``, input's device, and its dtype (or float32 beside 16 bits)."""
     if tensor is None:
         return
     check_dense(op, argument, tensor)

@@ -1,21 +1,24 @@
 """What the row family shares in Python: canonical views, buffers, double backward."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
-def rows(t: Tensor, n: int) -> Tensor:
-    """``t`` as (M, n): itself or a view where its columns are adjacent (any row stride), else a copy."""
+def rows(t: Tensor | None, n: int) -> Any:
+    """``t`` as (M, n): a view where its columns are adjacent (any row stride), else a copy. None stays None."""
+    if t is None:
+        return None
     if t.dim() != 2 or t.shape[1] != n:
         t = t.reshape(-1, n) if n else t.reshape(0, 0)
     return t if n == 1 or t.stride(1) == 1 else t.contiguous()
 
 
-def columns(t: Tensor, n: int) -> Tensor:
-    """``t`` of shape (B, n, *) as a contiguous (B, n, S)."""
-    return t.contiguous().flatten(2)
+def columns(t: Tensor | None, n: int) -> Any:
+    """``t`` of shape (B, n, *) as a contiguous (B, n, S). None stays None."""
+    return None if t is None else t.contiguous().flatten(2)
 
 
 def flat(parameter: Tensor | None) -> Tensor | None:
@@ -31,7 +34,7 @@ def statistic(x: Tensor) -> Tensor:
     return x.new_empty(*sizes) if x.dtype.itemsize > 2 else x.new_empty(sizes, dtype=torch.float32)
 
 
-def empty(t: Tensor | None, wanted: bool = True) -> Tensor | None:
+def empty(t: Tensor | None, wanted: bool = True) -> Any:
     """An unfilled contiguous buffer of t's shape and dtype, whatever its strides; None if there is no t or no wish."""
     return torch.empty_like(t, memory_format=torch.contiguous_format) if t is not None and wanted else None
 
@@ -41,7 +44,7 @@ def differentiable_backward(
 ) -> list[Tensor | None]:
     """Gradients of ``function(*inputs)`` that can be differentiated again: those of the reference.
 
-    ``torch.func.vjp`` and not ``torch.autograd.grad``: an input may be an output of the node that is being differentiated.
+    ``torch.func.vjp``, not ``torch.autograd.grad``: an input may be an output of the node being differentiated.
     """
     present = [t for t in inputs if t is not None]
 
@@ -50,7 +53,7 @@ def differentiable_backward(
         return function(*(None if t is None else next(given) for t in inputs))
 
     with torch.enable_grad():
-        outputs, pullback = torch.func.vjp(of_present, *present)
+        outputs, pullback = torch.func.vjp(of_present, *present)[:2]
         found = iter(
             pullback(tuple(torch.zeros_like(y) if dy is None else dy for y, dy in zip(outputs, grads, strict=True)))
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ class Layout(NamedTuple):
 
     fwd: Callable[..., None]
     bwd: Callable[..., None]
-    view: Callable[[Tensor, int], Tensor]
+    view: Callable[[Tensor | None, int], Any]
 
 
 ROWS = Layout(layer_norm_fwd, layer_norm_bwd, _rows.rows)
@@ -43,13 +43,11 @@ class LayerNormFunction(torch.autograd.Function):
     def forward(ctx, input, residual, weight, bias, settings):
         n, layout, eps, weight_offset, activation, slope, backend = settings
         x = layout.view(input, n)
-        skip = None if residual is None else layout.view(residual, n)
         y, summed = _rows.empty(input), _rows.empty(residual)
         mean, rstd = _rows.statistic(x), _rows.statistic(x)
         layout.fwd(
-            x, skip, _rows.flat(weight), _rows.flat(bias), layout.view(y, n),
-            None if summed is None else layout.view(summed, n), mean, rstd,
-            eps, weight_offset, activation, slope, backend,
+            x, layout.view(residual, n), _rows.flat(weight), _rows.flat(bias), layout.view(y, n),
+            layout.view(summed, n), mean, rstd, eps, weight_offset, activation, slope, backend,
         )  # fmt: skip
         ctx.save_for_backward(input if summed is None else summed, weight, bias, mean, rstd)
         ctx.settings = settings
@@ -74,7 +72,7 @@ class LayerNormFunction(torch.autograd.Function):
             dx = _rows.empty(input)
             dweight, dbias = _rows.empty(weight, ctx.needs_input_grad[2]), _rows.empty(bias, ctx.needs_input_grad[3])
             layout.bwd(
-                layout.view(dy, n), None if dsummed is None else layout.view(dsummed, n), x, _rows.flat(weight),
+                layout.view(dy, n), layout.view(dsummed, n), x, _rows.flat(weight),
                 _rows.flat(bias), mean, rstd, layout.view(dx, n), _rows.flat(dweight), _rows.flat(dbias),
                 weight_offset, activation, slope, backend,
             )  # fmt: skip
@@ -115,8 +113,8 @@ def layer_norm(
         backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
 
     Returns:
-        y, contiguous, input's shape and dtype; with a residual ``(y, s)``. Statistics are accumulated and kept in float32
-        (float64 for float64), and y is rounded once.
+        y, contiguous, input's shape and dtype; with a residual ``(y, s)``. Statistics are accumulated and kept in
+        float32 (float64 for float64), and y is rounded once.
 
     Raises:
         ValueError: a shape, dtype, device, layout or name is wrong (the message says which, the rule and the value).

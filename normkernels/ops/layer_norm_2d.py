@@ -7,7 +7,7 @@ from normkernels.backends import requested
 from normkernels.ops import _checks, _rows
 from normkernels.ops.layer_norm import BWD, FWD, ROWS, LayerNormFunction, Layout
 
-# x, residual, y, summed, dy, dsummed, dx: contiguous (B, N, S), the N channels of a pixel lie S apart; mean, rstd: (B, S)
+# x, residual, y, summed, dy, dsummed, dx: contiguous (B, N, S), a pixel's N channels lie S apart; mean, rstd: (B, S)
 layer_norm_2d_fwd = kernel("layer_norm_2d_fwd" + FWD)
 layer_norm_2d_bwd = kernel("layer_norm_2d_bwd" + BWD)
 

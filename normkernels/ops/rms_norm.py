@@ -28,10 +28,9 @@ class RMSNormFunction(torch.autograd.Function):
     def forward(ctx, input, residual, weight, settings):
         n, eps, weight_offset, activation, slope, backend = settings
         x = _rows.rows(input, n)
-        skip = None if residual is None else _rows.rows(residual, n)
         y, summed, rstd = _rows.empty(input), _rows.empty(residual), _rows.statistic(x)
         rms_norm_fwd(
-            x, skip, _rows.flat(weight), _rows.rows(y, n), None if summed is None else _rows.rows(summed, n), rstd,
+            x, _rows.rows(residual, n), _rows.flat(weight), _rows.rows(y, n), _rows.rows(summed, n), rstd,
             eps, weight_offset, activation, slope, backend,
         )  # fmt: skip
         ctx.save_for_backward(input if summed is None else summed, weight, rstd)
@@ -55,7 +54,7 @@ class RMSNormFunction(torch.autograd.Function):
         else:
             dx, dweight = _rows.empty(input), _rows.empty(weight, ctx.needs_input_grad[2])
             rms_norm_bwd(
-                _rows.rows(dy, n), None if dsummed is None else _rows.rows(dsummed, n), _rows.rows(input, n),
+                _rows.rows(dy, n), _rows.rows(dsummed, n), _rows.rows(input, n),
                 _rows.flat(weight), rstd, _rows.rows(dx, n), _rows.flat(dweight),
                 weight_offset, activation, slope, backend,
             )  # fmt: skip
@@ -74,7 +73,7 @@ def rms_norm(
     weight_offset: float = 0.0,
     backend: str | None = None,
 ):
-    r"""Root-mean-square normalisation over the trailing dims, with an optional residual before it and activation after it.
+    r"""Root-mean-square normalisation over the trailing dims, with an optional residual before and activation after it.
 
     .. math::
         s = x + \text{residual}, \quad \mathrm{rstd} = (\tfrac1N \textstyle\sum_i s_i^2 + \epsilon)^{-1/2}, \quad
@@ -84,8 +83,8 @@ def rms_norm(
         input: x, ``(*, *normalized_shape)``; float64, float32, bfloat16 or float16; any strides.
         normalized_shape: the trailing dims to reduce over; N is their product, from 1 to well over a million.
         weight: w, ``normalized_shape``, in input's dtype or float32; None means no scale.
-        eps: added to the mean square (units of x²). None: what torch takes, ``torch.finfo(torch.float32).eps`` for 16-bit
-            and 32-bit input and ``torch.finfo(torch.float64).eps`` for float64.
+        eps: added to the mean square (units of x²). None: what torch takes, ``torch.finfo(torch.float64).eps`` for
+            float64 and ``torch.finfo(torch.float32).eps`` for the others.
         residual: input's shape and dtype. s is rounded to input's dtype, then normalised, and returned too.
         activation: None or a name of ``normkernels.ACTIVATIONS``, applied after the scale.
         slope: of ``"leaky_relu"`` for negative values.
@@ -93,8 +92,8 @@ def rms_norm(
         backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
 
     Returns:
-        y, contiguous, input's shape and dtype; with a residual ``(y, s)``. Statistics are accumulated and kept in float32
-        (float64 for float64), and y is rounded once.
+        y, contiguous, input's shape and dtype; with a residual ``(y, s)``. Statistics are accumulated and kept in
+        float32 (float64 for float64), and y is rounded once.
 
     Raises:
         ValueError: a shape, dtype, device, layout or name is wrong (the message says which, the rule and the value).

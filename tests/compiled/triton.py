@@ -216,9 +216,7 @@ def main() -> int:
     ):
         futures = [pool.submit(compile_one, *item) for item in work]
         rows = [f.result() for f in track(as_completed(futures), "compiling", len(futures))]
-    rows.sort(
-        key=lambda row: [int(part) if part.isdigit() else part for k in KEYS for part in re.split(r"(\d+)", row[k])]
-    )
+    rows.sort(key=lambda row: [natural(row[k]) for k in KEYS])
     committed = rows if args.write or not TABLE.exists() else list(csv.DictReader(TABLE.open()))
     if args.write:
         TABLE.parent.mkdir(parents=True, exist_ok=True)
@@ -230,6 +228,11 @@ def main() -> int:
     sys.stdout.writelines(line + "\n" for line in found)
     sys.stdout.write(f"{len(rows)} compilations, {len(found)} complaints\n")
     return 1 if found else 0
+
+
+def natural(text: str) -> list:
+    """A sort key in which 8x128 comes before 16x128."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", text)]
 
 
 def set_cache(folder: str) -> None:

@@ -1,1 +1,1 @@
-"""Plain PyTorch: the formula of each paper, and its derivative in closed form. Every other backend is measured against it."""
+"""Plain PyTorch: each paper's formula and its derivative in closed form; every other backend is measured against it."""

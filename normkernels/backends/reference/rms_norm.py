@@ -8,7 +8,7 @@ from normkernels.backends.reference._rows import affine, compute_dtype, store_in
 
 
 def rms_norm_ref(x, residual, weight, eps, weight_offset, activation, slope):
-    """y = act(s / sqrt(mean(s^2) + eps) * (w + offset)), s = x + residual (Zhang & Sennrich 2019, eq. 4); returns (y, s)."""
+    """y = act(s / sqrt(mean(s^2) + eps) * (w + offset)), s = x + residual (Zhang & Sennrich 2019, eq. 4): (y, s)."""
     s = x if residual is None else x + residual
     z = s.to(compute_dtype(x))
     u = affine(z / torch.sqrt(z.square().mean(1, keepdim=True) + eps), weight, None, weight_offset)
