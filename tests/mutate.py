@@ -35,7 +35,7 @@ class Mutation(NamedTuple):
     new: str
 
 
-FAST = "(float32 or float16) and not float16+float32"
+FAST = "(float32 or float16 or partial_rows) and not float16+float32"
 ROWS = f"tests/test_backends.py -k 'triton and not _2d and {FAST}'"
 PIXELS = f"tests/test_backends.py -k 'triton and _2d and {FAST}'"
 WITNESS = "tests/test_reference.py"

@@ -93,3 +93,16 @@ def test_channels_last_stays(op, device):
         x = x.contiguous(memory_format=torch.channels_last)
     y = op.function(**(sample.present() | {"input": x}), **sample.call)
     assert y.stride() == x.stride()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_triton_sums_many_partial_rows(device):
+    """More partial rows than one step takes, which whole calls reach only on a GPU with many multiprocessors."""
+    need(OPS["rms_norm"], "triton", device)
+    from normkernels.backends.triton._rows import finalise
+
+    partial_w, partial_b = torch.randn(2, 300, 37, device=device, dtype=torch.float64)
+    dweight, dbias = torch.empty(2, 37, device=device, dtype=torch.float64)
+    finalise(partial_w, partial_b, dweight, dbias)
+    torch.testing.assert_close(dweight, partial_w.sum(0))
+    torch.testing.assert_close(dbias, partial_b.sum(0))

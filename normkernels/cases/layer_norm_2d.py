@@ -87,9 +87,7 @@ def make(
         return torch.randn(shape, dtype=dtype, device=device).contiguous(memory_format=layout)
 
     weight, bias = torch.randn(2, shape[1], dtype=parameter_dtype or dtype, device=device)
-    tensors = {"input": image(), "weight": weight, "bias": bias} | (
-        {"residual": image()} if residual else {}
-    )
+    tensors = {"input": image(), "weight": weight, "bias": bias} | ({"residual": image()} if residual else {})
     call = {"eps": 1e-5, "activation": activation}
     return Sample("x".join(map(str, shape)), call, tensors, tuple(image() for _ in range(1 + residual)), (1,))
 
