@@ -29,7 +29,8 @@ class Result:
     status: str = "ok"  # ok, off, error, unusable
     samples: int = 0
     worst: float = 0.0  # in units of what is allowed
-    where: str = ""
+    where: str = ""  # sample, tensor and index of the worst element
+    detail: str = ""  # what a miss looks like, or why there is no result
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -44,6 +45,11 @@ def main(argv: list[str] | None = None) -> int:
             progress.update(task, advance=1, description=f"{stem} {backend} {dtype}")
             results.append(_validate(OPS[stem], backend, dtype, args.device, args.quick))
     console.print(_table(results, args.device))
+    for line in dict.fromkeys(f"{r.backend}: {r.detail}" for r in results if r.status == "unusable"):
+        console.print(f"[yellow]unusable[/] {line}", highlight=False)
+    for r in results:
+        if r.status in ("off", "error"):
+            console.print(f"[red]{r.status}[/] {r.op} {r.backend} {r.dtype}: {r.detail}", highlight=False)
     if args.json:
         with open(args.json, "w") as file:
             json.dump([dataclasses.asdict(r) for r in results], file, indent=1)
@@ -69,17 +75,20 @@ def _validate(op: Op, backend: str, dtype: str, device: str, quick: bool) -> Res
     result = Result(op.stem, backend, dtype, device)
     reasons = [unusable(backend, f"{op.stem}_{way}", device) for way in ("fwd", "bwd")]
     if any(reasons):
-        return dataclasses.replace(result, status="unusable", where=next(filter(None, reasons)))
+        return dataclasses.replace(result, status="unusable", detail=next(filter(None, reasons)))
     for sample in op.samples:
         if quick and sample.big:
             continue
         try:
             report = max(check(op, sample, backend, DTYPES[dtype], device), key=lambda r: r.worst)
         except Exception as error:  # a crash of one kernel must not hide what the others do
-            return dataclasses.replace(result, status="error", where=f"{sample.id}: {type(error).__name__}: {error}")
+            return dataclasses.replace(
+                result, status="error", where=sample.id, detail=f"{type(error).__name__}: {error}"
+            )
         result.samples += 1
         if report.worst >= result.worst:
-            result.worst, result.where = report.worst, f"{sample.id}: {report}"
+            result.worst, result.detail = report.worst, f"{sample.id}: {report}"
+            result.where = f"{sample.id} {report.name.removeprefix(op.stem + ' ')} {list(report.where)}"
     result.status = "ok" if result.worst <= 1 else "off"
     return result
 

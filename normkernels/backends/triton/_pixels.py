@@ -15,7 +15,7 @@ def tile(N: int, S: int, itemsize: int, limit: int) -> Tile:
     """Channels by pixels, from N, S and the dtype alone; S that 128-bit accesses do not divide takes more registers."""
     if (min(limit, 64) if unaligned(S, itemsize) else limit) < N:
         return LOOP[itemsize]
-    BLOCK_M = max(16, triton.next_power_of_2(N))
+    BLOCK_M = max(32, triton.next_power_of_2(N))
     return Tile(BLOCK_M, 32, max(4, min(16, BLOCK_M // (16 if itemsize < 8 else 4))))
 
 

@@ -21,7 +21,8 @@ class Tile(NamedTuple):
 
 # itemsize of x -> the longest row that one program holds; then the segments of a longer row
 FORWARD_LIMIT, BACKWARD_LIMIT = {2: 32768, 4: 32768, 8: 8192}, {2: 8192, 4: 8192, 8: 4096}
-FORWARD_SEGMENT, BACKWARD_SEGMENT = Tile(1, 4096, 8), Tile(1, 1024, 4)
+FORWARD_SEGMENT = Tile(1, 4096, 8)
+BACKWARD_SEGMENT = {2: Tile(1, 1024, 4), 4: Tile(1, 1024, 4), 8: Tile(1, 1024, 8)}
 GROUP = 16  # rows of a segment whose parameter gradients one program sums
 
 

@@ -176,7 +176,7 @@ def long_rows(
 ):
     """A wave of rows at a time: the sums of every segment, then dx and the partial parameter gradients."""
     M, N = x.shape
-    segments = triton.cdiv(N, FORWARD_SEGMENT.BLOCK_N)
+    segments, spread = triton.cdiv(N, FORWARD_SEGMENT.BLOCK_N), BACKWARD_SEGMENT[x.element_size()]
     sums = accumulator(rstd, min(at_once, M), segments, 2)
     stride_dy, stride_dsummed, stride_x = strides
     for start in range(0, M, at_once):
@@ -185,9 +185,9 @@ def long_rows(
             dy, x, weight, bias, mean, rstd, sums, start, M, N, stride_dy, stride_x, **constants,
             BLOCK_N=FORWARD_SEGMENT.BLOCK_N, num_warps=FORWARD_SEGMENT.num_warps,
         )  # fmt: skip
-        _spread_kernel[(triton.cdiv(end - start, rows_each), triton.cdiv(N, BACKWARD_SEGMENT.BLOCK_N))](
+        _spread_kernel[(triton.cdiv(end - start, rows_each), triton.cdiv(N, spread.BLOCK_N))](
             dy, dsummed, x, weight, bias, mean, rstd, dx, partial_w, partial_b, sums, start, end, M, N,
             stride_dy, stride_dsummed, stride_x, rows_each, segments, **constants,
-            BLOCK_N=BACKWARD_SEGMENT.BLOCK_N, SEGMENTS=triton.next_power_of_2(segments),
-            num_warps=BACKWARD_SEGMENT.num_warps,
+            BLOCK_N=spread.BLOCK_N, SEGMENTS=triton.next_power_of_2(segments),
+            num_warps=spread.num_warps,
         )  # fmt: skip
