@@ -1,7 +1,8 @@
 """Builds normkernels._C: the C++ kernels always, the CUDA kernels whenever torch is a CUDA build and nvcc is there.
 
-Environment: NORMKERNELS_NATIVE=0 gives a pure-Python install, NORMKERNELS_CUDA_ARCHS="80;90" chooses the GPUs
-(no GPU is needed to build). Install with ``pip install --no-build-isolation .`` so that torch is the one you have.
+Environment: NORMKERNELS_NATIVE=0 gives a pure-Python install; NORMKERNELS_NATIVE=1 makes a failed build an error (by
+default the package is installed without its extension, and says so). NORMKERNELS_CUDA_ARCHS="80;90" chooses the GPUs;
+none is needed to build. Install with ``pip install --no-build-isolation .`` so that torch is the one you have.
 """
 
 import os
@@ -13,6 +14,7 @@ from setuptools import setup
 
 STABLE_ABI = "0x020b000000000000"  # torch 2.11: one binary for it and every later torch
 DEFAULT_ARCHS = "80;90;100"
+NATIVE = os.environ.get("NORMKERNELS_NATIVE", "")
 
 
 def cuda_archs() -> list[str] | None:
@@ -50,16 +52,33 @@ def extension():
     return kind("normkernels._C", sources, include_dirs=[pybind11.get_include()], extra_compile_args=flags)
 
 
+def without(error: Exception) -> None:
+    """Go on without the extension, unless it was asked for."""
+    if NATIVE == "1":
+        raise error
+    sys.stderr.write(f"normkernels: installed without native kernels ({error}); NORMKERNELS_NATIVE=1 shows why\n")
+
+
 def build() -> dict:
-    if os.environ.get("NORMKERNELS_NATIVE", "1") == "0":
+    if NATIVE == "0":
         return {}
     try:
         from torch.utils.cpp_extension import BuildExtension
 
-        return {"ext_modules": [extension()], "cmdclass": {"build_ext": BuildExtension}}
+        modules = [extension()]
     except ImportError as error:
-        sys.stderr.write(f"normkernels: no native kernels ({error}); use pip install --no-build-isolation .\n")
+        without(error)
         return {}
+
+    class Build(BuildExtension):
+        def build_extensions(self):
+            try:
+                super().build_extensions()
+            except Exception as error:
+                without(error)
+                self.extensions.clear()
+
+    return {"ext_modules": modules, "cmdclass": {"build_ext": Build}}
 
 
 setup(**build())

@@ -66,6 +66,12 @@ TABLE = {
         ("derivative(affine(xhat, w, b), ACT, SLOPE)", "derivative(affine(xhat, w, None), ACT, SLOPE)"),
         ("finalise(partial_w, partial_b, dweight, dbias)", "finalise(partial_b, partial_w, dweight, dbias)"),
     ],
+    (f"{TRITON}/layer_norm_2d.py", PIXELS): [
+        ("squares += squares_here + distance * move * low", "squares += squares_here"),
+        ("dx = g - tl.sum(g, axis=0)[None, :] / N - xhat", "dx = g - xhat"),
+        ("dx = (g - sum_g[None, :] / N - xhat", "dx = (g - xhat"),
+    ],
+    (f"{TRITON}/_pixels.py", PIXELS): [("dx = dx + load_tile(DSUMMED,", "dx = dx + 0 * load_tile(DSUMMED,")],
     (f"{REFERENCE}/layer_norm.py", WITNESS): [
         ("centred = g - g.mean(1, keepdim=True) - ", "centred = g - "),
         ("store_parameter_grad(dweight, du * xhat)", "store_parameter_grad(dweight, du)"),
