@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include "column_tiles.h"
@@ -14,6 +15,7 @@
 namespace normkernels {
 
 constexpr int64_t kStrip = 512;  // columns of a strip at most
+constexpr int64_t kRun = 256;    // rows that are summed in the compute type
 
 inline int64_t strip_width(int64_t N, int64_t bytes) {
   return std::clamp<int64_t>((int64_t{1} << 18) / (N * bytes) / 16 * 16, 16, kStrip);
@@ -22,9 +24,25 @@ inline int64_t strip_width(int64_t N, int64_t bytes) {
 template <class C>
 struct StripBuffers {
   alignas(64) C a[kStrip] = {}, b[kStrip] = {}, u[kStrip], du[kStrip];
+  double total_a[kStrip] = {}, total_b[kStrip] = {};
   Strip<C> strip;
 
   StripBuffers(const C* mean, const C* rstd) : strip{mean, rstd, a, b} {}
+
+  // Call f with each of the N rows; a and b, which it adds to, go into the totals before they grow long.
+  template <class F>
+  void sum_rows(int64_t N, int64_t n, const F& f) {
+    std::fill_n(total_a, n, 0.0);
+    std::fill_n(total_b, n, 0.0);
+    for (int64_t k = 0; k < N; k++) {
+      f(k);
+      if (k + 1 < N && (k + 1) % kRun != 0) continue;
+      for (int64_t i = 0; i < n; i++) {
+        total_a[i] += std::exchange(a[i], C(0));
+        total_b[i] += std::exchange(b[i], C(0));
+      }
+    }
+  }
 };
 
 // Both directions: the shape, and how strips are numbered.
@@ -55,15 +73,15 @@ struct ColumnsForward {
     const T* s = residual ? summed : x;
     C *mu = mean + statistics, *r = rstd + statistics;
     StripBuffers<C> buffers(mu, r);
-    for (int64_t k = 0; k < N; k++) {
+    buffers.sum_rows(N, n, [&](int64_t k) {
       if (residual) add_tiles(x + at + k * S, residual + at + k * S, summed + at + k * S, n);
       sum_columns(s + at + k * S, buffers.a, n);
-    }
-    for (int64_t i = 0; i < n; i++) mu[i] = buffers.a[i] / static_cast<C>(N), buffers.a[i] = 0;
-    for (int64_t k = 0; k < N; k++) centred_sums(s + at + k * S, mu, buffers.a, buffers.b, n);
+    });
+    for (int64_t i = 0; i < n; i++) mu[i] = static_cast<C>(buffers.total_a[i] / N);
+    buffers.sum_rows(N, n, [&](int64_t k) { centred_sums(s + at + k * S, mu, buffers.a, buffers.b, n); });
     for (int64_t i = 0; i < n; i++) {
-      const double left = static_cast<double>(buffers.a[i]) / N;  // what rounding left in the mean
-      r[i] = static_cast<C>(1 / std::sqrt((buffers.b[i] - left * buffers.a[i]) / N + eps));
+      const double left = buffers.total_a[i] / N;  // what rounding left in the mean
+      r[i] = static_cast<C>(1 / std::sqrt((buffers.total_b[i] - left * buffers.total_a[i]) / N + eps));
       mu[i] = static_cast<C>(mu[i] + left);
     }
     for (int64_t k = 0; k < N; k++) write(k, s + at + k * S, y + at + k * S, buffers, n);
@@ -112,12 +130,15 @@ struct ColumnsBackward {
   void strip(int64_t at, int64_t statistics, int64_t n, C* dw, C* db) const {
     StripBuffers<C> buffers(mean + statistics, rstd + statistics);
     const int64_t N = slices.N, S = slices.S;
-    for (int64_t k = 0; k < N; k++) {
+    buffers.sum_rows(N, n, [&](int64_t k) {
       with_du(k, at + k * S, buffers, n, [&](const auto* du) {
         gradient_strip(du, x + at + k * S, buffers.strip, affine.weight ? affine.weight[k] : C(1), dw[k], db[k], n);
       });
+    });
+    for (int64_t i = 0; i < n; i++) {
+      buffers.a[i] = static_cast<C>(buffers.total_a[i] / N);
+      buffers.b[i] = static_cast<C>(buffers.total_b[i] / N);
     }
-    for (int64_t i = 0; i < n; i++) buffers.a[i] /= static_cast<C>(N), buffers.b[i] /= static_cast<C>(N);
     for (int64_t k = 0; k < N; k++) {
       const T* d = dsummed ? dsummed + at + k * S : nullptr;
       with_du(k, at + k * S, buffers, n, [&](const auto* du) {

@@ -55,7 +55,8 @@ __device__ void add_sums(const ColumnsBwd<T>& p, const Channel<T>& channel, int6
 }
 
 template <typename T, bool PACKED, bool ACTIVATED>
-__global__ void __launch_bounds__(kColumnThreads* kRowThreads, 1) columns_bwd_kernel(const ColumnsBwd<T> p) {
+__global__ void __launch_bounds__(kColumnThreads* kRowThreads, kFewBlocks<sizeof(T) == 4 && ACTIVATED, 3>)
+    columns_bwd_kernel(const ColumnsBwd<T> p) {
   using A = acc_t<T>;
   constexpr int V = kPack<T>;
   __shared__ Wide<T> scratch[2][kWarps][kColumnThreads];

@@ -119,7 +119,8 @@ __global__ void __launch_bounds__(kSegmentThreads) rows_fwd_moments_kernel(const
 
 // 2 of 2: every block merges the segments' moments of its row, in the same order, and writes its segment.
 template <typename T, bool CENTER, bool PACKED, bool ACTIVATED>
-__global__ void __launch_bounds__(kSegmentThreads) rows_fwd_segment_kernel(const RowsFwd<T> p) {
+__global__ void __launch_bounds__(kSegmentThreads, kFewBlocks<!kFast<T>, 3>)
+    rows_fwd_segment_kernel(const RowsFwd<T> p) {
   using A = acc_t<T>;
   __shared__ A scratch[2][1][32];
   const int64_t row = p.first_row + blockIdx.y, first = blockIdx.x * kSegment<T, kFwdChunks>;

@@ -24,6 +24,11 @@ inline constexpr bool kFast = !std::is_same_v<T, double>;
 template <typename T>
 inline constexpr int kPack = 16 / sizeof(T);
 
+// For __launch_bounds__: left alone, ptxas aims at 64 registers in some kernels and spills a few bytes; asked for this
+// many blocks it takes the registers it needs. Zero asks for nothing.
+template <bool ASK, int BLOCKS>
+inline constexpr int kFewBlocks = ASK ? BLOCKS : 0;
+
 // One value, widened exactly or rounded once.
 __device__ inline float widen(__nv_bfloat16 v) { return __bfloat162float(v); }
 __device__ inline float widen(__half v) { return __half2float(v); }
