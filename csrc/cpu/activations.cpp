@@ -27,6 +27,13 @@ template <class C>
 NK_INLINE C sigmoid(C u) {
   return C(1) / (C(1) + exp(-u));
 }
+// f(u) = u sigmoid(u); its derivative from one exponential: sigmoid(u) (1 + u sigmoid(-u))
+template <class C>
+NK_INLINE C d_silu(C u) {
+  const C e = exp(-magnitude(u)), r = C(1) / (C(1) + e);
+  const C s = u > 0 ? r : e * r, complement = u > 0 ? e * r : r;
+  return s * (C(1) + u * complement);
+}
 template <class C>
 NK_INLINE C tanh(C u) {
   const C e = expm1_negative(C(-2) * magnitude(u)), t = -e / (C(2) + e);
@@ -131,7 +138,7 @@ NK_INLINE void times_derivative_tile(Activation f, C slope, const C* tile, C* ou
     case Activation::gelu_tanh:
       NK_EACH(out[i] * d_gelu_tanh(u))
     case Activation::silu:
-      NK_EACH(out[i] * sigmoid(u) * (C(1) + u * sigmoid(-u)))
+      NK_EACH(out[i] * d_silu(u))
     case Activation::softplus:
       NK_EACH(out[i] * (u > 20 ? C(1) : sigmoid(u)))
     case Activation::hardtanh:

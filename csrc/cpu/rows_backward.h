@@ -42,36 +42,43 @@ struct RowsBackward {
     if (dbias) std::fill_n(dbias + block * N, N, C(0));
   }
 
-  // Call f with a tile of du = dy * act'(u): dy itself without an activation.
+  bool plain() const { return affine.activation == Activation::identity; }
+
+  // Call f with du = dy * act'(u) from column j on: dy itself without an activation, else the row's du.
   template <class F>
-  void with_du(int64_t m, int64_t j, int64_t n, const F& f) const {
-    const T* d = dy + m * dy_stride + j;
-    if (affine.activation == Activation::identity) return f(d);
-    alignas(64) C u[kTile], du[kTile];
-    affine_tile(x + m * x_stride + j, columns(m, j), u, n);
-    load_tile(d, du, n);
-    times_derivative(affine.activation, affine.slope, u, du, n);
-    f(static_cast<const C*>(du));
+  void with_du(int64_t m, int64_t j, const C* du, const F& f) const {
+    if (plain()) {
+      f(dy + m * dy_stride + j);
+    } else {
+      f(du + j);
+    }
   }
 
-  // The sums over a range of g and g * xhat
-  void sums(int64_t m, int64_t j, int64_t n, Sums& total) const {
-    with_du(m, j, n, [&](const auto* du) {
-      const Pair<C> part = gradient_sums(du, x + m * x_stride + j, columns(m, j), n);
+  // Fills du with an activation; adds the sums over a tile of g and g * xhat to total.
+  void sums(int64_t m, int64_t j, int64_t n, C* du, Sums& total) const {
+    const T* s = x + m * x_stride + j;
+    if (!plain()) {
+      alignas(64) C u[kTile];
+      affine_tile(s, columns(m, j), u, n);
+      load_tile(dy + m * dy_stride + j, du + j, n);
+      times_derivative(affine.activation, affine.slope, u, du + j, n);
+    }
+    with_du(m, j, du, [&](const auto* d) {
+      const Pair<C> part = gradient_sums(d, s, columns(m, j), n);
       total.add({part.a, part.b});
     });
   }
 
-  void write(int64_t m, int64_t j, int64_t n, const Sums& total, int64_t block) const {
+  void write(int64_t m, int64_t j, int64_t n, const C* du, const Sums& total, int64_t block) const {
     alignas(64) T out[kTile];
-    const Pair<C> mean_g = {mean ? static_cast<C>(total.g / N) : C(0), static_cast<C>(total.g_xhat / N)};
+    const Pair<C> means = {mean ? static_cast<C>(total.g / N) : C(0), static_cast<C>(total.g_xhat / N)};
     const T* s = x + m * x_stride + j;
-    const T* d = dsummed ? dsummed + m * dsummed_stride + j : nullptr;
+    const T* ds = dsummed ? dsummed + m * dsummed_stride + j : nullptr;
     T* const target = stream ? out : dx + m * N + j;
-    with_du(m, j, n, [&](const auto* du) {
-      add_parameter_gradients(du, s, columns(m, j), dweight ? dweight + block * N + j : nullptr,
+    with_du(m, j, du, [&](const auto* d) {
+      add_parameter_gradients(d, s, columns(m, j), dweight ? dweight + block * N + j : nullptr,
                               dbias ? dbias + block * N + j : nullptr, n);
-      input_gradient(du, s, d, columns(m, j), mean_g, target, n);
+      input_gradient(d, s, ds, columns(m, j), means, target, n);
     });
     if (stream) stream_bytes(out, dx + m * N + j, n * sizeof(T));
   }
@@ -81,6 +88,8 @@ template <class T>
 void backward_block(const RowsBackward<T>& a, int64_t block) {
   const int64_t end = a.first_row(block + 1), rows = group_rows(2 * a.N * sizeof(T));
   std::vector<Sums> sums(rows);
+  std::vector<compute_t<T>> du(a.plain() ? 0 : rows * a.N);  // the group's du, so that no derivative is taken twice
+  const auto row_du = [&](int64_t row) { return du.data() + (a.plain() ? 0 : row * a.N); };
   a.clear(block);
   for (int64_t first = a.first_row(block); first < end; first += rows) {
     const int64_t last = std::min(end, first + rows);
@@ -88,7 +97,7 @@ void backward_block(const RowsBackward<T>& a, int64_t block) {
       Sums& row = sums[m - first] = {};
       Sums segment;
       for_each_tile(0, a.N, [&](int64_t j, int64_t n) {
-        a.sums(m, j, n, segment);
+        a.sums(m, j, n, row_du(m - first), segment);
         if ((j + n) % kSegment == 0 || j + n == a.N) row.add(std::exchange(segment, {}));
       });
     }
@@ -98,7 +107,7 @@ void backward_block(const RowsBackward<T>& a, int64_t block) {
           prefetch_tile(a.x + (m + rows) * a.x_stride + j, n);
           prefetch_tile(a.dy + (m + rows) * a.dy_stride + j, n);
         }
-        a.write(m, j, n, sums[m - first], block);
+        a.write(m, j, n, row_du(m - first), sums[m - first], block);
       }
     });
   }
@@ -109,13 +118,14 @@ void backward_block(const RowsBackward<T>& a, int64_t block) {
 template <class T>
 void backward_split(const RowsBackward<T>& a, int64_t m, int64_t block) {
   std::vector<Sums> parts(segments(a.N));
+  std::vector<compute_t<T>> du(a.plain() ? 0 : a.N);
   for_each_segment(a.N, [&](int64_t s, int64_t begin, int64_t end) {
-    for_each_tile(begin, end, [&](int64_t j, int64_t n) { a.sums(m, j, n, parts[s]); });
+    for_each_tile(begin, end, [&](int64_t j, int64_t n) { a.sums(m, j, n, du.data(), parts[s]); });
   });
   Sums row;
   for (const Sums& part : parts) row.add(part);
   for_each_segment(a.N, [&](int64_t, int64_t begin, int64_t end) {
-    for_each_tile(begin, end, [&](int64_t j, int64_t n) { a.write(m, j, n, row, block); });
+    for_each_tile(begin, end, [&](int64_t j, int64_t n) { a.write(m, j, n, du.data(), row, block); });
     stream_fence();
   });
 }

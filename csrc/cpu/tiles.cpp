@@ -26,7 +26,7 @@ NK_INLINE C sum(int64_t n, const F& f) {
   for (; i + kLanes <= n; i += kLanes) {
     for (int64_t l = 0; l < kLanes; l++) lanes[l] += f(i + l);
   }
-  for (; i < n; i++) lanes[i % kLanes] += f(i);
+  for (int64_t l = 0; l < n - i; l++) lanes[l] += f(i + l);
   return add_lanes(lanes);
 }
 
@@ -42,10 +42,10 @@ NK_INLINE Pair<C> sum_pairs(int64_t n, const F& f) {
       b[l] += p.b;
     }
   }
-  for (; i < n; i++) {
-    const Pair<C> p = f(i);
-    a[i % kLanes] += p.a;
-    b[i % kLanes] += p.b;
+  for (int64_t l = 0; l < n - i; l++) {
+    const Pair<C> p = f(i + l);
+    a[l] += p.a;
+    b[l] += p.b;
   }
   return {add_lanes(a), add_lanes(b)};
 }

@@ -103,7 +103,8 @@ __device__ void store_columns(const Tile<T, PACKED>& tile, Wide<T> (&sums)[C], a
 // Persistent blocks, a row per group of threads at a time: x and dy are read once and stay in registers.
 template <typename T, bool CENTER, bool PACKED, bool ACTIVATED, int C>
 __global__ void __launch_bounds__(C == kBwdChunks ? kResidentThreads : kBwdMostThreads<T, CENTER>,
-                                  kFewBlocks<!CENTER && sizeof(T) == 2, 1>) rows_bwd_kernel(const RowsBwd<T> p) {
+                                  kFewBlocks<!CENTER && !ACTIVATED && std::is_same_v<T, __half>, 1>)
+    rows_bwd_kernel(const RowsBwd<T> p) {
   using A = acc_t<T>;
   __shared__ A scratch[2][1 + CENTER][32];
   __shared__ Wide<T> columns[kSegmentThreads];
