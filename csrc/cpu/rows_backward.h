@@ -76,9 +76,8 @@ struct RowsBackward {
     const T* ds = dsummed ? dsummed + m * dsummed_stride + j : nullptr;
     T* const target = stream ? out : dx + m * N + j;
     with_du(m, j, du, [&](const auto* d) {
-      add_parameter_gradients(d, s, columns(m, j), dweight ? dweight + block * N + j : nullptr,
-                              dbias ? dbias + block * N + j : nullptr, n);
-      input_gradient(d, s, ds, columns(m, j), means, target, n);
+      gradients(d, s, ds, columns(m, j), means, target, dweight ? dweight + block * N + j : nullptr,
+                dbias ? dbias + block * N + j : nullptr, n);
     });
     if (stream) stream_bytes(out, dx + m * N + j, n * sizeof(T));
   }

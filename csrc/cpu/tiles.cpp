@@ -113,35 +113,49 @@ NK_CLONES Pair<compute_t<T>> gradient_sums(const D* du, const T* x, const Column
   });
 }
 
-template <class T, class D>
-NK_CLONES void input_gradient(const D* du, const T* x, const T* dsummed, const Columns<compute_t<T>>& columns,
-                              Pair<compute_t<T>> means, T* out, int64_t n) {
-  using C = compute_t<T>;
+// One loop for each set of what is there, so that x and du are loaded once for all three gradients.
+template <bool kWeight, bool kSummed, bool kDWeight, bool kDBias, class T, class D>
+NK_INLINE void gradient_loop(const D* du, const T* x, const T* dsummed, const Columns<compute_t<T>>& columns,
+                             Pair<compute_t<T>> means, T* out, compute_t<T>* dweight, compute_t<T>* dbias, int64_t n) {
   const auto [mean, rstd, w, b] = columns;
-  const auto centred = [=](C g, int64_t i)
-                           NK_INLINED { return rstd * (g - means.a - (load(x[i]) - mean) * rstd * means.b); };
-  if (w && dsummed) {
-    map(out, n, [=](int64_t i) NK_INLINED { return centred(load(du[i]) * w[i], i) + load(dsummed[i]); });
-  } else if (w) {
-    map(out, n, [=](int64_t i) NK_INLINED { return centred(load(du[i]) * w[i], i); });
-  } else if (dsummed) {
-    map(out, n, [=](int64_t i) NK_INLINED { return centred(load(du[i]), i) + load(dsummed[i]); });
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) {
+    const compute_t<T> d = load(du[i]), xhat = (load(x[i]) - mean) * rstd;
+    if constexpr (kDWeight) dweight[i] += d * xhat;
+    if constexpr (kDBias) dbias[i] += d;
+    compute_t<T> g = d;
+    if constexpr (kWeight) g *= w[i];
+    g = rstd * (g - means.a - xhat * means.b);
+    if constexpr (kSummed) g += load(dsummed[i]);
+    out[i] = store<T>(g);
+  }
+}
+
+template <bool kWeight, bool kSummed, class T, class D>
+NK_INLINE void gradient_loops(const D* du, const T* x, const T* dsummed, const Columns<compute_t<T>>& columns,
+                              Pair<compute_t<T>> means, T* out, compute_t<T>* dweight, compute_t<T>* dbias, int64_t n) {
+  if (dweight && dbias) {
+    gradient_loop<kWeight, kSummed, true, true>(du, x, dsummed, columns, means, out, dweight, dbias, n);
+  } else if (dweight) {
+    gradient_loop<kWeight, kSummed, true, false>(du, x, dsummed, columns, means, out, dweight, dbias, n);
+  } else if (dbias) {
+    gradient_loop<kWeight, kSummed, false, true>(du, x, dsummed, columns, means, out, dweight, dbias, n);
   } else {
-    map(out, n, [=](int64_t i) NK_INLINED { return centred(load(du[i]), i); });
+    gradient_loop<kWeight, kSummed, false, false>(du, x, dsummed, columns, means, out, dweight, dbias, n);
   }
 }
 
 template <class T, class D>
-NK_CLONES void add_parameter_gradients(const D* du, const T* x, const Columns<compute_t<T>>& columns,
-                                       compute_t<T>* dweight, compute_t<T>* dbias, int64_t n) {
-  const auto [mean, rstd, w, b] = columns;
-  if (dweight) {
-#pragma omp simd
-    for (int64_t i = 0; i < n; i++) dweight[i] += load(du[i]) * ((load(x[i]) - mean) * rstd);
-  }
-  if (dbias) {
-#pragma omp simd
-    for (int64_t i = 0; i < n; i++) dbias[i] += load(du[i]);
+NK_CLONES void gradients(const D* du, const T* x, const T* dsummed, const Columns<compute_t<T>>& columns,
+                         Pair<compute_t<T>> means, T* out, compute_t<T>* dweight, compute_t<T>* dbias, int64_t n) {
+  if (columns.weight && dsummed) {
+    gradient_loops<true, true>(du, x, dsummed, columns, means, out, dweight, dbias, n);
+  } else if (columns.weight) {
+    gradient_loops<true, false>(du, x, dsummed, columns, means, out, dweight, dbias, n);
+  } else if (dsummed) {
+    gradient_loops<false, true>(du, x, dsummed, columns, means, out, dweight, dbias, n);
+  } else {
+    gradient_loops<false, false>(du, x, dsummed, columns, means, out, dweight, dbias, n);
   }
 }
 
@@ -174,12 +188,10 @@ void stream_fence() {
 #endif
 }
 
-#define NK_GRADIENTS(T, D)                                                                                         \
-  template Pair<compute_t<T>> gradient_sums(const D*, const T*, const Columns<compute_t<T>>&, int64_t);            \
-  template void input_gradient(const D*, const T*, const T*, const Columns<compute_t<T>>&, Pair<compute_t<T>>, T*, \
-                               int64_t);                                                                           \
-  template void add_parameter_gradients(const D*, const T*, const Columns<compute_t<T>>&, compute_t<T>*,           \
-                                        compute_t<T>*, int64_t);                                                   \
+#define NK_GRADIENTS(T, D)                                                                                    \
+  template Pair<compute_t<T>> gradient_sums(const D*, const T*, const Columns<compute_t<T>>&, int64_t);       \
+  template void gradients(const D*, const T*, const T*, const Columns<compute_t<T>>&, Pair<compute_t<T>>, T*, \
+                          compute_t<T>*, compute_t<T>*, int64_t);                                             \
   template void affine_tile(const T*, const Columns<compute_t<T>>&, D*, int64_t);
 #define NK_TILES(T)                                           \
   template Moments centred_moments(const T*, int64_t);        \

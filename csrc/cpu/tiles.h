@@ -54,15 +54,11 @@ void affine_tile(const T* x, const Columns<compute_t<T>>& columns, Out* u, int64
 template <class T, class D>
 Pair<compute_t<T>> gradient_sums(const D* du, const T* x, const Columns<compute_t<T>>& columns, int64_t n);
 
-// out = rstd * (g - means.a - xhat * means.b) + dsummed, with the means of g and g * xhat; dsummed may be null
+// out = rstd * (g - means.a - xhat * means.b) + dsummed, with the means of g and g * xhat; dweight += du * xhat and
+// dbias += du. dsummed, dweight and dbias may be null.
 template <class T, class D>
-void input_gradient(const D* du, const T* x, const T* dsummed, const Columns<compute_t<T>>& columns,
-                    Pair<compute_t<T>> means, T* out, int64_t n);
-
-// dweight += du * xhat and dbias += du; either may be null
-template <class T, class D>
-void add_parameter_gradients(const D* du, const T* x, const Columns<compute_t<T>>& columns, compute_t<T>* dweight,
-                             compute_t<T>* dbias, int64_t n);
+void gradients(const D* du, const T* x, const T* dsummed, const Columns<compute_t<T>>& columns,
+               Pair<compute_t<T>> means, T* out, compute_t<T>* dweight, compute_t<T>* dbias, int64_t n);
 
 template <class T>
 void load_tile(const T* source, compute_t<T>* tile, int64_t n);
