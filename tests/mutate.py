@@ -94,6 +94,11 @@ TABLE = {
     (f"{OPS}/layer_norm_2d.py", EAGER): [("y, summed = y.movedim(-1, 1),", "y, summed = y,")],
     (f"{CPU}/rows.h", NATIVE): [("total.m2 / static_cast<double>(N) + eps", "total.m2 / static_cast<double>(N)")],
     (f"{CPU}/tiles.h", NATIVE): [("a.m2 += b.m2 + delta * delta * a.count * b.count / count;", "a.m2 += b.m2;")],
+    (f"{CPU}/tiles.cpp", NATIVE): [
+        ("g = rstd * (g - means.a - xhat * means.b);", "g = rstd * (g - xhat * means.b);"),
+        ("if constexpr (kSummed) g += load(dsummed[i]);", ""),
+    ],
+    (f"{CPU}/column_tiles.cpp", NATIVE): [("b[i] += d * weight * xhat;", "b[i] += d * xhat;")],
     (f"{CPU}/rows_backward.h", NATIVE): [
         ("mean ? static_cast<C>(total.g / N) : C(0)", "C(0)"),
         ("if (dbias) std::fill_n(dbias + block * N, N, C(0));", ""),
