@@ -10,7 +10,7 @@ from rich.console import Console
 from normkernels.backends import NAMES
 
 console = Console()
-GREY, RED, BLUE = "#8d99ae", "#d1495b", "#00798c"
+GREY, RED = "#8d99ae", "#d1495b"
 
 
 def options(description: str) -> argparse.Namespace:

@@ -1,7 +1,5 @@
 """Argument checks: ``<function>: <argument> must <rule>, got <value>``, before anything is written."""
 
-from math import prod
-
 import torch
 from torch import Tensor
 
@@ -84,7 +82,3 @@ def check_activation(op: str, activation: str | None) -> str:
     if activation not in _activations.NAMES:
         fail(op, "activation", f"be None or one of {', '.join(_activations.NAMES)}", repr(activation))
     return activation
-
-
-def numel(shape: tuple[int, ...]) -> int:
-    return prod(shape)
