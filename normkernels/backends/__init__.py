@@ -99,7 +99,7 @@ def backends(device: str | None = None) -> dict[str, dict[str, str | None]]:
 
 
 def _module(name: str, op: str) -> str:
-    return f"normkernels.backends.{name}.{op.removesuffix('_fwd').removesuffix('_bwd')}"
+    return f"normkernels.backends.{name}.{op.rpartition('_')[0]}"
 
 
 def _load(name: str, op: str) -> Callable[..., None]:

@@ -13,6 +13,7 @@ class Extras:
     slope: float
     weight_offset: float
     backend: str | None
+    EXTRAS: tuple[str, ...] = tuple(DEFAULTS)
 
     def set_extras(self, **extras) -> None:
         name = type(self).__name__
@@ -22,12 +23,7 @@ class Extras:
             setattr(self, key, value)
 
     def extras(self) -> dict:
-        return {
-            "activation": self.activation,
-            "slope": self.slope,
-            "weight_offset": self.weight_offset,
-            "backend": self.backend,
-        }
+        return {key: getattr(self, key) for key in self.EXTRAS}
 
     def extra_repr(self) -> str:
         shown = [f"{k}={v!r}" for k, v in self.extras().items() if v != DEFAULTS[k]]

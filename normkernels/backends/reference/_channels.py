@@ -1,0 +1,120 @@
+"""Channels in plain PyTorch: the formula, and its sweeps as the ops want them.
+
+x, skip, y, dy, dx, dskip are contiguous (N, C, S), or (N, S, C) with ``channels_last``. mean and var are (B, G): one
+statistic pools N / B images and C / G adjacent channels. So (1, C) is batch norm, (N, G) group and (N, C) instance norm.
+"""
+
+import torch
+
+from normkernels.backends.reference._activations import activation as act
+from normkernels.backends.reference._activations import derivative
+
+
+def planes(t, channels_last):
+    """t as (N, C, S); None stays None."""
+    return t.transpose(1, 2) if t is not None and channels_last else t
+
+
+def pooled(t, shape):
+    """t (N, C, S) as (B, N / B, G, C / G, S): what one statistic is taken over is dims 1, 3 and 4."""
+    return t.reshape(shape[0], t.shape[0] // shape[0], shape[1], t.shape[1] // shape[1], t.shape[2])
+
+
+def means(t, shape):
+    """The mean over each statistic's elements, (B, G)."""
+    return pooled(t, shape).mean((1, 3, 4))
+
+
+def spread(statistic, t):
+    """The statistic (B, G) of each element of t (N, C, S)."""
+    B, G = statistic.shape
+    N, C, S = t.shape
+    return statistic.view(B, 1, G, 1, 1).expand(B, N // B, G, C // G, S).reshape(t.shape)
+
+
+def moments(x, shape):
+    """Biased: var is the mean of (x - mean)^2."""
+    mean = means(x, shape)
+    return mean, means((x - spread(mean, x)).square(), shape)
+
+
+def affine(xhat, weight, bias, skip):
+    """u = xhat * weight + bias + skip"""
+    if weight is not None:
+        xhat = xhat * weight.to(xhat.dtype)[:, None]
+    if bias is not None:
+        xhat = xhat + bias.to(xhat.dtype)[:, None]
+    return xhat if skip is None else xhat + skip.to(xhat.dtype)
+
+
+def channels_ref(x, skip, weight, bias, mean, var, shape, eps, activation, slope):
+    """y = act((x - mean) / sqrt(var + eps) * weight + bias + skip), x: (N, C, S); mean, var None: those of x."""
+    z = x.to(torch.promote_types(x.dtype, torch.float32))
+    if mean is None:
+        mean, var = moments(z, shape)
+    xhat = (z - spread(mean, z)) / torch.sqrt(spread(var, z) + eps)
+    return act(activation, affine(xhat, weight, bias, skip), slope).to(x.dtype)
+
+
+def channels_moments(x, mean, var, channels_last):
+    found = moments(planes(x, channels_last).to(mean.dtype), mean.shape)
+    mean.copy_(found[0])
+    var.copy_(found[1])
+
+
+def channels_apply(x, skip, weight, bias, mean, var, y, eps, activation, slope, channels_last):
+    x, skip, y = (planes(t, channels_last) for t in (x, skip, y))
+    y.copy_(channels_ref(x.to(mean.dtype), skip, weight, bias, mean, var, mean.shape, eps, activation, slope))
+
+
+def channels_fwd(x, skip, weight, bias, y, mean, var, eps, activation, slope, channels_last):
+    channels_moments(x, mean, var, channels_last)
+    channels_apply(x, skip, weight, bias, mean, var, y, eps, activation, slope, channels_last)
+
+
+def _differentiated(dy, x, skip, weight, bias, mean, var, eps, activation, slope):
+    """xhat, rstd, and du = dy * act'(u), all (N, C, S)."""
+    z = x.to(mean.dtype)
+    rstd = torch.rsqrt(spread(var, z) + eps)
+    xhat = (z - spread(mean, z)) * rstd
+    du = dy.to(z.dtype) * derivative(activation, affine(xhat, weight, bias, skip), slope)
+    return xhat, rstd, du
+
+
+def channels_sums(
+    dy, x, skip, weight, bias, mean, var, sum_dy, sum_dy_xhat, eps, activation, slope, channels_last
+):  # fmt: skip
+    dy, x, skip = (planes(t, channels_last) for t in (dy, x, skip))
+    xhat, _, du = _differentiated(dy, x, skip, weight, bias, mean, var, eps, activation, slope)
+    sum_dy.copy_(du.sum((0, 2)))
+    sum_dy_xhat.copy_((du * xhat).sum((0, 2)))
+
+
+def channels_dx(
+    dy, x, skip, weight, bias, mean, var, mean_dy, mean_dy_xhat, dx, dskip, eps, activation, slope, channels_last
+):  # fmt: skip
+    """dx = rstd * w * (du - mean(du) - xhat * mean(du * xhat)), with those means given for each channel."""
+    dy, x, skip, dx, dskip = (planes(t, channels_last) for t in (dy, x, skip, dx, dskip))
+    xhat, rstd, du = _differentiated(dy, x, skip, weight, bias, mean, var, eps, activation, slope)
+    if dskip is not None:
+        dskip.copy_(du)
+    dx.copy_(affine(du - mean_dy[:, None] - xhat * mean_dy_xhat[:, None], weight, None, None) * rstd)
+
+
+def channels_bwd(
+    dy, x, skip, weight, bias, mean, var, dx, dskip, dweight, dbias, eps, training, activation, slope, channels_last
+):  # fmt: skip
+    """dx = rstd * (g - mean(g) - xhat * mean(g * xhat)), g = du * w; dx = rstd * g where mean and var are constants."""
+    dy, x, skip, dx, dskip = (planes(t, channels_last) for t in (dy, x, skip, dx, dskip))
+    xhat, rstd, du = _differentiated(dy, x, skip, weight, bias, mean, var, eps, activation, slope)
+    g = affine(du, weight, None, None)
+    if training:
+        c1, c2 = (spread(means(t, mean.shape), g) for t in (g, g * xhat))
+        g = g - c1 - xhat * c2
+    dx.copy_(g * rstd)
+    if dskip is not None:
+        dskip.copy_(du)
+    if dweight is not None:
+        dweight.copy_((du * xhat).sum((0, 2)))
+    if dbias is not None:
+        dbias.copy_(du.sum((0, 2)))

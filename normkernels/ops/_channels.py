@@ -1,0 +1,156 @@
+"""What the channel family shares in Python: canonical views, schemas, and the one autograd.Function."""
+
+from collections.abc import Callable
+from math import prod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from normkernels.backends.reference._channels import channels_ref
+from normkernels.ops import _checks
+from normkernels.ops._rows import differentiable_backward, empty, flat
+
+# x, skip, y, dy, dx, dskip: contiguous (N, C, S), or (N, S, C) with channels_last; weight, bias and their gradients: (C,)
+# mean, var: (B, G); one statistic pools N / B images and C / G adjacent channels; var is biased
+FWD = (
+    "(Tensor x, Tensor? skip, Tensor? weight, Tensor? bias, Tensor(a!) y, Tensor(b!) mean, Tensor(c!) var, float eps, "
+    "str activation, float slope, bool channels_last)"
+)
+BWD = (
+    "(Tensor dy, Tensor x, Tensor? skip, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, Tensor(a!) dx, "
+    "Tensor(b!)? dskip, Tensor(c!)? dweight, Tensor(d!)? dbias, float eps, bool training, str activation, float slope, "
+    "bool channels_last)"
+)
+
+
+class Settings(NamedTuple):
+    """Everything of a call that is no tensor. ``batch``: statistics pool the images; else ``groups`` for each image."""
+
+    fwd: Callable[..., None]
+    bwd: Callable[..., None]
+    batch: bool
+    groups: int
+    eps: float
+    activation: str
+    slope: float
+    backend: str | None
+
+
+def lies_last(t: Tensor) -> bool:
+    """Whether the channels (dim 1) of t are adjacent in memory: (N, C), channels_last, or nearly so."""
+    if prod(t.shape[2:]) == 1:
+        return True
+    return t.shape[1] > 1 and t.stride(1) == 1 and not t.is_contiguous()
+
+
+def view(t: Tensor | None, last: bool, batch: bool) -> Tensor | None:
+    """t (N, C, *) as the ops want it, without a copy where it lies so. A batch of pixels is one long image."""
+    if t is None:
+        return None
+    N, C, S = t.shape[0], t.shape[1], prod(t.shape[2:])
+    if not last:
+        return t.contiguous().view(N, C, S)
+    return t.movedim(1, -1).contiguous().view((1, N * S, C) if batch else (N, S, C))
+
+
+def like(input: Tensor, last: bool) -> Tensor:
+    """An unfilled buffer of input's shape, dense in the layout ``last``."""
+    if not last or input.is_contiguous():
+        return torch.empty_like(input, memory_format=torch.contiguous_format)
+    return input.new_empty(input.shape[0], *input.shape[2:], input.shape[1]).movedim(-1, 1)
+
+
+def statistic_dtype(t: Tensor) -> torch.dtype:
+    return t.dtype if t.dtype.itemsize > 2 else torch.float32
+
+
+class ChannelsFunction(torch.autograd.Function):
+    """(input, skip, weight, bias, mean, var) -> (y, mean, var). mean and var None: those of input; else constants."""
+
+    @staticmethod
+    def forward(ctx, input, skip, weight, bias, mean, var, settings: Settings):
+        fwd, _, batch, groups, eps, activation, slope, backend = settings
+        last, training, y = lies_last(input), mean is None, None
+        x, y = view(input, last, batch), like(input, last)
+        if training:
+            shape = 1 if batch else x.shape[0], groups
+            mean, var = (x.new_empty(shape, dtype=statistic_dtype(x)) for _ in range(2))
+            results = view(y, last, batch), mean, var
+        else:
+            results = mean, var, view(y, last, batch)
+        fwd(x, view(skip, last, batch), flat(weight), flat(bias), *results, eps, activation, slope, last, backend)
+        # u = xhat * weight + bias + skip is computed again in backward, so skip is needed where act'(u) is
+        kept = None if activation == "identity" else skip
+        ctx.save_for_backward(input, kept, weight, bias, mean, var)
+        ctx.settings, ctx.training = settings, training
+        if not training:
+            return y, None, None
+        ctx.mark_non_differentiable(mean, var)
+        return y, mean, var
+
+    @staticmethod
+    def backward(ctx, dy, *_):
+        input, skip, weight, bias, mean, var = ctx.saved_tensors
+        _, bwd, batch, _, eps, activation, slope, backend = ctx.settings
+        if torch.is_grad_enabled():  # create_graph=True
+            grads = _differentiable(ctx, input, skip, weight, bias, mean, var, dy)
+        else:
+            last = lies_last(input)
+            dx, dskip = like(input, last), None
+            if skip is not None and ctx.needs_input_grad[1]:
+                dskip = like(input, last)
+            dweight, dbias = empty(weight, ctx.needs_input_grad[2]), empty(bias, ctx.needs_input_grad[3])
+            x, g, s, to_x, to_s = (view(t, last, batch) for t in (input, dy, skip, dx, dskip))
+            bwd(
+                g, x, s, flat(weight), flat(bias), mean, var, to_x, to_s, flat(dweight), flat(dbias),
+                eps, ctx.training, activation, slope, last, backend,
+            )  # fmt: skip
+            grads = [dx, dskip, dweight, dbias]
+        if activation == "identity" and ctx.needs_input_grad[1]:
+            grads[1] = dy
+        return *grads, None, None, None
+
+
+def _differentiable(ctx, input, skip, weight, bias, mean, var, dy) -> list[Tensor | None]:
+    _, _, batch, groups, eps, activation, slope, _ = ctx.settings
+    given = (None, None) if ctx.training else (mean, var)
+
+    def reference(input, skip, weight, bias):
+        x, s = (None if t is None else t.reshape(*t.shape[:2], -1) for t in (input, skip))
+        y = channels_ref(x, s, weight, bias, *given, (1 if batch else x.shape[0], groups), eps, activation, slope)
+        return (y.view(input.shape),)
+
+    return differentiable_backward(reference, (input, skip, weight, bias), (dy,))
+
+
+def check_channels(name: str, input: Tensor, weight: Tensor | None, bias: Tensor | None, skip: Tensor | None) -> None:
+    """input must be (N, C, *), weight and bias (C,), skip like input."""
+    _checks.check_input(name, input)
+    if input.dim() < 2:
+        _checks.fail(name, "input", "have at least 2 dimensions (N, C, *)", f"shape {tuple(input.shape)}")
+    _checks.check_parameter(name, "weight", weight, (input.shape[1],), input)
+    _checks.check_parameter(name, "bias", bias, (input.shape[1],), input)
+    _checks.check_like_input(name, "skip", skip, input)
+
+
+def check_running(name: str, input: Tensor, mean: Tensor | None, var: Tensor | None, needed: bool) -> None:
+    """running_mean and running_var must be (C,), both or neither; ``needed``: both."""
+    for argument, tensor, other in (("running_mean", mean, var), ("running_var", var, mean)):
+        if tensor is None and (needed or other is not None):
+            rule = "be given where no statistics are taken from input" if needed else "come with its twin"
+            _checks.fail(name, argument, rule, None)
+        _checks.check_parameter(name, argument, tensor, (input.shape[1],), input)
+
+
+def given_statistics(input: Tensor, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+    """Running statistics as constants (1, C) of a call: copies if a backward may still need them."""
+    dtype, copy = statistic_dtype(input), torch.is_grad_enabled()
+    mean, var = (t.detach().reshape(1, -1).to(dtype, copy=copy) for t in (mean, var))
+    return mean, var
+
+
+@torch.no_grad()
+def update_running(running: Tensor, found: Tensor, momentum: float) -> None:
+    """running = (1 - momentum) * running + momentum * found, in the precision of found."""
+    running.copy_(running.to(found.dtype).lerp_(found, momentum))

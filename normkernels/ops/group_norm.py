@@ -1,0 +1,71 @@
+"""Group normalisation (Wu & He 2018, arXiv:1803.08494)."""
+
+from math import prod
+
+from torch import Tensor
+
+from normkernels._library import kernel
+from normkernels.backends import requested
+from normkernels.ops import _channels, _checks
+from normkernels.ops._channels import BWD, FWD, ChannelsFunction, Settings
+
+group_norm_fwd = kernel("group_norm_fwd" + FWD)
+group_norm_bwd = kernel("group_norm_bwd" + BWD)
+
+
+def group_norm(
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    *,
+    skip: Tensor | None = None,
+    activation: str | None = None,
+    slope: float = 0.01,
+    backend: str | None = None,
+) -> Tensor:
+    r"""Group normalisation: each group of C / G adjacent channels of each image over those channels and space.
+
+    .. math::
+        y = \text{activation}\Big(\frac{x - \mu_{ng}}{\sqrt{\sigma^2_{ng} + \epsilon}} w_c + b_c + \text{skip}\Big)
+
+    with the mean and the biased variance of the group g of image n that channel c is in.
+
+    Args:
+        input: x, ``(N, C)``, ``(N, C, L)``, ``(N, C, H, W)``, ... in float64, float32, bfloat16 or float16. A contiguous
+            or channels_last layout is read and kept as it is; other strides are copied once.
+        num_groups: G; must divide C. 1 is layer norm over the whole image, C is instance norm.
+        weight: w, ``(C,)``, in input's dtype or float32; None means 1.
+        bias: b, ``(C,)``, in input's dtype or float32; None means 0.
+        eps: added to the variance (units of x²).
+        skip: input's shape and dtype; added after the affine, before the activation.
+        activation: None or a name of ``normkernels.ACTIVATIONS`` (diffusion models: ``"silu"``).
+        slope: of ``"leaky_relu"`` for negative values.
+        backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
+
+    Returns:
+        y, input's shape, dtype and layout. Statistics are in float32 (float64 for float64), and y is rounded once.
+
+    Raises:
+        ValueError: a shape, dtype, device, layout or name is wrong, or the whole input is one value per group.
+        RuntimeError: the backend asked for cannot run here (the message says why).
+
+    Gradients: input, skip, weight, bias; twice differentiable (through the reference). Backward keeps x (and skip, where
+    an activation follows it) and two statistics per group.
+    Deterministic: yes, and an image's result does not depend on the other images.
+    Differs from torch: channels_last stays so, statistics of 16-bit input are kept in float32, and under autocast y keeps
+    input's dtype.
+    Source: Wu & He 2018, arXiv:1803.08494, eq. 1 to 7.
+    """
+    name = "group_norm"
+    _channels.check_channels(name, input, weight, bias, skip)
+    activation = _checks.check_activation(name, activation)
+    backend = requested(backend, name)
+    N, C = input.shape[:2]
+    if num_groups < 1 or C % num_groups:
+        _checks.fail(name, "num_groups", f"divide the {C} channels of input", num_groups)
+    if N * C * prod(input.shape[2:]) == num_groups:
+        _checks.fail(name, "input", "have more than one value per group", f"shape {tuple(input.shape)}")
+    settings = Settings(group_norm_fwd, group_norm_bwd, False, num_groups, eps, activation, slope, backend)
+    return ChannelsFunction.apply(input, skip, weight, bias, None, None, settings)[0]

@@ -1,0 +1,87 @@
+"""Instance normalisation (Ulyanov, Vedaldi & Lempitsky 2016, arXiv:1607.08022)."""
+
+from math import prod
+
+from torch import Tensor
+
+from normkernels._library import kernel
+from normkernels.backends import requested
+from normkernels.ops import _channels, _checks
+from normkernels.ops._channels import BWD, FWD, ChannelsFunction, Settings
+from normkernels.ops.batch_norm import batch_norm_apply, batch_norm_bwd
+
+instance_norm_fwd = kernel("instance_norm_fwd" + FWD)
+instance_norm_bwd = kernel("instance_norm_bwd" + BWD)
+
+
+def instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *,
+    skip: Tensor | None = None,
+    activation: str | None = None,
+    slope: float = 0.01,
+    backend: str | None = None,
+) -> Tensor:
+    r"""Instance normalisation: each channel of each image over space.
+
+    .. math::
+        y = \text{activation}\Big(\frac{x - \mu_{nc}}{\sqrt{\sigma^2_{nc} + \epsilon}} w_c + b_c + \text{skip}\Big)
+
+    with the mean and the biased variance of channel c of image n; without ``use_input_stats`` the running statistics.
+
+    Args:
+        input: x, ``(N, C, L)``, ``(N, C, H, W)``, ... in float64, float32, bfloat16 or float16. A contiguous or
+            channels_last layout is read and kept as it is; other strides are copied once.
+        running_mean, running_var: ``(C,)``, in input's dtype or float32. With ``use_input_stats`` they are updated in
+            place with the means over the batch of the instances' means and unbiased variances; or None.
+        weight: w, ``(C,)``, in input's dtype or float32; None means 1.
+        bias: b, ``(C,)``, in input's dtype or float32; None means 0.
+        use_input_stats: normalise with the statistics of each instance.
+        momentum: weight of this batch in the running statistics.
+        eps: added to the variance (units of x²).
+        skip: input's shape and dtype; added after the affine, before the activation.
+        activation: None or a name of ``normkernels.ACTIVATIONS`` (nnU-Net: ``"leaky_relu"``).
+        slope: of ``"leaky_relu"`` for negative values.
+        backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
+
+    Returns:
+        y, input's shape, dtype and layout. Statistics are in float32 (float64 for float64), and y is rounded once.
+
+    Raises:
+        ValueError: a shape, dtype, device, layout or name is wrong, or an instance has one value per channel.
+            The running statistics are then as they were.
+        RuntimeError: the backend asked for cannot run here (the message says why).
+
+    Gradients: input, skip, weight, bias; twice differentiable (through the reference). Backward keeps x (and skip, where
+    an activation follows it) and two statistics per instance and channel.
+    Deterministic: yes, and an instance's result does not depend on the others.
+    Differs from torch: channels_last stays so, and under autocast y keeps input's dtype.
+    Source: Ulyanov, Vedaldi & Lempitsky 2016, arXiv:1607.08022, eq. 3.
+    """
+    name = "instance_norm"
+    _channels.check_channels(name, input, weight, bias, skip)
+    _channels.check_running(name, input, running_mean, running_var, needed=not use_input_stats)
+    activation = _checks.check_activation(name, activation)
+    backend = requested(backend, name)
+    C, count = input.shape[1], prod(input.shape[2:])
+    if use_input_stats and count == 1:
+        rule = "have more than one value per channel of an instance (BatchNorm, GroupNorm and LayerNorm do not need it)"
+        _checks.fail(name, "input", rule, f"shape {tuple(input.shape)}")
+    if use_input_stats:
+        settings = Settings(instance_norm_fwd, instance_norm_bwd, False, C, eps, activation, slope, backend)
+        mean = var = None
+    else:  # the same constants for every instance
+        settings = Settings(batch_norm_apply, batch_norm_bwd, True, C, eps, activation, slope, backend)
+        mean, var = _channels.given_statistics(input, running_mean, running_var)
+    y, mean, var = ChannelsFunction.apply(input, skip, weight, bias, mean, var, settings)
+    if use_input_stats and running_mean is not None and input.numel() > 0:
+        _channels.update_running(running_mean, mean.mean(0), momentum)
+        _channels.update_running(running_var, var.mean(0) * (count / (count - 1)), momentum)
+    return y
