@@ -30,17 +30,12 @@ struct RowsBackward {
   Affine<C> affine;
   const C *mean, *rstd;  // mean: null without centring
   T* dx;
-  C *dweight, *dbias;  // (blocks, N) tables, or null
+  C *dweight, *dbias;  // (blocks, N) tables of zeros, or null
   bool stream = large<T>(M * N);
 
   int64_t blocks() const { return std::clamp<int64_t>(M / 32, 1, 64); }
   int64_t first_row(int64_t block) const { return block * M / blocks(); }
   Columns<C> columns(int64_t m, int64_t j) const { return affine.columns(mean ? mean[m] : C(0), rstd[m], j); }
-
-  void clear(int64_t block) const {
-    if (dweight) std::fill_n(dweight + block * N, N, C(0));
-    if (dbias) std::fill_n(dbias + block * N, N, C(0));
-  }
 
   bool plain() const { return affine.activation == Activation::identity; }
 
@@ -89,7 +84,6 @@ void backward_block(const RowsBackward<T>& a, int64_t block) {
   std::vector<Sums> sums(rows);
   std::vector<compute_t<T>> du(a.plain() ? 0 : rows * a.N);  // the group's du, so that no derivative is taken twice
   const auto row_du = [&](int64_t row) { return du.data() + (a.plain() ? 0 : row * a.N); };
-  a.clear(block);
   for (int64_t first = a.first_row(block); first < end; first += rows) {
     const int64_t last = std::min(end, first + rows);
     for (int64_t m = first; m < last; m++) {
@@ -136,7 +130,6 @@ void backward(const RowsBackward<T>& a) {
     return;
   }
   for (int64_t block = 0; block < a.blocks(); block++) {
-    a.clear(block);
     for (int64_t m = a.first_row(block); m < a.first_row(block + 1); m++) backward_split(a, m, block);
   }
 }

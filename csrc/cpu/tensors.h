@@ -79,12 +79,13 @@ class Parameter {
   const C* data_ = nullptr;
 };
 
-// The (lines, N) table in which a parameter's gradient is summed; nothing if the gradient is not wanted.
+// The (lines, N) table, zeros at first, in which a parameter's gradient is summed; nothing if the gradient is not
+// wanted.
 template <class C>
 class GradientTable {
  public:
   GradientTable(const OptionalTensor& out, int64_t lines, int64_t N) : out_(out), lines_(lines), N_(N) {
-    if (out) table_.reset(new C[lines * N]);
+    if (out) table_.reset(new C[lines * N]());
   }
   C* data() { return table_.get(); }
 

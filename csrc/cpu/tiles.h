@@ -3,7 +3,7 @@
 // either.
 #pragma once
 
-#include "simd.h"
+#include "lanes.h"
 
 namespace normkernels {
 
@@ -24,11 +24,6 @@ inline void merge(Moments& a, const Moments& b) {
   a.m2 += b.m2 + delta * delta * a.count * b.count / count;
   a.count = count;
 }
-
-template <class C>
-struct Pair {
-  C a, b;
-};
 
 // xhat = (x - mean) * rstd; weight and bias of the tile's columns, null where absent.
 template <class C>

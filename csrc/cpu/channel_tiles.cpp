@@ -1,0 +1,161 @@
+// Loops over tiles of channels, written to vectorise along the tile.
+#include "channel_tiles.h"
+
+namespace normkernels {
+namespace {
+
+// How far from the mean sums may be taken: the rounding of b - a^2 / n is this much larger than about the mean.
+template <class C>
+constexpr C kFar = C(4);
+
+}  // namespace
+
+template <class T, class K, class Out>
+NK_CLONES void scale_tile(const T* x, const T* skip, const Scale<K>& k, Out* u, int64_t n) {
+  const auto [mean, scale, shift] = k;
+  if (skip) {
+    map(u, n, [=](int64_t i) NK_INLINED { return (load(x[i]) - mean[i]) * scale[i] + shift[i] + load(skip[i]); });
+  } else {
+    map(u, n, [=](int64_t i) NK_INLINED { return (load(x[i]) - mean[i]) * scale[i] + shift[i]; });
+  }
+}
+
+template <class T, class K, class D>
+NK_CLONES void blend_tile(const D* du, const T* x, const Blend<K>& k, T* dx, int64_t n) {
+  const auto [mean, a, b, c] = k;
+  map(dx, n, [=](int64_t i) NK_INLINED { return a[i] * load(du[i]) + (b[i] * (load(x[i]) - mean[i]) + c[i]); });
+}
+
+template <class T>
+NK_CLONES Moments moments_about(const T* x, compute_t<T> about, int64_t n) {
+  using C = compute_t<T>;
+  const auto sums = [&](C centre) NK_INLINED {
+    return sum_pairs<C>(n, [=](int64_t i) NK_INLINED {
+      const C d = load(x[i]) - centre;
+      return Pair<C>{d, d * d};
+    });
+  };
+  const C count = static_cast<C>(n);
+  Pair<C> s = sums(about);
+  if (!(s.a * s.a / count <= kFar<C> * (s.b - s.a * s.a / count))) {
+    about += s.a / count;
+    s = sums(about);
+  }
+  const double left = static_cast<double>(s.a) / static_cast<double>(n);
+  return {static_cast<double>(n), about + left, s.b - s.a * left};
+}
+
+template <class T, class D>
+NK_CLONES Pair<compute_t<T>> sums_about(const D* du, const T* x, compute_t<T> mean, int64_t n) {
+  using C = compute_t<T>;
+  return sum_pairs<C>(n, [=](int64_t i) NK_INLINED {
+    const C d = load(du[i]);
+    return Pair<C>{d, d * (load(x[i]) - mean)};
+  });
+}
+
+template <class T>
+NK_CLONES void add_columns_about(const T* x, int64_t stride, int64_t rows, const compute_t<T>* about, compute_t<T>* a,
+                                 compute_t<T>* b, int64_t n) {
+  using C = compute_t<T>;
+  int64_t r = 0;
+  for (; r + 4 <= rows; r += 4, x += 4 * stride) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+      const C m = about[i], p = load(x[i]) - m, q = load(x[i + stride]) - m, s = load(x[i + 2 * stride]) - m,
+              t = load(x[i + 3 * stride]) - m;
+      a[i] += (p + q) + (s + t);
+      b[i] += (p * p + q * q) + (s * s + t * t);
+    }
+  }
+  for (; r < rows; r++, x += stride) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+      const C d = load(x[i]) - about[i];
+      a[i] += d;
+      b[i] += d * d;
+    }
+  }
+}
+
+template <class C>
+NK_CLONES bool recentre(int64_t rows, C* about, C* a, C* b, int64_t n) {
+  const C share = C(1) / static_cast<C>(rows);
+  int far = 0;
+#pragma omp simd reduction(| : far)
+  for (int64_t i = 0; i < n; i++) {
+    const C off = a[i] * a[i] * share;
+    far |= !(off <= kFar<C> * (b[i] - off));
+  }
+  if (!far) return false;
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) {
+    about[i] += a[i] * share;
+    a[i] = b[i] = 0;
+  }
+  return true;
+}
+
+template <class C>
+NK_CLONES void merge_columns(int64_t count, int64_t rows, C* about, C* a, C* b, double* mean, double* m2, int64_t n) {
+  const double share = 1.0 / rows, weight = static_cast<double>(rows) / (count + rows), cross = weight * count;
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) {
+    const double left = a[i] * share, delta = about[i] + left - mean[i];
+    mean[i] += delta * weight;
+    m2[i] += b[i] - a[i] * left + delta * delta * cross;
+    about[i] = static_cast<C>(mean[i]);
+    a[i] = b[i] = 0;
+  }
+}
+
+template <class T, class D>
+NK_CLONES void add_gradient_columns(const D* du, int64_t d_stride, const T* x, int64_t stride, int64_t rows,
+                                    const compute_t<T>* mean, compute_t<T>* a, compute_t<T>* b, int64_t n) {
+  using C = compute_t<T>;
+  int64_t r = 0;
+  for (; r + 2 <= rows; r += 2, x += 2 * stride, du += 2 * d_stride) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+      const C d = load(du[i]), e = load(du[i + d_stride]);
+      a[i] += d + e;
+      b[i] += d * (load(x[i]) - mean[i]) + e * (load(x[i + stride]) - mean[i]);
+    }
+  }
+  for (; r < rows; r++, x += stride, du += d_stride) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+      const C d = load(du[i]);
+      a[i] += d;
+      b[i] += d * (load(x[i]) - mean[i]);
+    }
+  }
+}
+
+#define NK_SCALE(T, K, Out)                                                     \
+  template void scale_tile(const T*, const T*, const Scale<K>&, Out*, int64_t); \
+  template void blend_tile(const Out*, const T*, const Blend<K>&, T*, int64_t);
+#define NK_GRADIENTS(T, D)                                                                               \
+  NK_SCALE(T, Same<compute_t<T>>, D)                                                                     \
+  NK_SCALE(T, const compute_t<T>*, D)                                                                    \
+  template Pair<compute_t<T>> sums_about(const D*, const T*, compute_t<T>, int64_t);                     \
+  template void add_gradient_columns(const D*, int64_t, const T*, int64_t, int64_t, const compute_t<T>*, \
+                                     compute_t<T>*, compute_t<T>*, int64_t);
+#define NK_CHANNELS(T)                                                                                           \
+  template Moments moments_about(const T*, compute_t<T>, int64_t);                                               \
+  template void add_columns_about(const T*, int64_t, int64_t, const compute_t<T>*, compute_t<T>*, compute_t<T>*, \
+                                  int64_t);                                                                      \
+  NK_GRADIENTS(T, compute_t<T>)
+#define NK_COLUMNS(C)                                   \
+  template bool recentre(int64_t, C*, C*, C*, int64_t); \
+  template void merge_columns(int64_t, int64_t, C*, C*, C*, double*, double*, int64_t);
+NK_CHANNELS(double)
+NK_CHANNELS(float)
+NK_CHANNELS(bfloat16)
+NK_CHANNELS(float16)
+NK_GRADIENTS(bfloat16, bfloat16)
+NK_GRADIENTS(float16, float16)
+NK_COLUMNS(double)
+NK_COLUMNS(float)
+
+}  // namespace normkernels

@@ -1,0 +1,61 @@
+// Mathematics on tiles whose elements share a channel (a run of one plane) or lie one per channel (a row of pixels).
+#pragma once
+
+#include "tiles.h"
+
+namespace normkernels {
+
+// A coefficient that is the same for the whole tile, where a pointer gives one for each element.
+template <class C>
+struct Same {
+  C value;
+  NK_INLINE C operator[](int64_t) const { return value; }
+};
+
+// u = (x - mean) * scale + shift
+template <class K>
+struct Scale {
+  K mean, scale, shift;
+};
+
+// dx = a * du + b * (x - mean) + c
+template <class K>
+struct Blend {
+  K mean, a, b, c;
+};
+
+// u = (x - mean) * scale + shift + skip, as the compute type or rounded to T; skip may be null
+template <class T, class K, class Out>
+void scale_tile(const T* x, const T* skip, const Scale<K>& k, Out* u, int64_t n);
+
+// dx = a * du + b * (x - mean) + c
+template <class T, class K, class D>
+void blend_tile(const D* du, const T* x, const Blend<K>& k, T* dx, int64_t n);
+
+// Moments from one read: sums about a value near the mean, taken again about the mean if that was too far off.
+template <class T>
+Moments moments_about(const T* x, compute_t<T> about, int64_t n);
+
+// The sums of du and du * (x - mean)
+template <class T, class D>
+Pair<compute_t<T>> sums_about(const D* du, const T* x, compute_t<T> mean, int64_t n);
+
+// Per column of (rows, n), rows stride apart: a += x - about, b += (x - about)^2
+template <class T>
+void add_columns_about(const T* x, int64_t stride, int64_t rows, const compute_t<T>* about, compute_t<T>* a,
+                       compute_t<T>* b, int64_t n);
+
+// Moves about to the mean and clears the sums where, in any column, it lay too far off; whether it did.
+template <class C>
+bool recentre(int64_t rows, C* about, C* a, C* b, int64_t n);
+
+// Chan's merge of such sums over rows into the moments of count rows; clears the sums, and about becomes the mean.
+template <class C>
+void merge_columns(int64_t count, int64_t rows, C* about, C* a, C* b, double* mean, double* m2, int64_t n);
+
+// Per column: a += du, b += du * (x - mean); rows of x lie stride apart, those of du d_stride
+template <class T, class D>
+void add_gradient_columns(const D* du, int64_t d_stride, const T* x, int64_t stride, int64_t rows,
+                          const compute_t<T>* mean, compute_t<T>* a, compute_t<T>* b, int64_t n);
+
+}  // namespace normkernels

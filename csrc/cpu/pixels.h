@@ -1,0 +1,275 @@
+// Channels that lie last: x is (N, S, C), and every image has statistics of its own (a batch comes as one long image).
+//
+// Few channels are folded: several pixels make one line of at least kLine columns, so that loops stay long. A line's
+// columns keep their own sums; only the rule adds up the columns of a channel, and the channels of a group.
+#pragma once
+
+#include "channels.h"
+
+namespace normkernels {
+
+constexpr int64_t kLine = 256;     // columns that a line should have
+constexpr int64_t kBlock = 32;     // lines that are summed before their sums are merged
+constexpr int64_t kColumns = 512;  // columns that are summed at a time
+
+// The lines of one image, and their segments: what one thread sums.
+struct Lines {
+  int64_t columns, whole, rest;  // whole lines, and the columns of a last one
+  int64_t segments;
+
+  explicit Lines(const Grid& g) {
+    const int64_t fold = std::max<int64_t>(1, kLine / g.C);
+    columns = fold * g.C;
+    whole = g.S / fold;
+    rest = g.S % fold * g.C;
+    segments = std::clamp<int64_t>(g.S * g.C >> 18, 1, 64);
+  }
+  int64_t first(int64_t segment) const { return segment * whole / segments; }
+  int64_t lines(int64_t segment) const { return first(segment + 1) - first(segment); }
+};
+
+// f(first, n) for the columns of a line, a strip at a time
+template <class F>
+void each_strip(int64_t columns, const F& f) {
+  for (int64_t j = 0; j < columns; j += kColumns) f(j, std::min(kColumns, columns - j));
+}
+
+// Calls f(column, channel) for n columns of a line, in order.
+template <class F>
+void each_column(int64_t n, int64_t C, const F& f) {
+  for (int64_t j = 0; j < n; j += C)
+    for (int64_t c = 0; c < C; c++) f(j + c, c);
+}
+
+// The mean and m2 of every column over a segment of lines.
+template <class T>
+void column_moments(const T* x, int64_t columns, int64_t lines, double* mean, double* m2) {
+  using C = compute_t<T>;
+  each_strip(columns, [&](int64_t j, int64_t n) {
+    alignas(64) C about[kColumns], a[kColumns] = {}, b[kColumns] = {};
+    load_tile(x + j, about, n);
+    for (int64_t line = 0; line < lines; line += kBlock) {
+      const int64_t rows = std::min(kBlock, lines - line);
+      const T* block = x + line * columns + j;
+      add_columns_about(block, columns, rows, about, a, b, n);
+      if (recentre(rows, about, a, b, n)) add_columns_about(block, columns, rows, about, a, b, n);
+      merge_columns(line, rows, about, a, b, mean + j, m2 + j, n);
+    }
+  });
+}
+
+// The moments of an image's columns: a row for each segment, and one for what is left.
+struct ColumnTable {
+  int64_t columns, C;
+  std::vector<double> counts, means, squares;
+
+  ColumnTable(const Lines& l, int64_t channels)
+      : columns(l.columns), C(channels), counts(l.segments + 1), means(columns * counts.size()), squares(means) {}
+
+  // f(count, column's mean, its m2, channel) for all that was measured
+  template <class F>
+  void each(const F& f) const {
+    for (size_t row = 0; row < counts.size(); row++) {
+      if (counts[row] == 0) continue;
+      const int64_t at = row * columns;
+      each_column(row + 1 < counts.size() ? columns : rest, C,
+                  [&](int64_t j, int64_t c) { f(counts[row], means[at + j], squares[at + j], c); });
+    }
+  }
+  int64_t rest = 0;  // columns of the last row
+};
+
+// mean and var of every group of image n
+template <class T>
+void pool(const Forward<T>& a, int64_t n, const ColumnTable& table) {
+  const int64_t G = a.grid.G;
+  const double count = a.grid.count();
+  std::vector<double> mean(a.grid.C), m2(a.grid.C), pooled(G);
+  const auto groups = [&](const std::vector<double>& of, const auto& f) {
+    for (int64_t g = 0; g < G; g++) {
+      double total = 0;
+      for (int64_t d = 0; d < a.grid.channels(); d++) total += of[g * a.grid.channels() + d];
+      f(g, total / count);
+    }
+  };
+  table.each([&](double k, double m, double, int64_t c) { mean[c] += k * m; });
+  groups(mean, [&](int64_t g, double value) { pooled[g] = value; });
+  for (int64_t c = 0; c < a.grid.C; c++) mean[c] = pooled[c / a.grid.channels()];
+  table.each([&](double k, double m, double q, int64_t c) { m2[c] += q + k * (m - mean[c]) * (m - mean[c]); });
+  groups(m2, [&](int64_t g, double value) {
+    a.mean[n * G + g] = static_cast<compute_t<T>>(pooled[g]);
+    a.var[n * G + g] = static_cast<compute_t<T>>(value);
+  });
+}
+
+template <class T>
+void measure(const Forward<T>& a, const Lines& lines, int64_t n, bool parallel) {
+  ColumnTable table(lines, a.grid.C);
+  const T* image = a.x + n * a.grid.S * a.grid.C;
+  const auto row = [&](int64_t i, const T* x, int64_t columns, int64_t count) {
+    table.counts[i] = static_cast<double>(count);
+    column_moments(x, columns, count, &table.means[i * lines.columns], &table.squares[i * lines.columns]);
+  };
+  each(parallel, lines.segments,
+       [&](int64_t s) { row(s, image + lines.first(s) * lines.columns, lines.columns, lines.lines(s)); });
+  table.rest = lines.rest;
+  if (lines.rest) row(lines.segments, image + lines.whole * lines.columns, lines.rest, 1);
+  pool(a, n, table);
+}
+
+// The coefficients of one image, a value for each column of a line.
+template <class C>
+struct ColumnScale {
+  std::vector<C> mean, scale, shift;
+
+  template <class Sweep>
+  ColumnScale(const Sweep& a, int64_t columns, int64_t n) : mean(columns), scale(columns), shift(columns) {
+    std::vector<C> rstd(a.grid.G);
+    for (int64_t g = 0; g < a.grid.G; g++) rstd[g] = a.rstd(n * a.grid.G + g);
+    each_column(columns, a.grid.C, [&](int64_t j, int64_t c) {
+      const int64_t g = c / a.grid.channels();
+      mean[j] = a.mean[n * a.grid.G + g];
+      scale[j] = rstd[g] * a.weight(c);
+      shift[j] = a.bias(c);
+    });
+  }
+  Scale<const C*> at(int64_t j) const { return {mean.data() + j, scale.data() + j, shift.data() + j}; }
+};
+
+// f(offset of the strip, its column, n) for the strips of an image's lines
+template <class F>
+void each_line_strip(bool parallel, const Lines& lines, const F& f) {
+  each(parallel, lines.segments + 1, [&](int64_t s) {
+    const bool last = s == lines.segments;
+    const int64_t first = last ? lines.whole : lines.first(s),
+                  end = last ? first + (lines.rest > 0) : lines.first(s + 1);
+    for (int64_t line = first; line < end; line++)
+      each_strip(last ? lines.rest : lines.columns, [&](int64_t j, int64_t n) { f(line * lines.columns + j, j, n); });
+    stream_fence();
+  });
+}
+
+template <class T>
+void forward_pixels(const Forward<T>& a) {
+  const Grid& g = a.grid;
+  const Lines lines(g);
+  const bool stream = large<T>(g.N * g.C * g.S) && lines.columns * sizeof(T) % 64 == 0;
+  share(g.N, g.N * g.S * g.C, [&](int64_t n, bool parallel) {
+    if (a.training) measure(a, lines, n, parallel);
+    if (!a.y) return;
+    const ColumnScale<compute_t<T>> scale(a, lines.columns, n);
+    each_line_strip(parallel, lines, [&](int64_t offset, int64_t j, int64_t count) {
+      alignas(64) T out[kColumns];
+      const int64_t at = n * g.S * g.C + offset;
+      a.write(a.x + at, a.skip ? a.skip + at : nullptr, scale.at(j), stream ? out : a.y + at, count);
+      if (stream) stream_bytes(out, a.y + at, count * sizeof(T));
+    });
+  });
+}
+
+// Images are taken in chunks, each with a line of the tables of dweight and dbias.
+inline int64_t chunks(int64_t N) { return std::min<int64_t>(N, 64); }
+
+// The sums of an image over its channels of du and du * (x - mean)
+template <class T>
+std::vector<Pair<double>> channel_sums(const Backward<T>& a, const Lines& lines, int64_t n,
+                                       const ColumnScale<compute_t<T>>& scale, bool parallel) {
+  using C = compute_t<T>;
+  const int64_t columns = lines.columns;
+  std::vector<double> table((lines.segments + 1) * 2 * columns);
+  each(parallel, lines.segments + 1, [&](int64_t s) {
+    const bool last = s == lines.segments;
+    const int64_t first = last ? lines.whole : lines.first(s), rows = last ? (lines.rest > 0) : lines.lines(s);
+    each_strip(last ? lines.rest : columns, [&](int64_t j, int64_t count) {
+      alignas(64) C p[kColumns] = {}, q[kColumns] = {};
+      double* total = &table[s * 2 * columns + j];
+      const auto flush = [&] {
+        for (int64_t i = 0; i < count; i++) {
+          total[i] += p[i];
+          total[columns + i] += q[i];
+          p[i] = q[i] = 0;
+        }
+      };
+      for (int64_t row = 0; row < rows; row += kBlock) {
+        const int64_t some = std::min(kBlock, rows - row), at = (n * a.grid.S * a.grid.C) + (first + row) * columns + j;
+        if (a.plain()) {
+          add_gradient_columns(a.dy + at, columns, a.x + at, columns, some, scale.mean.data() + j, p, q, count);
+        } else {
+          for (int64_t r = 0; r < some; r++) {
+            const int64_t line = at + r * columns;
+            a.with_du(a.dy + line, a.x + line, a.skip ? a.skip + line : nullptr, scale.at(j), count,
+                      [&](const auto* du) {
+                        add_gradient_columns(du, 0, a.x + line, 0, 1, scale.mean.data() + j, p, q, count);
+                      });
+          }
+        }
+        flush();
+      }
+    });
+  });
+  std::vector<Pair<double>> sums(a.grid.C);
+  for (int64_t s = 0; s <= lines.segments; s++) {
+    const double* row = &table[s * 2 * columns];
+    each_column(s < lines.segments ? columns : lines.rest, a.grid.C, [&](int64_t j, int64_t c) {
+      sums[c].a += row[j];
+      sums[c].b += row[columns + j];
+    });
+  }
+  return sums;
+}
+
+// The coefficients of dx, a value for each column of a line.
+template <class C>
+struct ColumnBlend {
+  std::vector<C> a, b, c;
+
+  template <class Sweep>
+  ColumnBlend(const Sweep& sweep, int64_t columns, int64_t n, const std::vector<Means>& means)
+      : a(columns), b(columns), c(columns) {
+    const Grid& g = sweep.grid;
+    each_column(columns, g.C, [&](int64_t j, int64_t channel) {
+      const int64_t group = channel / g.channels();
+      const auto k = sweep.blend(n * g.G + group, channel, means[group]);
+      a[j] = k.a.value;
+      b[j] = k.b.value;
+      c[j] = k.c.value;
+    });
+  }
+};
+
+template <class T>
+void backward_image(const Backward<T>& a, const Lines& lines, int64_t n, int64_t line, bool parallel) {
+  using C = compute_t<T>;
+  const Grid& g = a.grid;
+  const bool stream = large<T>(g.N * g.C * g.S) && lines.columns * sizeof(T) % 64 == 0;
+  const ColumnScale<C> scale(a, lines.columns, n);
+  std::vector<Means> means(g.G);
+  if (!a.mean_dy && (a.training || a.dweight || a.dbias)) {
+    const auto sums = channel_sums(a, lines, n, scale, parallel);
+    for (int64_t c = 0; c < g.C; c++)
+      add_channel(a, n * g.G + c / g.channels(), c, sums[c], line, means[c / g.channels()]);
+  }
+  if (!a.dx) return;
+  const ColumnBlend<C> blend(a, lines.columns, n, means);
+  each_line_strip(parallel, lines, [&](int64_t offset, int64_t j, int64_t count) {
+    alignas(64) T out[kColumns];
+    const int64_t at = n * g.S * g.C + offset;
+    const Blend<const C*> k = {scale.mean.data() + j, &blend.a[j], &blend.b[j], &blend.c[j]};
+    a.with_du(a.dy + at, a.x + at, a.skip ? a.skip + at : nullptr, scale.at(j), count, [&](const auto* du) {
+      if (a.dskip) write_du(du, a.dskip + at, count);
+      blend_tile(du, a.x + at, k, stream ? out : a.dx + at, count);
+      if (stream) stream_bytes(out, a.dx + at, count * sizeof(T));
+    });
+  });
+}
+
+template <class T>
+void backward_pixels(const Backward<T>& a) {
+  const int64_t N = a.grid.N, parts = chunks(N);
+  const Lines lines(a.grid);
+  share(parts, N * a.grid.S * a.grid.C, [&](int64_t chunk, bool parallel) {
+    for (int64_t n = chunk * N / parts; n < (chunk + 1) * N / parts; n++) backward_image(a, lines, n, chunk, parallel);
+  });
+}
+
+}  // namespace normkernels

@@ -1,0 +1,173 @@
+// Channels whose planes are contiguous: x is (N, C, S).
+//
+// Statistics are taken in bundles of adjacent groups, so that memory is read in long runs and, where a bundle fits in
+// the second-level cache, read from memory once.
+#pragma once
+
+#include "channels.h"
+
+namespace normkernels {
+
+constexpr int64_t kBundle = 3 << 17;  // bytes of x and dy that a second sweep still finds in the second-level cache
+
+// Groups [group, group + groups) of the images [image, image + grid.images()): statistics of line image / images().
+struct Bundle {
+  int64_t line, image, group, groups;
+};
+
+// How a grid is cut into bundles; bytes of one position.
+struct Bundles {
+  Grid grid;
+  int64_t groups;  // of a bundle at most
+
+  Bundles(const Grid& g, int64_t bytes) : grid(g) {
+    const int64_t run = g.channels() * g.S * bytes, fit = kBundle / std::max<int64_t>(run * g.images(), 1);
+    groups = std::clamp<int64_t>(fit, std::min<int64_t>(g.G, 1 + 2048 / run), g.G);
+  }
+  int64_t per_line() const { return (grid.G + groups - 1) / groups; }
+  int64_t count() const { return grid.B * per_line(); }
+  Bundle operator[](int64_t i) const {
+    const int64_t line = i / per_line(), group = i % per_line() * groups;
+    return {line, line * grid.images(), group, std::min(groups, grid.G - group)};
+  }
+};
+
+// f(index, image, first channel, begin, n) for every segment of every run of adjacent channels of a bundle's images;
+// the index counts segments within runs, runs within images.
+template <class F>
+void each_run(bool parallel, const Grid& g, const Bundle& bundle, int64_t channels, const F& f) {
+  const int64_t length = channels * g.S, parts = segments(length), runs = bundle.groups * g.channels() / channels;
+  each(parallel, g.images() * runs * parts, [&](int64_t i) {
+    const int64_t part = i % parts, run = i / parts % runs, begin = part * kSegment;
+    f(i, bundle.image + i / parts / runs, bundle.group * g.channels() + run * channels, begin,
+      std::min(kSegment, length - begin));
+  });
+}
+
+template <class T>
+Moments run_moments(const T* x, int64_t n) {
+  Moments total;
+  compute_t<T> about = load(x[0]);
+  for_each_tile(0, n, [&](int64_t j, int64_t count) {
+    merge(total, moments_about(x + j, about, count));
+    about = static_cast<compute_t<T>>(total.mean);
+  });
+  return total;
+}
+
+// mean and var of every group of a bundle, from the moments of its runs
+template <class T>
+void pool(const Forward<T>& a, const Bundle& bundle, const std::vector<Moments>& table) {
+  const int64_t parts = segments(a.grid.channels() * a.grid.S), line = bundle.groups * parts;
+  for (int64_t k = 0; k < bundle.groups; k++) {
+    const auto sum = [&](const auto& f) {
+      double total = 0;
+      for (int64_t n = 0; n < a.grid.images(); n++)
+        for (int64_t p = 0; p < parts; p++) total += f(table[n * line + k * parts + p]);
+      return total / a.grid.count();
+    };
+    const double mean = sum([](const Moments& m) { return m.count * m.mean; });
+    const double var = sum([=](const Moments& m) { return m.m2 + m.count * (m.mean - mean) * (m.mean - mean); });
+    const int64_t statistic = bundle.line * a.grid.G + bundle.group + k;
+    a.mean[statistic] = static_cast<compute_t<T>>(mean);
+    a.var[statistic] = static_cast<compute_t<T>>(var);
+  }
+}
+
+// The statistic that channel c of a line belongs to
+inline int64_t statistic_of(const Grid& g, int64_t line, int64_t c) { return line * g.G + c / g.channels(); }
+
+template <class T>
+void forward_planes(const Forward<T>& a) {
+  const Grid& g = a.grid;
+  const bool stream = large<T>(g.N * g.C * g.S) && g.S * sizeof(T) % 64 == 0;
+  const Bundles bundles(g, sizeof(T));
+  share(bundles.count(), g.N * g.C * g.S, [&](int64_t i, bool parallel) {
+    const Bundle bundle = bundles[i];
+    if (a.training) {
+      std::vector<Moments> table(g.images() * bundle.groups * segments(g.channels() * g.S));
+      each_run(parallel, g, bundle, g.channels(), [&](int64_t at, int64_t n, int64_t c, int64_t begin, int64_t count) {
+        table[at] = run_moments(a.x + (n * g.C + c) * g.S + begin, count);
+      });
+      pool(a, bundle, table);
+    }
+    if (!a.y) return;
+    each_run(parallel, g, bundle, 1, [&](int64_t, int64_t n, int64_t c, int64_t begin, int64_t count) {
+      const auto scale = a.scale(statistic_of(g, bundle.line, c), c);
+      const int64_t at = (n * g.C + c) * g.S + begin;
+      for_each_tile(at, at + count, [&](int64_t j, int64_t m) {
+        alignas(64) T out[kTile];
+        a.write(a.x + j, a.skip ? a.skip + j : nullptr, scale, stream ? out : a.y + j, m);
+        if (stream) stream_bytes(out, a.y + j, m * sizeof(T));
+      });
+    });
+    if (stream) stream_fence();
+  });
+}
+
+// Per group of a bundle: what dx needs, from the sums of its planes' segments; and the parameters' gradients.
+template <class T>
+std::vector<Means> gather(const Backward<T>& a, const Bundle& bundle, const std::vector<Pair<double>>& table) {
+  const Grid& g = a.grid;
+  const int64_t parts = segments(g.S), D = g.channels(), line = bundle.groups * D * parts;
+  std::vector<Means> means(bundle.groups);
+  for (int64_t j = 0; j < bundle.groups * D; j++) {
+    Pair<double> sums = {};
+    for (int64_t n = 0; n < g.images(); n++) {
+      for (int64_t p = 0; p < parts; p++) {
+        sums.a += table[n * line + j * parts + p].a;
+        sums.b += table[n * line + j * parts + p].b;
+      }
+    }
+    const int64_t c = bundle.group * D + j;
+    add_channel(a, statistic_of(g, bundle.line, c), c, sums, bundle.line, means[j / D]);
+  }
+  return means;
+}
+
+template <class T>
+void backward_planes(const Backward<T>& a) {
+  const Grid& g = a.grid;
+  const bool stream = large<T>(g.N * g.C * g.S) && g.S * sizeof(T) % 64 == 0;
+  const Bundles bundles(g, 2 * sizeof(T));
+  // f(du, at, n) for the tiles of a plane's segment
+  const auto tiles = [&](int64_t statistic, int64_t n, int64_t c, int64_t begin, int64_t count, const auto& f) {
+    const auto scale = a.scale(statistic, c);
+    const int64_t at = (n * g.C + c) * g.S + begin;
+    for_each_tile(at, at + count, [&](int64_t j, int64_t m) {
+      a.with_du(a.dy + j, a.x + j, a.skip ? a.skip + j : nullptr, scale, m, [&](const auto* du) { f(du, j, m); });
+    });
+  };
+  share(bundles.count(), g.N * g.C * g.S, [&](int64_t i, bool parallel) {
+    const Bundle bundle = bundles[i];
+    std::vector<Means> means(bundle.groups);
+    if (!a.mean_dy && (a.training || a.dweight || a.dbias)) {
+      std::vector<Pair<double>> table(g.images() * bundle.groups * g.channels() * segments(g.S));
+      each_run(parallel, g, bundle, 1, [&](int64_t at, int64_t n, int64_t c, int64_t begin, int64_t count) {
+        const int64_t statistic = statistic_of(g, bundle.line, c);
+        Pair<double> total = {};
+        tiles(statistic, n, c, begin, count, [&](const auto* du, int64_t j, int64_t m) {
+          const auto part = sums_about(du, a.x + j, a.mean[statistic], m);
+          total.a += part.a;
+          total.b += part.b;
+        });
+        table[at] = total;
+      });
+      means = gather(a, bundle, table);
+    }
+    if (!a.dx) return;
+    each_run(parallel, g, bundle, 1, [&](int64_t, int64_t n, int64_t c, int64_t begin, int64_t count) {
+      const int64_t statistic = statistic_of(g, bundle.line, c);
+      const auto blend = a.blend(statistic, c, means[c / g.channels() - bundle.group]);
+      tiles(statistic, n, c, begin, count, [&](const auto* du, int64_t j, int64_t m) {
+        alignas(64) T out[kTile];
+        if (a.dskip) write_du(du, a.dskip + j, m);
+        blend_tile(du, a.x + j, blend, stream ? out : a.dx + j, m);
+        if (stream) stream_bytes(out, a.dx + j, m * sizeof(T));
+      });
+    });
+    if (stream) stream_fence();
+  });
+}
+
+}  // namespace normkernels
