@@ -54,28 +54,53 @@ NK_CLONES Pair<compute_t<T>> sums_about(const D* du, const T* x, compute_t<T> me
   });
 }
 
+// Adds f(row, column) to the sums a and b of n columns, which stay in registers while the rows go by.
+template <int64_t n, class C, class F>
+NK_INLINE void add_rows(int64_t rows, C* a, C* b, const F& f) {
+  C p[n], q[n];
+  for (int64_t i = 0; i < n; i++) p[i] = a[i], q[i] = b[i];
+  for (int64_t r = 0; r < rows; r++) {
+    for (int64_t i = 0; i < n; i++) {
+      const Pair<C> v = f(r, i);
+      p[i] += v.a;
+      q[i] += v.b;
+    }
+  }
+  for (int64_t i = 0; i < n; i++) a[i] = p[i], b[i] = q[i];
+}
+
+// The same for any n.
+template <class C, class F>
+NK_INLINE void add_rows(int64_t rows, C* a, C* b, int64_t n, const F& f) {
+  for (int64_t r = 0; r < rows; r++) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+      const Pair<C> v = f(r, i);
+      a[i] += v.a;
+      b[i] += v.b;
+    }
+  }
+}
+
 template <class T>
-NK_CLONES void add_columns_about(const T* x, int64_t stride, int64_t rows, const compute_t<T>* about, compute_t<T>* a,
-                                 compute_t<T>* b, int64_t n) {
+NK_INLINE void prefetch_band(const T* x) {
+#if defined(__GNUC__)
+  for (size_t i = 0; i < kBand * sizeof(T); i += 64) __builtin_prefetch(reinterpret_cast<const char*>(x) + i, 0, 2);
+#endif
+}
+
+template <class T>
+NK_CLONES void add_columns_about(const T* x, int64_t stride, int64_t rows, int64_t ahead, const compute_t<T>* about,
+                                 compute_t<T>* a, compute_t<T>* b, int64_t n) {
   using C = compute_t<T>;
-  int64_t r = 0;
-  for (; r + 4 <= rows; r += 4, x += 4 * stride) {
-#pragma omp simd
-    for (int64_t i = 0; i < n; i++) {
-      const C m = about[i], p = load(x[i]) - m, q = load(x[i + stride]) - m, s = load(x[i + 2 * stride]) - m,
-              t = load(x[i + 3 * stride]) - m;
-      a[i] += (p + q) + (s + t);
-      b[i] += (p * p + q * q) + (s * s + t * t);
-    }
-  }
-  for (; r < rows; r++, x += stride) {
-#pragma omp simd
-    for (int64_t i = 0; i < n; i++) {
-      const C d = load(x[i]) - about[i];
-      a[i] += d;
-      b[i] += d * d;
-    }
-  }
+  const auto add = [=](int64_t r, int64_t i) NK_INLINED {
+    const C d = load(x[r * stride + i]) - about[i];
+    return Pair<C>{d, d * d};
+  };
+  if (n != kBand) return add_rows(rows, a, b, n, add);
+  if (ahead)
+    for (int64_t r = 0; r < rows; r++) prefetch_band(x + ahead + r * stride);
+  add_rows<kBand>(rows, a, b, add);
 }
 
 template <class C>
@@ -111,40 +136,36 @@ NK_CLONES void merge_columns(int64_t count, int64_t rows, C* about, C* a, C* b, 
 
 template <class T, class D>
 NK_CLONES void add_gradient_columns(const D* du, int64_t d_stride, const T* x, int64_t stride, int64_t rows,
-                                    const compute_t<T>* mean, compute_t<T>* a, compute_t<T>* b, int64_t n) {
+                                    int64_t ahead, const compute_t<T>* mean, compute_t<T>* a, compute_t<T>* b,
+                                    int64_t n) {
   using C = compute_t<T>;
-  int64_t r = 0;
-  for (; r + 2 <= rows; r += 2, x += 2 * stride, du += 2 * d_stride) {
-#pragma omp simd
-    for (int64_t i = 0; i < n; i++) {
-      const C d = load(du[i]), e = load(du[i + d_stride]);
-      a[i] += d + e;
-      b[i] += d * (load(x[i]) - mean[i]) + e * (load(x[i + stride]) - mean[i]);
+  const auto add = [=](int64_t r, int64_t i) NK_INLINED {
+    const C d = load(du[r * d_stride + i]);
+    return Pair<C>{d, d * (load(x[r * stride + i]) - mean[i])};
+  };
+  if (n != kBand) return add_rows(rows, a, b, n, add);
+  if (ahead) {
+    for (int64_t r = 0; r < rows; r++) {
+      prefetch_band(x + ahead + r * stride);
+      prefetch_band(du + ahead + r * d_stride);
     }
   }
-  for (; r < rows; r++, x += stride, du += d_stride) {
-#pragma omp simd
-    for (int64_t i = 0; i < n; i++) {
-      const C d = load(du[i]);
-      a[i] += d;
-      b[i] += d * (load(x[i]) - mean[i]);
-    }
-  }
+  add_rows<kBand>(rows, a, b, add);
 }
 
 #define NK_SCALE(T, K, Out)                                                     \
   template void scale_tile(const T*, const T*, const Scale<K>&, Out*, int64_t); \
   template void blend_tile(const Out*, const T*, const Blend<K>&, T*, int64_t);
-#define NK_GRADIENTS(T, D)                                                                               \
-  NK_SCALE(T, Same<compute_t<T>>, D)                                                                     \
-  NK_SCALE(T, const compute_t<T>*, D)                                                                    \
-  template Pair<compute_t<T>> sums_about(const D*, const T*, compute_t<T>, int64_t);                     \
-  template void add_gradient_columns(const D*, int64_t, const T*, int64_t, int64_t, const compute_t<T>*, \
+#define NK_GRADIENTS(T, D)                                                                                        \
+  NK_SCALE(T, Same<compute_t<T>>, D)                                                                              \
+  NK_SCALE(T, const compute_t<T>*, D)                                                                             \
+  template Pair<compute_t<T>> sums_about(const D*, const T*, compute_t<T>, int64_t);                              \
+  template void add_gradient_columns(const D*, int64_t, const T*, int64_t, int64_t, int64_t, const compute_t<T>*, \
                                      compute_t<T>*, compute_t<T>*, int64_t);
-#define NK_CHANNELS(T)                                                                                           \
-  template Moments moments_about(const T*, compute_t<T>, int64_t);                                               \
-  template void add_columns_about(const T*, int64_t, int64_t, const compute_t<T>*, compute_t<T>*, compute_t<T>*, \
-                                  int64_t);                                                                      \
+#define NK_CHANNELS(T)                                                                                     \
+  template Moments moments_about(const T*, compute_t<T>, int64_t);                                         \
+  template void add_columns_about(const T*, int64_t, int64_t, int64_t, const compute_t<T>*, compute_t<T>*, \
+                                  compute_t<T>*, int64_t);                                                 \
   NK_GRADIENTS(T, compute_t<T>)
 #define NK_COLUMNS(C)                                   \
   template bool recentre(int64_t, C*, C*, C*, int64_t); \

@@ -40,10 +40,13 @@ Moments moments_about(const T* x, compute_t<T> about, int64_t n);
 template <class T, class D>
 Pair<compute_t<T>> sums_about(const D* du, const T* x, compute_t<T> mean, int64_t n);
 
-// Per column of (rows, n), rows stride apart: a += x - about, b += (x - about)^2
+constexpr int64_t kBand = 64;  // columns whose sums stay in registers, if there are just as many
+
+// Per column of (rows, n), rows stride apart: a += x - about, b += (x - about)^2. Asks for memory
+// that many elements ahead, if any.
 template <class T>
-void add_columns_about(const T* x, int64_t stride, int64_t rows, const compute_t<T>* about, compute_t<T>* a,
-                       compute_t<T>* b, int64_t n);
+void add_columns_about(const T* x, int64_t stride, int64_t rows, int64_t ahead, const compute_t<T>* about,
+                       compute_t<T>* a, compute_t<T>* b, int64_t n);
 
 // Moves about to the mean and clears the sums where, in any column, it lay too far off; whether it did.
 template <class C>
@@ -55,7 +58,7 @@ void merge_columns(int64_t count, int64_t rows, C* about, C* a, C* b, double* me
 
 // Per column: a += du, b += du * (x - mean); rows of x lie stride apart, those of du d_stride
 template <class T, class D>
-void add_gradient_columns(const D* du, int64_t d_stride, const T* x, int64_t stride, int64_t rows,
+void add_gradient_columns(const D* du, int64_t d_stride, const T* x, int64_t stride, int64_t rows, int64_t ahead,
                           const compute_t<T>* mean, compute_t<T>* a, compute_t<T>* b, int64_t n);
 
 }  // namespace normkernels

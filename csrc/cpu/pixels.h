@@ -1,16 +1,17 @@
 // Channels that lie last: x is (N, S, C), and every image has statistics of its own (a batch comes as one long image).
 //
-// Few channels are folded: several pixels make one line of at least kLine columns, so that loops stay long. A line's
-// columns keep their own sums; only the rule adds up the columns of a channel, and the channels of a group.
+// Pixels are folded: several make one line of whole bands of columns, whatever the number of channels. A line's columns
+// keep their own sums; only the rule adds up the columns of a channel, and the channels of a group.
 #pragma once
+
+#include <numeric>
 
 #include "channels.h"
 
 namespace normkernels {
 
-constexpr int64_t kLine = 256;     // columns that a line should have
 constexpr int64_t kBlock = 32;     // lines that are summed before their sums are merged
-constexpr int64_t kColumns = 512;  // columns that are summed at a time
+constexpr int64_t kColumns = 512;  // columns that are written at a time
 
 // The lines of one image, and their segments: what one thread sums.
 struct Lines {
@@ -18,7 +19,7 @@ struct Lines {
   int64_t segments;
 
   explicit Lines(const Grid& g) {
-    const int64_t fold = std::max<int64_t>(1, kLine / g.C);
+    const int64_t whole_bands = kBand / std::gcd(g.C, kBand), fold = whole_bands * g.C > 2048 ? 1 : whole_bands;
     columns = fold * g.C;
     whole = g.S / fold;
     rest = g.S % fold * g.C;
@@ -28,34 +29,40 @@ struct Lines {
   int64_t lines(int64_t segment) const { return first(segment + 1) - first(segment); }
 };
 
-// f(first, n) for the columns of a line, a strip at a time
-template <class F>
-void each_strip(int64_t columns, const F& f) {
-  for (int64_t j = 0; j < columns; j += kColumns) f(j, std::min(kColumns, columns - j));
-}
-
-// Calls f(column, channel) for n columns of a line, in order.
+// f(column, channel) for n columns of a line, in order
 template <class F>
 void each_column(int64_t n, int64_t C, const F& f) {
   for (int64_t j = 0; j < n; j += C)
     for (int64_t c = 0; c < C; c++) f(j + c, c);
 }
 
+// f(first line, lines, first column, n, elements ahead) for a block of lines, a few lines of a band at a time
+template <class F>
+void each_band(int64_t columns, int64_t lines, const F& f) {
+  const int64_t few = std::clamp<int64_t>(2048 / columns, 4, kBlock), ahead = columns > kBand ? 2 * few * columns : 0;
+  for (int64_t line = 0; line < lines; line += few)
+    for (int64_t j = 0; j < columns; j += kBand)
+      f(line, std::min(few, lines - line), j, std::min(kBand, columns - j), ahead);
+}
+
 // The mean and m2 of every column over a segment of lines.
 template <class T>
 void column_moments(const T* x, int64_t columns, int64_t lines, double* mean, double* m2) {
   using C = compute_t<T>;
-  each_strip(columns, [&](int64_t j, int64_t n) {
-    alignas(64) C about[kColumns], a[kColumns] = {}, b[kColumns] = {};
-    load_tile(x + j, about, n);
-    for (int64_t line = 0; line < lines; line += kBlock) {
-      const int64_t rows = std::min(kBlock, lines - line);
-      const T* block = x + line * columns + j;
-      add_columns_about(block, columns, rows, about, a, b, n);
-      if (recentre(rows, about, a, b, n)) add_columns_about(block, columns, rows, about, a, b, n);
-      merge_columns(line, rows, about, a, b, mean + j, m2 + j, n);
-    }
-  });
+  std::vector<C> buffer(3 * columns);
+  C *about = buffer.data(), *a = about + columns, *b = a + columns;
+  load_tile(x, about, columns);
+  for (int64_t first = 0; first < lines; first += kBlock) {
+    const int64_t rows = std::min(kBlock, lines - first);
+    const auto add = [&] {
+      each_band(columns, rows, [&](int64_t line, int64_t count, int64_t j, int64_t n, int64_t ahead) {
+        add_columns_about(x + (first + line) * columns + j, columns, count, ahead, about + j, a + j, b + j, n);
+      });
+    };
+    add();
+    if (recentre(rows, about, a, b, columns)) add();
+    merge_columns(first, rows, about, a, b, mean, m2, columns);
+  }
 }
 
 // The moments of an image's columns: a row for each segment, and one for what is left.
@@ -136,15 +143,18 @@ struct ColumnScale {
   Scale<const C*> at(int64_t j) const { return {mean.data() + j, scale.data() + j, shift.data() + j}; }
 };
 
-// f(offset of the strip, its column, n) for the strips of an image's lines
+// Columns of the coefficients: enough lines to make loops long.
+inline int64_t wide(const Lines& lines) { return lines.columns * std::max<int64_t>(1, kColumns / lines.columns); }
+
+// f(offset, its column, n) for the elements of an image, some columns at a time
 template <class F>
-void each_line_strip(bool parallel, const Lines& lines, const F& f) {
-  each(parallel, lines.segments + 1, [&](int64_t s) {
-    const bool last = s == lines.segments;
-    const int64_t first = last ? lines.whole : lines.first(s),
-                  end = last ? first + (lines.rest > 0) : lines.first(s + 1);
-    for (int64_t line = first; line < end; line++)
-      each_strip(last ? lines.rest : lines.columns, [&](int64_t j, int64_t n) { f(line * lines.columns + j, j, n); });
+void each_piece(bool parallel, const Grid& g, int64_t columns, const F& f) {
+  const int64_t elements = g.S * g.C, part = std::max<int64_t>(1, kSegment / columns) * columns;
+  each(parallel, (elements + part - 1) / part, [&](int64_t s) {
+    const int64_t end = std::min(elements, (s + 1) * part);
+    for (int64_t line = s * part; line < end; line += columns)
+      for (int64_t j = 0; j < columns && line + j < end; j += kColumns)
+        f(line + j, j, std::min({kColumns, columns - j, end - line - j}));
     stream_fence();
   });
 }
@@ -153,12 +163,12 @@ template <class T>
 void forward_pixels(const Forward<T>& a) {
   const Grid& g = a.grid;
   const Lines lines(g);
-  const bool stream = large<T>(g.N * g.C * g.S) && lines.columns * sizeof(T) % 64 == 0;
+  const bool stream = large<T>(g.N * g.C * g.S) && g.C * sizeof(T) % 64 == 0;
   share(g.N, g.N * g.S * g.C, [&](int64_t n, bool parallel) {
     if (a.training) measure(a, lines, n, parallel);
     if (!a.y) return;
-    const ColumnScale<compute_t<T>> scale(a, lines.columns, n);
-    each_line_strip(parallel, lines, [&](int64_t offset, int64_t j, int64_t count) {
+    const ColumnScale<compute_t<T>> scale(a, wide(lines), n);
+    each_piece(parallel, g, wide(lines), [&](int64_t offset, int64_t j, int64_t count) {
       alignas(64) T out[kColumns];
       const int64_t at = n * g.S * g.C + offset;
       a.write(a.x + at, a.skip ? a.skip + at : nullptr, scale.at(j), stream ? out : a.y + at, count);
@@ -170,6 +180,26 @@ void forward_pixels(const Forward<T>& a) {
 // Images are taken in chunks, each with a line of the tables of dweight and dbias.
 inline int64_t chunks(int64_t N) { return std::min<int64_t>(N, 64); }
 
+// Adds the sums over a block of lines to p and q, (columns,) each.
+template <class T>
+void add_block(const Backward<T>& a, const ColumnScale<compute_t<T>>& scale, int64_t at, int64_t stride,
+               int64_t columns, int64_t rows, compute_t<T>* p, compute_t<T>* q) {
+  const auto* mean = scale.mean.data();
+  if (a.plain()) {
+    return each_band(columns, rows, [&](int64_t line, int64_t count, int64_t j, int64_t n, int64_t ahead) {
+      const int64_t from = at + line * stride + j;
+      add_gradient_columns(a.dy + from, stride, a.x + from, stride, count, ahead, mean + j, p + j, q + j, n);
+    });
+  }
+  for (int64_t line = 0; line < rows; line++) {
+    for (int64_t j = 0; j < columns; j += kColumns) {
+      const int64_t from = at + line * stride + j, n = std::min(kColumns, columns - j);
+      a.with_du(a.dy + from, a.x + from, a.skip ? a.skip + from : nullptr, scale.at(j), n,
+                [&](const auto* du) { add_gradient_columns(du, 0, a.x + from, 0, 1, 0, mean + j, p + j, q + j, n); });
+    }
+  }
+}
+
 // The sums of an image over its channels of du and du * (x - mean)
 template <class T>
 std::vector<Pair<double>> channel_sums(const Backward<T>& a, const Lines& lines, int64_t n,
@@ -179,33 +209,15 @@ std::vector<Pair<double>> channel_sums(const Backward<T>& a, const Lines& lines,
   std::vector<double> table((lines.segments + 1) * 2 * columns);
   each(parallel, lines.segments + 1, [&](int64_t s) {
     const bool last = s == lines.segments;
-    const int64_t first = last ? lines.whole : lines.first(s), rows = last ? (lines.rest > 0) : lines.lines(s);
-    each_strip(last ? lines.rest : columns, [&](int64_t j, int64_t count) {
-      alignas(64) C p[kColumns] = {}, q[kColumns] = {};
-      double* total = &table[s * 2 * columns + j];
-      const auto flush = [&] {
-        for (int64_t i = 0; i < count; i++) {
-          total[i] += p[i];
-          total[columns + i] += q[i];
-          p[i] = q[i] = 0;
-        }
-      };
-      for (int64_t row = 0; row < rows; row += kBlock) {
-        const int64_t some = std::min(kBlock, rows - row), at = (n * a.grid.S * a.grid.C) + (first + row) * columns + j;
-        if (a.plain()) {
-          add_gradient_columns(a.dy + at, columns, a.x + at, columns, some, scale.mean.data() + j, p, q, count);
-        } else {
-          for (int64_t r = 0; r < some; r++) {
-            const int64_t line = at + r * columns;
-            a.with_du(a.dy + line, a.x + line, a.skip ? a.skip + line : nullptr, scale.at(j), count,
-                      [&](const auto* du) {
-                        add_gradient_columns(du, 0, a.x + line, 0, 1, scale.mean.data() + j, p, q, count);
-                      });
-          }
-        }
-        flush();
-      }
-    });
+    const int64_t first = last ? lines.whole : lines.first(s), rows = last ? lines.rest > 0 : lines.lines(s);
+    std::vector<C> buffer(2 * columns);
+    C *p = buffer.data(), *q = p + columns;
+    for (int64_t row = 0; row < rows; row += kBlock) {
+      const int64_t at = n * a.grid.S * a.grid.C + (first + row) * columns;
+      add_block(a, scale, at, columns, last ? lines.rest : columns, std::min(kBlock, rows - row), p, q);
+      double* total = &table[s * 2 * columns];
+      for (int64_t i = 0; i < 2 * columns; i++) total[i] += std::exchange(buffer[i], C(0));
+    }
   });
   std::vector<Pair<double>> sums(a.grid.C);
   for (int64_t s = 0; s <= lines.segments; s++) {
@@ -241,8 +253,8 @@ template <class T>
 void backward_image(const Backward<T>& a, const Lines& lines, int64_t n, int64_t line, bool parallel) {
   using C = compute_t<T>;
   const Grid& g = a.grid;
-  const bool stream = large<T>(g.N * g.C * g.S) && lines.columns * sizeof(T) % 64 == 0;
-  const ColumnScale<C> scale(a, lines.columns, n);
+  const bool stream = large<T>(g.N * g.C * g.S) && g.C * sizeof(T) % 64 == 0;
+  const ColumnScale<C> scale(a, wide(lines), n);
   std::vector<Means> means(g.G);
   if (!a.mean_dy && (a.training || a.dweight || a.dbias)) {
     const auto sums = channel_sums(a, lines, n, scale, parallel);
@@ -250,8 +262,8 @@ void backward_image(const Backward<T>& a, const Lines& lines, int64_t n, int64_t
       add_channel(a, n * g.G + c / g.channels(), c, sums[c], line, means[c / g.channels()]);
   }
   if (!a.dx) return;
-  const ColumnBlend<C> blend(a, lines.columns, n, means);
-  each_line_strip(parallel, lines, [&](int64_t offset, int64_t j, int64_t count) {
+  const ColumnBlend<C> blend(a, wide(lines), n, means);
+  each_piece(parallel, g, wide(lines), [&](int64_t offset, int64_t j, int64_t count) {
     alignas(64) T out[kColumns];
     const int64_t at = n * g.S * g.C + offset;
     const Blend<const C*> k = {scale.mean.data() + j, &blend.a[j], &blend.b[j], &blend.c[j]};
