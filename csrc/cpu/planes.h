@@ -22,7 +22,7 @@ struct Bundles {
 
   Bundles(const Grid& g, int64_t bytes) : grid(g) {
     const int64_t run = g.channels() * g.S * bytes, fit = kBundle / std::max<int64_t>(run * g.images(), 1);
-    groups = std::clamp<int64_t>(fit, std::min<int64_t>(g.G, 1 + 2048 / run), g.G);
+    groups = std::clamp<int64_t>(fit, std::min<int64_t>(g.G, 1 + 65536 / run), g.G);
   }
   int64_t per_line() const { return (grid.G + groups - 1) / groups; }
   int64_t count() const { return grid.B * per_line(); }
@@ -44,8 +44,9 @@ void each_run(bool parallel, const Grid& g, const Bundle& bundle, int64_t channe
   });
 }
 
+// next: the run that will be read after this one, or null
 template <class T>
-Moments run_moments(const T* x, int64_t n) {
+Moments run_moments(const T* x, const T* next, int64_t n) {
   Moments total;
   compute_t<T> about = load(x[0]);
   for_each_tile(0, n, [&](int64_t j, int64_t count) {
@@ -87,7 +88,8 @@ void forward_planes(const Forward<T>& a) {
     if (a.training) {
       std::vector<Moments> table(g.images() * bundle.groups * segments(g.channels() * g.S));
       each_run(parallel, g, bundle, g.channels(), [&](int64_t at, int64_t n, int64_t c, int64_t begin, int64_t count) {
-        table[at] = run_moments(a.x + (n * g.C + c) * g.S + begin, count);
+        const T* run = a.x + (n * g.C + c) * g.S + begin;
+        table[at] = run_moments(run, n + 1 < g.N && g.images() > 1 ? run + g.C * g.S : nullptr, count);
       });
       pool(a, bundle, table);
     }
@@ -95,8 +97,8 @@ void forward_planes(const Forward<T>& a) {
     each_run(parallel, g, bundle, 1, [&](int64_t, int64_t n, int64_t c, int64_t begin, int64_t count) {
       const auto scale = a.scale(statistic_of(g, bundle.line, c), c);
       const int64_t at = (n * g.C + c) * g.S + begin;
-      for_each_tile(at, at + count, [&](int64_t j, int64_t m) {
-        alignas(64) T out[kTile];
+      for_each_step(at, at + count, [&](int64_t j, int64_t m) {
+        alignas(64) T out[kStep];
         a.write(a.x + j, a.skip ? a.skip + j : nullptr, scale, stream ? out : a.y + j, m);
         if (stream) stream_bytes(out, a.y + j, m * sizeof(T));
       });
@@ -130,11 +132,11 @@ void backward_planes(const Backward<T>& a) {
   const Grid& g = a.grid;
   const bool stream = large<T>(g.N * g.C * g.S) && g.S * sizeof(T) % 64 == 0;
   const Bundles bundles(g, 2 * sizeof(T));
-  // f(du, at, n) for the tiles of a plane's segment
-  const auto tiles = [&](int64_t statistic, int64_t n, int64_t c, int64_t begin, int64_t count, const auto& f) {
+  // f(du, at, n) for the steps of a plane's segment
+  const auto steps = [&](int64_t statistic, int64_t n, int64_t c, int64_t begin, int64_t count, const auto& f) {
     const auto scale = a.scale(statistic, c);
     const int64_t at = (n * g.C + c) * g.S + begin;
-    for_each_tile(at, at + count, [&](int64_t j, int64_t m) {
+    for_each_step(at, at + count, [&](int64_t j, int64_t m) {
       a.with_du(a.dy + j, a.x + j, a.skip ? a.skip + j : nullptr, scale, m, [&](const auto* du) { f(du, j, m); });
     });
   };
@@ -146,7 +148,7 @@ void backward_planes(const Backward<T>& a) {
       each_run(parallel, g, bundle, 1, [&](int64_t at, int64_t n, int64_t c, int64_t begin, int64_t count) {
         const int64_t statistic = statistic_of(g, bundle.line, c);
         Pair<double> total = {};
-        tiles(statistic, n, c, begin, count, [&](const auto* du, int64_t j, int64_t m) {
+        steps(statistic, n, c, begin, count, [&](const auto* du, int64_t j, int64_t m) {
           const auto part = sums_about(du, a.x + j, a.mean[statistic], m);
           total.a += part.a;
           total.b += part.b;
@@ -159,8 +161,8 @@ void backward_planes(const Backward<T>& a) {
     each_run(parallel, g, bundle, 1, [&](int64_t, int64_t n, int64_t c, int64_t begin, int64_t count) {
       const int64_t statistic = statistic_of(g, bundle.line, c);
       const auto blend = a.blend(statistic, c, means[c / g.channels() - bundle.group]);
-      tiles(statistic, n, c, begin, count, [&](const auto* du, int64_t j, int64_t m) {
-        alignas(64) T out[kTile];
+      steps(statistic, n, c, begin, count, [&](const auto* du, int64_t j, int64_t m) {
+        alignas(64) T out[kStep];
         if (a.dskip) write_du(du, a.dskip + j, m);
         blend_tile(du, a.x + j, blend, stream ? out : a.dx + j, m);
         if (stream) stream_bytes(out, a.dx + j, m * sizeof(T));
