@@ -1,6 +1,8 @@
 // Loops over tiles of channels, written to vectorise along the tile.
 #include "channel_tiles.h"
 
+#include <type_traits>
+
 namespace normkernels {
 namespace {
 
@@ -8,22 +10,80 @@ namespace {
 template <class C>
 constexpr C kFar = C(4);
 
+// One formula for every way of writing it.
+template <class K>
+NK_INLINE auto scaled(const Scale<K>& k) {
+  return [=](int64_t i, auto x) NK_INLINED { return (x - k.mean[i]) * k.scale[i] + k.shift[i]; };
+}
+template <class K>
+NK_INLINE auto blended(const Blend<K>& k) {
+  return [=](int64_t i, auto du, auto x) NK_INLINED { return k.a[i] * du + (k.b[i] * (x - k.mean[i]) + k.c[i]); };
+}
+
+template <class T, class D, class K>
+constexpr bool kPaired = std::is_same_v<T, bfloat16> && std::is_same_v<D, T> && std::is_same_v<K, Same<float>>;
+
+// Whether whole lines can be written past the caches.
+template <class T>
+bool lines(const T* out, int64_t n) {
+#if defined(NK_AVX512)
+  return kAvx512 && reinterpret_cast<uintptr_t>(out) % 64 == 0 && n * sizeof(T) % 64 == 0;
+#else
+  return false;
+#endif
+}
+
+#if defined(NK_AVX512)
+template <class T, class K>
+NK_AVX512 void scale_lines(const T* x, const T* skip, const Scale<K>& k, T* y, int64_t n) {
+  const auto f = scaled(k);
+  const auto add = [=](int64_t i, auto v, auto s) NK_INLINED { return f(i, v) + s; };
+  if (skip) return map_past<kPaired<T, T, K>>(x, skip, y, n, add);
+  map_past<kPaired<T, T, K>>(x, x, y, n, [=](int64_t i, auto v, auto) NK_INLINED { return f(i, v); });
+}
+template <class T, class K, class D>
+NK_AVX512 void blend_lines(const D* du, const T* x, const Blend<K>& k, T* dx, int64_t n) {
+  map_past<kPaired<T, D, K>>(du, x, dx, n, blended(k));
+}
+#else
+template <class T, class K>
+void scale_lines(const T*, const T*, const Scale<K>&, T*, int64_t) {}
+template <class T, class K, class D>
+void blend_lines(const D*, const T*, const Blend<K>&, T*, int64_t) {}
+#endif
+
 }  // namespace
 
 template <class T, class K, class Out>
 NK_CLONES void scale_tile(const T* x, const T* skip, const Scale<K>& k, Out* u, int64_t n) {
-  const auto [mean, scale, shift] = k;
+  const auto f = scaled(k);
   if (skip) {
-    map(u, n, [=](int64_t i) NK_INLINED { return (load(x[i]) - mean[i]) * scale[i] + shift[i] + load(skip[i]); });
+    map(u, n, [=](int64_t i) NK_INLINED { return f(i, load(x[i])) + load(skip[i]); });
   } else {
-    map(u, n, [=](int64_t i) NK_INLINED { return (load(x[i]) - mean[i]) * scale[i] + shift[i]; });
+    map(u, n, [=](int64_t i) NK_INLINED { return f(i, load(x[i])); });
   }
 }
 
 template <class T, class K, class D>
 NK_CLONES void blend_tile(const D* du, const T* x, const Blend<K>& k, T* dx, int64_t n) {
-  const auto [mean, a, b, c] = k;
-  map(dx, n, [=](int64_t i) NK_INLINED { return a[i] * load(du[i]) + (b[i] * (load(x[i]) - mean[i]) + c[i]); });
+  const auto f = blended(k);
+  map(dx, n, [=](int64_t i) NK_INLINED { return f(i, load(du[i]), load(x[i])); });
+}
+
+template <class T, class K>
+void scale_past(const T* x, const T* skip, const Scale<K>& k, T* y, int64_t n) {
+  if (lines(y, n)) return scale_lines(x, skip, k, y, n);
+  alignas(64) T tile[kTile];
+  scale_tile(x, skip, k, tile, n);
+  stream_bytes(tile, y, n * sizeof(T));
+}
+
+template <class T, class K, class D>
+void blend_past(const D* du, const T* x, const Blend<K>& k, T* dx, int64_t n) {
+  if (lines(dx, n)) return blend_lines(du, x, k, dx, n);
+  alignas(64) T tile[kTile];
+  blend_tile(du, x, k, tile, n);
+  stream_bytes(tile, dx, n * sizeof(T));
 }
 
 template <class T>
@@ -153,17 +213,20 @@ NK_CLONES void add_gradient_columns(const D* du, int64_t d_stride, const T* x, i
   add_rows<kBand>(rows, a, b, add);
 }
 
-#define NK_SCALE(T, K, Out)                                                     \
-  template void scale_tile(const T*, const T*, const Scale<K>&, Out*, int64_t); \
-  template void blend_tile(const Out*, const T*, const Blend<K>&, T*, int64_t);
+#define NK_KIND(T, D, K)                                                      \
+  template void scale_tile(const T*, const T*, const Scale<K>&, D*, int64_t); \
+  template void blend_tile(const D*, const T*, const Blend<K>&, T*, int64_t); \
+  template void blend_past(const D*, const T*, const Blend<K>&, T*, int64_t);
 #define NK_GRADIENTS(T, D)                                                                                        \
-  NK_SCALE(T, Same<compute_t<T>>, D)                                                                              \
-  NK_SCALE(T, const compute_t<T>*, D)                                                                             \
+  NK_KIND(T, D, Same<compute_t<T>>)                                                                               \
+  NK_KIND(T, D, const compute_t<T>*)                                                                              \
   template Pair<compute_t<T>> sums_about(const D*, const T*, compute_t<T>, int64_t);                              \
   template void add_gradient_columns(const D*, int64_t, const T*, int64_t, int64_t, int64_t, const compute_t<T>*, \
                                      compute_t<T>*, compute_t<T>*, int64_t);
 #define NK_CHANNELS(T)                                                                                     \
   template Moments moments_about(const T*, compute_t<T>, int64_t);                                         \
+  template void scale_past(const T*, const T*, const Scale<Same<compute_t<T>>>&, T*, int64_t);             \
+  template void scale_past(const T*, const T*, const Scale<const compute_t<T>*>&, T*, int64_t);            \
   template void add_columns_about(const T*, int64_t, int64_t, int64_t, const compute_t<T>*, compute_t<T>*, \
                                   compute_t<T>*, int64_t);                                                 \
   NK_GRADIENTS(T, compute_t<T>)

@@ -32,6 +32,12 @@ void scale_tile(const T* x, const T* skip, const Scale<K>& k, Out* u, int64_t n)
 template <class T, class K, class D>
 void blend_tile(const D* du, const T* x, const Blend<K>& k, T* dx, int64_t n);
 
+// The same for results that will have left the caches before anybody reads them; stream_fence() orders them.
+template <class T, class K>
+void scale_past(const T* x, const T* skip, const Scale<K>& k, T* y, int64_t n);
+template <class T, class K, class D>
+void blend_past(const D* du, const T* x, const Blend<K>& k, T* dx, int64_t n);
+
 // Moments from one read: sums about a value near the mean, taken again about the mean if that was too far off.
 template <class T>
 Moments moments_about(const T* x, compute_t<T> about, int64_t n);

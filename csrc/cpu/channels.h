@@ -43,9 +43,9 @@ struct Channels {
 
   // out = act((x - mean) * scale + shift + skip)
   template <class K>
-  void write(const T* x_tile, const T* skip_tile, const Scale<K>& k, T* out, int64_t n) const {
-    if (plain()) return scale_tile(x_tile, skip_tile, k, out, n);
-    alignas(64) C u[kTile];
+  void write(const T* x_tile, const T* skip_tile, const Scale<K>& k, T* out, int64_t n, bool past) const {
+    if (plain()) return past ? scale_past(x_tile, skip_tile, k, out, n) : scale_tile(x_tile, skip_tile, k, out, n);
+    alignas(64) C u[kStep];
     scale_tile(x_tile, skip_tile, k, u, n);
     activate(affine.activation, affine.slope, u, n);
     store_tile(u, out, n);
@@ -55,7 +55,7 @@ struct Channels {
   template <class K, class F>
   void with_du(const T* dy, const T* x_tile, const T* skip_tile, const Scale<K>& k, int64_t n, const F& f) const {
     if (plain()) return f(dy);
-    alignas(64) C u[kTile], du[kTile];
+    alignas(64) C u[kStep], du[kStep];
     scale_tile(x_tile, skip_tile, k, u, n);
     load_tile(dy, du, n);
     times_derivative(affine.activation, affine.slope, u, du, n);

@@ -5,11 +5,6 @@
 
 namespace normkernels {
 
-template <class C>
-struct Pair {
-  C a, b;
-};
-
 // Lanes of a sum: enough additions in flight that none waits for the one before, over adjacent elements.
 constexpr int64_t kLanes = 64;
 
@@ -58,5 +53,26 @@ NK_INLINE void map(Out* out, int64_t n, const F& f) {
 #pragma omp simd
   for (int64_t i = 0; i < n; i++) out[i] = store<Out>(f(i));
 }
+
+#if defined(NK_AVX512)
+// out[i] = f(i, p[i], q[i]) past the caches, a cache line at a time; kPairs: f does not look at i, so that bfloat16 can
+// be taken two to a word.
+template <bool kPairs, class T, class P, class Q, class F>
+NK_AVX512 NK_INLINE void map_past(const P* p, const Q* q, T* out, int64_t n, const F& f) {
+  constexpr int64_t kLine = 64 / sizeof(T);
+  for (int64_t k = 0; k < n; k += kLine) {
+    alignas(64) T line[kLine];
+    if constexpr (kPairs) {
+      for (int64_t i = 0; i < kLine; i += 2) {
+        const Pair<float> a = load_pair(p + k + i), b = load_pair(q + k + i);
+        store_pair({f(0, a.a, b.a), f(0, a.b, b.b)}, line + i);
+      }
+    } else {
+      for (int64_t i = 0; i < kLine; i++) line[i] = store<T>(f(k + i, load(p[k + i]), load(q[k + i])));
+    }
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(out + k), _mm512_load_si512(line));
+  }
+}
+#endif
 
 }  // namespace normkernels

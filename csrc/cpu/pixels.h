@@ -10,8 +10,7 @@
 
 namespace normkernels {
 
-constexpr int64_t kBlock = 32;     // lines that are summed before their sums are merged
-constexpr int64_t kColumns = 512;  // columns that are written at a time
+constexpr int64_t kBlock = 32;  // lines that are summed before their sums are merged
 
 // The lines of one image, and their segments: what one thread sums.
 struct Lines {
@@ -144,7 +143,7 @@ struct ColumnScale {
 };
 
 // Columns of the coefficients: enough lines to make loops long.
-inline int64_t wide(const Lines& lines) { return lines.columns * std::max<int64_t>(1, kColumns / lines.columns); }
+inline int64_t wide(const Lines& lines) { return lines.columns * std::max<int64_t>(1, kStep / lines.columns); }
 
 // f(offset, its column, n) for the elements of an image, some columns at a time
 template <class F>
@@ -153,8 +152,8 @@ void each_piece(bool parallel, const Grid& g, int64_t columns, const F& f) {
   each(parallel, (elements + part - 1) / part, [&](int64_t s) {
     const int64_t end = std::min(elements, (s + 1) * part);
     for (int64_t line = s * part; line < end; line += columns)
-      for (int64_t j = 0; j < columns && line + j < end; j += kColumns)
-        f(line + j, j, std::min({kColumns, columns - j, end - line - j}));
+      for (int64_t j = 0; j < columns && line + j < end; j += kStep)
+        f(line + j, j, std::min({kStep, columns - j, end - line - j}));
     stream_fence();
   });
 }
@@ -163,16 +162,14 @@ template <class T>
 void forward_pixels(const Forward<T>& a) {
   const Grid& g = a.grid;
   const Lines lines(g);
-  const bool stream = large<T>(g.N * g.C * g.S) && g.C * sizeof(T) % 64 == 0;
+  const bool past = large<T>(g.N * g.C * g.S) && g.C * sizeof(T) % 64 == 0;
   share(g.N, g.N * g.S * g.C, [&](int64_t n, bool parallel) {
     if (a.training) measure(a, lines, n, parallel);
     if (!a.y) return;
     const ColumnScale<compute_t<T>> scale(a, wide(lines), n);
     each_piece(parallel, g, wide(lines), [&](int64_t offset, int64_t j, int64_t count) {
-      alignas(64) T out[kColumns];
       const int64_t at = n * g.S * g.C + offset;
-      a.write(a.x + at, a.skip ? a.skip + at : nullptr, scale.at(j), stream ? out : a.y + at, count);
-      if (stream) stream_bytes(out, a.y + at, count * sizeof(T));
+      a.write(a.x + at, a.skip ? a.skip + at : nullptr, scale.at(j), a.y + at, count, past);
     });
   });
 }
@@ -192,8 +189,8 @@ void add_block(const Backward<T>& a, const ColumnScale<compute_t<T>>& scale, int
     });
   }
   for (int64_t line = 0; line < rows; line++) {
-    for (int64_t j = 0; j < columns; j += kColumns) {
-      const int64_t from = at + line * stride + j, n = std::min(kColumns, columns - j);
+    for (int64_t j = 0; j < columns; j += kStep) {
+      const int64_t from = at + line * stride + j, n = std::min(kStep, columns - j);
       a.with_du(a.dy + from, a.x + from, a.skip ? a.skip + from : nullptr, scale.at(j), n,
                 [&](const auto* du) { add_gradient_columns(du, 0, a.x + from, 0, 1, 0, mean + j, p + j, q + j, n); });
     }
@@ -253,7 +250,7 @@ template <class T>
 void backward_image(const Backward<T>& a, const Lines& lines, int64_t n, int64_t line, bool parallel) {
   using C = compute_t<T>;
   const Grid& g = a.grid;
-  const bool stream = large<T>(g.N * g.C * g.S) && g.C * sizeof(T) % 64 == 0;
+  const bool past = large<T>(g.N * g.C * g.S) && g.C * sizeof(T) % 64 == 0;
   const ColumnScale<C> scale(a, wide(lines), n);
   std::vector<Means> means(g.G);
   if (!a.mean_dy && (a.training || a.dweight || a.dbias)) {
@@ -264,13 +261,11 @@ void backward_image(const Backward<T>& a, const Lines& lines, int64_t n, int64_t
   if (!a.dx) return;
   const ColumnBlend<C> blend(a, wide(lines), n, means);
   each_piece(parallel, g, wide(lines), [&](int64_t offset, int64_t j, int64_t count) {
-    alignas(64) T out[kColumns];
     const int64_t at = n * g.S * g.C + offset;
     const Blend<const C*> k = {scale.mean.data() + j, &blend.a[j], &blend.b[j], &blend.c[j]};
     a.with_du(a.dy + at, a.x + at, a.skip ? a.skip + at : nullptr, scale.at(j), count, [&](const auto* du) {
       if (a.dskip) write_du(du, a.dskip + at, count);
-      blend_tile(du, a.x + at, k, stream ? out : a.dx + at, count);
-      if (stream) stream_bytes(out, a.dx + at, count * sizeof(T));
+      past ? blend_past(du, a.x + at, k, a.dx + at, count) : blend_tile(du, a.x + at, k, a.dx + at, count);
     });
   });
 }

@@ -81,7 +81,7 @@ inline int64_t statistic_of(const Grid& g, int64_t line, int64_t c) { return lin
 template <class T>
 void forward_planes(const Forward<T>& a) {
   const Grid& g = a.grid;
-  const bool stream = large<T>(g.N * g.C * g.S) && g.S * sizeof(T) % 64 == 0;
+  const bool past = large<T>(g.N * g.C * g.S) && g.S * sizeof(T) % 64 == 0;
   const Bundles bundles(g, sizeof(T));
   share(bundles.count(), g.N * g.C * g.S, [&](int64_t i, bool parallel) {
     const Bundle bundle = bundles[i];
@@ -98,12 +98,10 @@ void forward_planes(const Forward<T>& a) {
       const auto scale = a.scale(statistic_of(g, bundle.line, c), c);
       const int64_t at = (n * g.C + c) * g.S + begin;
       for_each_step(at, at + count, [&](int64_t j, int64_t m) {
-        alignas(64) T out[kStep];
-        a.write(a.x + j, a.skip ? a.skip + j : nullptr, scale, stream ? out : a.y + j, m);
-        if (stream) stream_bytes(out, a.y + j, m * sizeof(T));
+        a.write(a.x + j, a.skip ? a.skip + j : nullptr, scale, a.y + j, m, past);
       });
     });
-    if (stream) stream_fence();
+    if (past) stream_fence();
   });
 }
 
@@ -130,7 +128,7 @@ std::vector<Means> gather(const Backward<T>& a, const Bundle& bundle, const std:
 template <class T>
 void backward_planes(const Backward<T>& a) {
   const Grid& g = a.grid;
-  const bool stream = large<T>(g.N * g.C * g.S) && g.S * sizeof(T) % 64 == 0;
+  const bool past = large<T>(g.N * g.C * g.S) && g.S * sizeof(T) % 64 == 0;
   const Bundles bundles(g, 2 * sizeof(T));
   // f(du, at, n) for the steps of a plane's segment
   const auto steps = [&](int64_t statistic, int64_t n, int64_t c, int64_t begin, int64_t count, const auto& f) {
@@ -162,13 +160,11 @@ void backward_planes(const Backward<T>& a) {
       const int64_t statistic = statistic_of(g, bundle.line, c);
       const auto blend = a.blend(statistic, c, means[c / g.channels() - bundle.group]);
       steps(statistic, n, c, begin, count, [&](const auto* du, int64_t j, int64_t m) {
-        alignas(64) T out[kStep];
         if (a.dskip) write_du(du, a.dskip + j, m);
-        blend_tile(du, a.x + j, blend, stream ? out : a.dx + j, m);
-        if (stream) stream_bytes(out, a.dx + j, m * sizeof(T));
+        past ? blend_past(du, a.x + j, blend, a.dx + j, m) : blend_tile(du, a.x + j, blend, a.dx + j, m);
       });
     });
-    if (stream) stream_fence();
+    if (past) stream_fence();
   });
 }
 

@@ -38,7 +38,7 @@ struct RowsForward {
   T *y, *summed;   // summed: null without residual
   C *mean, *rstd;  // mean: null without centring
   double eps;
-  bool stream = large<T>(M * N);
+  bool stream = sizeof(T) >= 4 && large<T>(M * N);  // in 16 bits the copy of each tile costs more than it saves
 
   // What is normalised: x, or s = x + residual rounded to T.
   const T* input(int64_t m) const { return residual ? summed + m * N : x + m * x_stride; }

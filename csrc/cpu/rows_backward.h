@@ -30,8 +30,8 @@ struct RowsBackward {
   Affine<C> affine;
   const C *mean, *rstd;  // mean: null without centring
   T* dx;
-  C *dweight, *dbias;  // (blocks, N) tables of zeros, or null
-  bool stream = large<T>(M * N);
+  C *dweight, *dbias;                               // (blocks, N) tables of zeros, or null
+  bool stream = sizeof(T) >= 4 && large<T>(M * N);  // in 16 bits the copy of each tile costs more than it saves
 
   int64_t blocks() const { return std::clamp<int64_t>(M / 32, 1, 64); }
   int64_t first_row(int64_t block) const { return block * M / blocks(); }

@@ -10,6 +10,13 @@
 #else
 #define NK_CLONES
 #endif
+// A twin of a cloned function for AVX-512 alone, because it uses what only that has; call it where kAvx512 is true.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(NORMKERNELS_NO_CLONES)
+#include <immintrin.h>
+#define NK_AVX512 __attribute__((target("arch=x86-64-v4")))
+inline const bool kAvx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+#endif
 #if defined(__GNUC__)
 #define NK_INLINE inline __attribute__((always_inline))
 #define NK_INLINED __attribute__((always_inline))  // for lambdas
@@ -79,5 +86,25 @@ NK_INLINE float16 store<float16>(float v) {
   half = magnitude >= 0x477ff000u ? 0x7c00u : half;
   return {static_cast<uint16_t>(sign | (magnitude > 0x7f800000u ? 0x7e00u : half))};
 }
+
+// Two adjacent 16-bit elements, as the halves of one word: no lane has to move.
+template <class C>
+struct Pair {
+  C a, b;
+};
+#if defined(__GNUC__)
+using word = uint32_t __attribute__((may_alias));
+NK_INLINE Pair<float> load_pair(const bfloat16* p) {
+  const uint32_t w = *reinterpret_cast<const word*>(p);
+  return {bit_cast<float>(w << 16), bit_cast<float>(w & 0xffff0000u)};
+}
+NK_INLINE uint32_t rounded_bits(float v) {  // bfloat16 in the upper half
+  const uint32_t u = bit_cast<uint32_t>(v);
+  return v == v ? u + 0x7fffu + ((u >> 16) & 1u) : 0x7fc00000u;
+}
+NK_INLINE void store_pair(Pair<float> v, bfloat16* p) {
+  *reinterpret_cast<word*>(p) = (rounded_bits(v.a) >> 16) | (rounded_bits(v.b) & 0xffff0000u);
+}
+#endif
 
 }  // namespace normkernels

@@ -17,11 +17,10 @@ constexpr int64_t kSegment = 32 * kTile;  // the part of a long row that one thr
 
 inline int64_t segments(int64_t N) { return (N + kSegment - 1) / kSegment; }
 
-// Results that will have left the caches before anybody reads them are written past the caches. In 16 bits the kernels
-// are bound by arithmetic, not by memory, and the extra copy of each tile costs more than it saves.
+// Results that will have left the caches before anybody reads them are written past the caches.
 template <class T>
 bool large(int64_t elements) {
-  return sizeof(T) >= 4 && elements * static_cast<int64_t>(sizeof(T)) >= (int64_t{16} << 20);
+  return elements * static_cast<int64_t>(sizeof(T)) >= (int64_t{16} << 20);
 }
 
 // Rows of that many bytes that are taken together: as many as fit in a quarter of a megabyte; a row of one tile stays

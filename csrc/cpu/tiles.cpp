@@ -2,7 +2,7 @@
 #include "tiles.h"
 
 #if defined(__SSE2__)
-#include <immintrin.h>
+#include <emmintrin.h>
 #endif
 
 namespace normkernels {
@@ -116,34 +116,17 @@ NK_CLONES void store_tile(const compute_t<T>* tile, T* target, int64_t n) {
   map(target, n, [=](int64_t i) NK_INLINED { return tile[i]; });
 }
 
-#if defined(__SSE2__) && defined(__GNUC__) && !defined(NORMKERNELS_NO_CLONES)
-// Whole cache lines at once, where the machine can.
-__attribute__((target("avx512f"))) static int64_t stream_lines(const char* tile, char* target, int64_t bytes) {
-  int64_t done = 0;
-  for (; done + 64 <= bytes; done += 64)
-    _mm512_stream_si512(reinterpret_cast<__m512i*>(target + done), _mm512_loadu_si512(tile + done));
-  return done;
-}
-static const bool kStreamsLines = __builtin_cpu_supports("avx512f");
-#else
-static int64_t stream_lines(const char*, char*, int64_t) { return 0; }
-static const bool kStreamsLines = false;
-#endif
-
 void stream_bytes(const void* tile, void* target, int64_t bytes) {
-  const char* from = static_cast<const char*>(tile);
-  char* to = static_cast<char*>(target);
   int64_t done = 0;
-  if (kStreamsLines && reinterpret_cast<uintptr_t>(to) % 64 == 0) done = stream_lines(from, to, bytes);
 #if defined(__SSE2__)
-  if (reinterpret_cast<uintptr_t>(to) % 16 == 0) {
+  if (reinterpret_cast<uintptr_t>(target) % 16 == 0) {
     for (; done + 16 <= bytes; done += 16) {
-      const __m128i lane = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + done));
-      _mm_stream_si128(reinterpret_cast<__m128i*>(to + done), lane);
+      const __m128i* from = reinterpret_cast<const __m128i*>(static_cast<const char*>(tile) + done);
+      _mm_stream_si128(reinterpret_cast<__m128i*>(static_cast<char*>(target) + done), _mm_loadu_si128(from));
     }
   }
 #endif
-  std::memcpy(to + done, from + done, bytes - done);
+  std::memcpy(static_cast<char*>(target) + done, static_cast<const char*>(tile) + done, bytes - done);
 }
 
 void stream_fence() {
