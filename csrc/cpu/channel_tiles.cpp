@@ -10,11 +10,42 @@ namespace {
 template <class C>
 constexpr C kFar = C(4);
 
-// One formula for every way of writing it.
-template <class K>
-NK_INLINE auto scaled(const Scale<K>& k) {
-  return [=](int64_t i, auto x) NK_INLINED { return (x - k.mean[i]) * k.scale[i] + k.shift[i]; };
+// v through the gate that u opens
+template <Gate kGate, class C>
+NK_INLINE C through(C u, C v, C slope) {
+  if constexpr (kGate == Gate::relu) return u <= 0 ? C(0) : v;
+  if constexpr (kGate == Gate::leaky_relu) return u > 0 ? v : slope * v;
+  return v;
 }
+
+// u of column i from x and skip, before the gate
+template <bool kSkip, class K, class C>
+NK_INLINE C scaled(const Scale<K>& k, int64_t i, C x, C skip) {
+  const C u = (x - k.mean[i]) * k.scale[i] + k.shift[i];
+  if constexpr (kSkip) return u + skip;
+  return u;
+}
+
+// Runs the statement with the gate of k and whether there is a skip as constants kGate and kSkip.
+#define NK_FOR_GATE(gate, ...)      \
+  {                                 \
+    constexpr Gate kGate = gate;    \
+    if (skip) {                     \
+      constexpr bool kSkip = true;  \
+      __VA_ARGS__;                  \
+    } else {                        \
+      constexpr bool kSkip = false; \
+      __VA_ARGS__;                  \
+    }                               \
+  }
+#define NK_FOR_EACH_GATE(...)            \
+  if (k.gate == Gate::none)              \
+    NK_FOR_GATE(Gate::none, __VA_ARGS__) \
+  else if (k.gate == Gate::relu)         \
+    NK_FOR_GATE(Gate::relu, __VA_ARGS__) \
+  else                                   \
+    NK_FOR_GATE(Gate::leaky_relu, __VA_ARGS__)
+
 template <class K>
 NK_INLINE auto blended(const Blend<K>& k) {
   return [=](int64_t i, auto du, auto x) NK_INLINED { return k.a[i] * du + (k.b[i] * (x - k.mean[i]) + k.c[i]); };
@@ -36,10 +67,17 @@ bool lines(const T* out, int64_t n) {
 #if defined(NK_AVX512)
 template <class T, class K>
 NK_AVX512 void scale_lines(const T* x, const T* skip, const Scale<K>& k, T* y, int64_t n) {
-  const auto f = scaled(k);
-  const auto add = [=](int64_t i, auto v, auto s) NK_INLINED { return f(i, v) + s; };
-  if (skip) return map_past<kPaired<T, T, K>>(x, skip, y, n, add);
-  map_past<kPaired<T, T, K>>(x, x, y, n, [=](int64_t i, auto v, auto) NK_INLINED { return f(i, v); });
+  using C = compute_t<T>;
+  const T* const second = skip ? skip : x;
+  const C slope = static_cast<C>(k.slope);
+  NK_FOR_EACH_GATE(map_past<kPaired<T, T, K>>(x, second, y, n, [=](int64_t i, C v, C s) NK_INLINED {
+    const C u = scaled<kSkip>(k, i, v, s);
+    return through<kGate>(u, u, slope);
+  }))
+}
+template <class T>
+NK_AVX512 void store_lines(const compute_t<T>* tile, T* y, int64_t n) {
+  map_past<false>(tile, tile, y, n, [](int64_t, auto v, auto) NK_INLINED { return v; });
 }
 template <class T, class K, class D>
 NK_AVX512 void blend_lines(const D* du, const T* x, const Blend<K>& k, T* dx, int64_t n) {
@@ -48,6 +86,8 @@ NK_AVX512 void blend_lines(const D* du, const T* x, const Blend<K>& k, T* dx, in
 #else
 template <class T, class K>
 void scale_lines(const T*, const T*, const Scale<K>&, T*, int64_t) {}
+template <class T>
+void store_lines(const compute_t<T>*, T*, int64_t) {}
 template <class T, class K, class D>
 void blend_lines(const D*, const T*, const Blend<K>&, T*, int64_t) {}
 #endif
@@ -55,13 +95,25 @@ void blend_lines(const D*, const T*, const Blend<K>&, T*, int64_t) {}
 }  // namespace
 
 template <class T, class K, class Out>
-NK_CLONES void scale_tile(const T* x, const T* skip, const Scale<K>& k, Out* u, int64_t n) {
-  const auto f = scaled(k);
-  if (skip) {
-    map(u, n, [=](int64_t i) NK_INLINED { return f(i, load(x[i])) + load(skip[i]); });
-  } else {
-    map(u, n, [=](int64_t i) NK_INLINED { return f(i, load(x[i])); });
-  }
+NK_CLONES void scale_tile(const T* x, const T* skip, const Scale<K>& k, Out* out, int64_t n) {
+  using C = compute_t<T>;
+  const T* const second = skip ? skip : x;
+  const C slope = static_cast<C>(k.slope);
+  NK_FOR_EACH_GATE(map(out, n, [=](int64_t i) NK_INLINED {
+    const C u = scaled<kSkip>(k, i, C(load(x[i])), C(load(second[i])));
+    return through<kGate>(u, u, slope);
+  }))
+}
+
+template <class T, class K, class Out>
+NK_CLONES void gate_tile(const T* dy, const T* x, const T* skip, const Scale<K>& k, Out* du, int64_t n) {
+  using C = compute_t<T>;
+  const T* const second = skip ? skip : x;
+  const C slope = static_cast<C>(k.slope);
+  NK_FOR_EACH_GATE(map(du, n, [=](int64_t i) NK_INLINED {
+    const C u = scaled<kSkip>(k, i, C(load(x[i])), C(load(second[i])));
+    return through<kGate>(u, C(load(dy[i])), slope);
+  }))
 }
 
 template <class T, class K, class D>
@@ -76,6 +128,12 @@ void scale_past(const T* x, const T* skip, const Scale<K>& k, T* y, int64_t n) {
   alignas(64) T tile[kTile];
   scale_tile(x, skip, k, tile, n);
   stream_bytes(tile, y, n * sizeof(T));
+}
+
+template <class T>
+void store_past(const compute_t<T>* tile, T* y, int64_t n) {
+  if (lines(y, n)) return store_lines(tile, y, n);
+  store_tile(tile, y, n);
 }
 
 template <class T, class K, class D>
@@ -213,9 +271,10 @@ NK_CLONES void add_gradient_columns(const D* du, int64_t d_stride, const T* x, i
   add_rows<kBand>(rows, a, b, add);
 }
 
-#define NK_KIND(T, D, K)                                                      \
-  template void scale_tile(const T*, const T*, const Scale<K>&, D*, int64_t); \
-  template void blend_tile(const D*, const T*, const Blend<K>&, T*, int64_t); \
+#define NK_KIND(T, D, K)                                                               \
+  template void scale_tile(const T*, const T*, const Scale<K>&, D*, int64_t);          \
+  template void gate_tile(const T*, const T*, const T*, const Scale<K>&, D*, int64_t); \
+  template void blend_tile(const D*, const T*, const Blend<K>&, T*, int64_t);          \
   template void blend_past(const D*, const T*, const Blend<K>&, T*, int64_t);
 #define NK_GRADIENTS(T, D)                                                                                        \
   NK_KIND(T, D, Same<compute_t<T>>)                                                                               \
@@ -224,6 +283,7 @@ NK_CLONES void add_gradient_columns(const D* du, int64_t d_stride, const T* x, i
   template void add_gradient_columns(const D*, int64_t, const T*, int64_t, int64_t, int64_t, const compute_t<T>*, \
                                      compute_t<T>*, compute_t<T>*, int64_t);
 #define NK_CHANNELS(T)                                                                                     \
+  template void store_past(const compute_t<T>*, T*, int64_t);                                              \
   template Moments moments_about(const T*, compute_t<T>, int64_t);                                         \
   template void scale_past(const T*, const T*, const Scale<Same<compute_t<T>>>&, T*, int64_t);             \
   template void scale_past(const T*, const T*, const Scale<const compute_t<T>*>&, T*, int64_t);            \

@@ -12,10 +12,15 @@ struct Same {
   NK_INLINE C operator[](int64_t) const { return value; }
 };
 
-// u = (x - mean) * scale + shift
+// Activations that only let through or scale: cheap enough to be part of every loop.
+enum class Gate { none, relu, leaky_relu };
+
+// u = gate((x - mean) * scale + shift + skip); slope: of leaky_relu
 template <class K>
 struct Scale {
   K mean, scale, shift;
+  Gate gate = Gate::none;
+  double slope = 0;
 };
 
 // dx = a * du + b * (x - mean) + c
@@ -24,9 +29,13 @@ struct Blend {
   K mean, a, b, c;
 };
 
-// u = (x - mean) * scale + shift + skip, as the compute type or rounded to T; skip may be null
+// u, as the compute type or rounded to T; skip may be null
 template <class T, class K, class Out>
 void scale_tile(const T* x, const T* skip, const Scale<K>& k, Out* u, int64_t n);
+
+// du = dy * gate'(u), as the compute type or T
+template <class T, class K, class Out>
+void gate_tile(const T* dy, const T* x, const T* skip, const Scale<K>& k, Out* du, int64_t n);
 
 // dx = a * du + b * (x - mean) + c
 template <class T, class K, class D>
@@ -35,6 +44,8 @@ void blend_tile(const D* du, const T* x, const Blend<K>& k, T* dx, int64_t n);
 // The same for results that will have left the caches before anybody reads them; stream_fence() orders them.
 template <class T, class K>
 void scale_past(const T* x, const T* skip, const Scale<K>& k, T* y, int64_t n);
+template <class T>
+void store_past(const compute_t<T>* tile, T* y, int64_t n);
 template <class T, class K, class D>
 void blend_past(const D* du, const T* x, const Blend<K>& k, T* dx, int64_t n);
 

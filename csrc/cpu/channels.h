@@ -14,6 +14,8 @@
 
 namespace normkernels {
 
+constexpr int64_t kScratch = 1 << 20;  // elements of du that are kept between two sweeps at most
+
 // N images of C channels of S positions; statistics (B, G): each pools N / B images and C / G adjacent channels.
 struct Grid {
   int64_t N, C, S, B, G;
@@ -34,32 +36,30 @@ struct Channels {
   double eps;
 
   bool plain() const { return affine.activation == Activation::identity; }
+  Gate gate() const {
+    return affine.activation == Activation::relu         ? Gate::relu
+           : affine.activation == Activation::leaky_relu ? Gate::leaky_relu
+                                                         : Gate::none;
+  }
+  bool gated() const { return gate() != Gate::none; }
+
   C weight(int64_t c) const { return affine.weight ? affine.weight[c] : C(1); }
   C bias(int64_t c) const { return affine.bias ? affine.bias[c] : C(0); }
   C rstd(int64_t statistic) const { return static_cast<C>(1 / std::sqrt(static_cast<double>(var[statistic]) + eps)); }
   Scale<Same<C>> scale(int64_t statistic, int64_t c) const {
-    return {{mean[statistic]}, {rstd(statistic) * weight(c)}, {bias(c)}};
+    return {{mean[statistic]}, {rstd(statistic) * weight(c)}, {bias(c)}, gate(), affine.slope};
   }
 
   // out = act((x - mean) * scale + shift + skip)
   template <class K>
   void write(const T* x_tile, const T* skip_tile, const Scale<K>& k, T* out, int64_t n, bool past) const {
-    if (plain()) return past ? scale_past(x_tile, skip_tile, k, out, n) : scale_tile(x_tile, skip_tile, k, out, n);
+    if (sizeof(T) == 2 && gated()) past = false;  // arithmetic, not memory, is the limit there
+    if (plain() || gated())
+      return past ? scale_past(x_tile, skip_tile, k, out, n) : scale_tile(x_tile, skip_tile, k, out, n);
     alignas(64) C u[kStep];
     scale_tile(x_tile, skip_tile, k, u, n);
     activate(affine.activation, affine.slope, u, n);
-    store_tile(u, out, n);
-  }
-
-  // Call f with du = dy * act'(u) of a tile: dy itself without an activation.
-  template <class K, class F>
-  void with_du(const T* dy, const T* x_tile, const T* skip_tile, const Scale<K>& k, int64_t n, const F& f) const {
-    if (plain()) return f(dy);
-    alignas(64) C u[kStep], du[kStep];
-    scale_tile(x_tile, skip_tile, k, u, n);
-    load_tile(dy, du, n);
-    times_derivative(affine.activation, affine.slope, u, du, n);
-    f(static_cast<const C*>(du));
+    past ? store_past(u, out, n) : store_tile(u, out, n);
   }
 };
 
@@ -74,6 +74,16 @@ struct Means {
   double g = 0, g_xhat = 0;
 };
 
+// du as it leaves, rounded; T is du's own type where there is no activation.
+template <class T, class D>
+void write_du(const D* du, T* out, int64_t n) {
+  if constexpr (std::is_same_v<D, compute_t<T>>) {
+    store_tile(du, out, n);
+  } else {
+    std::copy_n(du, n, out);
+  }
+}
+
 template <class T>
 struct Backward : Channels<T> {
   using C = compute_t<T>;
@@ -82,6 +92,55 @@ struct Backward : Channels<T> {
   bool training;                    // mean and var depend on x
   const C *mean_dy, *mean_dy_xhat;  // (C,): given where x is a part of the batch, else null
   C *dweight, *dbias;               // (lines, C) tables, or null
+
+  // Whether du can be kept in T between the sweeps.
+  bool exact() const { return sizeof(T) >= 4 || this->affine.activation == Activation::relu; }
+  bool keeps_dskip() const { return dskip && exact() && !this->plain(); }
+  bool sums() const { return !mean_dy && (training || dweight || dbias); }
+  // How much room to keep du in, if it is neither cheap to have again nor kept in dskip.
+  int64_t scratch(int64_t elements) const {
+    return this->plain() || this->gated() || keeps_dskip() || elements > kScratch ? 0 : elements;
+  }
+
+  // Call f with du = dy * act'(u) from element at on: dy itself without an activation. It is left in kept, if there is
+  // room, else in dskip, if that is exact.
+  template <class K, class F>
+  void with_du(int64_t at, const Scale<K>& k, int64_t n, C* kept, const F& f) const {
+    const T *x_tile = this->x + at, *skip_tile = this->skip ? this->skip + at : nullptr;
+    if (this->plain()) return f(dy + at);
+    if (this->gated() && exact()) {
+      alignas(64) T buffer[kStep];
+      T* du = keeps_dskip() ? dskip + at : buffer;
+      gate_tile(dy + at, x_tile, skip_tile, k, du, n);
+      return f(static_cast<const T*>(du));
+    }
+    alignas(64) C u[kStep], buffer[kStep];
+    C* du = kept ? kept : buffer;
+    if constexpr (std::is_same_v<C, T>) du = keeps_dskip() ? dskip + at : du;
+    if (this->gated()) {
+      gate_tile(dy + at, x_tile, skip_tile, k, du, n);
+    } else {
+      scale_tile(x_tile, skip_tile, k, u, n);
+      load_tile(dy + at, du, n);
+      times_derivative(this->affine.activation, this->affine.slope, u, du, n);
+    }
+    f(static_cast<const C*>(du));
+  }
+
+  // The same for the second sweep, which finds what the first one left.
+  template <class K, class F>
+  void with_du_again(int64_t at, const Scale<K>& k, int64_t n, C* kept, const F& f) const {
+    if (sums() && kept) return f(static_cast<const C*>(kept));
+    if (sums() && keeps_dskip()) return f(static_cast<const T*>(dskip + at));
+    with_du(at, k, n, nullptr, f);
+  }
+
+  // dx of a tile, and dskip where it is not there yet
+  template <class D, class K>
+  void write(const D* du, int64_t at, const Blend<K>& k, int64_t n, bool past) const {
+    if (dskip && !keeps_dskip()) write_du(du, dskip + at, n);
+    past ? blend_past(du, this->x + at, k, dx + at, n) : blend_tile(du, this->x + at, k, dx + at, n);
+  }
 
   // The coefficients of dx = rstd * (du * w - means.g - xhat * means.g_xhat)
   Blend<Same<C>> blend(int64_t statistic, int64_t c, Means means) const {
@@ -102,16 +161,6 @@ void add_channel(const Backward<T>& a, int64_t statistic, int64_t c, Pair<double
   means.g_xhat += w * sum_xhat;
   if (a.dbias) a.dbias[line * a.grid.C + c] += static_cast<C>(sums.a);
   if (a.dweight) a.dweight[line * a.grid.C + c] += static_cast<C>(sum_xhat);
-}
-
-// du as it leaves, rounded; T is du's own type where there is no activation.
-template <class T, class D>
-void write_du(const D* du, T* out, int64_t n) {
-  if constexpr (std::is_same_v<D, compute_t<T>>) {
-    store_tile(du, out, n);
-  } else {
-    std::copy_n(du, n, out);
-  }
 }
 
 // f(i) for 0 <= i < n, on this thread or on all

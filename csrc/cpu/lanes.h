@@ -63,11 +63,13 @@ NK_AVX512 NK_INLINE void map_past(const P* p, const Q* q, T* out, int64_t n, con
   for (int64_t k = 0; k < n; k += kLine) {
     alignas(64) T line[kLine];
     if constexpr (kPairs) {
-      for (int64_t i = 0; i < kLine; i += 2) {
-        const Pair<float> a = load_pair(p + k + i), b = load_pair(q + k + i);
-        store_pair({f(0, a.a, b.a), f(0, a.b, b.b)}, line + i);
+#pragma omp simd
+      for (int64_t i = 0; i < kLine / 2; i++) {
+        const Pair<float> a = load_pair(p + k + 2 * i), b = load_pair(q + k + 2 * i);
+        store_pair({f(0, a.a, b.a), f(0, a.b, b.b)}, line + 2 * i);
       }
     } else {
+#pragma omp simd
       for (int64_t i = 0; i < kLine; i++) line[i] = store<T>(f(k + i, load(p[k + i]), load(q[k + i])));
     }
     _mm512_stream_si512(reinterpret_cast<__m512i*>(out + k), _mm512_load_si512(line));

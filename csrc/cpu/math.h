@@ -18,12 +18,15 @@ NK_INLINE float reduced_expm1(float x, float& k) {
 
 NK_INLINE float power_of_two(float k) { return bit_cast<float>((static_cast<int32_t>(k) + 127) << 23); }
 
+// 2^k e^r; below 2^-126 it is 0. The sum that rounds x / ln2 leaves k in its lowest bits, ready to be an exponent.
 NK_INLINE float exp(float x) {
-  x = x < -104.0f ? -104.0f : (x > 89.0f ? 89.0f : x);
-  float k;
-  const float p = reduced_expm1(x, k);
-  const float half = (k * 0.5f + 12582912.0f) - 12582912.0f;  // two factors reach subnormals and infinity
-  return (1.0f + p) * power_of_two(half) * power_of_two(k - half);
+  const float shift = 12582912.0f;
+  x = x < -88.0f ? -88.0f : (x > 89.0f ? 89.0f : x);
+  const float rounded = x * 1.44269504088896341f + shift, k = rounded - shift;
+  const float r = (x - k * 0.693145751953125f) - k * 1.42860682030941723212e-6f;
+  const float tail = 4.1665795894e-2f + r * (8.3334519073e-3f + r * (1.3981999507e-3f + r * 1.9875691500e-4f));
+  const float p = r + r * r * (0.50000001201f + r * (0.16666665459f + r * tail));
+  return (1.0f + p) * bit_cast<float>((bit_cast<uint32_t>(rounded) + 127u) << 23);
 }
 NK_INLINE double exp(double x) { return std::exp(x); }
 

@@ -127,9 +127,12 @@ void measure(const Forward<T>& a, const Lines& lines, int64_t n, bool parallel) 
 template <class C>
 struct ColumnScale {
   std::vector<C> mean, scale, shift;
+  Gate gate;
+  C slope;
 
   template <class Sweep>
-  ColumnScale(const Sweep& a, int64_t columns, int64_t n) : mean(columns), scale(columns), shift(columns) {
+  ColumnScale(const Sweep& a, int64_t columns, int64_t n)
+      : mean(columns), scale(columns), shift(columns), gate(a.gate()), slope(a.affine.slope) {
     std::vector<C> rstd(a.grid.G);
     for (int64_t g = 0; g < a.grid.G; g++) rstd[g] = a.rstd(n * a.grid.G + g);
     each_column(columns, a.grid.C, [&](int64_t j, int64_t c) {
@@ -139,7 +142,7 @@ struct ColumnScale {
       shift[j] = a.bias(c);
     });
   }
-  Scale<const C*> at(int64_t j) const { return {mean.data() + j, scale.data() + j, shift.data() + j}; }
+  Scale<const C*> at(int64_t j) const { return {mean.data() + j, scale.data() + j, shift.data() + j, gate, slope}; }
 };
 
 // Columns of the coefficients: enough lines to make loops long.
@@ -177,10 +180,10 @@ void forward_pixels(const Forward<T>& a) {
 // Images are taken in chunks, each with a line of the tables of dweight and dbias.
 inline int64_t chunks(int64_t N) { return std::min<int64_t>(N, 64); }
 
-// Adds the sums over a block of lines to p and q, (columns,) each.
+// Adds the sums over a block of lines, columns of stride each, to p and q; kept: see with_du.
 template <class T>
 void add_block(const Backward<T>& a, const ColumnScale<compute_t<T>>& scale, int64_t at, int64_t stride,
-               int64_t columns, int64_t rows, compute_t<T>* p, compute_t<T>* q) {
+               int64_t columns, int64_t rows, compute_t<T>* kept, compute_t<T>* p, compute_t<T>* q) {
   const auto* mean = scale.mean.data();
   if (a.plain()) {
     return each_band(columns, rows, [&](int64_t line, int64_t count, int64_t j, int64_t n, int64_t ahead) {
@@ -188,11 +191,16 @@ void add_block(const Backward<T>& a, const ColumnScale<compute_t<T>>& scale, int
       add_gradient_columns(a.dy + from, stride, a.x + from, stride, count, ahead, mean + j, p + j, q + j, n);
     });
   }
-  for (int64_t line = 0; line < rows; line++) {
-    for (int64_t j = 0; j < columns; j += kStep) {
-      const int64_t from = at + line * stride + j, n = std::min(kStep, columns - j);
-      a.with_du(a.dy + from, a.x + from, a.skip ? a.skip + from : nullptr, scale.at(j), n,
-                [&](const auto* du) { add_gradient_columns(du, 0, a.x + from, 0, 1, 0, mean + j, p + j, q + j, n); });
+  const int64_t lines = std::max<int64_t>(1, kStep / columns), part = std::min(columns, kStep);
+  for (int64_t line = 0; line < rows; line += lines) {
+    const int64_t count = std::min(lines, rows - line);
+    for (int64_t j = 0; j < columns; j += part) {
+      const int64_t from = line * stride + j, width = std::min(part, columns - j);
+      a.with_du(at + from, scale.at(j), count * width, kept ? kept + from : nullptr, [&](const auto* du) {
+        for (int64_t k = 0; k < width; k += kBand)
+          add_gradient_columns(du + k, stride, a.x + at + from + k, stride, count, 0, mean + j + k, p + j + k,
+                               q + j + k, std::min(kBand, width - k));
+      });
     }
   }
 }
@@ -200,7 +208,7 @@ void add_block(const Backward<T>& a, const ColumnScale<compute_t<T>>& scale, int
 // The sums of an image over its channels of du and du * (x - mean)
 template <class T>
 std::vector<Pair<double>> channel_sums(const Backward<T>& a, const Lines& lines, int64_t n,
-                                       const ColumnScale<compute_t<T>>& scale, bool parallel) {
+                                       const ColumnScale<compute_t<T>>& scale, compute_t<T>* kept, bool parallel) {
   using C = compute_t<T>;
   const int64_t columns = lines.columns;
   std::vector<double> table((lines.segments + 1) * 2 * columns);
@@ -210,8 +218,9 @@ std::vector<Pair<double>> channel_sums(const Backward<T>& a, const Lines& lines,
     std::vector<C> buffer(2 * columns);
     C *p = buffer.data(), *q = p + columns;
     for (int64_t row = 0; row < rows; row += kBlock) {
-      const int64_t at = n * a.grid.S * a.grid.C + (first + row) * columns;
-      add_block(a, scale, at, columns, last ? lines.rest : columns, std::min(kBlock, rows - row), p, q);
+      const int64_t from = (first + row) * columns, at = n * a.grid.S * a.grid.C + from;
+      add_block(a, scale, at, columns, last ? lines.rest : columns, std::min(kBlock, rows - row),
+                kept ? kept + from : nullptr, p, q);
       double* total = &table[s * 2 * columns];
       for (int64_t i = 0; i < 2 * columns; i++) total[i] += std::exchange(buffer[i], C(0));
     }
@@ -253,8 +262,10 @@ void backward_image(const Backward<T>& a, const Lines& lines, int64_t n, int64_t
   const bool past = large<T>(g.N * g.C * g.S) && g.C * sizeof(T) % 64 == 0;
   const ColumnScale<C> scale(a, wide(lines), n);
   std::vector<Means> means(g.G);
-  if (!a.mean_dy && (a.training || a.dweight || a.dbias)) {
-    const auto sums = channel_sums(a, lines, n, scale, parallel);
+  std::vector<C> scratch(a.scratch(g.S * g.C));
+  C* const kept = scratch.empty() ? nullptr : scratch.data();
+  if (a.sums()) {
+    const auto sums = channel_sums(a, lines, n, scale, kept, parallel);
     for (int64_t c = 0; c < g.C; c++)
       add_channel(a, n * g.G + c / g.channels(), c, sums[c], line, means[c / g.channels()]);
   }
@@ -263,10 +274,8 @@ void backward_image(const Backward<T>& a, const Lines& lines, int64_t n, int64_t
   each_piece(parallel, g, wide(lines), [&](int64_t offset, int64_t j, int64_t count) {
     const int64_t at = n * g.S * g.C + offset;
     const Blend<const C*> k = {scale.mean.data() + j, &blend.a[j], &blend.b[j], &blend.c[j]};
-    a.with_du(a.dy + at, a.x + at, a.skip ? a.skip + at : nullptr, scale.at(j), count, [&](const auto* du) {
-      if (a.dskip) write_du(du, a.dskip + at, count);
-      past ? blend_past(du, a.x + at, k, a.dx + at, count) : blend_tile(du, a.x + at, k, a.dx + at, count);
-    });
+    a.with_du_again(at, scale.at(j), count, kept ? kept + offset : nullptr,
+                    [&](const auto* du) { a.write(du, at, k, count, past); });
   });
 }
 

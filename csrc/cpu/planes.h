@@ -130,26 +130,26 @@ void backward_planes(const Backward<T>& a) {
   const Grid& g = a.grid;
   const bool past = large<T>(g.N * g.C * g.S) && g.S * sizeof(T) % 64 == 0;
   const Bundles bundles(g, 2 * sizeof(T));
-  // f(du, at, n) for the steps of a plane's segment
-  const auto steps = [&](int64_t statistic, int64_t n, int64_t c, int64_t begin, int64_t count, const auto& f) {
-    const auto scale = a.scale(statistic, c);
-    const int64_t at = (n * g.C + c) * g.S + begin;
-    for_each_step(at, at + count, [&](int64_t j, int64_t m) {
-      a.with_du(a.dy + j, a.x + j, a.skip ? a.skip + j : nullptr, scale, m, [&](const auto* du) { f(du, j, m); });
-    });
-  };
   share(bundles.count(), g.N * g.C * g.S, [&](int64_t i, bool parallel) {
     const Bundle bundle = bundles[i];
+    const int64_t first = bundle.group * g.channels(), width = bundle.groups * g.channels();
     std::vector<Means> means(bundle.groups);
-    if (!a.mean_dy && (a.training || a.dweight || a.dbias)) {
-      std::vector<Pair<double>> table(g.images() * bundle.groups * g.channels() * segments(g.S));
+    std::vector<compute_t<T>> scratch(a.scratch(g.images() * width * g.S));
+    const auto kept = [&](int64_t n, int64_t c, int64_t s) {
+      return scratch.empty() ? nullptr : &scratch[((n - bundle.image) * width + c - first) * g.S + s];
+    };
+    if (a.sums()) {
+      std::vector<Pair<double>> table(g.images() * width * segments(g.S));
       each_run(parallel, g, bundle, 1, [&](int64_t at, int64_t n, int64_t c, int64_t begin, int64_t count) {
-        const int64_t statistic = statistic_of(g, bundle.line, c);
+        const int64_t statistic = statistic_of(g, bundle.line, c), plane = (n * g.C + c) * g.S;
+        const auto scale = a.scale(statistic, c);
         Pair<double> total = {};
-        steps(statistic, n, c, begin, count, [&](const auto* du, int64_t j, int64_t m) {
-          const auto part = sums_about(du, a.x + j, a.mean[statistic], m);
-          total.a += part.a;
-          total.b += part.b;
+        for_each_step(begin, begin + count, [&](int64_t j, int64_t m) {
+          a.with_du(plane + j, scale, m, kept(n, c, j), [&](const auto* du) {
+            const auto part = sums_about(du, a.x + plane + j, a.mean[statistic], m);
+            total.a += part.a;
+            total.b += part.b;
+          });
         });
         table[at] = total;
       });
@@ -157,11 +157,12 @@ void backward_planes(const Backward<T>& a) {
     }
     if (!a.dx) return;
     each_run(parallel, g, bundle, 1, [&](int64_t, int64_t n, int64_t c, int64_t begin, int64_t count) {
-      const int64_t statistic = statistic_of(g, bundle.line, c);
+      const int64_t statistic = statistic_of(g, bundle.line, c), plane = (n * g.C + c) * g.S;
+      const auto scale = a.scale(statistic, c);
       const auto blend = a.blend(statistic, c, means[c / g.channels() - bundle.group]);
-      steps(statistic, n, c, begin, count, [&](const auto* du, int64_t j, int64_t m) {
-        if (a.dskip) write_du(du, a.dskip + j, m);
-        past ? blend_past(du, a.x + j, blend, a.dx + j, m) : blend_tile(du, a.x + j, blend, a.dx + j, m);
+      for_each_step(begin, begin + count, [&](int64_t j, int64_t m) {
+        a.with_du_again(plane + j, scale, m, kept(n, c, j),
+                        [&](const auto* du) { a.write(du, plane + j, blend, m, past); });
       });
     });
     if (past) stream_fence();
