@@ -14,7 +14,9 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -54,15 +56,60 @@ class Launch(NamedTuple):
     @property
     def config(self) -> str:
         given = dict(self.constants)
-        words = [f"{given.get('BLOCK_M', 1)}x{given['BLOCK_N']}", f"{self.num_warps} warps"]
+        tile = [k for k, _ in self.signature if k in ("BLOCK_A", "BLOCK_K", "BLOCK_B", "BLOCK_R", "BLOCK_G")]
+        tile = [given[k] for k in tile] or [given.get("BLOCK_M", 1), given["BLOCK_N"]]
+        words = ["x".join(map(str, tile)), f"{self.num_warps} warps"]
         words += [f"align {given['ALIGN']}"] if "ALIGN" in given else []
         words += [f"{given['SEGMENTS']} segments"] if "SEGMENTS" in given else []
+        words += [k.lower() for k in ("IMAGES", "LAST", "POOLED") if given.get(k)]
         words += ["no mean"] if given.get("CENTER") is False else []
         multiples = {self.signature[i][0] for i in self.divisible}
-        words += [f"{k} % 16" for k, kind in self.signature if k in ("N", "S") and kind == "i32" and k not in multiples]
+        sizes = [k for k, kind in self.signature if k in ("N", "S") and kind == "i32" and "BLOCK_N" in given]
+        words += [f"{k} % 16" for k in sizes if k not in multiples]
         words += [given["ACT"]] if given.get("ACT", "identity") != "identity" else []
         absent = [k.lower() for k, v in self.constants if v is None]
         return " ".join(words + ([f"no {','.join(absent)}"] if absent else []))
+
+
+class Channels(NamedTuple):
+    """A call of the channel family: x as (N, C, S), the statistics' shape, and whether the channels lie last."""
+
+    x: tuple[int, int, int]
+    statistics: tuple[int, int]
+    last: bool = False
+
+
+# what one program holds, small and as large as may be, forward and backward, aligned or not; what is split
+HELD = (
+    Channels((4, 64, 49), (4, 64)),
+    Channels((4, 64, 196), (4, 64)),
+    Channels((4, 64, 4095), (4, 64)),
+    Channels((4, 64, 8191), (4, 64)),
+    Channels((4, 64, 8192), (4, 64)),
+    Channels((4, 64, 16384), (4, 64)),
+    Channels((4, 64, 32768), (4, 64)),
+    Channels((4, 256, 64), (4, 256), True),
+    Channels((4, 256, 256), (4, 256), True),
+    Channels((4, 256, 512), (4, 256), True),
+    Channels((4, 33, 64), (4, 33), True),
+    Channels((4, 256, 1024), (4, 32)),
+    Channels((4, 256, 2048), (4, 32)),
+    Channels((4, 256, 4096), (4, 32)),
+    Channels((4, 256, 256), (4, 32), True),
+    Channels((4, 256, 512), (4, 32), True),
+    Channels((4, 320, 100), (4, 32), True),
+    Channels((32, 256, 49), (1, 256)),
+    Channels((32, 256, 256), (1, 256)),
+    Channels((64, 256, 256), (1, 256)),
+)
+SHARED = (
+    Channels((32, 256, 3136), (1, 256)),
+    Channels((1, 256, 100352), (1, 256), True),
+    Channels((4, 128, 262144), (4, 32)),
+    Channels((4, 128, 262144), (4, 32), True),
+    Channels((4, 33, 62501), (4, 33)),
+    Channels((512, 64, 49), (1, 64)),
+)
 
 
 def specialise(kernel: JITFunction, args: tuple, kwargs: dict, dtype: str) -> Launch:
@@ -84,11 +131,25 @@ def specialise(kernel: JITFunction, args: tuple, kwargs: dict, dtype: str) -> La
     return Launch(kernel.fn.__module__, kernel.fn.__name__, *words, kwargs["num_warps"], dtype)
 
 
+@contextmanager
+def recording(names: str) -> Iterator[list[Launch]]:
+    """Kernels launched inside are listed, not run."""
+    launches = []
+    run, JITFunction.run = (
+        JITFunction.run,
+        lambda kernel, *args, grid, warmup, **kwargs: launches.append(specialise(kernel, args, kwargs, names)),
+    )
+    try:
+        yield launches
+    finally:
+        JITFunction.run = run
+
+
 def record(
     op: str, x: torch.dtype, w: torch.dtype, N: int, activation: str = "identity", extras: bool = True, S: int = 3136
 ) -> list:
     """The launches of one forward and one backward call, with every optional tensor or with weight and bias alone."""
-    launches, stat = [], F64 if x == F64 else F32
+    stat = F64 if x == F64 else F32
     shape, stats = ((64, N), (64,)) if op != "layer_norm_2d" else ((4, N, S), (4, S))
 
     def new(dtype, shape):
@@ -98,11 +159,7 @@ def record(
     weight, bias, mean, rstd = new(w, (N,)), new(w, (N,)), new(stat, stats), new(stat, stats)
     module = importlib.import_module(f"normkernels.backends.triton.{op}")
     names = NAME[x] + ("" if x == w else "/" + NAME[w])
-    run, JITFunction.run = (
-        JITFunction.run,
-        lambda kernel, *args, grid, warmup, **kwargs: launches.append(specialise(kernel, args, kwargs, names)),
-    )
-    try:
+    with recording(names) as launches:
         if op == "rms_norm":
             module.rms_norm_fwd(t, extra, weight, t, extra, rstd, 1e-5, 0.0, activation, 0.01)
             module.rms_norm_bwd(t, extra, t, weight, rstd, t, weight, 0.0, activation, 0.01)
@@ -110,8 +167,29 @@ def record(
             forward, backward = getattr(module, op + "_fwd"), getattr(module, op + "_bwd")
             forward(t, extra, weight, bias, t, extra, mean, rstd, 1e-5, 0.0, activation, 0.01)
             backward(t, extra, t, weight, bias, mean, rstd, t, weight, bias, 0.0, activation, 0.01)
-    finally:
-        JITFunction.run = run
+    return launches
+
+
+def record_channels(x: torch.dtype, w: torch.dtype, case: Channels, activation: str = "identity") -> list[Launch]:
+    """The same of the channel family; the three ops are one set of kernels."""
+    (N, C, S), (B, G), last = case
+    stat = F64 if x == F64 else F32
+
+    def new(dtype, *shape):
+        return torch.empty(shape, dtype=dtype, device="meta")
+
+    t, weight, mean = new(x, *((N, S, C) if last else (N, C, S))), new(w, C), new(stat, B, G)
+    affine, end = (weight, weight), (activation, 0.01, last)
+    module = importlib.import_module("normkernels.backends.triton.batch_norm")
+    with recording(NAME[x] + ("" if x == w else "/" + NAME[w])) as launches:
+        module.batch_norm_fwd(t, t, *affine, t, mean, mean, 1e-5, *end)
+        for training in (True, False):
+            module.batch_norm_bwd(t, t, t, *affine, mean, mean, t, t, weight, weight, 1e-5, training, *end)
+        if activation == "silu":
+            module.batch_norm_fwd(t, None, None, None, t, mean, mean, 1e-5, *end)
+            module.batch_norm_bwd(t, t, None, *affine, mean, mean, t, None, None, None, 1e-5, True, *end)
+        if B == 1 and G == C and w == stat:
+            module.batch_norm_sums(t, t, t, *affine, mean, mean, weight, weight, 1e-5, *end)
     return launches
 
 
@@ -141,6 +219,11 @@ def launches(arch: int) -> list[Launch]:
             found += chain(
                 *(record("layer_norm_2d", x, F32, N, "gelu", S=S) for N in (64, 256, 1024) for x in (BF16, F32))
             )
+    found += chain(*(record_channels(BF16, F32, case) for case in HELD))
+    found += chain(*(record_channels(BF16, F32, case, "silu") for case in SHARED))
+    if arch == 90:
+        found += chain(*(record_channels(F32, F32, case) for case in HELD + SHARED))
+        found += chain(*(record_channels(F64, F64, case, "silu") for case in HELD[6:8] + SHARED))
     return list(dict.fromkeys(found))
 
 

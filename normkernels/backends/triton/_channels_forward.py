@@ -1,0 +1,189 @@
+"""Channels, forward: y = act((x - mean) rstd w + b + skip), rstd = (var + eps)^(-1/2)."""
+
+import triton
+import triton.language as tl
+
+from normkernels.backends.triton._activations import activation
+from normkernels.backends.triton._channels import (
+    FORWARD_LIMIT,
+    FORWARD_TILE,
+    STEPS,
+    aligned,
+    broad,
+    held,
+    holding,
+    load,
+    load_tile,
+    merging,
+    parts,
+    place,
+    preactivation,
+    records,
+    resident,
+    sizes,
+    slope_of,
+    split,
+    statistics,
+    step,
+    store_tile,
+    total,
+    walk,
+    walking,
+)
+from normkernels.backends.triton._rows import accumulator
+
+
+@triton.jit(do_not_specialize=["C", "S", "G", "PLANES"])
+def _resident_kernel(
+    X, SKIP, W, B, Y, MEAN, VAR,  # x, skip, y: (N, C, S) or LAST; w, b: (C,); mean, var: (B, G)
+    C, S, G, PLANES, EPS: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr,
+    IMAGES: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr,
+    BLOCK_A: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_B: tl.constexpr,
+):  # fmt: skip
+    dtype: tl.constexpr = MEAN.dtype.element_ty
+    C, S = aligned(C, S, LAST, ALIGN)
+    stat, there, channels, tile = held(C, S, G, PLANES, IMAGES, LAST, ALIGN, BLOCK_A, BLOCK_K, BLOCK_B)
+    x = load_tile(X, tile, dtype)
+    count = (PLANES * S).to(dtype)
+    # two steps, for rounding leaves the first mean up to ulp(mean) / 2 off
+    mean = total(x) / count
+    x = tl.where(tile[2], x - broad(mean, 3), 0.0)
+    rest = total(x) / count
+    x = tl.where(tile[2], x - broad(rest, 3), 0.0)
+    var = total(x * x) / count
+    tl.store(MEAN + stat, mean + rest, mask=there)
+    tl.store(VAR + stat, var, mask=there)
+    w, b = broad(load(W, channels, channels < C, dtype), 3), broad(load(B, channels, channels < C, dtype), 3)
+    u = preactivation(x, slope_of(broad(tl.rsqrt(var + EPS), 3), w), b, load_tile(SKIP, tile, dtype))
+    store_tile(Y, activation(u, ACT, SLOPE), tile)
+
+
+@triton.jit(do_not_specialize=["N", "C", "S", "G", "images", "parts", "steps"])
+def _moments_kernel(
+    X, PARTIAL, N, C, S, G, images, parts, steps,  # partial: (3, rows, C): mean, what rounding left of it, squares
+    IMAGES: tl.constexpr, POOLED: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr,
+    BLOCK_A: tl.constexpr, BLOCK_B: tl.constexpr,
+):  # fmt: skip
+    dtype: tl.constexpr = PARTIAL.dtype.element_ty
+    C, S = aligned(C, S, LAST, ALIGN)
+    low, row, image, first, tiles = walk(tl.program_id(0), N, C, S, parts, steps, IMAGES, BLOCK_A, BLOCK_B)
+    # Welford in every lane of the tile, about the lane's first value, so that nothing is lost where x is far from 0
+    tile = step(0, low, image, first, C, S, IMAGES, LAST, BLOCK_A, BLOCK_B)
+    x = load_tile(X, tile, dtype)
+    move, squares = tl.zeros([BLOCK_A, BLOCK_B], dtype), tl.zeros([BLOCK_A, BLOCK_B], dtype)
+    seen = tl.full([1, 1], 1.0, dtype)
+    for i in tl.range(1, tiles, num_stages=2):
+        tile = step(i, low, image, first, C, S, IMAGES, LAST, BLOCK_A, BLOCK_B)
+        away = tl.where(tile[2], load_tile(X, tile, dtype) - x - move, 0.0)
+        seen += 1.0
+        move += away * (1 / seen)
+        squares += away * away * (1 - 1 / seen)
+    # Chan: the lanes' sums of squares, and their means' squared distances from the mean of all
+    positions = first + tl.arange(0, BLOCK_B)
+    each = tl.zeros([BLOCK_B], tl.int64) + tiles
+    if not IMAGES:
+        each = tl.minimum(each, tl.cdiv(S - positions, BLOCK_B))
+    each = tl.where(positions < S, each, 0).to(dtype)
+    count = tl.sum(each, axis=0)
+    mean = tl.sum(x * each[None, :], axis=1) / count
+    distance = x - mean[:, None] + move
+    rest = tl.sum(distance * each[None, :], axis=1) / count
+    distance -= rest[:, None]
+    squares = tl.sum(squares + distance * distance * each[None, :], axis=1)
+    channels, table = low + tl.arange(0, BLOCK_A), (tl.num_programs(0) // tl.cdiv(C, BLOCK_A)).to(tl.int64) * C
+    tl.store(PARTIAL + row * C + channels, mean, mask=channels < C)
+    tl.store(PARTIAL + table + row * C + channels, rest, mask=channels < C)
+    tl.store(PARTIAL + table * 2 + row * C + channels, squares, mask=channels < C)
+
+
+@triton.jit(do_not_specialize=["C", "G", "rows", "table", "total", "length", "chunk", "each", "parts"])
+def _merge_kernel(
+    PARTIAL, MEAN, VAR,  # partial: as above, `table` rows, `rows` of each batch; total: values of a statistic
+    C, G, rows, table, total, length, chunk, each, parts, BLOCK_R: tl.constexpr, BLOCK_G: tl.constexpr,
+):  # fmt: skip
+    dtype: tl.constexpr = PARTIAL.dtype.element_ty
+    sum_mean = tl.zeros([BLOCK_R, BLOCK_G], dtype)
+    for start in range(0, rows * (C // G), BLOCK_R):
+        _, _, row, _, at, mask = records(C, G, rows, start, BLOCK_R, BLOCK_G)
+        sum_mean += load(PARTIAL, at, mask, dtype) * values(row, length, chunk, each, parts, dtype)
+    mean = tl.sum(sum_mean, axis=0) / total.to(dtype)
+    # Chan: the sums of squares, and the means' squared distances from the mean of all
+    sum_distance, sum_squares = tl.zeros([BLOCK_R, BLOCK_G], dtype), tl.zeros([BLOCK_R, BLOCK_G], dtype)
+    for start in range(0, rows * (C // G), BLOCK_R):
+        _, _, row, _, at, mask = records(C, G, rows, start, BLOCK_R, BLOCK_G)
+        count = tl.where(mask, values(row, length, chunk, each, parts, dtype), 0.0)
+        distance = load(PARTIAL, at, mask, dtype) - mean[None, :]
+        distance += load(PARTIAL + table.to(tl.int64) * C, at, mask, dtype)
+        sum_distance += distance * count
+        sum_squares += distance * distance * count + load(PARTIAL + table.to(tl.int64) * C * 2, at, mask, dtype)
+    rest = tl.sum(sum_distance, axis=0) / total.to(dtype)
+    var = tl.sum(sum_squares, axis=0) / total.to(dtype) - rest * rest
+    stat, there, _, _, _, _ = records(C, G, rows, 0, BLOCK_R, BLOCK_G)
+    tl.store(MEAN + stat, mean + rest, mask=there)
+    tl.store(VAR + stat, tl.where(var < 0, 0.0, var), mask=there)
+
+
+@triton.jit
+def values(row, length, chunk, each, parts, dtype: tl.constexpr):
+    # how many a plane's part has: `chunk` of `length` units of `each` values, and the last part what is left
+    return tl.minimum(chunk, length - row % parts * chunk).to(dtype) * each.to(dtype)
+
+
+@triton.jit(do_not_specialize=["N", "C", "S", "G", "images", "parts", "steps"])
+def _apply_kernel(
+    X, SKIP, W, B, Y, MEAN, VAR, N, C, S, G, images, parts, steps,
+    EPS: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr,
+    IMAGES: tl.constexpr, POOLED: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr,
+    BLOCK_A: tl.constexpr, BLOCK_B: tl.constexpr,
+):  # fmt: skip
+    dtype: tl.constexpr = MEAN.dtype.element_ty
+    C, S = aligned(C, S, LAST, ALIGN)
+    # the last part first: it was read last, so it may still be in L2
+    program = tl.num_programs(0) - 1 - tl.program_id(0)
+    low, _, image, first, tiles = walk(program, N, C, S, parts, steps, IMAGES, BLOCK_A, BLOCK_B)
+    channels = low + tl.arange(0, BLOCK_A)
+    mean, rstd = statistics(MEAN, VAR, place(image, channels, C, G, images, POOLED), channels < C, EPS)
+    slope, b = slope_of(rstd, load(W, channels, channels < C, dtype)), load(B, channels, channels < C, dtype)
+    for i in tl.range(0, tiles, num_stages=2):
+        tile = step(i, low, image, first, C, S, IMAGES, LAST, BLOCK_A, BLOCK_B)
+        x = load_tile(X, tile, dtype) - mean[:, None]
+        u = preactivation(x, slope[:, None], broad(b, 2), load_tile(SKIP, tile, dtype))
+        store_tile(Y, activation(u, ACT, SLOPE), tile)
+
+
+def moments(x, mean, var, last):
+    """Fill mean and var: every part on its own, then all of a statistic merged."""
+    z = sizes(x, mean, last)
+    s = split(z, FORWARD_TILE)
+    each, rows = parts(z, s)
+    partial = accumulator(mean, 3, rows, z.C)
+    programs, given, constants = walking(x, z, s)
+    _moments_kernel[(programs,)](x, partial, *given, **constants)
+    length, chunk, values_each = (z.N, s.steps, z.S) if s.IMAGES else (z.S, s.steps * s.BLOCK_B, 1)
+    programs, tile = merging(z, rows // z.B)
+    _merge_kernel[(programs,)](
+        partial, mean, var, z.C, z.G, rows // z.B, rows, z.planes * z.S, length, chunk, values_each, each, **tile
+    )  # fmt: skip
+
+
+def apply(x, skip, weight, bias, mean, var, y, eps, activation, slope, last):
+    """y, with mean and var given."""
+    z = sizes(x, mean, last)
+    programs, given, constants = walking(x, z, split(z, FORWARD_TILE, STEPS))
+    _apply_kernel[(programs,)](
+        x, skip, weight, bias, y, mean, var, *given, EPS=eps, ACT=activation, SLOPE=slope, **constants
+    )
+
+
+def forward(x, skip, weight, bias, y, mean, var, eps, activation, slope, last):
+    """Fill y, mean and var. Statistics that a program holds are read once, larger ones again, from L2 if they fit."""
+    z = sizes(x, mean, last)
+    tile = resident(z, FORWARD_LIMIT)
+    if tile is None:
+        moments(x, mean, var, last)
+        apply(x, skip, weight, bias, mean, var, y, eps, activation, slope, last)
+        return
+    programs, given, constants = holding(x, z, tile)
+    _resident_kernel[(programs,)](
+        x, skip, weight, bias, y, mean, var, *given, EPS=eps, ACT=activation, SLOPE=slope, **constants
+    )
