@@ -53,8 +53,15 @@ def check(
     parameter_dtype: torch.dtype | None = None,
 ) -> list[Report]:
     """Every output and every gradient of one call, against the float64 reference."""
-    expected = _expected(op, sample, dtype, parameter_dtype or dtype)
     got = run(op, sample.call, *given(op, sample, dtype, parameter_dtype, device), backend)
+    return judge(op, sample, got, dtype, parameter_dtype)
+
+
+def judge(
+    op: Op, sample: Sample, got: Named, dtype: torch.dtype, parameter_dtype: torch.dtype | None = None
+) -> list[Report]:
+    """What :func:`run` found for a sample in ``dtype``, against the float64 reference."""
+    expected = _expected(op, sample, dtype, parameter_dtype or dtype)
     return [_compare(f"{op.stem} {name}", got[name], want, move) for name, (want, move) in expected.items()]
 
 
@@ -73,14 +80,15 @@ def _place(t: Tensor, dtype: torch.dtype, device: str) -> Tensor:
 
 
 def run(op: Op, call: dict, tensors: Named, cotangents: list[Tensor], backend: str | None) -> Named:
-    """The outputs and gradients of one call, by name."""
-    leaves = {k: t.detach().requires_grad_() for k, t in tensors.items()}
-    outputs = op.function(**leaves, **call, backend=backend)
+    """The outputs and gradients of one call by name, and what it made of its state; ``tensors`` stay as they are."""
+    state = {k: tensors[k].clone() for k in op.state if k in tensors}
+    leaves = {k: t.detach().requires_grad_() for k, t in tensors.items() if k not in state}
+    outputs = op.function(**leaves, **state, **call, backend=backend)
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     for y in outputs:
         assert y.dtype == tensors["input"].dtype, f"{op.stem}: output is {y.dtype}"
     grads = torch.autograd.grad(outputs, list(leaves.values()), cotangents)
-    named = {f"output {i}": y.detach() for i, y in enumerate(outputs)}
+    named = {f"output {i}": y.detach() for i, y in enumerate(outputs)} | {f"new {k}": t for k, t in state.items()}
     return named | {f"grad {k}": g for k, g in zip(leaves, grads, strict=True)}
 
 
@@ -122,7 +130,7 @@ def _per_row(op: Op, sample: Sample, name: str, move: Tensor) -> Tensor:
     """The largest move of each row (each parameter as a whole), so that no element is held to a lucky draw."""
     if move.numel() == 0:
         return move
-    whole = name.removeprefix("grad ") in op.parameters
+    whole = name.split()[1] in op.parameters
     return move.amax() if whole else move.amax(sample.dims, keepdim=True)
 
 

@@ -9,25 +9,43 @@ from normkernels.cases import OPS, Op, Sample
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 TARGETS = [(backend, device) for device in DEVICES for backend in NAMES]
 
+CHANNELS = [OPS[stem] for stem in ("batch_norm", "group_norm", "instance_norm")]
+
 every_op = pytest.mark.parametrize("op", OPS.values(), ids=str)
+every_channel_op = pytest.mark.parametrize("op", CHANNELS, ids=str)
+# whose rows (images) know nothing of each other
+every_op_by_row = pytest.mark.parametrize("op", [op for op in OPS.values() if op.stem != "batch_norm"], ids=str)
+every_op_with_residual = pytest.mark.parametrize("op", [op for op in OPS.values() if op.added == "residual"], ids=str)
 every_target = pytest.mark.parametrize(("backend", "device"), [pytest.param(*t, id="-".join(t)) for t in TARGETS])
+
+
+def kernels(op: Op) -> list[str]:
+    """The names of its ops."""
+    ways = ("fwd", "bwd", "apply", "moments", "sums", "dx") if op.stem == "batch_norm" else ("fwd", "bwd")
+    return [f"{op.stem}_{way}" for way in ways]
 
 
 def need(op: Op, backend: str, device: str) -> None:
     """Skip, with the reason, where the backend cannot run the op."""
-    for kernel in (f"{op.stem}_fwd", f"{op.stem}_bwd"):
+    for kernel in kernels(op):
         reason = unusable(backend, kernel, device)
         if reason:
             pytest.skip(f"{backend} on {device}: {reason}")
 
 
-def small(op: Op, rows: int = 6, columns: int = 33, dtype: torch.dtype = torch.float32, device: str = "cpu", **extras):
-    """A random sample with that many rows (images) of that many columns (channels)."""
+def small(
+    op: Op,
+    rows: int = 6,
+    columns: int = 33,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    added: bool = False,
+    **extras,
+) -> Sample:
+    """A random sample with that many rows (images) of that many columns (channels); ``added``: residual or skip too."""
     torch.manual_seed(0)
-    shape = (
-        (rows, columns) if op.samples[0].dims == (op.samples[0].tensors["input"].dim() - 1,) else (rows, columns, 2, 3)
-    )
-    return op.make(shape, dtype, device, **extras)
+    shape = (rows, columns) if op.samples[0].tensors["input"].dim() == 2 else (rows, columns, 2, 3)
+    return op.make(shape, dtype, device, **{op.added: added}, **extras)
 
 
 def call(op: Op, sample: Sample, backend: str | None = None, **changes):

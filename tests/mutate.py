@@ -40,6 +40,8 @@ ROWS = f"tests/test_backends.py -k 'triton and not _2d and {FAST}'"
 PIXELS = f"tests/test_backends.py -k 'triton and _2d and {FAST}'"
 WITNESS = "tests/test_reference.py"
 EAGER = "tests/test_backends.py tests/test_properties.py -k reference"
+LOCAL = "tests/test_batch_norm.py"
+STATE = "tests/test_channels.py tests/test_channel_modules.py tests/test_backends.py -k 'not triton and not native'"
 NATIVE = "tests/test_backends.py tests/test_properties.py -k native"
 
 # (file, tests): its lines and what becomes of them
@@ -87,6 +89,45 @@ TABLE = {
         ("ctx.needs_input_grad[2]), _rows.empty(bias", "ctx.needs_input_grad[3]), _rows.empty(bias"),
     ],
     (f"{OPS}/layer_norm.py", WITNESS): [("y.view(input.shape), input\n", "y.view(input.shape), input.detach()\n")],
+    (f"{REFERENCE}/_channels.py", WITNESS): [
+        ("return mean, means((x - spread(mean, x)).square(), shape)", "return mean, means(x.square(), shape)"),
+        ("g = g - c1 - xhat * c2", "g = g - c1"),
+        ("dweight.copy_((du * xhat).sum((0, 2)))", "dweight.copy_(du.sum((0, 2)))"),
+        ("return xhat if skip is None else xhat + skip.to(xhat.dtype)", "return xhat"),
+        ("    if training:\n", "    if True:\n"),
+    ],
+    (f"{REFERENCE}/_channels.py", f"{LOCAL} -k reference"): [
+        ("sum_dy_xhat.copy_((du * xhat).sum((0, 2)))", "sum_dy_xhat.copy_(du.sum((0, 2)))"),
+        (
+            "du - mean_dy[:, None] - xhat * mean_dy_xhat[:, None], weight, None, None)",
+            "du - mean_dy[:, None], weight, None, None)",
+        ),
+        ("    if dskip is not None:\n        dskip.copy_(du)\n    dx.copy_(affine", "    dx.copy_(affine"),
+    ],
+    (f"{OPS}/_channels.py", STATE): [
+        ('kept = None if activation == "identity" else skip', "kept = skip"),
+        ("copy = statistic_dtype(input), torch.is_grad_enabled()", "copy = statistic_dtype(input), False"),
+        ("return t.dtype if t.dtype.itemsize > 2 else torch.float32", "return t.dtype"),
+        ("            return (y,)\n", "            return y, None, None\n"),
+        ("grads[1] = dy\n", "grads[1] = None\n"),
+        (
+            "return input.new_empty(input.shape[0], *input.shape[2:], input.shape[1]).movedim(-1, 1)",
+            "return torch.empty_like(input, memory_format=torch.contiguous_format)",
+        ),
+    ],
+    (f"{OPS}/batch_norm.py", STATE): [
+        ("var[0] * (count / (count - 1))", "var[0]"),
+        ("running_mean is not None and count > 0", "running_mean is not None"),
+    ],
+    (f"{OPS}/instance_norm.py", STATE): [
+        ("mean.mean(0), momentum", "mean[0], momentum"),
+        ("var.mean(0) * (count / (count - 1))", "var.mean(0)"),
+    ],
+    ("normkernels/modules/batch_norm.py", STATE): [
+        ("float(self.num_batches_tracked) + 1.0", "float(self.num_batches_tracked) + 2.0"),
+        ("training or self.running_mean is None", "training"),
+        ("self.training and not self.frozen_statistics", "self.training"),
+    ],
     (f"{OPS}/_rows.py", NATIVE): [("t if n == 1 or t.stride(1) == 1 else t.contiguous()", "t")],
     (f"{OPS}/rms_norm.py", WITNESS): [
         ("torch.float64 if input.dtype == torch.float64 else torch.float32", "torch.float32")

@@ -2,14 +2,16 @@
 
 import pytest
 import torch
-from common import call, every_op, need, small
+from common import call, every_op, every_op_by_row, need, small
+
+from normkernels.cases import OPS
 
 pytestmark = pytest.mark.cuda
 gpu_backends = pytest.mark.parametrize("backend", ["triton", "native"])
 
 
 @gpu_backends
-@every_op
+@every_op_by_row
 def test_more_than_2_31_elements(op, backend):
     """The last rows of a tensor beyond 2^31 elements are what they are alone, forward and backward."""
     need(op, backend, "cuda")
@@ -27,6 +29,27 @@ def test_more_than_2_31_elements(op, backend):
     alone = call(op, sample, backend, input=last)
     assert torch.equal(y[-2:], alone)
     assert torch.equal(dx[-2:], torch.autograd.grad(alone, last, dy[-2:])[0])
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@gpu_backends
+def test_batch_norm_of_more_than_2_31_elements(backend, channels_last):
+    """The last channels of such an image are what they are alone."""
+    op = OPS["batch_norm"]
+    need(op, backend, "cuda")
+    free, _ = torch.cuda.mem_get_info()
+    if free < 30e9:
+        pytest.skip(f"needs 30 GB of free GPU memory, has {free / 1e9:.0f}")
+    sample = op.make((1, 8200, 512, 512), torch.bfloat16, "cuda", channels_last=channels_last)
+    x, w, b = (sample.tensors[k].requires_grad_() for k in ("input", "weight", "bias"))
+    dy = sample.cotangents[0]
+    y = call(op, sample, backend)
+    grads = torch.autograd.grad(y, [x, w, b], dy)
+    last = [t.detach().clone().requires_grad_() for t in (x[:, -2:], w[-2:], b[-2:])]
+    alone = call(op, sample, backend, input=last[0], weight=last[1], bias=last[2])
+    torch.testing.assert_close(y[:, -2:], alone)
+    of_alone = torch.autograd.grad(alone, last, dy[:, -2:])
+    torch.testing.assert_close([grads[0][:, -2:], grads[1][-2:], grads[2][-2:]], list(of_alone))
 
 
 @gpu_backends

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from common import DEVICES, call, every_op, every_target, need, small
+from common import CHANNELS, DEVICES, call, every_channel_op, every_op, every_op_by_row, every_target, need, small
 from hypothesis import given
 from hypothesis import strategies as st
 
 from normkernels.cases import OPS
 from normkernels.tolerance import run
 
-CENTRED = [OPS["layer_norm"], OPS["layer_norm_2d"]]
+CENTRED = [op for op in OPS.values() if op.stem != "rms_norm"]
 sizes = {"rows": st.integers(1, 5), "columns": st.integers(2, 70)}
 
 
@@ -69,7 +69,7 @@ def test_backward_is_linear_in_dy(op, backend, device, rows, columns):
 @given(columns=st.integers(1, 140), dtype=st.sampled_from([torch.float32, torch.bfloat16]))
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("backend", ["triton", "native"])  # torch's own sums, in the reference, promise no order
-@every_op
+@every_op_by_row
 def test_rows_are_independent(op, backend, device, columns, dtype):
     """Row i of a batch is bit for bit row i alone, forward and backward."""
     need(op, backend, device)
@@ -87,19 +87,32 @@ def test_rows_are_independent(op, backend, device, columns, dtype):
 @every_op
 def test_two_runs_are_equal(op, backend, device, dtype):
     need(op, backend, device)
-    sample = small(op, 67, 50, dtype, device, residual=True)
+    sample = small(op, 7 if op in CHANNELS else 67, 50, dtype, device, added=True)
     first, second = results(op, sample, backend), results(op, sample, backend)
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(1, 200_000), (300, 257), (3, 5000)], ids=lambda s: "x".join(map(str, s)))
-@pytest.mark.parametrize("stem", OPS)
-def test_threads_do_not_change_bits(stem, shape, dtype):
+@pytest.mark.parametrize("op", [op for op in OPS.values() if op not in CHANNELS], ids=str)
+def test_threads_do_not_change_bits(op, shape, dtype):
     """The native CPU kernels split work among threads in a way that leaves every sum as it was."""
-    op = OPS[stem]
+    same_for_any_threads(op, small(op, *shape, dtype))
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 300, 400), (2, 6, 150, 99), (9, 128, 5, 5)], ids=lambda s: "x".join(map(str, s))
+)
+@every_channel_op
+def test_threads_do_not_change_bits_of_channels(op, shape, dtype, channels_last):
+    """One long statistic, some, and many short ones."""
+    same_for_any_threads(op, op.make(shape, dtype, skip=True, activation="relu", channels_last=channels_last))
+
+
+def same_for_any_threads(op, sample):
     need(op, "native", "cpu")
-    sample = small(op, *shape, dtype)
     before = torch.get_num_threads()
     try:
         found = []

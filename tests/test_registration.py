@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from common import every_op, small
+from common import every_channel_op, every_op, kernels, small
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -40,7 +40,7 @@ def test_opcheck(op):
     bare = {k: v for k, v in sample.present().items() if k == "input"}
     with Recorder() as recorder:
         run(op, sample.call, bare, list(sample.cotangents), "reference")
-    recorded = recorder.calls + calls(op, residual=True, activation="gelu", parameter_dtype=torch.float32)
+    recorded = recorder.calls + calls(op, added=True, activation="gelu", parameter_dtype=torch.float32)
     assert len({name for name, _ in recorded}) == 2
     for kernel, args in recorded:
         torch.library.opcheck(kernel, args)
@@ -53,12 +53,13 @@ def test_compile(op, dynamic, backend):
     """One graph, the bits of eager, forward and backward; with dynamic shapes one graph for all batch sizes."""
 
     def function(tensors, arguments):
-        return op.function(**tensors, **arguments)
+        y = op.function(**tensors, **arguments)
+        return y if isinstance(y, tuple) else (y,)
 
     torch._dynamo.reset()
     compiled = torch.compile(function, fullgraph=True, dynamic=dynamic, backend=backend)
     for i, rows in enumerate((5, 6, 7) if dynamic else (5,)):
-        sample = small(op, rows, residual=True, activation="silu")
+        sample = small(op, rows, added=True, activation="silu")
         arguments = {k: v for k, v in sample.call.items() if k != "activation"} | {"activation": "silu"}
         results = []
         with torch._dynamo.config.patch(error_on_recompile=dynamic and i > 0):
@@ -85,11 +86,12 @@ def test_compile_sees_use_backend(op, monkeypatch):
 
 @every_op
 def test_export(op):
-    sample = small(op, residual=True, activation="gelu")
+    sample = small(op, added=True, activation="gelu")
 
     class Model(torch.nn.Module):
         def forward(self, tensors):
-            return op.function(**tensors, **sample.call)
+            y = op.function(**tensors, **sample.call)
+            return y if isinstance(y, tuple) else (y,)
 
     tensors = sample.present()
     exported = torch.export.export(Model(), (tensors,))
@@ -106,17 +108,29 @@ def layouts(op, sample):
 @every_op
 def test_meta_and_fake_tensors(op, dtype):
     """Both tell shape, dtype and strides of every result without computing it."""
-    extras = {"dtype": dtype, "parameter_dtype": torch.float32, "residual": True}
+    extras = {"dtype": dtype, "parameter_dtype": torch.float32, "added": True}
     want = layouts(op, small(op, **extras))
     assert layouts(op, small(op, device="meta", **extras)) == want
     with FakeTensorMode():
         assert layouts(op, small(op, **extras)) == want
 
 
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@every_channel_op
+def test_channels_last_fake_tensors(op, device):
+    """The layout that fake tensors promise is the one that comes, for an input in either layout."""
+    for last in (True, False):
+        sample = small(op, added=True, channels_last=last)
+        with FakeTensorMode():
+            promised = layouts(op, small(op, added=True, channels_last=last))
+        assert promised == layouts(op, small(op, device=device, added=True, channels_last=last))
+        assert promised["output 0"][2] == sample.tensors["input"].stride()
+
+
 @every_op
 def test_native_schema(op):
     """normkernels_C's schemas are those of normkernels, without the backend."""
-    for name in (f"{op.stem}_fwd", f"{op.stem}_bwd"):
+    for name in kernels(op):
         reason = unusable("native", name, "cpu")
         if reason:
             pytest.skip(reason)

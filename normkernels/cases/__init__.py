@@ -36,10 +36,10 @@ class Op:
     function: Callable  # function(**tensors, **call, backend=...)
     torch: Callable | None  # torch(**tensors, **call)
     samples: Sequence[Sample]
-    make: Callable[
-        ..., Sample
-    ]  # make(shape, dtype, device, residual=, activation=, parameter_dtype=): for the benchmark
+    make: Callable[..., Sample]  # a random one: make(shape, dtype, device, <added>=, activation=, parameter_dtype=)
     parameters: tuple[str, ...] = ("weight", "bias")  # those whose dtype may differ from input's
+    added: str = "residual"  # the optional tensor like input: a residual is returned as a second output, a skip is not
+    state: tuple[str, ...] = ()  # tensors without a gradient that a call may update
 
     def __repr__(self) -> str:
         return self.stem

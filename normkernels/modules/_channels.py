@@ -8,7 +8,7 @@ from torch import Tensor
 from normkernels.modules._extras import Extras
 
 
-class ChannelExtras(Extras):
+class ChannelExtras(Extras, torch.nn.Module):
     """The extras of a norm over channels: ``activation``, ``slope`` and ``backend``; ``skip`` is given to forward."""
 
     EXTRAS = ("activation", "slope", "backend")

@@ -7,7 +7,7 @@ from normkernels.modules._channels import Running
 from normkernels.ops.batch_norm import batch_norm
 
 
-class _BatchNorm(Running):
+class _BatchNorm(Running, torch.nn.modules.batchnorm._BatchNorm):
     """Drop-in for its twin in :mod:`torch.nn`, with the extras of :func:`normkernels.functional.batch_norm`.
 
     ``forward(input, skip=None)``. ``freeze()`` keeps the running statistics, weight and bias as they are.
@@ -38,7 +38,8 @@ class _BatchNorm(Running):
         tracks = training and self.track_running_stats
         momentum = self.momentum
         if momentum is None:  # a cumulative average
-            momentum = 1.0 / (float(self.num_batches_tracked) + 1.0) if tracks else 0.0
+            seen = self.num_batches_tracked if tracks else None
+            momentum = 0.0 if seen is None else 1.0 / (float(seen) + 1.0)
         kept = tracks or not training
         y = batch_norm(
             input, self.running_mean if kept else None, self.running_var if kept else None, self.weight, self.bias,

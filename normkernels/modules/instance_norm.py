@@ -9,11 +9,11 @@ from normkernels.modules._channels import Running
 from normkernels.ops.instance_norm import instance_norm
 
 
-class _InstanceNorm(Running):
+class _InstanceNorm(Running, torch.nn.modules.instancenorm._InstanceNorm):
     """Drop-in for its twin in :mod:`torch.nn`, with the extras of :func:`normkernels.functional.instance_norm`.
 
-    ``forward(input, skip=None)``; input may come without its batch dim. ``freeze()`` keeps the running statistics, weight
-    and bias as they are.
+    ``forward(input, skip=None)``; input may come without its batch dim. ``freeze()`` keeps the running statistics,
+    weight and bias as they are.
     """
 
     def __init__(

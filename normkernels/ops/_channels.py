@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,8 +11,8 @@ from normkernels.backends.reference._channels import channels_ref
 from normkernels.ops import _checks
 from normkernels.ops._rows import differentiable_backward, empty, flat
 
-# x, skip, y, dy, dx, dskip: contiguous (N, C, S), or (N, S, C) with channels_last; weight, bias and their gradients: (C,)
-# mean, var: (B, G); one statistic pools N / B images and C / G adjacent channels; var is biased
+# x, skip, y, dy, dx, dskip: contiguous (N, C, S), or (N, S, C) with channels_last; weight, bias, dweight, dbias: (C,)
+# mean, var: (B, G), var biased; a statistic pools N / B images and C / G adjacent channels
 FWD = (
     "(Tensor x, Tensor? skip, Tensor? weight, Tensor? bias, Tensor(a!) y, Tensor(b!) mean, Tensor(c!) var, float eps, "
     "str activation, float slope, bool channels_last)"
@@ -44,7 +44,7 @@ def lies_last(t: Tensor) -> bool:
     return t.shape[1] > 1 and t.stride(1) == 1 and not t.is_contiguous()
 
 
-def view(t: Tensor | None, last: bool, batch: bool) -> Tensor | None:
+def view(t: Tensor | None, last: bool, batch: bool) -> Any:
     """t (N, C, *) as the ops want it, without a copy where it lies so. A batch of pixels is one long image."""
     if t is None:
         return None
@@ -66,7 +66,7 @@ def statistic_dtype(t: Tensor) -> torch.dtype:
 
 
 class ChannelsFunction(torch.autograd.Function):
-    """(input, skip, weight, bias, mean, var) -> (y, mean, var). mean and var None: those of input; else constants."""
+    """(input, skip, weight, bias, mean, var) -> (y, mean, var) of input where mean and var are None; else (y,)."""
 
     @staticmethod
     def forward(ctx, input, skip, weight, bias, mean, var, settings: Settings):
@@ -85,7 +85,7 @@ class ChannelsFunction(torch.autograd.Function):
         ctx.save_for_backward(input, kept, weight, bias, mean, var)
         ctx.settings, ctx.training = settings, training
         if not training:
-            return y, None, None
+            return (y,)
         ctx.mark_non_differentiable(mean, var)
         return y, mean, var
 
@@ -117,7 +117,8 @@ def _differentiable(ctx, input, skip, weight, bias, mean, var, dy) -> list[Tenso
     given = (None, None) if ctx.training else (mean, var)
 
     def reference(input, skip, weight, bias):
-        x, s = (None if t is None else t.reshape(*t.shape[:2], -1) for t in (input, skip))
+        x = input.reshape(*input.shape[:2], prod(input.shape[2:]))
+        s = None if skip is None else skip.reshape(x.shape)
         y = channels_ref(x, s, weight, bias, *given, (1 if batch else x.shape[0], groups), eps, activation, slope)
         return (y.view(input.shape),)
 
@@ -143,14 +144,14 @@ def check_running(name: str, input: Tensor, mean: Tensor | None, var: Tensor | N
         _checks.check_parameter(name, argument, tensor, (input.shape[1],), input)
 
 
-def given_statistics(input: Tensor, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+def given_statistics(input: Tensor, *statistics: Tensor | None) -> list[Tensor]:
     """Running statistics as constants (1, C) of a call: copies if a backward may still need them."""
     dtype, copy = statistic_dtype(input), torch.is_grad_enabled()
-    mean, var = (t.detach().reshape(1, -1).to(dtype, copy=copy) for t in (mean, var))
-    return mean, var
+    return [t.detach().reshape(1, -1).to(dtype, copy=copy) for t in statistics if t is not None]
 
 
 @torch.no_grad()
-def update_running(running: Tensor, found: Tensor, momentum: float) -> None:
+def update_running(running: Tensor | None, found: Tensor, momentum: float) -> None:
     """running = (1 - momentum) * running + momentum * found, in the precision of found."""
-    running.copy_(running.to(found.dtype).lerp_(found, momentum))
+    if running is not None:
+        running.copy_(running.to(found.dtype).lerp_(found, momentum))

@@ -56,8 +56,8 @@ def batch_norm(
     with M the product of batch and space; without ``training`` the running statistics stand for :math:`\mu, \sigma^2`.
 
     Args:
-        input: x, ``(N, C)``, ``(N, C, L)``, ``(N, C, H, W)``, ... in float64, float32, bfloat16 or float16. A contiguous
-            or channels_last layout is read and kept as it is; other strides are copied once.
+        input: x, ``(N, C)``, ``(N, C, L)``, ``(N, C, H, W)``, ... in float64, float32, bfloat16 or float16. A
+            contiguous or channels_last layout is read and kept as it is; other strides are copied once.
         running_mean, running_var: ``(C,)``, in input's dtype or float32. With ``training`` they are updated in place,
             ``running = (1 - momentum) * running + momentum * batch``, with the unbiased variance (M - 1); or None.
         weight: w, ``(C,)``, in input's dtype or float32; None means 1.
@@ -78,8 +78,8 @@ def batch_norm(
             The running statistics are then as they were.
         RuntimeError: the backend asked for cannot run here (the message says why).
 
-    Gradients: input, skip, weight, bias; twice differentiable (through the reference). Backward keeps x (and skip, where
-    an activation follows it) and two statistics per channel. An empty batch leaves the running statistics alone.
+    Gradients: input, skip, weight, bias; twice differentiable (through the reference). Backward keeps x (and skip,
+    where an activation follows it) and two statistics per channel. An empty batch leaves the running statistics alone.
     Deterministic: yes. Differs from torch: under autocast y keeps input's dtype.
     Source: Ioffe & Szegedy 2015, arXiv:1502.03167, algorithms 1 and 2.
     """
@@ -97,8 +97,9 @@ def batch_norm(
     if not training:
         fwd, (mean, var) = batch_norm_apply, _channels.given_statistics(input, running_mean, running_var)
     settings = Settings(fwd, batch_norm_bwd, True, C, eps, activation, slope, backend)
-    y, mean, var = ChannelsFunction.apply(input, skip, weight, bias, mean, var, settings)
-    if training and running_mean is not None and count > 0:
+    y, *found = ChannelsFunction.apply(input, skip, weight, bias, mean, var, settings)
+    if training and count > 0:
+        mean, var = found
         _channels.update_running(running_mean, mean[0], momentum)
         _channels.update_running(running_var, var[0] * (count / (count - 1)), momentum)
     return y

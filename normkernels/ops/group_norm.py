@@ -33,8 +33,8 @@ def group_norm(
     with the mean and the biased variance of the group g of image n that channel c is in.
 
     Args:
-        input: x, ``(N, C)``, ``(N, C, L)``, ``(N, C, H, W)``, ... in float64, float32, bfloat16 or float16. A contiguous
-            or channels_last layout is read and kept as it is; other strides are copied once.
+        input: x, ``(N, C)``, ``(N, C, L)``, ``(N, C, H, W)``, ... in float64, float32, bfloat16 or float16. A
+            contiguous or channels_last layout is read and kept as it is; other strides are copied once.
         num_groups: G; must divide C. 1 is layer norm over the whole image, C is instance norm.
         weight: w, ``(C,)``, in input's dtype or float32; None means 1.
         bias: b, ``(C,)``, in input's dtype or float32; None means 0.
@@ -51,11 +51,11 @@ def group_norm(
         ValueError: a shape, dtype, device, layout or name is wrong, or the whole input is one value per group.
         RuntimeError: the backend asked for cannot run here (the message says why).
 
-    Gradients: input, skip, weight, bias; twice differentiable (through the reference). Backward keeps x (and skip, where
-    an activation follows it) and two statistics per group.
+    Gradients: input, skip, weight, bias; twice differentiable (through the reference). Backward keeps x (and skip,
+    where an activation follows it) and two statistics per group.
     Deterministic: yes, and an image's result does not depend on the other images.
-    Differs from torch: channels_last stays so, statistics of 16-bit input are kept in float32, and under autocast y keeps
-    input's dtype.
+    Differs from torch: channels_last stays so, statistics of 16-bit input are kept in float32, and under autocast y
+    keeps input's dtype.
     Source: Wu & He 2018, arXiv:1803.08494, eq. 1 to 7.
     """
     name = "group_norm"

@@ -59,8 +59,8 @@ def instance_norm(
             The running statistics are then as they were.
         RuntimeError: the backend asked for cannot run here (the message says why).
 
-    Gradients: input, skip, weight, bias; twice differentiable (through the reference). Backward keeps x (and skip, where
-    an activation follows it) and two statistics per instance and channel.
+    Gradients: input, skip, weight, bias; twice differentiable (through the reference). Backward keeps x (and skip,
+    where an activation follows it) and two statistics per instance and channel.
     Deterministic: yes, and an instance's result does not depend on the others.
     Differs from torch: channels_last stays so, and under autocast y keeps input's dtype.
     Source: Ulyanov, Vedaldi & Lempitsky 2016, arXiv:1607.08022, eq. 3.
@@ -80,8 +80,9 @@ def instance_norm(
     else:  # the same constants for every instance
         settings = Settings(batch_norm_apply, batch_norm_bwd, True, C, eps, activation, slope, backend)
         mean, var = _channels.given_statistics(input, running_mean, running_var)
-    y, mean, var = ChannelsFunction.apply(input, skip, weight, bias, mean, var, settings)
-    if use_input_stats and running_mean is not None and input.numel() > 0:
+    y, *found = ChannelsFunction.apply(input, skip, weight, bias, mean, var, settings)
+    if use_input_stats and input.numel() > 0:
+        mean, var = found
         _channels.update_running(running_mean, mean.mean(0), momentum)
         _channels.update_running(running_var, var.mean(0) * (count / (count - 1)), momentum)
     return y

@@ -11,6 +11,7 @@ from mpmath import diff, erf, exp, log1p, mp, mpf, sqrt, tanh
 
 mp.dps = 50
 HERE = Path(__file__).parent
+CHANNELS = 4  # and columns of a row
 
 
 def clamp(u, low, high):
@@ -62,24 +63,48 @@ def rms_norm(s, weight, bias, call):
     return [h * (w + call["weight_offset"]) for h, w in zip(xhat, weight, strict=True)]
 
 
-def outputs(norm, tensors, call):
+def by_row(norm):
     """(y, s) of every row."""
-    x = tensors["input"]
-    s = [[a + b for a, b in zip(*pair, strict=True)] for pair in zip(x, tensors.get("residual", x), strict=True)]
-    s = s if "residual" in tensors else x
-    act = ACTIVATIONS[call["activation"]]
-    return [[act(u) for u in norm(row, tensors.get("weight"), tensors.get("bias"), call)] for row in s], s
+
+    def outputs(tensors, call):
+        x = tensors["input"]
+        s = [[a + b for a, b in zip(*pair, strict=True)] for pair in zip(x, tensors.get("residual", x), strict=True)]
+        s = s if "residual" in tensors else x
+        act = ACTIVATIONS[call["activation"]]
+        return [[act(u) for u in norm(row, tensors.get("weight"), tensors.get("bias"), call)] for row in s], s
+
+    return outputs
 
 
-def loss(norm, tensors, call, cotangents):
+def by_channel(statistic):
+    """(y,) where each row is one channel of one image, and those of one ``statistic(image, channel)`` share it."""
+
+    def outputs(tensors, call):
+        x, act = tensors["input"], ACTIVATIONS[call["activation"]]
+        keys = [statistic(i // CHANNELS, i % CHANNELS) for i in range(len(x))]
+        pools = {key: [v for k, row in zip(keys, x, strict=True) if k == key for v in row] for key in keys}
+        means = {key: sum(pool) / len(pool) for key, pool in pools.items()}
+        variances = {key: sum((v - means[key]) ** 2 for v in pool) / len(pool) for key, pool in pools.items()}
+        y = []
+        for i, (key, row) in enumerate(zip(keys, x, strict=True)):
+            w, b = (tensors[k][i % CHANNELS] if k in tensors else mpf(k == "weight") for k in ("weight", "bias"))
+            xhat = [(v - means[key]) / sqrt(variances[key] + call["eps"]) for v in row]
+            skip = tensors["skip"][i] if "skip" in tensors else [0] * len(row)
+            y.append([act(h * w + b + s) for h, s in zip(xhat, skip, strict=True)])
+        return (y,)
+
+    return outputs
+
+
+def loss(outputs, tensors, call, cotangents):
     """The scalar whose gradients are those that the cotangents ask for."""
-    pairs = zip(outputs(norm, tensors, call), cotangents, strict=False)
+    pairs = zip(outputs(tensors, call), cotangents, strict=False)
     return sum(
         a * b for y, dy in pairs for row, drow in zip(y, dy, strict=True) for a, b in zip(row, drow, strict=True)
     )
 
 
-def gradient(norm, tensors, call, cotangents, name):
+def gradient(outputs, tensors, call, cotangents, name):
     """d loss / d tensors[name], one element after the other."""
     value = tensors[name]
     nested = isinstance(value[0], list)
@@ -88,7 +113,7 @@ def gradient(norm, tensors, call, cotangents, name):
     def of(i, j):
         def changed(v):
             new = [[v if (a, b) == (i, j) else rows[a][b] for b in range(len(rows[a]))] for a in range(len(rows))]
-            return loss(norm, tensors | {name: new if nested else new[0]}, call, cotangents)
+            return loss(outputs, tensors | {name: new if nested else new[0]}, call, cotangents)
 
         return diff(changed, rows[i][j])
 
@@ -96,34 +121,57 @@ def gradient(norm, tensors, call, cotangents, name):
     return grads if nested else grads[0]
 
 
-def case(norm, optional, seed, **call):
-    """One golden case on 3 rows of 4 columns; inputs are multiples of 1/64, so exact in float64."""
-    draw = random.Random(seed)
+def case(outputs, shape, optional, seed, **call):
+    """One golden case; inputs are multiples of 1/64, so exact in float64."""
+    draw, (rows, columns) = random.Random(seed), shape
 
     def numbers(n):
         return [mpf(draw.randint(-192, 192)) / 64 for _ in range(n)]
 
-    tensors = {
-        "input": [[v * scale + shift for v in numbers(4)] for scale, shift in ((1, 0), (1, 30), (mpf(1) / 64, 0))]
-    }
-    tensors |= {k: [numbers(4) for _ in range(3)] if k == "residual" else numbers(4) for k in optional}
-    cotangents = [[numbers(4) for _ in range(3)] for _ in range(1 + ("residual" in optional))]
-    call = {"eps": 2.0**-16, "weight_offset": 0.0, "activation": "identity"} | call
-    want = {f"output {i}": y for i, y in enumerate(outputs(norm, tensors, call)[: len(cotangents)])}
-    want |= {f"grad {k}": gradient(norm, tensors, call, cotangents, k) for k in tensors}
+    kinds = [(1, 0), (1, 30), (mpf(1) / 64, 0)]
+    tensors = {"input": [[v * scale + shift for v in numbers(columns)] for scale, shift in (kinds * rows)[:rows]]}
+    like_input = ("residual", "skip")
+    tensors |= {k: [numbers(columns) for _ in range(rows)] if k in like_input else numbers(CHANNELS) for k in optional}
+    cotangents = [[numbers(columns) for _ in range(rows)] for _ in range(1 + ("residual" in optional))]
+    want = {f"output {i}": y for i, y in enumerate(outputs(tensors, call)[: len(cotangents)])}
+    want |= {f"grad {k}": gradient(outputs, tensors, call, cotangents, k) for k in tensors}
     call |= {"slope": 0.25} if call["activation"] == "leaky_relu" else {}
     return {"call": call, "tensors": tensors, "cotangents": cotangents, "want": want}
 
 
-def write(stem, norm, parameters):
-    cases = [case(norm, parameters, i, activation=a) for i, a in enumerate(ACTIVATIONS)]
-    cases += [case(norm, ("residual", *parameters), 100, activation="silu", weight_offset=1.0)]
-    cases += [case(norm, (), 101), case(norm, ("residual",), 102, eps=0.5)]
+def write(stem, cases):
     text = json.dumps(cases, default=lambda v: float(v), indent=None).replace('{"call"', '\n{"call"')
     (HERE / f"{stem}.json").write_text(text + "\n")
 
 
+def rows(norm, parameters):
+    """Cases of 3 rows of 4 columns."""
+    defaults = {"eps": 2.0**-16, "weight_offset": 0.0, "activation": "identity"}
+
+    def make(optional, seed, **call):
+        return case(by_row(norm), (3, CHANNELS), optional, seed, **(defaults | call))
+
+    cases = [make(parameters, i, activation=a) for i, a in enumerate(ACTIVATIONS)]
+    cases += [make(("residual", *parameters), 100, activation="silu", weight_offset=1.0)]
+    return [*cases, make((), 101), make(("residual",), 102, eps=0.5)]
+
+
+def channels(statistic, **call):
+    """Cases of 2 images of 4 channels of 3 pixels; a row is one channel of one image."""
+    call |= {"eps": 2.0**-16, "activation": "identity"}
+
+    def make(optional, seed, **more):
+        return case(by_channel(statistic), (2 * CHANNELS, 3), optional, seed, **(call | more))
+
+    cases = [make(("weight", "bias"), i, activation=a) for i, a in enumerate(ACTIVATIONS)]
+    cases += [make(("skip", "weight", "bias"), 100, activation="silu")]
+    return [*cases, make((), 101), make(("skip",), 102, eps=0.5)]
+
+
 if __name__ == "__main__":
-    write("layer_norm", layer_norm, ("weight", "bias"))
-    write("layer_norm_2d", layer_norm, ("weight", "bias"))  # the rows are the pixels; the test transposes
-    write("rms_norm", rms_norm, ("weight",))
+    write("layer_norm", rows(layer_norm, ("weight", "bias")))
+    write("layer_norm_2d", rows(layer_norm, ("weight", "bias")))  # the rows are the pixels; the test transposes
+    write("rms_norm", rows(rms_norm, ("weight",)))
+    write("batch_norm", channels(lambda n, c: c, training=True, running_mean=None, running_var=None))
+    write("group_norm", channels(lambda n, c: (n, c // 2), num_groups=2))
+    write("instance_norm", channels(lambda n, c: (n, c)))

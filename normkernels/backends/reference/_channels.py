@@ -1,8 +1,11 @@
 """Channels in plain PyTorch: the formula, and its sweeps as the ops want them.
 
 x, skip, y, dy, dx, dskip are contiguous (N, C, S), or (N, S, C) with ``channels_last``. mean and var are (B, G): one
-statistic pools N / B images and C / G adjacent channels. So (1, C) is batch norm, (N, G) group and (N, C) instance norm.
+statistic pools N / B images and C / G adjacent channels. So (1, C) is batch norm, (N, G) group norm, (N, C) instance
+norm.
 """
+
+from typing import Any
 
 import torch
 
@@ -10,14 +13,15 @@ from normkernels.backends.reference._activations import activation as act
 from normkernels.backends.reference._activations import derivative
 
 
-def planes(t, channels_last):
+def planes(t, channels_last) -> Any:
     """t as (N, C, S); None stays None."""
     return t.transpose(1, 2) if t is not None and channels_last else t
 
 
 def pooled(t, shape):
     """t (N, C, S) as (B, N / B, G, C / G, S): what one statistic is taken over is dims 1, 3 and 4."""
-    return t.reshape(shape[0], t.shape[0] // shape[0], shape[1], t.shape[1] // shape[1], t.shape[2])
+    images = t.shape[0] // max(shape[0], 1)  # a batch may be empty
+    return t.reshape(shape[0], images, shape[1], t.shape[1] // shape[1], t.shape[2])
 
 
 def means(t, shape):
@@ -29,7 +33,7 @@ def spread(statistic, t):
     """The statistic (B, G) of each element of t (N, C, S)."""
     B, G = statistic.shape
     N, C, S = t.shape
-    return statistic.view(B, 1, G, 1, 1).expand(B, N // B, G, C // G, S).reshape(t.shape)
+    return statistic.view(B, 1, G, 1, 1).expand(B, N // max(B, 1), G, C // G, S).reshape(t.shape)
 
 
 def moments(x, shape):

@@ -1,0 +1,45 @@
+"""Instance norm: with the statistics of each instance, and with running ones for constants."""
+
+import torch.nn.functional as F
+
+from normkernels.cases import Sample
+from normkernels.cases._channels import OPTIONAL, Norm, last, skip_and_activate
+from normkernels.functional import instance_norm
+
+
+def instance_norm_torch(
+    input,
+    running_mean=None,
+    running_var=None,
+    weight=None,
+    bias=None,
+    use_input_stats=True,
+    momentum=0.1,
+    eps=1e-5,
+    skip=None,
+    activation=None,
+    slope=0.01,
+):
+    y = F.instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
+    return skip_and_activate(y, skip, activation, slope)
+
+
+NORM = Norm("instance_norm", statistics=lambda rank: tuple(range(2, rank)), arguments=lambda channels: {})
+
+
+def _samples() -> list[Sample]:
+    sample, x = NORM.sample, NORM.x
+    constants = {"running": True, "use_input_stats": False}
+    return [
+        *NORM.samples(),
+        sample("2x3x257", x(2, 3, 257), OPTIONAL, activation="leaky_relu"),
+        sample("1x3x5x6x7", x(1, 3, 5, 6, 7), activation="leaky_relu"),
+        sample("3x20x5x7-running", x(3, 20, 5, 7), running=True, momentum=0.3),
+        sample("channels_last-running", last(x(3, 20, 5, 7)), running=True),
+        sample("3x20x5x7-eval", x(3, 20, 5, 7), OPTIONAL, activation="relu", **constants),
+        sample("channels_last-eval", last(x(3, 20, 5, 7)), OPTIONAL, activation="silu", **constants),
+        sample("3x20x1-eval", x(3, 20, 1), (), **constants),
+    ]
+
+
+OP = NORM.op(instance_norm, instance_norm_torch, _samples())

@@ -1,0 +1,254 @@
+"""BatchNorm, GroupNorm and InstanceNorm against their torch.nn twins: construction, state, steps, freezing."""
+
+import copy
+import inspect
+import pickle
+from functools import partial
+
+import pytest
+import torch
+from test_modules import randomised
+from torch.utils.checkpoint import checkpoint
+
+import normkernels as nk
+from normkernels.cases._channels import last
+
+# arguments, and the shape of an input
+SHAPES = {
+    "BatchNorm1d": ((12,), (5, 12)),
+    "BatchNorm2d": ((12,), (5, 12, 3, 4)),
+    "BatchNorm3d": ((12,), (3, 12, 2, 3, 4)),
+    "GroupNorm": ((3, 12), (5, 12, 3, 4)),
+    "InstanceNorm1d": ((12,), (5, 12, 7)),
+    "InstanceNorm2d": ((12,), (5, 12, 3, 4)),
+    "InstanceNorm3d": ((12,), (3, 12, 2, 3, 4)),
+}
+TRACKING = [name for name in SHAPES if name != "GroupNorm"]
+every_module = pytest.mark.parametrize("name", SHAPES)
+every_tracking_module = pytest.mark.parametrize("name", TRACKING)
+
+# the constructor switches that torch has, alone and where they meet
+SWITCHES = {
+    "default": {}, "affine": {"affine": True}, "not-affine": {"affine": False}, "eps": {"eps": 0.1},
+    "no-bias": {"affine": True, "bias": False}, "momentum": {"momentum": 0.7, "track_running_stats": True},
+    "average": {"momentum": None, "track_running_stats": True}, "tracks": {"track_running_stats": True},
+    "tracks-not": {"track_running_stats": False}, "all": {"affine": True, "track_running_stats": True},
+    "float64": {"dtype": torch.float64}, "meta": {"device": "meta"},
+}  # fmt: skip
+
+
+def pair(name, **switches):
+    """Ours and torch's with the same random parameters, and an input."""
+    args, shape = SHAPES[name]
+    ours, theirs = (getattr(space, name)(*args, **switches) for space in (nk, torch.nn))
+    if switches.get("device") != "meta":
+        theirs.load_state_dict(randomised(ours).state_dict())
+    torch.manual_seed(0)
+    return ours, theirs, 3 + 2 * torch.randn(shape, dtype=switches.get("dtype"))
+
+
+def step(module, x, forward=None):
+    """The output and every gradient of a step of training."""
+    x = x.detach().requires_grad_()
+    y = (module if forward is None else forward)(x)
+    wanted = [t for t in (x, *module.parameters()) if t.requires_grad]
+    dy = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y)
+    return [y.detach(), *torch.autograd.grad(y, wanted, dy)]
+
+
+def same_state(ours, theirs):
+    torch.testing.assert_close(dict(ours.state_dict()), dict(theirs.state_dict()))
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+@every_module
+def test_construction(name, switch):
+    """Same parameters, buffers, values and repr; torch's results in training and after it."""
+    if not SWITCHES[switch].keys() <= inspect.signature(getattr(torch.nn, name)).parameters.keys():
+        pytest.skip(f"torch.nn.{name} has no {switch}")
+    args = SHAPES[name][0]
+    new, twin = (getattr(space, name)(*args, **SWITCHES[switch]) for space in (nk, torch.nn))
+    assert repr(new) == repr(twin)
+    assert isinstance(new, type(twin))
+    assert list(new.state_dict()) == list(twin.state_dict())
+    for (k, a), b in zip(new.state_dict().items(), twin.state_dict().values(), strict=True):
+        assert (a.shape, a.dtype, a.device) == (b.shape, b.dtype, b.device), k
+        assert a.is_meta or torch.equal(a, b), k
+    if switch != "meta":
+        ours, theirs, x = pair(name, **SWITCHES[switch])
+        for train in (True, True, False, True, False):
+            torch.testing.assert_close(step(ours.train(train), x), step(theirs.train(train), x))
+            same_state(ours, theirs)
+            x = x * 1.5 - 1
+
+
+@every_module
+def test_same_signature(name):
+    """torch's arguments, order and defaults; the extras are keyword-only."""
+    ours, theirs = (inspect.signature(getattr(space, name)).parameters for space in (nk, torch.nn))
+    extras = {"activation", "slope", "backend"}
+    assert {k: (p.kind, p.default) for k, p in ours.items() if k not in extras} == {
+        k: (p.kind, p.default) for k, p in theirs.items()
+    }
+    assert [k for k in ours if k not in extras] == list(theirs)
+    assert all(ours[k].kind == inspect.Parameter.KEYWORD_ONLY for k in extras)
+
+
+@every_module
+def test_state_dict_moves_both_ways(name):
+    switches = {} if name == "GroupNorm" else {"affine": True, "track_running_stats": True}
+    (a, b, x), (a2, b2, _) = pair(name, **switches), pair(name, **switches)
+    for module in (a, b):
+        step(module, x)
+    a2.load_state_dict(b.state_dict())
+    b2.load_state_dict(a.state_dict())
+    same_state(a2, b2)
+    for train in (False, True):
+        torch.testing.assert_close(step(a2.train(train), x), step(b2.train(train), x))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("layout", [torch.Tensor.contiguous, last], ids=["contiguous", "channels_last"])
+@every_tracking_module
+def test_sixteen_bit_steps(name, layout, dtype):
+    """16-bit input beside float32 parameters and statistics: torch's statistics, input's dtype and layout."""
+    ours, theirs, x = pair(name, affine=True, track_running_stats=True)
+    for _ in range(3):
+        x = layout(x.flip(0) * 1.5 - 1).to(dtype)
+        y = ours(x)
+        theirs(x.float())
+        assert (y.dtype, y.stride()) == (dtype, x.stride())
+        same_state(ours, theirs)
+    torch.testing.assert_close(ours.eval()(x), theirs.eval()(x.float()).to(dtype))
+
+
+@every_module
+def test_dtypes(name):
+    """.to(bfloat16) moves all; autocast leaves input's dtype."""
+    module, _, x = pair(name)
+    assert copy.deepcopy(module).to(torch.bfloat16)(x.bfloat16()).dtype == torch.bfloat16
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert module(x).dtype == torch.float32
+        assert module(x.bfloat16()).dtype == torch.bfloat16
+
+
+@every_module
+def test_extras(name):
+    """Activation, slope and skip do what is written after torch's module; they show in the repr."""
+    extras = {"activation": "leaky_relu", "slope": 0.3, "backend": "reference"}
+    _, theirs, x = pair(name)
+    ours = getattr(nk, name)(*SHAPES[name][0], **extras)
+    ours.load_state_dict(theirs.state_dict())
+    assert all(f"{k}={v!r}" in repr(ours) for k, v in extras.items())
+    skip = torch.randn_like(x)
+    torch.testing.assert_close(ours(x, skip), torch.nn.functional.leaky_relu(theirs(x) + skip, 0.3))
+    torch.testing.assert_close(ours(x), torch.nn.functional.leaky_relu(theirs(x), 0.3))
+
+
+@every_module
+def test_copies(name):
+    """deepcopy and pickle keep parameters, statistics, extras and freezing."""
+    module, _, x = pair(name)
+    module.activation = "silu"
+    step(module, x)
+    if name.startswith("BatchNorm"):
+        module.freeze()
+    for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert repr(twin) == repr(module)
+        assert torch.equal(twin(x), module(x))
+        same_state(twin, module)
+
+
+@every_module
+def test_bad_extras(name):
+    args = SHAPES[name][0]
+    with pytest.raises(ValueError, match=f"{name}: activation must be None or one of .*, got 'swish'"):
+        getattr(nk, name)(*args, activation="swish")
+    with pytest.raises(ValueError, match=f"{name}: backend must be one of .*, got 'cuda'"):
+        getattr(nk, name)(*args, backend="cuda")
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("tracks", [False, True])
+def test_instance_norm_without_a_batch(dims, tracks):
+    ours, theirs, x = pair(f"InstanceNorm{dims}d", affine=True, track_running_stats=tracks)
+    torch.testing.assert_close(step(ours, x[0]), step(theirs, x[0]))
+    same_state(ours, theirs)
+    skip = torch.randn_like(x[0])
+    torch.testing.assert_close(ours(x[0], skip), theirs(x[0]) + skip)
+
+
+@every_tracking_module
+def test_frozen_statistics(name):
+    """Frozen statistics stay whatever train() says; so do weight and bias; unfreeze() gives both back."""
+    ours, theirs, x = pair(name, affine=True, track_running_stats=True)
+    for module in (ours, theirs):
+        step(module, x)
+    before = copy.deepcopy(ours.state_dict())
+    assert ours.freeze() is ours
+    assert "frozen_statistics=True" in repr(ours)
+    assert not any(p.requires_grad for p in ours.train().parameters())
+    torch.testing.assert_close(step(ours, x)[0], step(theirs.eval(), x)[0])
+    torch.testing.assert_close(dict(ours.state_dict()), dict(before), rtol=0, atol=0)
+    ours.unfreeze()
+    assert repr(ours) == repr(theirs)
+    torch.testing.assert_close(step(ours, x), step(theirs.train(), x))
+    same_state(ours, theirs)
+
+
+@every_tracking_module
+def test_freezing_one_of_the_two(name):
+    ours, theirs, x = pair(name, affine=True, track_running_stats=True)
+    ours.freeze(affine=False)
+    torch.testing.assert_close(step(ours, x), step(theirs.eval(), x))
+    ours.unfreeze().freeze(statistics=False)
+    assert not ours.weight.requires_grad
+    torch.testing.assert_close(ours(x), theirs.train()(x))
+    same_state(ours, theirs)
+    module = getattr(nk, name)(12, track_running_stats=False)
+    with pytest.raises(ValueError, match=f"{name}.freeze: statistics must be running ones, got none to freeze"):
+        module.freeze()
+
+
+@every_tracking_module
+def test_a_failed_call_changes_nothing(name):
+    """Wrong skip, wrong dtype, too few values: the statistics and the count of batches stay."""
+    ours, _, x = pair(name, affine=True, track_running_stats=True)
+    step(ours, x)
+    before = copy.deepcopy(ours.state_dict())
+    one = x[:1].reshape(1, 12, -1)[..., :1].reshape(1, 12, *[1] * (x.dim() - 2))
+    for bad in ((x, x[:-1]), (x.double(),), (x.int(),), (one,)):
+        with pytest.raises(ValueError, match="_norm: "):
+            ours(*bad)
+    torch.testing.assert_close(dict(ours.state_dict()), dict(before), rtol=0, atol=0)
+
+
+@every_tracking_module
+def test_checkpointing(name):
+    """The same bits; statistics move in the forward that is run again too, as torch's do."""
+    ours, theirs, x = pair(name, affine=True, track_running_stats=True)
+
+    def block(module):  # recomputation stops at the last tensor that backward needs: not the norm's here
+        return torch.nn.Sequential(module, torch.nn.Tanh())
+
+    twin = copy.deepcopy(ours)
+    plain = step(twin, x, block(twin))
+    again, _ = (step(m, x, partial(checkpoint, block(m), use_reentrant=False)) for m in (ours, theirs))
+    assert all(map(torch.equal, plain, again))
+    same_state(ours, theirs)
+
+
+@pytest.mark.parametrize("layout", [torch.Tensor.contiguous, last], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("name", ["BatchNorm2d", "GroupNorm", "InstanceNorm2d"])
+def test_compiled_steps(name, layout):
+    """A compiled module trains as it does in eager mode, bit for bit, running statistics included."""
+    switches = {} if name == "GroupNorm" else {"affine": True, "track_running_stats": True}
+    ours, _, x = pair(name, **switches)
+    twin, x = copy.deepcopy(ours), layout(x)
+    torch._dynamo.reset()
+    compiled = torch.compile(ours, fullgraph=True, backend="aot_eager")
+    for train in (True, True, False):
+        for module in (ours, twin):
+            module.train(train)
+        assert all(map(torch.equal, step(ours, x, compiled), step(twin, x)))
+        assert all(map(torch.equal, ours.state_dict().values(), twin.state_dict().values()))

@@ -1,0 +1,140 @@
+"""What only the channel family has: running statistics, constants of eval mode, and what backward keeps."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from common import call, every_channel_op, every_target, need, small
+from torch.utils.checkpoint import checkpoint
+
+from normkernels.cases import OPS
+from normkernels.cases._channels import last
+
+TRACKING = pytest.mark.parametrize("stem", ["batch_norm", "instance_norm"])
+LAYOUTS = pytest.mark.parametrize("layout", [torch.Tensor.contiguous, last], ids=["contiguous", "channels_last"])
+# input, running statistics
+DTYPES = {
+    "float64": (torch.float64, torch.float64),
+    "float32": (torch.float32, torch.float32),
+    "bfloat16+float32": (torch.bfloat16, torch.float32),
+}
+
+
+@pytest.mark.parametrize("dtypes", DTYPES.values(), ids=DTYPES)
+@pytest.mark.parametrize("momentum", [0.1, 1.0])
+@LAYOUTS
+@TRACKING
+@every_target
+def test_running_statistics(stem, backend, device, layout, momentum, dtypes):
+    """Several steps of training give torch's running statistics, and eval uses them as torch does."""
+    need(OPS[stem], backend, device)
+    torch.manual_seed(0)
+    ours = torch.zeros(7, dtype=dtypes[1], device=device), torch.ones(7, dtype=dtypes[1], device=device)
+    theirs = [t.clone() for t in ours]
+    twin = getattr(F, stem)
+    for _ in range(3):
+        x = layout(3 + 2 * torch.randn(4, 7, 5, 3, device=device, dtype=dtypes[0]))
+        OPS[stem].function(x, *ours, None, None, True, momentum, backend=backend)
+        twin(x.to(dtypes[1]), *theirs, None, None, True, momentum)
+    torch.testing.assert_close(list(ours), theirs)
+    before = [t.clone() for t in ours]
+    y = OPS[stem].function(x, *ours, None, None, False, momentum, backend=backend)
+    torch.testing.assert_close(y, twin(x.to(dtypes[1]), *theirs, None, None, False).to(dtypes[0]))
+    assert all(map(torch.equal, ours, before))
+
+
+@TRACKING
+def test_an_empty_batch_leaves_running_statistics(stem):
+    running = torch.randn(7), torch.rand(7)
+    before = [t.clone() for t in running]
+    y = OPS[stem].function(torch.ones(0, 7, 3), *running, None, None, True)
+    assert y.shape == (0, 7, 3)
+    assert all(map(torch.equal, running, before))
+
+
+@TRACKING
+def test_constants_of_eval_may_change_before_backward(stem):
+    """A step of training between the forward in eval mode and its backward changes no gradient."""
+    running = torch.randn(7, dtype=torch.float64), torch.rand(7, dtype=torch.float64)
+    x = torch.randn(4, 7, 5, dtype=torch.float64, requires_grad=True)
+    w, dy = torch.randn(7, dtype=torch.float64, requires_grad=True), torch.randn(4, 7, 5, dtype=torch.float64)
+    want = torch.autograd.grad(OPS[stem].function(x, *running, w, None, False), [x, w], dy)
+    y = OPS[stem].function(x, *running, w, None, False)
+    OPS[stem].function(x, *running, None, None, True)
+    assert all(map(torch.equal, torch.autograd.grad(y, [x, w], dy), want))
+
+
+@LAYOUTS
+@every_target
+def test_batch_norm_of_one_image_is_instance_norm(backend, device, layout):
+    ops = OPS["batch_norm"], OPS["instance_norm"]
+    for op in ops:
+        need(op, backend, device)
+    sample = small(ops[0], 1, 20, torch.float64, device, added=True, activation="tanh")
+    x, s = (layout(sample.tensors[k]).requires_grad_() for k in ("input", "skip"))
+    rest = {"weight": sample.tensors["weight"], "bias": sample.tensors["bias"], "skip": s, "activation": "tanh"}
+    ys = [ops[0].function(x, None, None, **rest, training=True), ops[1].function(x, **rest)]
+    torch.testing.assert_close(*ys)
+    torch.testing.assert_close(*(torch.autograd.grad(y, [x, s], sample.cotangents) for y in ys))
+
+
+@every_target
+def test_groups_at_both_ends(backend, device):
+    """C groups are instance norm; one value for each statistic leaves bias and skip, and no gradient."""
+    op = OPS["group_norm"]
+    need(op, backend, device)
+    sample = small(op, 3, 20, torch.float64, device)
+    want = OPS["instance_norm"].function(**sample.present(), backend=backend)
+    torch.testing.assert_close(call(op, sample, backend, num_groups=20), want)
+    x, b, s = (torch.randn(n, 6, dtype=torch.float64, device=device) for n in (3, 1, 3))
+    y = op.function(x.requires_grad_(), 6, None, b[0], skip=s, backend=backend)
+    torch.testing.assert_close(y, b + s)
+    torch.testing.assert_close(torch.autograd.grad(y, x, s)[0], torch.zeros_like(x), rtol=0, atol=1e-9)
+
+
+@every_target
+@every_channel_op
+def test_two_forwards_before_a_backward(op, backend, device):
+    """Statistics belong to a call: a second one, as in a siamese net, does not disturb the first."""
+    need(op, backend, device)
+    a, b = small(op, added=True, device=device, activation="relu"), small(op, 5, device=device, activation="silu")
+    xs = [sample.tensors["input"].requires_grad_() for sample in (a, b)]
+    want = [torch.autograd.grad(call(op, s, backend), x, s.cotangents)[0] for s, x in zip((a, b), xs, strict=True)]
+    ys = [call(op, sample, backend) for sample in (a, b)]
+    assert all(map(torch.equal, torch.autograd.grad(ys, xs, [*a.cotangents, *b.cotangents]), want))
+
+
+@every_target
+@every_channel_op
+def test_checkpointing(op, backend, device):
+    """A forward that is run again in backward gives the same bits."""
+    need(op, backend, device)
+    sample = small(op, added=True, device=device, activation="relu")
+    x = sample.tensors["input"].requires_grad_()
+    again = checkpoint(lambda t: call(op, sample, backend, input=t), x, use_reentrant=False)
+    got, want = (torch.autograd.grad(y, x, sample.cotangents)[0] for y in (again, call(op, sample, backend)))
+    assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize(("activation", "kept"), [(None, ["input"]), ("relu", ["input", "skip"])])
+@LAYOUTS
+@every_channel_op
+def test_what_backward_keeps(op, layout, activation, kept):
+    """Of the size of x only x itself, and skip where an activation follows: no copy, no xhat, no mask, no y."""
+    sample = small(op, added=True, activation=activation)
+    tensors = {k: layout(t) if t.dim() == 4 else t for k, t in sample.present().items()}
+    tensors = {k: t.detach().requires_grad_() for k, t in tensors.items()}
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        op.function(**tensors, **sample.call)
+    large = [t.data_ptr() for t in saved if t.numel() >= tensors["input"].numel()]
+    assert large == [tensors[k].data_ptr() for k in kept]
+
+
+@every_channel_op
+def test_statistics_of_16_bit_input_are_float32(op):
+    """Parameters and running statistics in 16 bits do not make the mean one: 300 + noise keeps its variance."""
+    x = (300 + torch.randn(4, 8, 9, 9)).to(torch.bfloat16)
+    sample = small(op, 4, 8, torch.bfloat16)
+    y = op.function(x, **sample.call, backend="reference")
+    want = op.function(x.double(), **sample.call, backend="reference")
+    torch.testing.assert_close(y, want.to(torch.bfloat16))
