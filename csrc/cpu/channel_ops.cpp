@@ -1,8 +1,8 @@
 // From tensors to the sweeps of the channel family.
 #include "channel_ops.h"
 
-#include "pixels.h"
-#include "planes.h"
+#include "pixels_backward.h"
+#include "planes_backward.h"
 
 namespace normkernels {
 namespace {

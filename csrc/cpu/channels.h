@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "activations.h"
+#include "channel_sums.h"
 #include "channel_tiles.h"
 #include "rows.h"
 #include "threads.h"

@@ -1,0 +1,119 @@
+// Channels that lie last, backward: the sums down the columns of an image, then dx.
+#pragma once
+
+#include "pixels.h"
+
+namespace normkernels {
+
+// Images are taken in chunks, each with a line of the tables of dweight and dbias.
+inline int64_t chunks(int64_t N) { return std::min<int64_t>(N, 64); }
+
+// Adds the sums over a block of lines, columns of stride each, to p and q; kept: see with_du.
+template <class T>
+void add_block(const Backward<T>& a, const ColumnScale<compute_t<T>>& scale, int64_t at, int64_t stride,
+               int64_t columns, int64_t rows, compute_t<T>* kept, compute_t<T>* p, compute_t<T>* q) {
+  const auto* mean = scale.mean.data();
+  if (a.plain()) {
+    return each_band(columns, rows, [&](int64_t line, int64_t count, int64_t j, int64_t n, int64_t ahead) {
+      const int64_t from = at + line * stride + j;
+      add_gradient_columns(a.dy + from, stride, a.x + from, stride, count, ahead, mean + j, p + j, q + j, n);
+    });
+  }
+  const int64_t lines = std::max<int64_t>(1, kStep / columns), part = std::min(columns, kStep);
+  for (int64_t line = 0; line < rows; line += lines) {
+    const int64_t count = std::min(lines, rows - line);
+    for (int64_t j = 0; j < columns; j += part) {
+      const int64_t from = line * stride + j, width = std::min(part, columns - j);
+      a.with_du(at + from, scale.at(j), count * width, kept ? kept + from : nullptr, [&](const auto* du) {
+        for (int64_t k = 0; k < width; k += kBand)
+          add_gradient_columns(du + k, stride, a.x + at + from + k, stride, count, 0, mean + j + k, p + j + k,
+                               q + j + k, std::min(kBand, width - k));
+      });
+    }
+  }
+}
+
+// The sums of an image over its channels of du and du * (x - mean)
+template <class T>
+std::vector<Pair<double>> channel_sums(const Backward<T>& a, const Lines& lines, int64_t n,
+                                       const ColumnScale<compute_t<T>>& scale, compute_t<T>* kept, bool parallel) {
+  using C = compute_t<T>;
+  const int64_t columns = lines.columns;
+  std::vector<double> table((lines.segments + 1) * 2 * columns);
+  each(parallel, lines.segments + 1, [&](int64_t s) {
+    const bool last = s == lines.segments;
+    const int64_t first = last ? lines.whole : lines.first(s), rows = last ? lines.rest > 0 : lines.lines(s);
+    std::vector<C> buffer(2 * columns);
+    C *p = buffer.data(), *q = p + columns;
+    for (int64_t row = 0; row < rows; row += kBlock) {
+      const int64_t from = (first + row) * columns, at = n * a.grid.S * a.grid.C + from;
+      add_block(a, scale, at, columns, last ? lines.rest : columns, std::min(kBlock, rows - row),
+                kept ? kept + from : nullptr, p, q);
+      double* total = &table[s * 2 * columns];
+      for (int64_t i = 0; i < 2 * columns; i++) total[i] += std::exchange(buffer[i], C(0));
+    }
+  });
+  std::vector<Pair<double>> sums(a.grid.C);
+  for (int64_t s = 0; s <= lines.segments; s++) {
+    const double* row = &table[s * 2 * columns];
+    each_column(s < lines.segments ? columns : lines.rest, a.grid.C, [&](int64_t j, int64_t c) {
+      sums[c].a += row[j];
+      sums[c].b += row[columns + j];
+    });
+  }
+  return sums;
+}
+
+// The coefficients of dx, a value for each column of a line.
+template <class C>
+struct ColumnBlend {
+  std::vector<C> a, b, c;
+
+  template <class Sweep>
+  ColumnBlend(const Sweep& sweep, int64_t columns, int64_t n, const std::vector<Means>& means)
+      : a(columns), b(columns), c(columns) {
+    const Grid& g = sweep.grid;
+    each_column(columns, g.C, [&](int64_t j, int64_t channel) {
+      const int64_t group = channel / g.channels();
+      const auto k = sweep.blend(n * g.G + group, channel, means[group]);
+      a[j] = k.a.value;
+      b[j] = k.b.value;
+      c[j] = k.c.value;
+    });
+  }
+};
+
+template <class T>
+void backward_image(const Backward<T>& a, const Lines& lines, int64_t n, int64_t line, bool parallel) {
+  using C = compute_t<T>;
+  const Grid& g = a.grid;
+  const bool past = large<T>(g.N * g.C * g.S) && g.C * sizeof(T) % 64 == 0;
+  const ColumnScale<C> scale(a, wide(lines), n);
+  std::vector<Means> means(g.G);
+  std::vector<C> scratch(a.scratch(g.S * g.C));
+  C* const kept = scratch.empty() ? nullptr : scratch.data();
+  if (a.sums()) {
+    const auto sums = channel_sums(a, lines, n, scale, kept, parallel);
+    for (int64_t c = 0; c < g.C; c++)
+      add_channel(a, n * g.G + c / g.channels(), c, sums[c], line, means[c / g.channels()]);
+  }
+  if (!a.dx) return;
+  const ColumnBlend<C> blend(a, wide(lines), n, means);
+  each_piece(parallel, g, wide(lines), [&](int64_t offset, int64_t j, int64_t count) {
+    const int64_t at = n * g.S * g.C + offset;
+    const Blend<const C*> k = {scale.mean.data() + j, &blend.a[j], &blend.b[j], &blend.c[j]};
+    a.with_du_again(at, scale.at(j), count, kept ? kept + offset : nullptr,
+                    [&](const auto* du) { a.write(du, at, k, count, past); });
+  });
+}
+
+template <class T>
+void backward_pixels(const Backward<T>& a) {
+  const int64_t N = a.grid.N, parts = chunks(N);
+  const Lines lines(a.grid);
+  share(parts, N * a.grid.S * a.grid.C, [&](int64_t chunk, bool parallel) {
+    for (int64_t n = chunk * N / parts; n < (chunk + 1) * N / parts; n++) backward_image(a, lines, n, chunk, parallel);
+  });
+}
+
+}  // namespace normkernels

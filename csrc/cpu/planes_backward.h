@@ -1,0 +1,72 @@
+// Channels whose planes are contiguous, backward: the sums of a bundle's planes, then dx.
+#pragma once
+
+#include "planes.h"
+
+namespace normkernels {
+
+// Per group of a bundle: what dx needs, from the sums of its planes' segments; and the parameters' gradients.
+template <class T>
+std::vector<Means> gather(const Backward<T>& a, const Bundle& bundle, const std::vector<Pair<double>>& table) {
+  const Grid& g = a.grid;
+  const int64_t parts = segments(g.S), D = g.channels(), line = bundle.groups * D * parts;
+  std::vector<Means> means(bundle.groups);
+  for (int64_t j = 0; j < bundle.groups * D; j++) {
+    Pair<double> sums = {};
+    for (int64_t n = 0; n < g.images(); n++) {
+      for (int64_t p = 0; p < parts; p++) {
+        sums.a += table[n * line + j * parts + p].a;
+        sums.b += table[n * line + j * parts + p].b;
+      }
+    }
+    const int64_t c = bundle.group * D + j;
+    add_channel(a, statistic_of(g, bundle.line, c), c, sums, bundle.line, means[j / D]);
+  }
+  return means;
+}
+
+template <class T>
+void backward_planes(const Backward<T>& a) {
+  const Grid& g = a.grid;
+  const bool past = large<T>(g.N * g.C * g.S) && g.S * sizeof(T) % 64 == 0;
+  const Bundles bundles(g, 2 * sizeof(T));
+  share(bundles.count(), g.N * g.C * g.S, [&](int64_t i, bool parallel) {
+    const Bundle bundle = bundles[i];
+    const int64_t first = bundle.group * g.channels(), width = bundle.groups * g.channels();
+    std::vector<Means> means(bundle.groups);
+    std::vector<compute_t<T>> scratch(a.scratch(g.images() * width * g.S));
+    const auto kept = [&](int64_t n, int64_t c, int64_t s) {
+      return scratch.empty() ? nullptr : &scratch[((n - bundle.image) * width + c - first) * g.S + s];
+    };
+    if (a.sums()) {
+      std::vector<Pair<double>> table(g.images() * width * segments(g.S));
+      each_run(parallel, g, bundle, 1, [&](int64_t at, int64_t n, int64_t c, int64_t begin, int64_t count) {
+        const int64_t statistic = statistic_of(g, bundle.line, c), plane = (n * g.C + c) * g.S;
+        const auto scale = a.scale(statistic, c);
+        Pair<double> total = {};
+        for_each_step(begin, begin + count, [&](int64_t j, int64_t m) {
+          a.with_du(plane + j, scale, m, kept(n, c, j), [&](const auto* du) {
+            const auto part = sums_about(du, a.x + plane + j, a.mean[statistic], m);
+            total.a += part.a;
+            total.b += part.b;
+          });
+        });
+        table[at] = total;
+      });
+      means = gather(a, bundle, table);
+    }
+    if (!a.dx) return;
+    each_run(parallel, g, bundle, 1, [&](int64_t, int64_t n, int64_t c, int64_t begin, int64_t count) {
+      const int64_t statistic = statistic_of(g, bundle.line, c), plane = (n * g.C + c) * g.S;
+      const auto scale = a.scale(statistic, c);
+      const auto blend = a.blend(statistic, c, means[c / g.channels() - bundle.group]);
+      for_each_step(begin, begin + count, [&](int64_t j, int64_t m) {
+        a.with_du_again(plane + j, scale, m, kept(n, c, j),
+                        [&](const auto* du) { a.write(du, plane + j, blend, m, past); });
+      });
+    });
+    if (past) stream_fence();
+  });
+}
+
+}  // namespace normkernels
