@@ -8,6 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from normkernels.cases import OPS
 from normkernels.cases._channels import last
+from normkernels.tolerance import run
 
 TRACKING = pytest.mark.parametrize("stem", ["batch_norm", "instance_norm"])
 LAYOUTS = pytest.mark.parametrize("layout", [torch.Tensor.contiguous, last], ids=["contiguous", "channels_last"])
@@ -138,3 +139,21 @@ def test_statistics_of_16_bit_input_are_float32(op):
     y = op.function(x, **sample.call, backend="reference")
     want = op.function(x.double(), **sample.call, backend="reference")
     torch.testing.assert_close(y, want.to(torch.bfloat16))
+
+
+@pytest.mark.parametrize("activation", [None, "relu", "silu"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_large_batches_have_the_bits_of_their_images(channels_last, dtype, activation):
+    """Results too large for the caches are written another way, but it is the same arithmetic."""
+    op = OPS["group_norm"]
+    need(op, "native", "cpu")
+    rows = 128 if dtype == torch.float32 else 256
+    sample = op.make((2, 64, rows, 256), dtype, "cpu", skip=True, activation=activation, channels_last=channels_last)
+    batch = run(op, sample.call, sample.present(), list(sample.cotangents), "native")
+    parts = {k: sample.tensors[k] for k in ("input", "skip")}
+    for i in range(2):
+        alone = sample.present() | {k: t[i : i + 1] for k, t in parts.items()}
+        found = run(op, sample.call, alone, [dy[i : i + 1] for dy in sample.cotangents], "native")
+        for name in ("output 0", "grad input", "grad skip"):
+            assert torch.equal(found[name][0], batch[name][i]), f"{name}, image {i}"

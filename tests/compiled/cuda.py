@@ -24,8 +24,8 @@ FLAGS = (
     "-O3 -std=c++20 --expt-relaxed-constexpr -DTORCH_TARGET_VERSION=0x020b000000000000 -D__CUDA_NO_HALF_OPERATORS__ "
     "-D__CUDA_NO_HALF_CONVERSIONS__ -D__CUDA_NO_BFLOAT16_CONVERSIONS__ -D__CUDA_NO_HALF2_OPERATORS__"
 ).split()
-# kernels whose template argument PACKED is true
-PACKED = re.compile(r"(rows_\w+<[^,]+, \w+, true|columns_\w+<[^,]+, true)")
+# kernels whose template argument PACKED is true, and those that are nothing else
+PACKED = re.compile(r"((rows|channels)_\w+<[^,]+, \w+, true|columns_\w+<[^,]+, true|channels_resident_)")
 
 
 class Kernel(NamedTuple):
