@@ -7,28 +7,30 @@ import triton
 import triton.language as tl
 
 from normkernels.backends.triton._channels import (
-    BACKWARD_LIMIT,
-    BACKWARD_TILE,
-    STEPS,
     aligned,
     broad,
     grads,
     held,
-    holding,
     load,
-    merging,
-    parts,
     place,
     records,
-    resident,
-    sizes,
     slope_of,
-    split,
     statistics,
     step,
     store,
     store_tile,
     walk,
+)
+from normkernels.backends.triton._channels_sizes import (
+    BACKWARD_LIMIT,
+    BACKWARD_TILE,
+    STEPS,
+    holding,
+    merging,
+    parts,
+    resident,
+    sizes,
+    split,
     walking,
 )
 from normkernels.backends.triton._rows import accumulator, affine, finalise

@@ -5,29 +5,31 @@ import triton.language as tl
 
 from normkernels.backends.triton._activations import activation
 from normkernels.backends.triton._channels import (
-    FORWARD_LIMIT,
-    FORWARD_TILE,
-    STEPS,
     aligned,
     broad,
     held,
-    holding,
     load,
     load_tile,
-    merging,
-    parts,
     place,
     preactivation,
     records,
-    resident,
-    sizes,
     slope_of,
-    split,
     statistics,
     step,
     store_tile,
     total,
     walk,
+)
+from normkernels.backends.triton._channels_sizes import (
+    FORWARD_LIMIT,
+    FORWARD_TILE,
+    STEPS,
+    holding,
+    merging,
+    parts,
+    resident,
+    sizes,
+    split,
     walking,
 )
 from normkernels.backends.triton._rows import accumulator
