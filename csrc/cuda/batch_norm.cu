@@ -1,0 +1,11 @@
+// Batch norm, whole and in the parts that one process of many computes.
+#include "channel_ops.h"
+
+STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CUDA, m) {
+  m.impl("batch_norm_fwd", TORCH_BOX(&normkernels::cuda::channels_fwd_op));
+  m.impl("batch_norm_bwd", TORCH_BOX(&normkernels::cuda::channels_bwd_op));
+  m.impl("batch_norm_apply", TORCH_BOX(&normkernels::cuda::channels_apply_op));
+  m.impl("batch_norm_moments", TORCH_BOX(&normkernels::cuda::channels_moments_op));
+  m.impl("batch_norm_sums", TORCH_BOX(&normkernels::cuda::channels_sums_op));
+  m.impl("batch_norm_dx", TORCH_BOX(&normkernels::cuda::channels_dx_op));
+}

@@ -1,0 +1,7 @@
+// Group norm.
+#include "channel_ops.h"
+
+STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CUDA, m) {
+  m.impl("group_norm_fwd", TORCH_BOX(&normkernels::cuda::channels_fwd_op));
+  m.impl("group_norm_bwd", TORCH_BOX(&normkernels::cuda::channels_bwd_op));
+}
