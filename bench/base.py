@@ -22,7 +22,9 @@ def add_column(args, rows: list[Row], device: str, out) -> None:
             has = {r.op: (tree / f"normkernels/cases/{r.op.split('+')[0]}.py").exists() for r in ours}
             for op in (op for op, found in has.items() if not found):
                 out.print(f"[yellow]{args.base} has no case of {op}: no base column for it[/]")
-            found = _bench(args, tree, [r for r in ours if has[r.op]], device)
+            shapes = {op: tuple(dict.fromkeys(r.shape for r in ours if r.op == op)) for op in has if has[op]}
+            alike = [[r for r in ours if shapes.get(r.op) == found] for found in dict.fromkeys(shapes.values())]
+            found = {key: us for group in alike for key, us in _bench(args, tree, group, device).items()}
     except subprocess.CalledProcessError as error:
         last = (error.stderr or error.stdout or "").strip().splitlines()[-1:]
         out.print(f"[yellow]base {args.base} does not run: {' '.join(last)}[/]", highlight=False)
@@ -50,9 +52,7 @@ def _worktree(ref: str) -> Iterator[Path]:
 
 
 def _bench(args, tree: Path, rows: list[Row], device: str) -> dict[tuple, float]:
-    """Microseconds by row key."""
-    if not rows:
-        return {}
+    """Microseconds by row key, of rows that have the same shapes for every op."""
     result = tree / "base.json"
     command = [sys.executable, "-m", "bench", *dict.fromkeys(r.op for r in rows)]
     command += ["--device", device, "--json", str(result)]

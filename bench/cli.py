@@ -7,19 +7,17 @@ from itertools import product
 import torch
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import base, machine, report, tables
-from bench.providers import Task, available
+from bench import base, machine, report, shapes, tables
+from bench.providers import CHANNELS, Task, available
 from bench.report import Row
 from bench.run import overhead, run
 from normkernels.backends import NAMES
 from normkernels.cases import OPS
 
-VARIANTS = ("rms_norm+residual", "layer_norm+silu")
 
-
-def main(args, device: str, shapes: dict[int, list[str]], deadline: float) -> int:
+def main(args, device: str, deadline: float) -> int:
     """Everything, in order; the exit status: 1 if a backend of ours is off."""
-    out, tasks = tables.console(), _tasks(args, device, shapes)
+    out, tasks = tables.console(), _tasks(args, device)
     about = machine.describe(device, args.threads, machine.copy_gb_s(device))
     out.print("# " + machine.line(about), highlight=False, soft_wrap=True)
     rows = _run(args, device, tasks, deadline, out)
@@ -33,30 +31,28 @@ def main(args, device: str, shapes: dict[int, list[str]], deadline: float) -> in
     return _verdict(rows, out)
 
 
-def _tasks(args, device: str, shapes: dict[int, list[str]]) -> list[Task]:
+def _tasks(args, device: str) -> list[Task]:
     """Shapes outermost: when time runs out, every op has been seen on the first ones."""
-    ops = args.op or [*OPS, *([] if args.quick else VARIANTS)]
+    ops = args.op or [*OPS, *([] if args.quick else shapes.VARIANTS)]
     for op in ops:
-        if op.split("+")[0] not in OPS:
-            raise SystemExit(f"bench: op must be one of {', '.join(OPS)} (with +residual or +activation), got {op!r}")
-    listed = {op: args.shape or shapes[_rank(op)] for op in ops}
-    listed = {op: [s for s in found if s.count("x") + 1 == _rank(op)] for op, found in listed.items()}
+        stem, *extras = op.split("+")
+        if stem not in OPS or ("residual" if stem in CHANNELS else "skip") in extras:
+            raise SystemExit(
+                f"bench: op must be one of {', '.join(OPS)} (with +activation, and +residual, or +skip for "
+                f"{', '.join(CHANNELS)}), got {op!r}"
+            )
+    listed = {op: shapes.of(op, device, args.quick, args.shape) for op in ops}
     turns = product(range(max(map(len, listed.values()))), args.dtype, ops)
     tasks = [Task(op, listed[op][i], getattr(torch, dtype), device) for i, dtype, op in turns if i < len(listed[op])]
     if not tasks:
         raise SystemExit(
-            f"bench: no shape of {' '.join(args.shape)} fits {', '.join(ops)}: rows are MxN, images BxCxHxW"
+            f"bench: no shape of {' '.join(args.shape)} fits {', '.join(ops)}: rows are MxN, images NxCxHxW"
         )
     return tasks
 
 
-def _rank(op: str) -> int:
-    """2 for an op over rows, 4 for an op over images."""
-    return 2 if OPS[op.split("+")[0]].samples[0].tensors["input"].dim() == 2 else 4
-
-
 def _run(args, device: str, tasks: list[Task], deadline: float, out) -> list[Row]:
-    seconds = args.seconds or (0.08 if args.quick else 0.4)
+    seconds = args.seconds or (0.08 if args.quick else 0.25)
     columns = TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn()
     rows: list[Row] = []
     with Progress(*columns, console=out, transient=True) as progress, _stream(device):
@@ -74,8 +70,8 @@ def _run(args, device: str, tasks: list[Task], deadline: float, out) -> list[Row
         left = int(progress.tasks[0].remaining)
     if left:
         out.print(f"[yellow]time is up: {left} of {len(tasks) * len(args.threads)} shapes were not run[/]")
-    order = {task.op: i for i, task in enumerate(tasks)}
-    return sorted(rows, key=lambda row: (row.threads, order[row.op]))
+    order = list(dict.fromkeys(task.op for task in tasks))
+    return sorted(rows, key=lambda row: (row.threads, order.index(row.op)))
 
 
 def _stream(device: str):

@@ -15,9 +15,19 @@ from normkernels.backends import NAMES, backends
 from normkernels.cases import OPS, Op, Sample
 
 PEERS = ("torch", "compile", "liger")
-# tensors of input's size that must be read or written: x -> y; dy, x -> dx; with a residual also its sum, and their dys
-MINIMUM = {"plain": {"fwd": 2, "bwd": 3}, "residual": {"fwd": 4, "bwd": 4}}
-CHECKED = 1 << 16  # elements: as many whole rows as this, so that the float64 check stays cheap
+CHANNELS = ("batch_norm", "group_norm", "instance_norm")
+# tensors of input's size that are read or written at least: x -> y; dy, x -> dx; with a residual also its sum, and
+# their dys; with a skip also that, and with an activation after it (dy, x, skip) -> (dx, dskip)
+MINIMUM = {
+    "plain": {"fwd": 2, "bwd": 3}, "residual": {"fwd": 4, "bwd": 4}, "skip": {"fwd": 3, "bwd": 3},
+    "skip+activation": {"fwd": 3, "bwd": 5},
+}  # fmt: skip
+# the same where what a statistic is taken over fits in no cache, and a sweep for the statistics reads it all before
+SWEEPS = {
+    "plain": {"fwd": 3, "bwd": 5}, "skip": {"fwd": 4, "bwd": 5}, "skip+activation": {"fwd": 4, "bwd": 8},
+}  # fmt: skip
+ADDED = ("residual", "skip")  # extras that are tensors; any other is an activation
+CHECKED = 1 << 16  # elements: all channels and as many whole rows or pixels, so that the float64 check stays cheap
 
 
 def available(op: str, device: str) -> list[str]:
@@ -30,17 +40,25 @@ def available(op: str, device: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Task:
-    """One op with its extras (``layer_norm+residual``, ``rms_norm+silu``) on one shape (``8x96x56x56:nhwc``)."""
+    """One op with its extras (``rms_norm+residual``, ``batch_norm+skip+relu``) on one shape (``8x96x56x56:nhwc``)."""
 
     op: str
     shape: str
     dtype: torch.dtype
     device: str
 
+    @property
+    def stem(self) -> str:
+        return self.op.split("+")[0]
+
+    @property
+    def extras(self) -> list[str]:
+        return self.op.split("+")[1:]
+
     @cached_property
     def case(self) -> Op:
         """The op, with every provider as a backend, so that one check judges them all."""
-        op, functions = OPS[self.op.split("+")[0]], self.functions
+        op, functions = OPS[self.stem], self.functions
 
         def function(*, backend, **arguments):
             if backend in functions:
@@ -51,7 +69,7 @@ class Task:
 
     @cached_property
     def functions(self) -> dict[str, Callable]:
-        op = OPS[self.op.split("+")[0]]
+        op = OPS[self.stem]
         torch.compiler.reset()
         compiled = torch.compile(op.torch, fullgraph=True, dynamic=False)
         return {"torch": op.torch, "compile": compiled, "liger": liger.FUNCTIONS.get(self.op, liger.missing)}
@@ -65,20 +83,28 @@ class Task:
         return torch.float32 if provider in NAMES and self.dtype.itemsize == 2 else self.dtype
 
     def make(self, extents, dtype, device) -> Sample:
-        extras = self.op.split("+")[1:]
-        options = {"residual": "residual" in extras}
-        options["activation"] = next((e for e in extras if e != "residual"), None)
+        options = {e: True for e in self.extras if e in ADDED}
+        options["activation"] = next((e for e in self.extras if e not in ADDED), None)
         if self.shape.endswith(":nhwc"):
             options["channels_last"] = True
         return self.case.make(tuple(extents), dtype, device, **options)
 
+    @property
+    def kind(self) -> str:
+        """What decides how many tensors are moved: a key of MINIMUM."""
+        added = next((e for e in self.extras if e in ADDED), "plain")
+        return "skip+activation" if added == "skip" and len(self.extras) == 2 else added
+
     def minimum_bytes(self, mode: str) -> int:
         """What the op must read and write, without the parameters and statistics."""
-        tensors = MINIMUM["residual" if "residual" in self.op.split("+") else "plain"][mode]
-        return tensors * math.prod(self.extents) * self.dtype.itemsize
+        return MINIMUM[self.kind][mode] * math.prod(self.extents) * self.dtype.itemsize
+
+    def sweeps(self, mode: str) -> float | None:
+        """By how much more it moves when its statistics take a sweep of their own; None where a row fits in a cache."""
+        return SWEEPS[self.kind][mode] / MINIMUM[self.kind][mode] if self.stem in CHANNELS else None
 
     def worst(self, provider: str) -> float:
-        """The worst error of a provider in units of what is allowed, at the same row length with fewer rows."""
+        """The worst error of a provider in units of what is allowed, on fewer rows or pixels of the same length."""
         parameters = self.parameter_dtype(provider)
         reports = tolerance.check(self.case, self.small, provider, self.dtype, self.device, parameters)
         return max(r.worst for r in reports)
@@ -87,7 +113,8 @@ class Task:
     def small(self) -> Sample:
         extents = self.extents
         for axis in [0, *range(2, len(extents))]:
-            extents[axis] = max(1, min(extents[axis], extents[axis] * CHECKED // math.prod(extents)))
+            least = min(2, extents[axis])  # one image alone is a case of its own
+            extents[axis] = max(least, min(extents[axis], extents[axis] * CHECKED // math.prod(extents)))
         return self.make(extents, torch.float64, "cpu")
 
     def sets(self) -> list[Sample]:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 OURS = ("triton", "native", "reference")
+SHARES = ("copy_percent", "sweeps_percent")
 
 
 @dataclass
@@ -23,6 +24,7 @@ class Row:
     p80: float | None = None
     gb_s: float | None = None
     copy_percent: float | None = None
+    sweeps_percent: float | None = None  # of a copy that moves what two sweeps move
     x_eager: float | None = None
     x_compile: float | None = None
     x_best: float | None = None
@@ -38,7 +40,7 @@ class Row:
 
 
 def summary(rows: Iterable[Row]) -> list[dict]:
-    """For each op, mode, backend of ours and thread count: geometric mean speedups, and the lowest share of a copy."""
+    """For each op, mode, backend of ours and thread count: geometric mean speedups, and the lowest shares of a copy."""
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
         if row.backend in (*OURS, "ours") and row.us:
@@ -46,7 +48,8 @@ def summary(rows: Iterable[Row]) -> list[dict]:
     return [
         dict(zip(("op", "mode", "backend", "threads"), key, strict=True))
         | {name: geometric_mean(getattr(r, name) for r in group) for name in ("x_eager", "x_compile", "x_best")}
-        | {"copy_percent": min((r.copy_percent for r in group if r.copy_percent), default=None), "rows": len(group)}
+        | {name: min(filter(None, (getattr(r, name) for r in group)), default=None) for name in SHARES}
+        | {"rows": len(group)}
         for key, group in groups.items()
     ]
 

@@ -54,7 +54,9 @@ def _row(task: Task, mode: str, threads: int, provider: str, timings: dict[str, 
     if timing:
         row.us, row.p20, row.p80, row.host_us, row.timer = timing
         row.gb_s, row.x_eager, row.x_compile = total / timing.us / 1e3, ratio("torch"), ratio("compile")
-        row.copy_percent = None if ratio("copy") is None else 100 * ratio("copy")
+        share, sweeps = ratio("copy"), task.sweeps(mode)
+        row.copy_percent = None if share is None else 100 * share
+        row.sweeps_percent = 100 * share * sweeps if share and sweeps and provider != "copy" else None
         peers = [timings[p].us for p in PEERS if p in timings]
         row.x_best = min(peers) / timing.us if peers and provider in NAMES else None
     return row

@@ -5,10 +5,11 @@ from dataclasses import fields
 from rich.console import Console
 from rich.table import Table
 
-from bench.report import OURS, Row
+from bench.report import OURS, SHARES, Row
 
-TITLES = {"gb_s": "GB/s", "copy_percent": "%copy", "x_eager": "x eager", "x_compile": "x compile", "x_best": "x best",
-          "base_us": "base us", "x_base": "x base", "host_us": "host us"}  # fmt: skip
+TITLES = {"gb_s": "GB/s", "copy_percent": "%copy", "sweeps_percent": "%sweeps", "x_eager": "x eager",
+          "x_compile": "x compile", "x_best": "x best", "base_us": "base us", "x_base": "x base",
+          "host_us": "host us"}  # fmt: skip
 TEXT = ("op", "mode", "shape", "dtype", "backend")
 
 
@@ -17,7 +18,7 @@ def table(rows: list[Row], device: str) -> Table:
     names = [f.name for f in fields(Row)]
     always = {*TEXT, "us", "p20", "p80", "gb_s", "copy_percent", "x_eager", "x_compile", "check"}
     varied = {"threads": len({r.threads for r in rows}) > 1, "host_us": device == "cuda", "timer": device == "cuda"}
-    varied |= {name: any(r.x_base for r in rows) for name in ("base_us", "x_base")}
+    varied |= {n: any(getattr(r, n) for r in rows) for n in ("sweeps_percent", "base_us", "x_base")}
     names = [n for n in names if n in always or varied.get(n)]
     out = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
     for name in names:
@@ -47,14 +48,14 @@ def overhead_table(rows: list[Row]) -> Table:
 def _text(name: str, value) -> str:
     """Three digits of a number; a long error is told below the table."""
     if isinstance(value, float):
-        digits = 0 if value >= 100 or name == "copy_percent" else 1 if value >= 10 else 2
+        digits = 0 if value >= 100 or name in SHARES else 1 if value >= 10 else 2
         return f"{value:.{digits}f}"
     return "-" if value is None else "error" if name == "check" and ":" in value else str(value)
 
 
 def summary_table(groups: list[dict]) -> Table:
-    out = Table(title="geometric means, and the lowest share of a copy", title_justify="left", box=None)
-    titles = {"copy_percent": "min %copy", "rows": "shapes"}
+    out = Table(title="geometric means, and the lowest shares of a copy", title_justify="left", box=None)
+    titles = {name: f"min {TITLES[name]}" for name in SHARES} | {"rows": "shapes"}
     for name in groups[0] if groups else ():
         out.add_column(titles.get(name, TITLES.get(name, name)), justify="left" if name in TEXT else "right")
     for group in groups:

@@ -51,7 +51,7 @@ def cache_bytes(device: str) -> int:
     return max([int(s[:-1]) * units[s[-1]] for s in sizes if s[-1:] in units], default=32 << 20)
 
 
-def _turns(calls: Calls, seconds: float, least: int = 8, most: int = 400) -> Iterator[tuple[str, Callable]]:
+def _turns(calls: Calls, seconds: float, least: int = 6, most: int = 400) -> Iterator[tuple[str, Callable]]:
     """(provider, call) until the time is spent; nobody always follows the same one, or keeps one set of inputs."""
     names, sets, end = list(calls), count(), time.perf_counter() + seconds
     for i in range(most):

@@ -38,6 +38,7 @@ class Mutation(NamedTuple):
 FAST = "(float32 or float16 or partial_rows) and not float16+float32"
 ROWS = f"tests/test_backends.py -k 'triton and not _2d and {FAST}'"
 PIXELS = f"tests/test_backends.py -k 'triton and _2d and {FAST}'"
+CHANNELS = f"tests/test_backends.py tests/test_batch_norm.py tests/test_channels.py -k 'triton and {FAST} or walked'"
 WITNESS = "tests/test_reference.py"
 EAGER = "tests/test_backends.py tests/test_properties.py -k reference"
 LOCAL = "tests/test_batch_norm.py"
@@ -117,14 +118,14 @@ TABLE = {
     ],
     (f"{OPS}/batch_norm.py", STATE): [
         ("var[0] * (count / (count - 1))", "var[0]"),
-        ("running_mean is not None and count > 0", "running_mean is not None"),
+        ("if training and count > 0:", "if training:"),
     ],
     (f"{OPS}/instance_norm.py", STATE): [
         ("mean.mean(0), momentum", "mean[0], momentum"),
         ("var.mean(0) * (count / (count - 1))", "var.mean(0)"),
     ],
     ("normkernels/modules/batch_norm.py", STATE): [
-        ("float(self.num_batches_tracked) + 1.0", "float(self.num_batches_tracked) + 2.0"),
+        ("float(seen) + 1.0", "float(seen) + 2.0"),
         ("training or self.running_mean is None", "training"),
         ("self.training and not self.frozen_statistics", "self.training"),
     ],
@@ -142,7 +143,33 @@ TABLE = {
     (f"{CPU}/column_tiles.cpp", NATIVE): [("b[i] += d * weight * xhat;", "b[i] += d * xhat;")],
     (f"{CPU}/rows_backward.h", NATIVE): [
         ("mean ? static_cast<C>(total.g / N) : C(0)", "C(0)"),
-        ("if (dbias) std::fill_n(dbias + block * N, N, C(0));", ""),
+        ("static_cast<C>(total.g_xhat / N)};", "C(0)};"),
+    ],
+    (f"{TRITON}/_channels_forward.py", CHANNELS): [
+        ("x = tl.where(tile[2], x - broad(mean, 3), 0.0)", "x = x - broad(mean, 3)"),
+        ("squares += away * away * (1 - 1 / seen)", "squares += away * away"),
+        ("sum_squares += distance * distance * count + ", "sum_squares += "),
+        ("program = tl.num_programs(0) - 1 - tl.program_id(0)", "program = 0 * tl.program_id(0)"),
+    ],
+    (f"{TRITON}/_channels_backward.py", CHANNELS): [
+        ("- broad(mean_g, 3) - xhat * broad(mean_gx, 3)", "- xhat * broad(mean_gx, 3)"),
+        ("        dw += du * xhat\n", "        dw += du\n"),
+        ("sum_g += affine(load(PARTIAL_B, at, mask, dtype), w, None)", "sum_g += load(PARTIAL_B, at, mask, dtype)"),
+    ],
+    (f"{CPU}/planes.h", NATIVE): [("m.m2 + m.count * (m.mean - mean) * (m.mean - mean)", "m.m2")],
+    (f"{CPU}/pixels.h", NATIVE): [("m2[c] += q + k * (m - mean[c]) * (m - mean[c]);", "m2[c] += q;")],
+    (f"{CPU}/channels.h", NATIVE): [
+        ("w = a.weight(c) / a.grid.count();", "w = 1 / a.grid.count();"),
+        ("if (!training) means = {};", ""),
+        ("sizeof(T) >= 4 || this->affine.activation == Activation::relu", "true"),
+    ],
+    (f"{CPU}/channel_sums.cpp", NATIVE): [
+        ("delta * delta * cross;", "0;"),
+        ("if (!far) return false;", "return false;"),
+    ],
+    (f"{CPU}/channel_tiles.cpp", NATIVE): [
+        ("if constexpr (kSkip) return u + skip;", ""),
+        ("if constexpr (kGate == Gate::leaky_relu) return u > 0 ? v : slope * v;", ""),
     ],
 }
 MUTATIONS = [Mutation(*key, *change) for key, changes in TABLE.items() for change in changes]

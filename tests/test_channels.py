@@ -1,14 +1,16 @@
 """What only the channel family has: running statistics, constants of eval mode, and what backward keeps."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
-from common import call, every_channel_op, every_target, need, small
+from common import DEVICES, call, every_channel_op, every_target, need, small
 from torch.utils.checkpoint import checkpoint
 
 from normkernels.cases import OPS
 from normkernels.cases._channels import last
-from normkernels.tolerance import run
+from normkernels.tolerance import check, run
 
 TRACKING = pytest.mark.parametrize("stem", ["batch_norm", "instance_norm"])
 LAYOUTS = pytest.mark.parametrize("layout", [torch.Tensor.contiguous, last], ids=["contiguous", "channels_last"])
@@ -157,3 +159,24 @@ def test_large_batches_have_the_bits_of_their_images(channels_last, dtype, activ
         found = run(op, sample.call, alone, [dy[i : i + 1] for dy in sample.cotangents], "native")
         for name in ("output 0", "grad input", "grad skip"):
             assert torch.equal(found[name][0], batch[name][i]), f"{name}, image {i}"
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 20, 21), (9, 4, 3, 2)], ids=lambda s: "x".join(map(str, s)))
+@LAYOUTS
+@pytest.mark.parametrize("device", DEVICES)
+@every_channel_op
+def test_walked_in_triton(op, device, layout, shape, monkeypatch):
+    """Programs that walk several tiles, which only huge tensors make them do."""
+    need(op, "triton", device)
+    from normkernels.backends.triton import _channels_backward, _channels_forward, _channels_sizes
+
+    monkeypatch.setattr(_channels_sizes, "PARTS", 3)
+    for module, way in ((_channels_forward, "FORWARD"), (_channels_backward, "BACKWARD")):
+        monkeypatch.setattr(module, f"{way}_LIMIT", {8: 1})
+        monkeypatch.setattr(module, f"{way}_TILE", {8: (128, 4)})
+    sample = op.make(shape, torch.float64, "cpu", skip=True, activation="silu")
+    tensors = {k: layout(t) if t.dim() > 1 else t for k, t in sample.present().items()}
+    wrong = [
+        str(r) for r in check(op, replace(sample, tensors=tensors), "triton", torch.float64, device) if r.worst > 1
+    ]
+    assert not wrong, "\n".join(wrong)
