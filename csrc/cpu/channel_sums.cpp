@@ -8,13 +8,18 @@ namespace {
 template <class C>
 constexpr C kFar = C(4);
 
+template <class C, class F>
+NK_INLINE Pair<C> short_or_long(int64_t n, const F& f) {
+  return n < kLanes ? sum_pairs<C, kFewLanes>(n, f) : sum_pairs<C>(n, f);
+}
+
 }  // namespace
 
 template <class T>
 NK_CLONES Moments moments_about(const T* x, compute_t<T> about, int64_t n) {
   using C = compute_t<T>;
   const auto sums = [&](C centre) NK_INLINED {
-    return sum_pairs<C>(n, [=](int64_t i) NK_INLINED {
+    return short_or_long<C>(n, [=](int64_t i) NK_INLINED {
       const C d = load(x[i]) - centre;
       return Pair<C>{d, d * d};
     });
@@ -32,7 +37,7 @@ NK_CLONES Moments moments_about(const T* x, compute_t<T> about, int64_t n) {
 template <class T, class D>
 NK_CLONES Pair<compute_t<T>> sums_about(const D* du, const T* x, compute_t<T> mean, int64_t n) {
   using C = compute_t<T>;
-  return sum_pairs<C>(n, [=](int64_t i) NK_INLINED {
+  return short_or_long<C>(n, [=](int64_t i) NK_INLINED {
     const C d = load(du[i]);
     return Pair<C>{d, d * (load(x[i]) - mean)};
   });

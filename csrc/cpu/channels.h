@@ -23,6 +23,7 @@ struct Grid {
 
   int64_t images() const { return N / B; }
   int64_t channels() const { return C / G; }
+  int64_t plane(int64_t n, int64_t c) const { return (n * C + c) * S; }
   double count() const { return static_cast<double>(images() * channels() * S); }
 };
 
@@ -33,8 +34,14 @@ struct Channels {
   Grid grid;
   const T *x, *skip;  // skip: or null
   Affine<C> affine;
-  C *mean, *var;  // (B, G)
+  C *mean, *var, *rstd;  // (B, G); rstd: scratch, filled by find_rstd
   double eps;
+
+  // For statistics from first on, once mean and var are there
+  void find_rstd(int64_t first, int64_t count) const {
+    for (int64_t k = first; k < first + count; k++)
+      rstd[k] = static_cast<C>(1 / std::sqrt(static_cast<double>(var[k]) + eps));
+  }
 
   bool plain() const { return affine.activation == Activation::identity; }
   Gate gate() const {
@@ -46,9 +53,8 @@ struct Channels {
 
   C weight(int64_t c) const { return affine.weight ? affine.weight[c] : C(1); }
   C bias(int64_t c) const { return affine.bias ? affine.bias[c] : C(0); }
-  C rstd(int64_t statistic) const { return static_cast<C>(1 / std::sqrt(static_cast<double>(var[statistic]) + eps)); }
   Scale<Same<C>> scale(int64_t statistic, int64_t c) const {
-    return {{mean[statistic]}, {rstd(statistic) * weight(c)}, {bias(c)}, gate(), affine.slope};
+    return {{mean[statistic]}, {rstd[statistic] * weight(c)}, {bias(c)}, gate(), affine.slope};
   }
 
   // out = act((x - mean) * scale + shift + skip)
@@ -145,7 +151,7 @@ struct Backward : Channels<T> {
 
   // The coefficients of dx = rstd * (du * w - means.g - xhat * means.g_xhat)
   Blend<Same<C>> blend(int64_t statistic, int64_t c, Means means) const {
-    const C r = this->rstd(statistic), w = this->weight(c);
+    const C r = this->rstd[statistic], w = this->weight(c);
     if (mean_dy) means = {static_cast<double>(w * mean_dy[c]), static_cast<double>(w * mean_dy_xhat[c])};
     if (!training) means = {};
     return {{this->mean[statistic]}, {r * w}, {static_cast<C>(-r * r * means.g_xhat)}, {static_cast<C>(-r * means.g)}};
@@ -157,7 +163,7 @@ struct Backward : Channels<T> {
 template <class T>
 void add_channel(const Backward<T>& a, int64_t statistic, int64_t c, Pair<double> sums, int64_t line, Means& means) {
   using C = compute_t<T>;
-  const double sum_xhat = sums.b * a.rstd(statistic), w = a.weight(c) / a.grid.count();
+  const double sum_xhat = sums.b * a.rstd[statistic], w = a.weight(c) / a.grid.count();
   means.g += w * sums.a;
   means.g_xhat += w * sum_xhat;
   if (a.dbias) a.dbias[line * a.grid.C + c] += static_cast<C>(sums.a);

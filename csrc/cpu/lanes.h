@@ -7,8 +7,9 @@ namespace normkernels {
 
 // Lanes of a sum: enough additions in flight that none waits for the one before, over adjacent elements.
 constexpr int64_t kLanes = 64;
+constexpr int64_t kFewLanes = 16;  // for short sums, where clearing and adding up lanes is most of the work
 
-template <int64_t kWidth = kLanes / 2, class C>
+template <int64_t kWidth, class C>
 NK_INLINE C add_lanes(C* lanes) {
   for (int64_t l = 0; l < kWidth; l++) lanes[l] += lanes[l + kWidth];
   if constexpr (kWidth > 1) return add_lanes<kWidth / 2>(lanes);
@@ -24,16 +25,16 @@ NK_INLINE C sum(int64_t n, const F& f) {
     for (int64_t l = 0; l < kLanes; l++) lanes[l] += f(i + l);
   }
   for (int64_t l = 0; l < n - i; l++) lanes[l] += f(i + l);
-  return add_lanes(lanes);
+  return add_lanes<kLanes / 2>(lanes);
 }
 
 // The sums of both members of f(i)
-template <class C, class F>
+template <class C, int64_t kWidth = kLanes, class F>
 NK_INLINE Pair<C> sum_pairs(int64_t n, const F& f) {
-  C a[kLanes] = {}, b[kLanes] = {};
+  C a[kWidth] = {}, b[kWidth] = {};
   int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    for (int64_t l = 0; l < kLanes; l++) {
+  for (; i + kWidth <= n; i += kWidth) {
+    for (int64_t l = 0; l < kWidth; l++) {
       const Pair<C> p = f(i + l);
       a[l] += p.a;
       b[l] += p.b;
@@ -44,7 +45,7 @@ NK_INLINE Pair<C> sum_pairs(int64_t n, const F& f) {
     a[l] += p.a;
     b[l] += p.b;
   }
-  return {add_lanes(a), add_lanes(b)};
+  return {add_lanes<kWidth / 2>(a), add_lanes<kWidth / 2>(b)};
 }
 
 // out[i] = f(i)

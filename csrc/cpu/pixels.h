@@ -14,26 +14,29 @@ constexpr int64_t kBlock = 32;  // lines that are summed before their sums are m
 
 // The lines of one image, and their segments: what one thread sums.
 struct Lines {
+  int64_t channels, run;         // adjacent columns of a channel: 1, or a tiny plane of each image of a batch
   int64_t columns, whole, rest;  // whole lines, and the columns of a last one
   int64_t segments;
 
-  explicit Lines(const Grid& g) {
+  Lines(const Grid& g, int64_t run) : channels(g.C), run(run), columns(g.C * run), whole(g.S / run), rest(0) {
+    segments = std::clamp<int64_t>(g.S * g.C >> 18, 1, 64);
+    if (run > 1) return;
     const int64_t whole_bands = kBand / std::gcd(g.C, kBand), fold = whole_bands * g.C > 2048 ? 1 : whole_bands;
     columns = fold * g.C;
     whole = g.S / fold;
     rest = g.S % fold * g.C;
-    segments = std::clamp<int64_t>(g.S * g.C >> 18, 1, 64);
   }
   int64_t first(int64_t segment) const { return segment * whole / segments; }
   int64_t lines(int64_t segment) const { return first(segment + 1) - first(segment); }
-};
 
-// f(column, channel) for n columns of a line, in order
-template <class F>
-void each_column(int64_t n, int64_t C, const F& f) {
-  for (int64_t j = 0; j < n; j += C)
-    for (int64_t c = 0; c < C; c++) f(j + c, c);
-}
+  // f(column, channel) for n columns, in order
+  template <class F>
+  void each_column(int64_t n, const F& f) const {
+    for (int64_t j = 0; j < n;)
+      for (int64_t c = 0; c < channels; c++)
+        for (int64_t r = 0; r < run; r++) f(j++, c);
+  }
+};
 
 // f(first line, lines, first column, n, elements ahead) for a block of lines, a few lines of a band at a time
 template <class F>
@@ -66,23 +69,21 @@ void column_moments(const T* x, int64_t columns, int64_t lines, double* mean, do
 
 // The moments of an image's columns: a row for each segment, and one for what is left.
 struct ColumnTable {
-  int64_t columns, C;
+  const Lines& lines;
   std::vector<double> counts, means, squares;
 
-  ColumnTable(const Lines& l, int64_t channels)
-      : columns(l.columns), C(channels), counts(l.segments + 1), means(columns * counts.size()), squares(means) {}
+  explicit ColumnTable(const Lines& l)
+      : lines(l), counts(l.segments + 1), means(l.columns * counts.size()), squares(means) {}
 
   // f(count, column's mean, its m2, channel) for all that was measured
   template <class F>
   void each(const F& f) const {
-    for (size_t row = 0; row < counts.size(); row++) {
+    for (int64_t row = 0; row <= lines.segments; row++) {
+      const int64_t at = row * lines.columns, columns = row < lines.segments ? lines.columns : lines.rest;
       if (counts[row] == 0) continue;
-      const int64_t at = row * columns;
-      each_column(row + 1 < counts.size() ? columns : rest, C,
-                  [&](int64_t j, int64_t c) { f(counts[row], means[at + j], squares[at + j], c); });
+      lines.each_column(columns, [&](int64_t j, int64_t c) { f(counts[row], means[at + j], squares[at + j], c); });
     }
   }
-  int64_t rest = 0;  // columns of the last row
 };
 
 // mean and var of every group of image n
@@ -100,17 +101,18 @@ void pool(const Forward<T>& a, int64_t n, const ColumnTable& table) {
   };
   table.each([&](double k, double m, double, int64_t c) { mean[c] += k * m; });
   groups(mean, [&](int64_t g, double value) { pooled[g] = value; });
-  for (int64_t c = 0; c < a.grid.C; c++) mean[c] = pooled[c / a.grid.channels()];
+  for (int64_t g = 0; g < G; g++) std::fill_n(mean.begin() + g * a.grid.channels(), a.grid.channels(), pooled[g]);
   table.each([&](double k, double m, double q, int64_t c) { m2[c] += q + k * (m - mean[c]) * (m - mean[c]); });
   groups(m2, [&](int64_t g, double value) {
     a.mean[n * G + g] = static_cast<compute_t<T>>(pooled[g]);
     a.var[n * G + g] = static_cast<compute_t<T>>(value);
   });
+  a.find_rstd(n * G, G);
 }
 
 template <class T>
 void measure(const Forward<T>& a, const Lines& lines, int64_t n, bool parallel) {
-  ColumnTable table(lines, a.grid.C);
+  ColumnTable table(lines);
   const T* image = a.x + n * a.grid.S * a.grid.C;
   const auto row = [&](int64_t i, const T* x, int64_t columns, int64_t count) {
     table.counts[i] = static_cast<double>(count);
@@ -118,12 +120,24 @@ void measure(const Forward<T>& a, const Lines& lines, int64_t n, bool parallel) 
   };
   each(parallel, lines.segments,
        [&](int64_t s) { row(s, image + lines.first(s) * lines.columns, lines.columns, lines.lines(s)); });
-  table.rest = lines.rest;
   if (lines.rest) row(lines.segments, image + lines.whole * lines.columns, lines.rest, 1);
   pool(a, n, table);
 }
 
-// The coefficients of one image, a value for each column of a line.
+// What each channel has, for each column of some lines.
+template <class C>
+std::vector<C> of_columns(const Lines& lines, int64_t columns, const std::vector<C>& of_channels) {
+  std::vector<C> values(columns);
+  if (lines.run > 1) {
+    lines.each_column(columns, [&](int64_t j, int64_t c) { values[j] = of_channels[c]; });
+  } else {
+    for (int64_t j = 0; j < columns; j += lines.channels)
+      std::copy(of_channels.begin(), of_channels.end(), values.begin() + j);
+  }
+  return values;
+}
+
+// The coefficients of one image, a value for each column of some lines.
 template <class C>
 struct ColumnScale {
   std::vector<C> mean, scale, shift;
@@ -131,16 +145,16 @@ struct ColumnScale {
   C slope;
 
   template <class Sweep>
-  ColumnScale(const Sweep& a, int64_t columns, int64_t n)
-      : mean(columns), scale(columns), shift(columns), gate(a.gate()), slope(a.affine.slope) {
-    std::vector<C> rstd(a.grid.G);
-    for (int64_t g = 0; g < a.grid.G; g++) rstd[g] = a.rstd(n * a.grid.G + g);
-    each_column(columns, a.grid.C, [&](int64_t j, int64_t c) {
-      const int64_t g = c / a.grid.channels();
-      mean[j] = a.mean[n * a.grid.G + g];
-      scale[j] = rstd[g] * a.weight(c);
-      shift[j] = a.bias(c);
-    });
+  ColumnScale(const Sweep& a, const Lines& lines, int64_t columns, int64_t n)
+      : mean(a.grid.C), scale(mean), shift(mean), gate(a.gate()), slope(a.affine.slope) {
+    for (int64_t g = 0, c = 0; g < a.grid.G; g++) {
+      for (int64_t end = c + a.grid.channels(); c < end; c++) {
+        mean[c] = a.mean[n * a.grid.G + g];
+        scale[c] = a.rstd[n * a.grid.G + g] * a.weight(c);
+        shift[c] = a.bias(c);
+      }
+    }
+    for (auto* values : {&mean, &scale, &shift}) *values = of_columns(lines, columns, *values);
   }
   Scale<const C*> at(int64_t j) const { return {mean.data() + j, scale.data() + j, shift.data() + j, gate, slope}; }
 };
@@ -162,14 +176,14 @@ void each_piece(bool parallel, const Grid& g, int64_t columns, const F& f) {
 }
 
 template <class T>
-void forward_pixels(const Forward<T>& a) {
+void forward_pixels(const Forward<T>& a, int64_t run = 1) {
   const Grid& g = a.grid;
-  const Lines lines(g);
+  const Lines lines(g, run);
   const bool past = large<T>(g.N * g.C * g.S) && g.C * sizeof(T) % 64 == 0;
   share(g.N, g.N * g.S * g.C, [&](int64_t n, bool parallel) {
     if (a.training) measure(a, lines, n, parallel);
     if (!a.y) return;
-    const ColumnScale<compute_t<T>> scale(a, wide(lines), n);
+    const ColumnScale<compute_t<T>> scale(a, lines, wide(lines), n);
     each_piece(parallel, g, wide(lines), [&](int64_t offset, int64_t j, int64_t count) {
       const int64_t at = n * g.S * g.C + offset;
       a.write(a.x + at, a.skip ? a.skip + at : nullptr, scale.at(j), a.y + at, count, past);

@@ -56,7 +56,7 @@ std::vector<Pair<double>> channel_sums(const Backward<T>& a, const Lines& lines,
   std::vector<Pair<double>> sums(a.grid.C);
   for (int64_t s = 0; s <= lines.segments; s++) {
     const double* row = &table[s * 2 * columns];
-    each_column(s < lines.segments ? columns : lines.rest, a.grid.C, [&](int64_t j, int64_t c) {
+    lines.each_column(s < lines.segments ? columns : lines.rest, [&](int64_t j, int64_t c) {
       sums[c].a += row[j];
       sums[c].b += row[columns + j];
     });
@@ -70,16 +70,18 @@ struct ColumnBlend {
   std::vector<C> a, b, c;
 
   template <class Sweep>
-  ColumnBlend(const Sweep& sweep, int64_t columns, int64_t n, const std::vector<Means>& means)
-      : a(columns), b(columns), c(columns) {
+  ColumnBlend(const Sweep& sweep, const Lines& lines, int64_t columns, int64_t n, const std::vector<Means>& means)
+      : a(sweep.grid.C), b(a), c(a) {
     const Grid& g = sweep.grid;
-    each_column(columns, g.C, [&](int64_t j, int64_t channel) {
-      const int64_t group = channel / g.channels();
-      const auto k = sweep.blend(n * g.G + group, channel, means[group]);
-      a[j] = k.a.value;
-      b[j] = k.b.value;
-      c[j] = k.c.value;
-    });
+    for (int64_t group = 0, channel = 0; group < g.G; group++) {
+      for (int64_t end = channel + g.channels(); channel < end; channel++) {
+        const auto k = sweep.blend(n * g.G + group, channel, means[group]);
+        a[channel] = k.a.value;
+        b[channel] = k.b.value;
+        c[channel] = k.c.value;
+      }
+    }
+    for (auto* values : {&a, &b, &c}) *values = of_columns(lines, columns, *values);
   }
 };
 
@@ -88,7 +90,7 @@ void backward_image(const Backward<T>& a, const Lines& lines, int64_t n, int64_t
   using C = compute_t<T>;
   const Grid& g = a.grid;
   const bool past = large<T>(g.N * g.C * g.S) && g.C * sizeof(T) % 64 == 0;
-  const ColumnScale<C> scale(a, wide(lines), n);
+  const ColumnScale<C> scale(a, lines, wide(lines), n);
   std::vector<Means> means(g.G);
   std::vector<C> scratch(a.scratch(g.S * g.C));
   C* const kept = scratch.empty() ? nullptr : scratch.data();
@@ -98,7 +100,7 @@ void backward_image(const Backward<T>& a, const Lines& lines, int64_t n, int64_t
       add_channel(a, n * g.G + c / g.channels(), c, sums[c], line, means[c / g.channels()]);
   }
   if (!a.dx) return;
-  const ColumnBlend<C> blend(a, wide(lines), n, means);
+  const ColumnBlend<C> blend(a, lines, wide(lines), n, means);
   each_piece(parallel, g, wide(lines), [&](int64_t offset, int64_t j, int64_t count) {
     const int64_t at = n * g.S * g.C + offset;
     const Blend<const C*> k = {scale.mean.data() + j, &blend.a[j], &blend.b[j], &blend.c[j]};
@@ -108,9 +110,9 @@ void backward_image(const Backward<T>& a, const Lines& lines, int64_t n, int64_t
 }
 
 template <class T>
-void backward_pixels(const Backward<T>& a) {
+void backward_pixels(const Backward<T>& a, int64_t run = 1) {
   const int64_t N = a.grid.N, parts = chunks(N);
-  const Lines lines(a.grid);
+  const Lines lines(a.grid, run);
   share(parts, N * a.grid.S * a.grid.C, [&](int64_t chunk, bool parallel) {
     for (int64_t n = chunk * N / parts; n < (chunk + 1) * N / parts; n++) backward_image(a, lines, n, chunk, parallel);
   });

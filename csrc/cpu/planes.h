@@ -32,21 +32,36 @@ struct Bundles {
   }
 };
 
-// f(index, image, first channel, begin, n) for every segment of every run of adjacent channels of a bundle's images;
-// the index counts segments within runs, runs within images.
+// One segment of a run of adjacent channels: element at of n, in the statistic of channel c; index counts segments
+// within runs, runs within images.
+struct Run {
+  int64_t index, statistic, image, c, begin, n;
+};
+
+// f(run) for every segment of every run of so many adjacent channels of a bundle's images
 template <class F>
 void each_run(bool parallel, const Grid& g, const Bundle& bundle, int64_t channels, const F& f) {
-  const int64_t length = channels * g.S, parts = segments(length), runs = bundle.groups * g.channels() / channels;
-  each(parallel, g.images() * runs * parts, [&](int64_t i) {
-    const int64_t part = i % parts, run = i / parts % runs, begin = part * kSegment;
-    f(i, bundle.image + i / parts / runs, bundle.group * g.channels() + run * channels, begin,
-      std::min(kSegment, length - begin));
-  });
+  const int64_t length = channels * g.S, parts = segments(length), per_group = g.channels() / channels;
+  const int64_t first = bundle.group * g.channels(), statistic = bundle.line * g.G + bundle.group;
+  const auto visit = [&](int64_t index, int64_t image, int64_t group, int64_t run, int64_t part) {
+    const int64_t c = first + (group * per_group + run) * channels, begin = part * kSegment;
+    f(Run{index, statistic + group, bundle.image + image, c, begin, std::min(kSegment, length - begin)});
+  };
+  if (parallel) {
+    const int64_t line = bundle.groups * per_group * parts, group = per_group * parts;
+    return for_each(g.images() * line,
+                    [&](int64_t i) { visit(i, i / line, i % line / group, i % group / parts, i % parts); });
+  }
+  int64_t index = 0;
+  for (int64_t image = 0; image < g.images(); image++)
+    for (int64_t group = 0; group < bundle.groups; group++)
+      for (int64_t run = 0; run < per_group; run++)
+        for (int64_t part = 0; part < parts; part++) visit(index++, image, group, run, part);
 }
 
 // next: the run that will be read after this one, or null
 template <class T>
-Moments run_moments(const T* x, const T* next, int64_t n) {
+Moments run_moments(const T* x, int64_t n) {
   Moments total;
   compute_t<T> about = load(x[0]);
   for_each_tile(0, n, [&](int64_t j, int64_t count) {
@@ -73,10 +88,8 @@ void pool(const Forward<T>& a, const Bundle& bundle, const std::vector<Moments>&
     a.mean[statistic] = static_cast<compute_t<T>>(mean);
     a.var[statistic] = static_cast<compute_t<T>>(var);
   }
+  a.find_rstd(bundle.line * a.grid.G + bundle.group, bundle.groups);
 }
-
-// The statistic that channel c of a line belongs to
-inline int64_t statistic_of(const Grid& g, int64_t line, int64_t c) { return line * g.G + c / g.channels(); }
 
 template <class T>
 void forward_planes(const Forward<T>& a) {
@@ -87,17 +100,15 @@ void forward_planes(const Forward<T>& a) {
     const Bundle bundle = bundles[i];
     if (a.training) {
       std::vector<Moments> table(g.images() * bundle.groups * segments(g.channels() * g.S));
-      each_run(parallel, g, bundle, g.channels(), [&](int64_t at, int64_t n, int64_t c, int64_t begin, int64_t count) {
-        const T* run = a.x + (n * g.C + c) * g.S + begin;
-        table[at] = run_moments(run, n + 1 < g.N && g.images() > 1 ? run + g.C * g.S : nullptr, count);
-      });
+      each_run(parallel, g, bundle, g.channels(),
+               [&](const Run& r) { table[r.index] = run_moments(a.x + g.plane(r.image, r.c) + r.begin, r.n); });
       pool(a, bundle, table);
     }
     if (!a.y) return;
-    each_run(parallel, g, bundle, 1, [&](int64_t, int64_t n, int64_t c, int64_t begin, int64_t count) {
-      const auto scale = a.scale(statistic_of(g, bundle.line, c), c);
-      const int64_t at = (n * g.C + c) * g.S + begin;
-      for_each_step(at, at + count, [&](int64_t j, int64_t m) {
+    each_run(parallel, g, bundle, 1, [&](const Run& r) {
+      const auto scale = a.scale(r.statistic, r.c);
+      const int64_t at = g.plane(r.image, r.c) + r.begin;
+      for_each_step(at, at + r.n, [&](int64_t j, int64_t m) {
         a.write(a.x + j, a.skip ? a.skip + j : nullptr, scale, a.y + j, m, past);
       });
     });

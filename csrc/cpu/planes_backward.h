@@ -20,7 +20,7 @@ std::vector<Means> gather(const Backward<T>& a, const Bundle& bundle, const std:
       }
     }
     const int64_t c = bundle.group * D + j;
-    add_channel(a, statistic_of(g, bundle.line, c), c, sums, bundle.line, means[j / D]);
+    add_channel(a, bundle.line * g.G + c / D, c, sums, bundle.line, means[j / D]);
   }
   return means;
 }
@@ -35,33 +35,33 @@ void backward_planes(const Backward<T>& a) {
     const int64_t first = bundle.group * g.channels(), width = bundle.groups * g.channels();
     std::vector<Means> means(bundle.groups);
     std::vector<compute_t<T>> scratch(a.scratch(g.images() * width * g.S));
-    const auto kept = [&](int64_t n, int64_t c, int64_t s) {
-      return scratch.empty() ? nullptr : &scratch[((n - bundle.image) * width + c - first) * g.S + s];
+    const auto kept = [&](const Run& r, int64_t s) {
+      return scratch.empty() ? nullptr : &scratch[((r.image - bundle.image) * width + r.c - first) * g.S + s];
     };
     if (a.sums()) {
       std::vector<Pair<double>> table(g.images() * width * segments(g.S));
-      each_run(parallel, g, bundle, 1, [&](int64_t at, int64_t n, int64_t c, int64_t begin, int64_t count) {
-        const int64_t statistic = statistic_of(g, bundle.line, c), plane = (n * g.C + c) * g.S;
-        const auto scale = a.scale(statistic, c);
+      each_run(parallel, g, bundle, 1, [&](const Run& r) {
+        const int64_t plane = g.plane(r.image, r.c);
+        const auto scale = a.scale(r.statistic, r.c);
         Pair<double> total = {};
-        for_each_step(begin, begin + count, [&](int64_t j, int64_t m) {
-          a.with_du(plane + j, scale, m, kept(n, c, j), [&](const auto* du) {
-            const auto part = sums_about(du, a.x + plane + j, a.mean[statistic], m);
+        for_each_step(r.begin, r.begin + r.n, [&](int64_t j, int64_t m) {
+          a.with_du(plane + j, scale, m, kept(r, j), [&](const auto* du) {
+            const auto part = sums_about(du, a.x + plane + j, a.mean[r.statistic], m);
             total.a += part.a;
             total.b += part.b;
           });
         });
-        table[at] = total;
+        table[r.index] = total;
       });
       means = gather(a, bundle, table);
     }
     if (!a.dx) return;
-    each_run(parallel, g, bundle, 1, [&](int64_t, int64_t n, int64_t c, int64_t begin, int64_t count) {
-      const int64_t statistic = statistic_of(g, bundle.line, c), plane = (n * g.C + c) * g.S;
-      const auto scale = a.scale(statistic, c);
-      const auto blend = a.blend(statistic, c, means[c / g.channels() - bundle.group]);
-      for_each_step(begin, begin + count, [&](int64_t j, int64_t m) {
-        a.with_du_again(plane + j, scale, m, kept(n, c, j),
+    each_run(parallel, g, bundle, 1, [&](const Run& r) {
+      const int64_t plane = g.plane(r.image, r.c), group = r.statistic - bundle.line * g.G - bundle.group;
+      const auto scale = a.scale(r.statistic, r.c);
+      const auto blend = a.blend(r.statistic, r.c, means[group]);
+      for_each_step(r.begin, r.begin + r.n, [&](int64_t j, int64_t m) {
+        a.with_du_again(plane + j, scale, m, kept(r, j),
                         [&](const auto* du) { a.write(du, plane + j, blend, m, past); });
       });
     });

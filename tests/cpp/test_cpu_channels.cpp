@@ -35,7 +35,7 @@ struct Run {
   Case c;
   Grid grid;
   std::vector<T> x, skip, dy, y, dx, dskip;
-  std::vector<C> w, b, mean, var, dw, db;
+  std::vector<C> w, b, mean, var, rstd, dw, db;
   int64_t lines;
 
   explicit Run(const Case& c)
@@ -51,13 +51,15 @@ struct Run {
         b(rounded<C>(normal(c.C, 6))),
         mean(grid.B * grid.G),
         var(mean),
+        rstd(mean),
         lines(c.last ? chunks(c.N) : grid.B) {
     dw.resize(lines * c.C);
     db.resize(lines * c.C);
     Activation activation{};
     CHECK(find_activation(c.name, activation), "%s", c.name);
     const Affine<C> affine{c.parameters ? w.data() : nullptr, c.parameters ? b.data() : nullptr, activation, C(kSlope)};
-    const Channels<T> channels{grid, x.data(), c.skip ? skip.data() : nullptr, affine, mean.data(), var.data(), kEps};
+    const Channels<T> channels{grid,        x.data(), c.skip ? skip.data() : nullptr, affine, mean.data(), var.data(),
+                               rstd.data(), kEps};
     const Forward<T> forwards{channels, y.data(), true};
     c.last ? forward_pixels(forwards) : forward_planes(forwards);
     const bool wanted = c.skip && activation != Activation::identity;
