@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cmath>
+#include <memory>
 #include <vector>
 
 #include "activations.h"
@@ -104,9 +105,10 @@ struct Backward : Channels<T> {
   bool exact() const { return sizeof(T) >= 4 || this->affine.activation == Activation::relu; }
   bool keeps_dskip() const { return dskip && exact() && !this->plain(); }
   bool sums() const { return !mean_dy && (training || dweight || dbias); }
-  // How much room to keep du in, if it is neither cheap to have again nor kept in dskip.
-  int64_t scratch(int64_t elements) const {
-    return this->plain() || this->gated() || keeps_dskip() || elements > kScratch ? 0 : elements;
+  // Room to keep du in, if it is neither cheap to have again nor kept in dskip; else null.
+  std::unique_ptr<C[]> scratch(int64_t elements) const {
+    const bool wanted = !this->plain() && !this->gated() && !keeps_dskip() && sums() && elements <= kScratch;
+    return std::unique_ptr<C[]>(wanted ? new C[elements] : nullptr);
   }
 
   // Call f with du = dy * act'(u) from element at on: dy itself without an activation. It is left in kept, if there is

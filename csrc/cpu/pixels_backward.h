@@ -92,8 +92,8 @@ void backward_image(const Backward<T>& a, const Lines& lines, int64_t n, int64_t
   const bool past = large<T>(g.N * g.C * g.S) && g.C * sizeof(T) % 64 == 0;
   const ColumnScale<C> scale(a, lines, wide(lines), n);
   std::vector<Means> means(g.G);
-  std::vector<C> scratch(a.scratch(g.S * g.C));
-  C* const kept = scratch.empty() ? nullptr : scratch.data();
+  const auto scratch = a.scratch(g.S * g.C);
+  C* const kept = scratch.get();
   if (a.sums()) {
     const auto sums = channel_sums(a, lines, n, scale, kept, parallel);
     for (int64_t c = 0; c < g.C; c++)

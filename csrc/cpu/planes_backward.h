@@ -34,9 +34,9 @@ void backward_planes(const Backward<T>& a) {
     const Bundle bundle = bundles[i];
     const int64_t first = bundle.group * g.channels(), width = bundle.groups * g.channels();
     std::vector<Means> means(bundle.groups);
-    std::vector<compute_t<T>> scratch(a.scratch(g.images() * width * g.S));
+    const auto scratch = a.scratch(g.images() * width * g.S);
     const auto kept = [&](const Run& r, int64_t s) {
-      return scratch.empty() ? nullptr : &scratch[((r.image - bundle.image) * width + r.c - first) * g.S + s];
+      return !scratch ? nullptr : &scratch[((r.image - bundle.image) * width + r.c - first) * g.S + s];
     };
     if (a.sums()) {
       std::vector<Pair<double>> table(g.images() * width * segments(g.S));
