@@ -8,7 +8,8 @@
 
 namespace normkernels {
 
-constexpr int64_t kBundle = 3 << 17;  // bytes of x and dy that a second sweep still finds in the second-level cache
+constexpr int64_t kRunBytes = 1 << 16;  // of adjacent planes read in a row at least: every jump costs the prefetcher
+constexpr int64_t kBundle = 3 << 17;    // bytes of x and dy that a second sweep still finds in the second-level cache
 
 // Groups [group, group + groups) of the images [image, image + grid.images()): statistics of line image / images().
 struct Bundle {
@@ -22,7 +23,7 @@ struct Bundles {
 
   Bundles(const Grid& g, int64_t bytes) : grid(g) {
     const int64_t run = g.channels() * g.S * bytes, fit = kBundle / std::max<int64_t>(run * g.images(), 1);
-    groups = std::clamp<int64_t>(fit, std::min<int64_t>(g.G, 1 + 65536 / run), g.G);
+    groups = std::clamp<int64_t>(fit, std::min<int64_t>(g.G, 1 + kRunBytes / run), g.G);
   }
   int64_t per_line() const { return (grid.G + groups - 1) / groups; }
   int64_t count() const { return grid.B * per_line(); }
