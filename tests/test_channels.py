@@ -180,3 +180,17 @@ def test_walked_in_triton(op, device, layout, shape, monkeypatch):
         str(r) for r in check(op, replace(sample, tensors=tensors), "triton", torch.float64, device) if r.worst > 1
     ]
     assert not wrong, "\n".join(wrong)
+
+
+@LAYOUTS
+@every_target
+def test_moments_when_the_first_value_lies_far_off(backend, device, layout):
+    """Sums are taken about a value near the mean, also where the value that comes first is not."""
+    need(OPS["batch_norm"], backend, device)
+    torch.manual_seed(0)
+    x = torch.randn(1, 64, 4, 8, device=device)
+    x[:, :, 0, 0] = 1e4
+    running = torch.zeros(64, device=device), torch.zeros(64, device=device)
+    OPS["batch_norm"].function(layout(x), *running, None, None, True, 1.0, backend=backend)
+    want = x.double().var((0, 2, 3))
+    assert ((running[1] - want) / want).abs().max() < 5e-7
