@@ -5,14 +5,9 @@
 #include "pixels_backward.h"
 #include "planes_backward.h"
 #include "reference.h"
+#include "rounding.h"
 
 using namespace normkernels;
-
-template <class T>
-constexpr double kRounding = std::is_same_v<T, bfloat16> ? 0x1p-8
-                             : sizeof(T) == 2            ? 0x1p-11
-                             : sizeof(T) == 4            ? 0x1p-23
-                                                         : 0x1p-52;
 
 struct Case {
   int64_t N, C, S, G;  // G groups of each image, or 0: batch norm
@@ -21,13 +16,6 @@ struct Case {
   bool skip, parameters;
   int64_t run = 1;  // adjacent elements of a channel, where last
 };
-
-template <class T>
-std::vector<T> rounded(const std::vector<double>& values) {
-  std::vector<T> out;
-  for (const double v : values) out.push_back(store<T>(compute_t<T>(v)));
-  return out;
-}
 
 template <class T>
 struct Checked {

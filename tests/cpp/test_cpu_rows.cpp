@@ -3,29 +3,17 @@
 
 #include "check.h"
 #include "reference.h"
+#include "rounding.h"
 #include "rows.h"
 #include "rows_backward.h"
 
 using namespace normkernels;
-
-template <class T>
-constexpr double kRounding = std::is_same_v<T, bfloat16> ? 0x1p-8
-                             : sizeof(T) == 2            ? 0x1p-11
-                             : sizeof(T) == 4            ? 0x1p-23
-                                                         : 0x1p-52;
 
 struct Case {
   int64_t M, N;
   const char* name;  // of the activation
   bool residual, weight, bias;
 };
-
-template <class T>
-std::vector<T> rounded(const std::vector<double>& values) {
-  std::vector<T> out;
-  for (const double v : values) out.push_back(store<T>(compute_t<T>(v)));
-  return out;
-}
 
 template <class T>
 std::vector<Real> exact(const std::vector<T>& values, int64_t begin, int64_t count) {
