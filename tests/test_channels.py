@@ -193,4 +193,5 @@ def test_moments_when_the_first_value_lies_far_off(backend, device, layout):
     running = torch.zeros(64, device=device), torch.zeros(64, device=device)
     OPS["batch_norm"].function(layout(x), *running, None, None, True, 1.0, backend=backend)
     want = x.double().var((0, 2, 3))
-    assert ((running[1] - want) / want).abs().max() < 5e-7
+    ulps = (running[1] - want).abs() / want / torch.finfo(torch.float32).eps
+    assert ulps.max() < 4
