@@ -1,0 +1,95 @@
+"""BatchRenorm1d, 2d and 3d: batch norm that trains on what it will infer with."""
+
+import torch
+from torch import Tensor
+
+from normkernels.modules._state import Stateful
+from normkernels.ops._checks import fail
+from normkernels.ops.batch_renorm import batch_renorm
+
+
+class _BatchRenorm(Stateful):
+    """:func:`normkernels.functional.batch_renorm` with its running statistics and the ramp of its bounds.
+
+    ``forward(input, skip=None)``. After ``num_batches_tracked`` = t training calls the bounds are those of batch norm, 1 and
+    0, until t = ``warmup_steps``; then they grow linearly, to ``r_max`` in ``r_ramp_steps`` and to ``d_max`` in
+    ``d_ramp_steps`` more. ``momentum`` is the weight of a batch in the running statistics, as in torch.
+
+    State (buffers, in ``state_dict``): ``running_mean`` (0), ``running_std`` (1), both float32 even in a 16-bit model, and
+    ``num_batches_tracked`` (0).
+
+    Raises ValueError, naming the argument, if a number or a name is wrong.
+    """
+
+    running_mean: Tensor
+    running_std: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float = 0.01,
+        affine: bool = True,
+        device=None,
+        dtype=None,
+        *,
+        r_max: float = 3.0,
+        d_max: float = 5.0,
+        warmup_steps: int = 5000,
+        r_ramp_steps: int = 35000,
+        d_ramp_steps: int = 20000,
+        bias: bool = True,
+        activation: str | None = None,
+        slope: float = 0.01,
+        backend: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.set_extras(activation=activation, slope=slope, backend=backend)
+        steps = {"warmup_steps": warmup_steps, "r_ramp_steps": r_ramp_steps, "d_ramp_steps": d_ramp_steps}
+        for argument, value, least in (("r_max", r_max, 1), ("d_max", d_max, 0), *((k, v, 0) for k, v in steps.items())):
+            if not value >= least:
+                fail(type(self).__name__, argument, f"be at least {least}", value)
+        self._set_up(num_features, eps, affine, bias, device, dtype)
+        self.momentum, self.r_max, self.d_max = momentum, r_max, d_max
+        self.warmup_steps, self.r_ramp_steps, self.d_ramp_steps = warmup_steps, r_ramp_steps, d_ramp_steps
+        self._start(device, dtype, running_mean=0.0, running_std=1.0)
+        self._count("num_batches_tracked", device)
+        self.reset_parameters()
+
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """r_max and d_max of the next training call, scalars on the module's device."""
+        step = (self.num_batches_tracked - self.warmup_steps).to(self.running_std.dtype)
+        r, d = (torch.clamp(step / max(n, 1e-3), 0, 1) for n in (self.r_ramp_steps, self.d_ramp_steps))
+        return 1 + (self.r_max - 1) * r, self.d_max * d
+
+    def forward(self, input: Tensor, skip: Tensor | None = None) -> Tensor:
+        self._check_input_dim(input)
+        training = self._statistics_move()
+        r_max, d_max = self.bounds() if training else (self.r_max, self.d_max)
+        return batch_renorm(
+            input, self.running_mean, self.running_std, self.weight, self.bias, training, self.momentum, self.eps,
+            r_max=r_max, d_max=d_max, num_batches_tracked=self.num_batches_tracked, skip=skip, **self.extras(),
+        )  # fmt: skip
+
+    def extra_repr(self) -> str:
+        shown = [
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}",
+            *(f"{k}={getattr(self, k)}" for k in ("r_max", "d_max", "warmup_steps", "r_ramp_steps", "d_ramp_steps")),
+        ]
+        return ", ".join([*shown, *filter(None, [super().extra_repr().removeprefix(", ")])])
+
+
+class BatchRenorm1d(_BatchRenorm):
+    __doc__ = _BatchRenorm.__doc__
+    _RANKS = (2, 3)
+
+
+class BatchRenorm2d(_BatchRenorm):
+    __doc__ = _BatchRenorm.__doc__
+    _RANKS = (4,)
+
+
+class BatchRenorm3d(_BatchRenorm):
+    __doc__ = _BatchRenorm.__doc__
+    _RANKS = (5,)

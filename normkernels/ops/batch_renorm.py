@@ -1,0 +1,186 @@
+"""Batch Renormalization (Ioffe 2017, arXiv:1702.03275)."""
+
+from math import prod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from normkernels._library import kernel
+from normkernels.backends import requested
+from normkernels.backends.reference.batch_renorm import batch_renorm_ref
+from normkernels.ops import _channels, _checks, _state
+from normkernels.ops._channels import ChannelsFunction, lies_last, like, statistic_dtype, view
+from normkernels.ops._rows import differentiable_backward, empty, flat
+from normkernels.ops.batch_norm import batch_norm_apply, batch_norm_bwd
+
+# as in _channels; running_mean, running_std, mean, var, r, d: (1, C); r_max, d_max: scalars; all in the dtype of mean
+batch_renorm_fwd = kernel(
+    "batch_renorm_fwd(Tensor x, Tensor? skip, Tensor? weight, Tensor? bias, Tensor running_mean, Tensor running_std, "
+    "Tensor r_max, Tensor d_max, Tensor(a!) y, Tensor(b!) mean, Tensor(c!) var, Tensor(d!) r, Tensor(e!) d, float eps, "
+    "str activation, float slope, bool channels_last)"
+)
+batch_renorm_bwd = kernel(
+    "batch_renorm_bwd(Tensor dy, Tensor x, Tensor? skip, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, "
+    "Tensor r, Tensor d, Tensor(a!) dx, Tensor(b!)? dskip, Tensor(c!)? dweight, Tensor(d!)? dbias, float eps, "
+    "str activation, float slope, bool channels_last)"
+)
+
+
+class Settings(NamedTuple):
+    """Everything of a call that is no tensor."""
+
+    eps: float
+    activation: str
+    slope: float
+    backend: str | None
+
+
+class BatchRenormFunction(torch.autograd.Function):
+    """(input, skip, weight, bias, running mean, running std, r_max, d_max) -> (y, mean, var) of input."""
+
+    @staticmethod
+    def forward(ctx, input, skip, weight, bias, running_mean, running_std, r_max, d_max, settings: Settings):
+        last, y = lies_last(input), like(input, lies_last(input))
+        x = view(input, last, True)
+        mean, var, r, d = (torch.empty_like(running_mean) for _ in range(4))
+        batch_renorm_fwd(
+            x, view(skip, last, True), flat(weight), flat(bias), running_mean, running_std, r_max, d_max,
+            view(y, last, True), mean, var, r, d, settings.eps, settings.activation, settings.slope, last,
+            settings.backend,
+        )  # fmt: skip
+        kept = None if settings.activation == "identity" else skip
+        ctx.save_for_backward(input, kept, weight, bias, mean, var, r, d)
+        ctx.settings = settings
+        ctx.mark_non_differentiable(mean, var)
+        return y, mean, var
+
+    @staticmethod
+    def backward(ctx, dy, *_):
+        input, skip, weight, bias, mean, var, r, d = ctx.saved_tensors
+        eps, activation, slope, backend = ctx.settings
+        wanted, last = ctx.needs_input_grad, lies_last(input)
+        if torch.is_grad_enabled():  # create_graph=True
+            grads = _differentiable(ctx.settings, input, skip, weight, bias, r, d, dy)
+        else:
+            dx, dskip = like(input, last), None
+            if skip is not None and wanted[1]:
+                dskip = like(input, last)
+            dweight, dbias = empty(weight, wanted[2]), empty(bias, wanted[3])
+            x, g, s, to_x, to_s = (view(t, last, True) for t in (input, dy, skip, dx, dskip))
+            batch_renorm_bwd(
+                g, x, s, flat(weight), flat(bias), mean, var, r, d, to_x, to_s, flat(dweight), flat(dbias),
+                eps, activation, slope, last, backend,
+            )  # fmt: skip
+            grads = [dx, dskip, dweight, dbias]
+        if activation == "identity" and wanted[1]:
+            grads[1] = dy
+        return *grads, None, None, None, None, None
+
+
+def _differentiable(settings: Settings, input, skip, weight, bias, r, d, dy) -> list[Tensor | None]:
+    eps, activation, slope, _ = settings
+
+    def reference(input, skip, weight, bias):
+        x, s = (None if t is None else t.reshape(*input.shape[:2], -1) for t in (input, skip))
+        return (batch_renorm_ref(x, s, weight, bias, r, d, eps, activation, slope).view(input.shape),)
+
+    return differentiable_backward(reference, (input, skip, weight, bias), (dy,))
+
+
+def batch_renorm(
+    input: Tensor,
+    running_mean: Tensor,
+    running_std: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.01,
+    eps: float = 1e-5,
+    *,
+    r_max: float | Tensor = 3.0,
+    d_max: float | Tensor = 5.0,
+    num_batches_tracked: Tensor | None = None,
+    skip: Tensor | None = None,
+    activation: str | None = None,
+    slope: float = 0.01,
+    backend: str | None = None,
+) -> Tensor:
+    r"""Batch Renormalization: batch normalisation whose training output is that of inference, up to bounds.
+
+    With :math:`\mu_B` and :math:`\sigma_B = \sqrt{\text{var}_B + \epsilon}` over batch and space (biased), and the running
+    :math:`\mu, \sigma` from **before** this batch:
+
+    .. math::
+        r = \text{clip}(\sigma_B / \sigma,\ 1/r_{max},\ r_{max}), \quad
+        d = \text{clip}((\mu_B - \mu) / \sigma,\ -d_{max},\ d_{max}), \quad
+        y = \text{activation}\Big(\Big(\frac{x - \mu_B}{\sigma_B} r + d\Big) w + b + \text{skip}\Big)
+
+    No gradient flows through r and d. Without ``training``, :math:`(x - \mu) / \sigma` takes the place of the bracket: the
+    same value wherever nothing was clipped. :math:`r_{max} = 1, d_{max} = 0` is batch norm in training.
+
+    Args:
+        input: x, ``(N, C)``, ``(N, C, L)``, ``(N, C, H, W)``, ... in float64, float32, bfloat16 or float16. A
+            contiguous or channels_last layout is read and kept as it is; other strides are copied once.
+        running_mean, running_std: ``(C,)``, in input's dtype or float32, 0 and 1 at the start. With ``training`` updated in
+            place, ``running = (1 - momentum) * running + momentum * batch``, the standard deviation being
+            :math:`\sigma_B`, eps and all.
+        weight: w, ``(C,)``, in input's dtype or float32; None means 1.
+        bias: b, ``(C,)``, in input's dtype or float32; None means 0.
+        training: normalise with the statistics of this batch, corrected.
+        momentum: weight of this batch in the running statistics.
+        eps: added to the variance (units of x²).
+        r_max, d_max: the bounds, numbers or scalar tensors; at least 1 and at least 0.
+        num_batches_tracked: a scalar; counted up in place with ``training``.
+        skip: input's shape and dtype; added after the affine, before the activation (the ResNet block).
+        activation: None or a name of ``normkernels.ACTIVATIONS``.
+        slope: of ``"leaky_relu"`` for negative values.
+        backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
+
+    Returns:
+        y, input's shape, dtype and layout. Statistics are in float32 (float64 for float64), and y is rounded once.
+
+    Raises:
+        ValueError: a shape, dtype, device, layout, name or number is wrong, or there is one value per channel in
+            training: x - mean is then 0, and nothing could be learnt. The running statistics are then as they were.
+        RuntimeError: the backend asked for cannot run here (the message says why).
+
+    Gradients: input, skip, weight, bias; twice differentiable (through the reference), with r and d for constants. A call
+    made again by activation checkpointing sees the statistics of the first one and does not update them.
+    Deterministic: yes.
+    Source: Ioffe 2017, arXiv:1702.03275, algorithm 1.
+    """
+    name = "batch_renorm"
+    _channels.check_channels(name, input, weight, bias, skip)
+    for argument, tensor in (("running_mean", running_mean), ("running_std", running_std)):
+        if tensor is None:
+            _checks.fail(name, argument, "be given", None)
+        _checks.check_parameter(name, argument, tensor, input.shape[1:2], input)
+    for argument, bound, least in (("r_max", r_max, 1), ("d_max", d_max, 0)):
+        if not isinstance(bound, Tensor) and not bound >= least:
+            _checks.fail(name, argument, f"be at least {least}", bound)
+    activation = _checks.check_activation(name, activation)
+    backend = requested(backend, name)
+    N, C = input.shape[:2]
+    count = N * prod(input.shape[2:])
+    if training and count == 1:
+        rule = "have more than one value per channel in training (OnlineNorm, LayerNorm and GroupNorm need no batch)"
+        _checks.fail(name, "input", rule, f"shape {tuple(input.shape)}")
+    if not training:
+        mean, std = _channels.given_statistics(input, running_mean, running_std)
+        settings = _channels.Settings(batch_norm_apply, batch_norm_bwd, True, C, 0.0, activation, slope, backend)
+        return ChannelsFunction.apply(input, skip, weight, bias, mean, std.square(), settings)[0]
+    dtype, settings = statistic_dtype(input), Settings(eps, activation, slope, backend)
+    bounds = [torch.as_tensor(b, dtype=dtype, device=input.device) for b in (r_max, d_max)]
+
+    def run(state):
+        before = [t.to(dtype) for t in state[:2]]
+        rows = (t.view(1, C) for t in before)
+        y, mean, var = BatchRenormFunction.apply(input, skip, weight, bias, *rows, *bounds, settings)
+        if count == 0:
+            return y, state
+        found = mean[0], (var[0] + eps).sqrt()
+        return y, [*(torch.lerp(a, b, momentum) for a, b in zip(before, found, strict=True)), *(n + 1 for n in state[2:])]
+
+    state = [running_mean, running_std, *([] if num_batches_tracked is None else [num_batches_tracked])]
+    return _state.advance(running_mean, state, run)

@@ -1,0 +1,265 @@
+"""Online Normalization (Chiley et al. 2019, arXiv:1905.05894)."""
+
+import math
+from math import prod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from normkernels._library import kernel
+from normkernels.backends import requested
+from normkernels.backends.reference import online_norm as reference
+from normkernels.backends.reference._channels import affine
+from normkernels.ops import _channels, _checks, _state
+from normkernels.ops._channels import lies_last, like, statistic_dtype, view
+from normkernels.ops._rows import empty, flat
+
+# x, skip, y, dy, dx, dskip: contiguous (N, C, S), or (N, S, C) with channels_last; weight, bias and their gradients: (C,)
+# mean, rstd: (N, C), of the state that each sample meets; xhat_mean, xhat_square: (N, C), means over a sample of xhat and
+# xhat^2, None where S is 1 (or nobody needs them); gain: (N,), 1 / zeta of layer scaling, None without it; clamp: inf for
+# none. rates: (N,) float64, the weight of each sample in the statistics; None: the statistics are constants. State: (C,).
+online_norm_fwd = kernel(
+    "online_norm_fwd(Tensor x, Tensor? skip, Tensor? weight, Tensor? bias, Tensor running_mean, Tensor running_var, "
+    "Tensor? rates, Tensor(a!) y, Tensor(b!) mean, Tensor(c!) rstd, Tensor(d!)? xhat_mean, Tensor(e!)? xhat_square, "
+    "Tensor(f!)? gain, Tensor(g!)? new_mean, Tensor(h!)? new_var, float eps, float ls_eps, float clamp, "
+    "str activation, float slope, bool channels_last)"
+)
+# epsilon_y, epsilon_1: the accumulators of the control process; None: statistics were constants, and dx = g * rstd
+online_norm_bwd = kernel(
+    "online_norm_bwd(Tensor dy, Tensor x, Tensor? skip, Tensor? weight, Tensor? bias, Tensor mean, Tensor rstd, "
+    "Tensor? xhat_mean, Tensor? xhat_square, Tensor? gain, Tensor? epsilon_y, Tensor? epsilon_1, Tensor(a!) dx, "
+    "Tensor(b!)? dskip, Tensor(c!)? dweight, Tensor(d!)? dbias, Tensor(e!)? new_epsilon_y, Tensor(f!)? new_epsilon_1, "
+    "float alpha, bool stable, float clamp, str activation, float slope, bool channels_last)"
+)
+
+GUARDS = ("layer_scaling", "clamp", None)
+
+
+class Settings(NamedTuple):
+    """Everything of a call that is no tensor."""
+
+    alpha_bkw: float
+    stable: bool
+    eps: float
+    layer_scaling: bool
+    ls_eps: float
+    clamp: float  # inf: none
+    activation: str
+    slope: float
+    backend: str | None
+
+
+class OnlineNormFunction(torch.autograd.Function):
+    """(input, skip, weight, bias, mean, var, rates, accumulators) -> (y, new mean, new var), or (y,) without rates."""
+
+    @staticmethod
+    def forward(ctx, input, skip, weight, bias, mean, var, rates, epsilon_y, epsilon_1, settings: Settings):
+        s = settings
+        last, N, C = lies_last(input), *input.shape[:2]
+        x, y = view(input, last, False), like(input, last)
+        sums = prod(input.shape[2:]) != 1 and (rates is not None or s.layer_scaling)
+
+        def table(*shape, wanted=True):
+            return x.new_empty(shape, dtype=mean.dtype) if wanted else None
+
+        tables = table(N, C), table(N, C), table(N, C, wanted=sums), table(N, C, wanted=sums)
+        gain = table(N, wanted=s.layer_scaling)
+        new = [table(C, wanted=rates is not None) for _ in range(2)]
+        online_norm_fwd(
+            x, view(skip, last, False), flat(weight), flat(bias), mean, var, rates, view(y, last, False), *tables, gain,
+            *new, s.eps, s.ls_eps, s.clamp, s.activation, s.slope, last, s.backend,
+        )  # fmt: skip
+        kept = None if s.activation == "identity" else skip
+        ctx.save_for_backward(input, kept, weight, bias, *tables, gain)
+        ctx.settings = settings
+        ctx.accumulators = [epsilon_y, epsilon_1] if rates is not None else []
+        if rates is None:
+            return (y,)
+        ctx.mark_non_differentiable(*new)
+        return y, *new
+
+    @staticmethod
+    def backward(ctx, dy, *_):
+        input, skip, weight, bias, *tables = ctx.saved_tensors
+        s, wanted, last = ctx.settings, ctx.needs_input_grad, lies_last(input)
+        dx, dskip = like(input, last), None
+        if skip is not None and wanted[1]:
+            dskip = like(input, last)
+        dweight, dbias = empty(weight, wanted[2]), empty(bias, wanted[3])
+        x, g, add, to_x, to_skip = (view(t, last, False) for t in (input, dy, skip, dx, dskip))
+        met: list[Tensor] = []
+
+        def run(state):
+            state = [t.to(tables[0].dtype) for t in state]
+            new = [torch.empty_like(t) for t in state]
+            online_norm_bwd(
+                g.detach(), x.detach(), add, flat(weight), flat(bias), *tables, *(state or (None, None)), to_x, to_skip,
+                flat(dweight), flat(dbias), *(new or (None, None)), s.alpha_bkw, s.stable, s.clamp, s.activation,
+                s.slope, last, s.backend,
+            )  # fmt: skip
+            met.extend(state)
+            return new if input.numel() else state
+
+        with torch.no_grad():
+            _state.accumulate(ctx, ctx.accumulators, run)
+        grads: list[Tensor | None] = [dx, dskip, dweight, dbias]
+        if torch.is_grad_enabled():  # create_graph=True
+            grads = _differentiable(s, input, skip, weight, bias, tables, met, dy)
+        if s.activation == "identity" and wanted[1]:
+            grads[1] = dy
+        return *grads, None, None, None, None, None, None
+
+
+def _differentiable(s: Settings, input, skip, weight, bias, tables, accumulators, dy) -> list[Tensor | None]:
+    """The gradients once more, by torch, from a state that is constant."""
+    mean, rstd = tables[:2]
+    epsilon = accumulators or (None, None)
+    x, add, g = (t if t is None else t.reshape(*input.shape[:2], -1) for t in (input, skip, dy))
+    gain = None
+    if s.layer_scaling:
+        z = affine((x.to(mean.dtype) - mean[..., None]) * rstd[..., None], weight, bias, None)
+        gain = torch.rsqrt(z.square().mean((1, 2)) + s.ls_eps)
+    dx, dskip, dweight, dbias, *_ = reference.gradients(
+        g, x, add, weight, bias, mean, rstd, gain, *epsilon, s.alpha_bkw, s.stable, s.clamp, s.activation, s.slope
+    )
+    like_inputs = zip((dx, dskip, dweight, dbias), (input, skip, weight, bias), strict=True)
+    return [None if t is None else d.to(t.dtype).reshape(t.shape) for d, t in like_inputs]
+
+
+def _rates(N: int, alpha: float, num_samples_tracked: Tensor | None, input: Tensor) -> Tensor:
+    """The weight of each sample in the statistics; 1 - alpha, or that of an average in which the first state counts."""
+    if num_samples_tracked is None or alpha == 1:
+        return torch.full((N,), 1 - alpha, dtype=torch.float64, device=input.device)
+    seen = num_samples_tracked + torch.arange(2, N + 2, dtype=torch.float64, device=input.device)
+    return (1 - alpha) / (1 - torch.pow(alpha, seen))
+
+
+def online_norm(
+    input: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    epsilon_1: Tensor | None = None,
+    epsilon_y: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    alpha_fwd: float = 0.999,
+    alpha_bkw: float = 0.99,
+    eps: float = 1e-5,
+    *,
+    guard: str | None = "layer_scaling",
+    ls_eps: float = 1e-5,
+    clamp: float = 5.0,
+    stable: bool = False,
+    num_samples_tracked: Tensor | None = None,
+    skip: Tensor | None = None,
+    activation: str | None = None,
+    slope: float = 0.01,
+    backend: str | None = None,
+) -> Tensor:
+    r"""Online Normalization: each sample is normalised with the statistics of the samples before it, at any batch size.
+
+    With :math:`m_t, s_t` the mean and biased variance of sample t (one channel of it), :math:`\alpha` ``alpha_fwd``:
+
+    .. math::
+        \hat x_t = \frac{x_t - \mu_{t-1}}{\sqrt{\sigma^2_{t-1} + \epsilon}}, \quad
+        \sigma^2_t = \alpha\sigma^2_{t-1} + (1 - \alpha) s_t + \alpha(1 - \alpha)(m_t - \mu_{t-1})^2, \quad
+        \mu_t = \alpha\mu_{t-1} + (1 - \alpha) m_t
+
+        z = \hat x w + b, \quad y = \text{activation}(\text{guard}(z) + \text{skip})
+
+    A batch is N consecutive samples: splitting it changes nothing. The guard keeps errors in the statistics from growing
+    with depth: layer scaling :math:`z_t / \sqrt{\text{mean}(z_t^2) + \text{ls\_eps}}` over all channels of a sample, or a
+    clamp to :math:`\pm` ``clamp``. No gradient flows into the statistics; instead two accumulators per channel take out of
+    it, on average over time, what batch normalisation's gradient lacks. With g the gradient at :math:`\hat x_t`,
+    :math:`p = 1 -` ``alpha_bkw``, and bars for means over a sample:
+
+    .. math::
+        h = g - p\,\varepsilon^{(y)}_{t-1} \hat x_t, \quad
+        \varepsilon^{(y)}_t = \varepsilon^{(y)}_{t-1} + \overline{h \hat x_t}, \quad
+        \frac{\partial L}{\partial x_t} = \frac{h}{\sqrt{\sigma^2_{t-1} + \epsilon}} - p\,\varepsilon^{(1)}_{t-1}, \quad
+        \varepsilon^{(1)}_t = \varepsilon^{(1)}_{t-1} + \overline{\frac{\partial L}{\partial x_t}}
+
+    Args:
+        input: x, ``(N, C)``, ``(N, C, L)``, ``(N, C, H, W)``, ... in float64, float32, bfloat16 or float16, N from 1. A
+            contiguous or channels_last layout is read and kept as it is; other strides are copied once.
+        running_mean, running_var: :math:`\mu, \sigma^2`, ``(C,)``, in input's dtype or float32; 0 and 1 at the start.
+            With ``training`` they are updated in place.
+        epsilon_1, epsilon_y: the accumulators, ``(C,)``, in input's dtype or float32, in units of the gradient; 0 at the
+            start. Updated in place by the backward of a call with ``training``, which must have them.
+        weight: w, ``(C,)``, in input's dtype or float32; None means 1.
+        bias: b, ``(C,)``, in input's dtype or float32; None means 0.
+        training: move the statistics on; else they are constants, and dx is the gradient of y.
+        alpha_fwd, alpha_bkw: decay of the statistics and of the accumulators, in [0, 1]. 1 freezes the statistics, or
+            makes dx = g / sigma.
+        eps: added to the variance (units of x²).
+        guard: ``"layer_scaling"``, ``"clamp"`` or None.
+        ls_eps: of layer scaling, added to the mean square.
+        clamp: of the clamp.
+        stable: replace p by min(p, 1 / mean(xhat_t²)) where it meets xhat, so that no gain exceeds 1: a sample far outside
+            its statistics then cannot make the accumulators diverge. The same numbers wherever the gain was no more.
+        num_samples_tracked: how many samples the statistics have seen, a scalar, updated in place; given, the statistics
+            start as the average of these samples and the first state, which counts as one: sample t weighs
+            (1 - alpha) / (1 - alpha^(t + 1)) instead of 1 - alpha (bias correction).
+        skip: input's shape and dtype; added after the guard, before the activation (the ResNet block).
+        activation: None or a name of ``normkernels.ACTIVATIONS``.
+        slope: of ``"leaky_relu"`` for negative values.
+        backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
+
+    Returns:
+        y, input's shape, dtype and layout, rounded once. Statistics are in float32 (float64 for float64).
+
+    Raises:
+        ValueError: a shape, dtype, device or name is wrong, or a number is out of its range.
+            The state is then as it was.
+        RuntimeError: the backend asked for cannot run here (the message says why).
+
+    Gradients: input (as above: it is not the derivative of y), skip, weight, bias. With ``create_graph=True`` they can be
+    differentiated again, with the state of the call for constants. Backward keeps x (and skip, where an activation follows
+    it) and two to four numbers for each channel of each sample.
+
+    A sample with a mean or variance that is not finite (or beyond 1e18 in float32) leaves the statistics of that channel as
+    they were, and a gradient that is not finite the accumulators: y or dx of that sample are what arithmetic makes of them,
+    later ones are sound. Several calls before a backward: their backwards run last call first, each from the accumulators
+    that the one before left. A second backward through one graph starts where the first did, and moves nothing. A call
+    made again by activation checkpointing sees the state of the first one and moves nothing.
+    Deterministic: yes.
+    Source: Chiley et al. 2019, arXiv:1905.05894, equations 8 to 12; bias correction and ``stable`` are ours.
+    """
+    name = "online_norm"
+    _channels.check_channels(name, input, weight, bias, skip)
+    _channels.check_running(name, input, running_mean, running_var, needed=True)
+    for argument, tensor in (("epsilon_1", epsilon_1), ("epsilon_y", epsilon_y)):
+        if training and tensor is None:
+            _checks.fail(name, argument, "be given in training", None)
+        _checks.check_parameter(name, argument, tensor, input.shape[1:2], input)
+    check_settings(name, alpha_fwd, alpha_bkw, guard, clamp)
+    activation = _checks.check_activation(name, activation)
+    backend = requested(backend, name)
+    bound = clamp if guard == "clamp" else math.inf
+    scaling = guard == "layer_scaling"
+    settings = Settings(alpha_bkw, stable, eps, scaling, ls_eps, bound, activation, slope, backend)
+    given, dtype, N = (input, skip, weight, bias), statistic_dtype(input), input.shape[0]
+    if not training:
+        mean, var = (t.detach().to(dtype) for t in (running_mean, running_var))
+        return OnlineNormFunction.apply(*given, mean, var, None, None, None, settings)[0]
+
+    def run(state):
+        rates = _rates(N, alpha_fwd, *state[2:] or (None,), input)
+        before = [t.to(dtype) for t in state[:2]]
+        y, *after = OnlineNormFunction.apply(*given, *before, rates, epsilon_y, epsilon_1, settings)
+        return y, [*(after if input.numel() else before), *(n + N for n in state[2:])]
+
+    state = [running_mean, running_var, *([] if num_samples_tracked is None else [num_samples_tracked])]
+    return _state.advance(running_mean, state, run)
+
+
+def check_settings(name: str, alpha_fwd: float, alpha_bkw: float, guard: str | None, clamp: float) -> None:
+    for argument, value in (("alpha_fwd", alpha_fwd), ("alpha_bkw", alpha_bkw)):
+        if not 0 <= value <= 1:
+            _checks.fail(name, argument, "be in [0, 1]", value)
+    if guard not in GUARDS:
+        _checks.fail(name, "guard", f"be one of {', '.join(map(repr, GUARDS))}", repr(guard))
+    if not clamp > 0:
+        _checks.fail(name, "clamp", "be positive", clamp)

@@ -1,0 +1,265 @@
+"""Streaming Normalization (Liao, Kawaguchi & Poggio 2016, arXiv:1610.06160)."""
+
+from collections.abc import Sequence
+from math import prod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from normkernels._library import kernel
+from normkernels.backends import requested
+from normkernels.backends.reference import streaming_norm as reference
+from normkernels.ops import _channels, _checks, _state
+from normkernels.ops._channels import ChannelsFunction, lies_last, like, statistic_dtype, view
+from normkernels.ops._rows import empty, flat
+from normkernels.ops.batch_norm import batch_norm_apply, batch_norm_bwd
+
+# as in _channels; found, used and the terms: (2, C), means and scales (in bwd: the gradients of both); counts: (2,),
+# arrivals in the short term and updates of the long one; deviations: (C,), the mean of |v|^(p - 1) sign(v),
+# v = x - mean, None where p is 2 and it is 0. long, short, current: the weights of what is used.
+streaming_norm_fwd = kernel(
+    "streaming_norm_fwd(Tensor x, Tensor? skip, Tensor? weight, Tensor? bias, Tensor long_term, Tensor short_term, "
+    "Tensor counts, Tensor(a!) y, Tensor(b!) found, Tensor(c!) used, Tensor(d!)? deviations, Tensor(e!) new_short_term, "
+    "float long, float short, float p, float eps, str activation, float slope, bool channels_last)"
+)
+streaming_norm_bwd = kernel(
+    "streaming_norm_bwd(Tensor dy, Tensor x, Tensor? skip, Tensor? weight, Tensor? bias, Tensor found, Tensor used, "
+    "Tensor? deviations, Tensor long_term, Tensor short_term, Tensor counts, Tensor(a!) dx, Tensor(b!)? dskip, "
+    "Tensor(c!)? dweight, Tensor(d!)? dbias, Tensor(e!) new_short_term, float long, float short, float current, "
+    "float p, float eps, str activation, float slope, bool channels_last)"
+)
+
+KAPPA = (0.7, 0.3, 0.7, 0.3)
+STATE = ("long_term", "short_term", "counts")
+
+
+class Settings(NamedTuple):
+    """Everything of a call that is no tensor."""
+
+    alpha: tuple[float, float]
+    beta: tuple[float, float, float]
+    p: float
+    eps: float
+    activation: str
+    slope: float
+    backend: str | None
+
+
+class StreamingNormFunction(torch.autograd.Function):
+    """(input, skip, weight, bias, forward's terms and counts, backward's) -> (y, new short term)."""
+
+    @staticmethod
+    def forward(
+        ctx, input, skip, weight, bias, long_term, short_term, counts, long_grad, short_grad, grad_counts,
+        settings: Settings,
+    ):  # fmt: skip
+        s, last = settings, lies_last(input)
+        y = like(input, last)
+        found, used, new = (torch.empty_like(short_term) for _ in range(3))
+        deviations = None if s.p == 2 else torch.empty_like(short_term[0])
+        streaming_norm_fwd(
+            view(input, last, True), view(skip, last, True), flat(weight), flat(bias), long_term, short_term, counts,
+            view(y, last, True), found, used, deviations, new, *s.alpha, s.p, s.eps, s.activation, s.slope, last,
+            s.backend,
+        )  # fmt: skip
+        kept = None if s.activation == "identity" else skip
+        ctx.save_for_backward(
+            input, kept, weight, bias, found, used, deviations, long_term, short_term, counts
+        )  # fmt: skip
+        ctx.settings, ctx.gradients = settings, [long_grad, short_grad, grad_counts]
+        ctx.mark_non_differentiable(new)
+        return y, new
+
+    @staticmethod
+    def backward(ctx, dy, _):
+        input, skip, weight, bias, found, used, deviations, *before = ctx.saved_tensors
+        s, wanted, last = ctx.settings, ctx.needs_input_grad, lies_last(input)
+        dx, dskip = like(input, last), None
+        if skip is not None and wanted[1]:
+            dskip = like(input, last)
+        dweight, dbias = empty(weight, wanted[2]), empty(bias, wanted[3])
+        x, g, add, to_x, to_skip = (view(t, last, True) for t in (input, dy, skip, dx, dskip))
+        met: list[Tensor] = []
+
+        def run(state):
+            met.extend(t.to(used.dtype) for t in state)
+            new = torch.empty_like(used)
+            streaming_norm_bwd(
+                g.detach(), x.detach(), add, flat(weight), flat(bias), found, used, deviations, *met, to_x, to_skip,
+                flat(dweight), flat(dbias), new, *s.beta, s.p, s.eps, s.activation, s.slope, last, s.backend,
+            )  # fmt: skip
+            return [state[0], *_arrived(input, state[1], new, state[2])]
+
+        with torch.no_grad():
+            _state.accumulate(ctx, ctx.gradients, run)
+        grads: list[Tensor | None] = [dx, dskip, dweight, dbias]
+        if torch.is_grad_enabled():  # create_graph=True
+            grads = _differentiable(s, input, skip, weight, bias, before, met, dy)
+        if s.activation == "identity" and wanted[1]:
+            grads[1] = dy
+        return *grads, None, None, None, None, None, None, None
+
+
+def _arrived(input: Tensor, short_term: Tensor, new: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """The short term and the counts after one more arrival; none, if input is empty."""
+    if input.numel() == 0:
+        return short_term, counts
+    return new, torch.stack([counts[0] + 1, counts[1]])
+
+
+def _differentiable(s: Settings, input, skip, weight, bias, before, met, dy) -> list[Tensor | None]:
+    """The gradients once more, by torch, from states that are constant."""
+    x, add, g = (t if t is None else t.reshape(*input.shape[:2], -1) for t in (input, skip, dy))
+    found = reference.statistics(x.to(before[0].dtype), s.p, s.eps)
+    used, _ = reference.streamed(found, *before, (*s.alpha, 0.0))
+    values = reference.gradients(
+        g, x, add, weight, bias, found, used, *met, s.beta, s.p, s.activation, s.slope
+    )  # fmt: skip
+    like_inputs = zip(values[:4], (input, skip, weight, bias), strict=True)
+    return [None if t is None else d.to(t.dtype).reshape(t.shape) for d, t in like_inputs]
+
+
+def streaming_norm(
+    input: Tensor,
+    long_term: Tensor,
+    short_term: Tensor,
+    counts: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    alpha: Sequence[float] = (0.7, 0.3),
+    beta: Sequence[float] = (0.7, 0.0, 0.3),
+    p: float = 2.0,
+    eps: float = 1e-5,
+    *,
+    skip: Tensor | None = None,
+    activation: str | None = None,
+    slope: float = 0.01,
+    backend: str | None = None,
+) -> Tensor:
+    r"""Streaming Normalization: statistics, and their gradients, mixed from a long and a short memory.
+
+    A statistic s of the mini-batch, the mean m or the scale :math:`(\overline{|x - m|^p} + \epsilon)^{1/p}`, joins the
+    short term, the plain average of all that arrived since the weights last changed; the long term is an average over such
+    updates (:func:`streaming_norm_update`). Used is
+
+    .. math::
+        s_{used} = \alpha_1 s_{long} + \alpha_2 s_{short}, \quad
+        y = \text{activation}\Big(\frac{x - m_{used}}{\text{scale}_{used}} w + b + \text{skip}\Big)
+
+    and until the first update the short term stands in for the long one. Backward, the gradient g of the loss by a used
+    statistic arrives in memories of its own, and in its place
+    :math:`\beta_1 g_{long} + \beta_2 g_{short} + \beta_3 g` is propagated through the statistic of this mini-batch.
+    :math:`\alpha = (0, 1), \beta = (0, 0, 1)`, p = 2 is batch norm, if the weights change after every mini-batch.
+
+    Args:
+        input: x, ``(N, C)``, ``(N, C, L)``, ``(N, C, H, W)``, ... in float64, float32, bfloat16 or float16. A
+            contiguous or channels_last layout is read and kept as it is; other strides are copied once.
+        long_term, short_term: ``(4, C)``, in input's dtype or float32: mean, scale, and the gradients of both. At the start
+            the long scale is 1, all else 0. With ``training`` the short term is updated in place: its first two rows by
+            the call, the others by its backward.
+        counts: ``(2, 2)``, floating: for the statistics and for their gradients, the arrivals in the short term and the
+            updates of the long one; 0 at the start, updated in place.
+        weight: w, ``(C,)``, in input's dtype or float32; None means 1.
+        bias: b, ``(C,)``, in input's dtype or float32; None means 0.
+        training: take the statistics of this mini-batch in; else the long-term ones are constants (the short-term ones
+            before the first update; mean 0 and scale 1 before anything arrived).
+        alpha: weights of the long and the short term. They add up to 1.
+        beta: weights of long term, short term and this mini-batch for the gradients. They add up to 1.
+        p: of the scale, at least 1. p = 1 needs no squares, p = 2 is the standard deviation.
+        eps: added to the mean of \|x - m\|^p, in its units.
+        skip: input's shape and dtype; added after the affine, before the activation (the ResNet block).
+        activation: None or a name of ``normkernels.ACTIVATIONS``.
+        slope: of ``"leaky_relu"`` for negative values.
+        backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
+
+    Returns:
+        y, input's shape, dtype and layout. Statistics are in float32 (float64 for float64), and y is rounded once.
+
+    Raises:
+        ValueError: a shape, dtype, device, layout, name or number is wrong, or there is one value per channel in
+            training, which has no scale. The state is then as it was.
+        RuntimeError: the backend asked for cannot run here (the message says why).
+
+    Gradients: input (as above), skip, weight, bias; twice differentiable (through the reference), with the state of the
+    call for constants. A second backward through one graph starts where the first did, and moves nothing. A call made again
+    by activation checkpointing sees the state of the first one and moves nothing.
+    Deterministic: yes.
+    Source: Liao, Kawaguchi & Poggio 2016, arXiv:1610.06160, section 3; where eps stands is ours, so that batch norm is a
+    special case.
+    """
+    name = "streaming_norm"
+    _channels.check_channels(name, input, weight, bias, skip)
+    N, C = input.shape[:2]
+    for argument, tensor, shape in zip(STATE, (long_term, short_term, counts), ((4, C), (4, C), (2, 2)), strict=True):
+        if tensor is None:
+            _checks.fail(name, argument, "be given", None)
+        _checks.check_parameter(name, argument, tensor, shape, input)
+    check_settings(name, p, alpha, beta)
+    activation = _checks.check_activation(name, activation)
+    backend = requested(backend, name)
+    if training and N * prod(input.shape[2:]) == 1:
+        rule = "have more than one value per channel in training: one has no scale (OnlineNorm needs one only)"
+        _checks.fail(name, "input", rule, f"shape {tuple(input.shape)}")
+    dtype = statistic_dtype(input)
+    if not training:
+        mean, scale = long_term_statistics(long_term, short_term, counts).detach().to(dtype).unsqueeze(1)
+        constants = _channels.Settings(batch_norm_apply, batch_norm_bwd, True, C, 0.0, activation, slope, backend)
+        return ChannelsFunction.apply(input, skip, weight, bias, mean, scale.square(), constants)[0]
+    settings = Settings(tuple(alpha), tuple(beta), float(p), eps, activation, slope, backend)  # type: ignore[arg-type]
+    gradients = long_term[2:], short_term[2:], counts[1]
+
+    def run(state):
+        terms = [t.to(dtype) for t in state]
+        y, new = StreamingNormFunction.apply(input, skip, weight, bias, *terms, *gradients, settings)
+        return y, [terms[0], *_arrived(input, terms[1], new, terms[2])]
+
+    return _state.advance(long_term, [long_term[:2], short_term[:2], counts[0]], run)
+
+
+def long_term_statistics(long_term: Tensor, short_term: Tensor, counts: Tensor) -> Tensor:
+    """Mean and scale, (2, C): the long term's; before its first update the short term's, if anything arrived."""
+    arrivals, updates = counts[0]
+    return torch.where((updates > 0) | (arrivals == 0), long_term[:2], short_term[:2])
+
+
+@torch.no_grad()
+def streaming_norm_update(
+    long_term: Tensor, short_term: Tensor, counts: Tensor, kappa: Sequence[float] = KAPPA
+) -> None:
+    r"""The weights changed: the short term enters the long one, and starts again. In place, without a synchronisation.
+
+    .. math::
+        s_{long} \leftarrow \kappa_1 s_{long} + \kappa_2 s_{short}
+
+    with :math:`\kappa_3, \kappa_4` for the gradients; the first short term is taken as it is, and where nothing arrived
+    nothing changes. Tensors as in :func:`streaming_norm`; raises ValueError if a pair of kappa does not add up to 1.
+    """
+    _check_kappa("streaming_norm_update", kappa)
+    for i, (old, new) in enumerate((kappa[:2], kappa[2:])):
+        past, recent, (arrivals, updates) = long_term[2 * i :][:2], short_term[2 * i :][:2], counts[i].clone()
+        entered = torch.where(updates > 0, old * past + new * recent, recent)
+        past.copy_(torch.where(arrivals > 0, entered, past))
+        recent.zero_()
+        counts[i] = torch.stack([torch.zeros_like(arrivals), updates + (arrivals > 0)])
+
+
+def check_settings(name: str, p: float, alpha: Sequence[float], beta: Sequence[float], kappa=KAPPA) -> None:
+    if not p >= 1:
+        _checks.fail(name, "p", "be at least 1", p)
+    _check_weights(name, "alpha", alpha, 2)
+    _check_weights(name, "beta", beta, 3)
+    _check_kappa(name, kappa)
+
+
+def _check_kappa(name: str, kappa: Sequence[float]) -> None:
+    if len(kappa) != 4:
+        _checks.fail(name, "kappa", "be four numbers", kappa)
+    _check_weights(name, "kappa[:2]", kappa[:2], 2)
+    _check_weights(name, "kappa[2:]", kappa[2:], 2)
+
+
+def _check_weights(name: str, argument: str, weights: Sequence[float], n: int) -> None:
+    if len(weights) != n or not abs(sum(weights) - 1) < 1e-6:
+        _checks.fail(name, argument, f"be {n} numbers that add up to 1", weights)
