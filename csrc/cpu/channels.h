@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cmath>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -75,6 +76,13 @@ template <class T>
 struct Forward : Channels<T> {
   T* y;           // null: statistics only
   bool training;  // mean and var are those of x, and written; else they are given
+  // A normaliser's own rule for statistics [first, first + count) of x: it may replace mean, rstd, weight and bias.
+  std::function<void(int64_t first, int64_t count)> rule = nullptr;
+
+  void found(int64_t first, int64_t count) const {
+    this->find_rstd(first, count);
+    if (rule) rule(first, count);
+  }
 };
 
 // What dx needs of one statistic, from the sums of its channels.
@@ -100,6 +108,8 @@ struct Backward : Channels<T> {
   bool training;                    // mean and var depend on x
   const C *mean_dy, *mean_dy_xhat;  // (C,): given where x is a part of the batch, else null
   C *dweight, *dbias;               // (lines, C) tables, or null
+  // A normaliser's own rule: what it takes for the means of g and g * xhat of a statistic.
+  std::function<void(int64_t statistic, Means&)> rule = nullptr;
 
   // Whether du can be kept in T between the sweeps.
   bool exact() const { return sizeof(T) >= 4 || this->affine.activation == Activation::relu; }

@@ -107,7 +107,6 @@ void pool(const Forward<T>& a, int64_t n, const ColumnTable& table) {
     a.mean[n * G + g] = static_cast<compute_t<T>>(pooled[g]);
     a.var[n * G + g] = static_cast<compute_t<T>>(value);
   });
-  a.find_rstd(n * G, G);
 }
 
 template <class T>
@@ -181,7 +180,10 @@ void forward_pixels(const Forward<T>& a, int64_t run = 1) {
   const Lines lines(g, run);
   const bool past = large<T>(g.N * g.C * g.S) && g.C * sizeof(T) % 64 == 0;
   share(g.N, g.N * g.S * g.C, [&](int64_t n, bool parallel) {
-    if (a.training) measure(a, lines, n, parallel);
+    if (a.training) {
+      measure(a, lines, n, parallel);
+      a.found(n * g.G, g.G);
+    }
     if (!a.y) return;
     const ColumnScale<compute_t<T>> scale(a, lines, wide(lines), n);
     each_piece(parallel, g, wide(lines), [&](int64_t offset, int64_t j, int64_t count) {

@@ -9,9 +9,9 @@ namespace normkernels {
 inline int64_t chunks(int64_t N) { return std::min<int64_t>(N, 64); }
 
 // Adds the sums over a block of lines, columns of stride each, to p and q; kept: see with_du.
-template <class T>
-void add_block(const Backward<T>& a, const ColumnScale<compute_t<T>>& scale, int64_t at, int64_t stride,
-               int64_t columns, int64_t rows, compute_t<T>* kept, compute_t<T>* p, compute_t<T>* q) {
+template <class Sweep, class C>
+void add_block(const Sweep& a, const ColumnScale<C>& scale, int64_t at, int64_t stride, int64_t columns, int64_t rows,
+               C* kept, C* p, C* q) {
   const auto* mean = scale.mean.data();
   if (a.plain()) {
     return each_band(columns, rows, [&](int64_t line, int64_t count, int64_t j, int64_t n, int64_t ahead) {
@@ -34,10 +34,9 @@ void add_block(const Backward<T>& a, const ColumnScale<compute_t<T>>& scale, int
 }
 
 // The sums of an image over its channels of du and du * (x - mean)
-template <class T>
-std::vector<Pair<double>> channel_sums(const Backward<T>& a, const Lines& lines, int64_t n,
-                                       const ColumnScale<compute_t<T>>& scale, compute_t<T>* kept, bool parallel) {
-  using C = compute_t<T>;
+template <class Sweep, class C>
+std::vector<Pair<double>> channel_sums(const Sweep& a, const Lines& lines, int64_t n, const ColumnScale<C>& scale,
+                                       C* kept, bool parallel) {
   const int64_t columns = lines.columns;
   std::vector<double> table((lines.segments + 1) * 2 * columns);
   each(parallel, lines.segments + 1, [&](int64_t s) {
@@ -98,6 +97,7 @@ void backward_image(const Backward<T>& a, const Lines& lines, int64_t n, int64_t
     const auto sums = channel_sums(a, lines, n, scale, kept, parallel);
     for (int64_t c = 0; c < g.C; c++)
       add_channel(a, n * g.G + c / g.channels(), c, sums[c], line, means[c / g.channels()]);
+    for (int64_t k = 0; a.rule && k < g.G; k++) a.rule(n * g.G + k, means[k]);
   }
   if (!a.dx) return;
   const ColumnBlend<C> blend(a, lines, wide(lines), n, means);

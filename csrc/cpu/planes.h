@@ -89,7 +89,7 @@ void pool(const Forward<T>& a, const Bundle& bundle, const std::vector<Moments>&
     a.mean[statistic] = static_cast<compute_t<T>>(mean);
     a.var[statistic] = static_cast<compute_t<T>>(var);
   }
-  a.find_rstd(bundle.line * a.grid.G + bundle.group, bundle.groups);
+  a.found(bundle.line * a.grid.G + bundle.group, bundle.groups);
 }
 
 template <class T>

@@ -1,0 +1,83 @@
+// From tensors to the sweeps of the channel family, for members that put a rule of their own between them.
+#pragma once
+
+#include "channel_ops.h"
+#include "pixels_backward.h"
+#include "planes_backward.h"
+
+namespace normkernels {
+
+inline Grid grid(const Tensor& x, const Tensor& mean, bool last) {
+  return {x.size(0), x.size(last ? 2 : 1), x.size(last ? 1 : 2), mean.size(0), mean.numel() / mean.size(0)};
+}
+
+// The arguments that every op has.
+struct Given {
+  const Tensor& x;
+  const OptionalTensor &skip, &weight, &bias;
+  const Tensor &mean, &var;
+  double eps;
+  const std::string& activation;
+  double slope;
+  bool last;
+};
+
+// Call f with the parameters in the compute type and everything else of Channels<T>.
+template <class F>
+void with_channels(const Given& g, const F& f) {
+  dispatch(g.x, "channels", [&](auto element) {
+    using T = decltype(element);
+    using C = compute_t<T>;
+    const Parameter<C> w(g.weight, 0), b(g.bias, 0);
+    const std::unique_ptr<C[]> rstd(new C[g.mean.numel()]);
+    f(Channels<T>{grid(g.x, g.mean, g.last),
+                  pointer<T>(g.x),
+                  pointer<T>(g.skip),
+                  {w.data(), b.data(), activation(g.activation), static_cast<C>(g.slope)},
+                  pointer<C>(g.mean),
+                  pointer<C>(g.var),
+                  rstd.get(),
+                  g.eps});
+  });
+}
+
+// Planes of a batch too small for loops of their own: those of an image are one line, and the batch is one image.
+inline int64_t tiny_planes(const Grid& g, bool last) {
+  return !last && g.B == 1 && g.N > 1 && g.G == g.C && g.S <= 64 && g.C * g.S <= 1 << 15 ? g.S : 0;
+}
+inline Grid one_image(const Grid& g) { return {1, g.C, g.N * g.S, 1, g.C}; }
+
+template <class T>
+void forward(Forward<T> a, bool last) {
+  if (!a.training) a.find_rstd(0, a.grid.B * a.grid.G);
+  if (const int64_t run = tiny_planes(a.grid, last)) {
+    a.grid = one_image(a.grid);
+    return forward_pixels(a, run);
+  }
+  last ? forward_pixels(a) : forward_planes(a);
+}
+
+template <class T>
+void backward(Backward<T> a, bool last) {
+  a.find_rstd(0, a.grid.B * a.grid.G);
+  if (const int64_t run = tiny_planes(a.grid, last)) {
+    a.grid = one_image(a.grid);
+    return backward_pixels(a, run);
+  }
+  last ? backward_pixels(a) : backward_planes(a);
+}
+
+template <class T>
+using type_of = std::remove_cv_t<std::remove_pointer_t<decltype(T::x)>>;
+
+// From the compute type, if it is wanted, to a tensor of any dtype.
+template <class C>
+void store_values(const std::vector<C>& values, const OptionalTensor& t) {
+  if (!t) return;
+  dispatch(*t, "channels", [&](auto element) {
+    using W = decltype(element);
+    for (size_t i = 0; i < values.size(); i++) pointer<W>(*t)[i] = store<W>(static_cast<compute_t<W>>(values[i]));
+  });
+}
+
+}  // namespace normkernels

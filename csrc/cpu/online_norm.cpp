@@ -1,0 +1,107 @@
+// Online Normalization: the schemas, and from tensors to the CPU kernels.
+#include "channel_norm.h"
+#include "online_backward.h"
+
+namespace normkernels {
+namespace {
+
+// A parameter, or the value it stands for where it is absent.
+template <class C>
+std::vector<C> filled(const OptionalTensor& t, int64_t n, C value) {
+  const Parameter<C> given(t, 0);
+  return given.data() ? std::vector<C>(given.data(), given.data() + n) : std::vector<C>(n, value);
+}
+
+template <class C>
+std::vector<double> doubles(const OptionalTensor& t, int64_t n) {
+  const C* from = pointer<C>(t);
+  return from ? std::vector<double>(from, from + n) : std::vector<double>(n);
+}
+
+struct Tables {
+  const Tensor &mean, &rstd;
+  const OptionalTensor &xhat, &square, &gain;
+};
+
+template <class T>
+Samples<T> samples(const Tensor& x, const OptionalTensor& skip, const std::vector<compute_t<T>>& weight,
+                   const std::vector<compute_t<T>>& bias, const Tables& t, double eps, double clamp,
+                   const std::string& name, double slope, bool last) {
+  using C = compute_t<T>;
+  const int64_t N = x.size(0), width = x.size(last ? 2 : 1), S = x.size(last ? 1 : 2);
+  const Affine<C> affine = {weight.data(), bias.data(), activation(name), static_cast<C>(slope)};
+  const Channels<T> channels = {{N, width, S, N, width}, pointer<T>(x), pointer<T>(skip), affine, pointer<C>(t.mean),
+                                nullptr, pointer<C>(t.rstd), eps};
+  return {channels, pointer<C>(t.xhat), pointer<C>(t.square), pointer<C>(t.gain), static_cast<C>(clamp), last || S == 1, true};
+}
+
+}  // namespace
+
+void online_norm_fwd(const Tensor& x, const OptionalTensor& skip, const OptionalTensor& weight,
+                     const OptionalTensor& bias, const Tensor& running_mean, const Tensor& running_var,
+                     const OptionalTensor& rates, const Tensor& y, const Tensor& mean, const Tensor& rstd,
+                     const OptionalTensor& xhat_mean, const OptionalTensor& xhat_square, const OptionalTensor& gain,
+                     const OptionalTensor& new_mean, const OptionalTensor& new_var, double eps, double ls_eps,
+                     double clamp, const std::string& activation, double slope, bool last) {
+  dispatch(x, "online_norm", [&](auto element) {
+    using T = decltype(element);
+    using C = compute_t<T>;
+    const int64_t n = running_mean.numel();
+    const auto w = filled<C>(weight, n, 1), b = filled<C>(bias, n, 0);
+    auto state_mean = doubles<C>(running_mean, n), state_var = doubles<C>(running_var, n);
+    const Tables tables = {mean, rstd, xhat_mean, xhat_square, gain};
+    online_forward(OnlineForward<T>{samples<T>(x, skip, w, b, tables, eps, clamp, activation, slope, last),
+                                    pointer<T>(y), pointer<double>(rates), state_mean.data(), state_var.data(),
+                                    ls_eps});
+    store_values(state_mean, new_mean);
+    store_values(state_var, new_var);
+  });
+}
+
+void online_norm_bwd(const Tensor& dy, const Tensor& x, const OptionalTensor& skip, const OptionalTensor& weight,
+                     const OptionalTensor& bias, const Tensor& mean, const Tensor& rstd,
+                     const OptionalTensor& xhat_mean, const OptionalTensor& xhat_square, const OptionalTensor& gain,
+                     const OptionalTensor& epsilon_y, const OptionalTensor& epsilon_1, const Tensor& dx,
+                     const OptionalTensor& dskip, const OptionalTensor& dweight, const OptionalTensor& dbias,
+                     const OptionalTensor& new_epsilon_y, const OptionalTensor& new_epsilon_1, double alpha,
+                     bool stable, double clamp, const std::string& activation, double slope, bool last) {
+  dispatch(x, "online_norm", [&](auto element) {
+    using T = decltype(element);
+    using C = compute_t<T>;
+    const int64_t n = x.size(last ? 2 : 1);
+    const auto w = filled<C>(weight, n, 1), b = filled<C>(bias, n, 0);
+    auto e = doubles<C>(epsilon_y, n), u = doubles<C>(epsilon_1, n);
+    std::vector<double> dw(n), db(n);
+    const Tables tables = {mean, rstd, xhat_mean, xhat_square, gain};
+    auto of = samples<T>(x, skip, w, b, tables, 0, clamp, activation, slope, last);
+    of.scales = !of.plain() || of.clamped();
+    const Backward<T> sweep{of, pointer<T>(dy), pointer<T>(dx), pointer<T>(dskip), true, nullptr, nullptr, nullptr, nullptr};
+    const C p = static_cast<C>(epsilon_y ? 1 - alpha : 0);
+    online_backward(OnlineBackward<T>{of, pointer<T>(dy), sweep, {e.data(), u.data(), dw.data(), db.data()}, p, stable});
+    store_values(dw, dweight);
+    store_values(db, dbias);
+    store_values(e, new_epsilon_y);
+    store_values(u, new_epsilon_1);
+  });
+}
+
+}  // namespace normkernels
+
+STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
+  m.def(
+      "online_norm_fwd(Tensor x, Tensor? skip, Tensor? weight, Tensor? bias, Tensor running_mean, Tensor running_var, "
+      "Tensor? rates, Tensor(a!) y, Tensor(b!) mean, Tensor(c!) rstd, Tensor(d!)? xhat_mean, Tensor(e!)? xhat_square, "
+      "Tensor(f!)? gain, Tensor(g!)? new_mean, Tensor(h!)? new_var, float eps, float ls_eps, float clamp, "
+      "str activation, float slope, bool channels_last) -> ()");
+  m.def(
+      "online_norm_bwd(Tensor dy, Tensor x, Tensor? skip, Tensor? weight, Tensor? bias, Tensor mean, Tensor rstd, "
+      "Tensor? xhat_mean, Tensor? xhat_square, Tensor? gain, Tensor? epsilon_y, Tensor? epsilon_1, Tensor(a!) dx, "
+      "Tensor(b!)? dskip, Tensor(c!)? dweight, Tensor(d!)? dbias, Tensor(e!)? new_epsilon_y, "
+      "Tensor(f!)? new_epsilon_1, float alpha, bool stable, float clamp, str activation, float slope, "
+      "bool channels_last) -> ()");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {
+  m.impl("online_norm_fwd", TORCH_BOX(&normkernels::online_norm_fwd));
+  m.impl("online_norm_bwd", TORCH_BOX(&normkernels::online_norm_bwd));
+}
