@@ -7,15 +7,16 @@
 
 namespace normkernels {
 
-inline Grid grid(const Tensor& x, const Tensor& mean, bool last) {
-  return {x.size(0), x.size(last ? 2 : 1), x.size(last ? 1 : 2), mean.size(0), mean.numel() / mean.size(0)};
+inline Grid grid(const Tensor& x, const OptionalTensor& mean, bool last) {
+  const int64_t C = x.size(last ? 2 : 1), B = mean ? mean->size(0) : 1;
+  return {x.size(0), C, x.size(last ? 1 : 2), B, mean ? mean->numel() / B : C};
 }
 
 // The arguments that every op has.
 struct Given {
   const Tensor& x;
   const OptionalTensor &skip, &weight, &bias;
-  const Tensor &mean, &var;
+  const OptionalTensor mean, var;  // (B, G), or absent: (1, C) that nobody else sees
   double eps;
   const std::string& activation;
   double slope;
@@ -28,16 +29,13 @@ void with_channels(const Given& g, const F& f) {
   dispatch(g.x, "channels", [&](auto element) {
     using T = decltype(element);
     using C = compute_t<T>;
+    const Grid z = grid(g.x, g.mean, g.last);
     const Parameter<C> w(g.weight, 0), b(g.bias, 0);
-    const std::unique_ptr<C[]> rstd(new C[g.mean.numel()]);
-    f(Channels<T>{grid(g.x, g.mean, g.last),
-                  pointer<T>(g.x),
-                  pointer<T>(g.skip),
-                  {w.data(), b.data(), activation(g.activation), static_cast<C>(g.slope)},
-                  pointer<C>(g.mean),
-                  pointer<C>(g.var),
-                  rstd.get(),
-                  g.eps});
+    std::vector<C> scratch((g.mean ? 1 : 3) * z.B * z.G);
+    C *rstd = scratch.data(), *mean = g.mean ? pointer<C>(g.mean) : rstd + z.G;
+    C* var = g.var ? pointer<C>(g.var) : rstd + 2 * z.G;
+    const Affine<C> affine = {w.data(), b.data(), activation(g.activation), static_cast<C>(g.slope)};
+    f(Channels<T>{z, pointer<T>(g.x), pointer<T>(g.skip), affine, mean, var, rstd, g.eps});
   });
 }
 

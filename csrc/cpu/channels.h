@@ -12,6 +12,7 @@
 #include "activations.h"
 #include "channel_sums.h"
 #include "channel_tiles.h"
+#include "deviation_tiles.h"
 #include "rows.h"
 #include "threads.h"
 
@@ -110,6 +111,8 @@ struct Backward : Channels<T> {
   C *dweight, *dbias;               // (lines, C) tables, or null
   // A normaliser's own rule: what it takes for the means of g and g * xhat of a statistic.
   std::function<void(int64_t statistic, Means&)> rule = nullptr;
+  const C* centre = nullptr;  // what dx is centred about, if not mean
+  double power = 2;           // of the scale that dx is a derivative of
 
   // Whether du can be kept in T between the sweeps.
   bool exact() const { return sizeof(T) >= 4 || this->affine.activation == Activation::relu; }
@@ -158,6 +161,7 @@ struct Backward : Channels<T> {
   template <class D, class K>
   void write(const D* du, int64_t at, const Blend<K>& k, int64_t n, bool past) const {
     if (dskip && !keeps_dskip()) write_du(du, dskip + at, n);
+    if (power != 2) return blend_deviations(du, this->x + at, k, power, dx + at, n);
     past ? blend_past(du, this->x + at, k, dx + at, n) : blend_tile(du, this->x + at, k, dx + at, n);
   }
 
@@ -166,7 +170,8 @@ struct Backward : Channels<T> {
     const C r = this->rstd[statistic], w = this->weight(c);
     if (mean_dy) means = {static_cast<double>(w * mean_dy[c]), static_cast<double>(w * mean_dy_xhat[c])};
     if (!training) means = {};
-    return {{this->mean[statistic]}, {r * w}, {static_cast<C>(-r * r * means.g_xhat)}, {static_cast<C>(-r * means.g)}};
+    const C about = centre ? centre[statistic] : this->mean[statistic];
+    return {{about}, {r * w}, {static_cast<C>(-r * r * means.g_xhat)}, {static_cast<C>(-r * means.g)}};
   }
 };
 

@@ -66,21 +66,22 @@ std::vector<Pair<double>> channel_sums(const Sweep& a, const Lines& lines, int64
 // The coefficients of dx, a value for each column of a line.
 template <class C>
 struct ColumnBlend {
-  std::vector<C> a, b, c;
+  std::vector<C> mean, a, b, c;
 
   template <class Sweep>
   ColumnBlend(const Sweep& sweep, const Lines& lines, int64_t columns, int64_t n, const std::vector<Means>& means)
-      : a(sweep.grid.C), b(a), c(a) {
+      : mean(sweep.grid.C), a(mean), b(mean), c(mean) {
     const Grid& g = sweep.grid;
     for (int64_t group = 0, channel = 0; group < g.G; group++) {
       for (int64_t end = channel + g.channels(); channel < end; channel++) {
         const auto k = sweep.blend(n * g.G + group, channel, means[group]);
+        mean[channel] = k.mean.value;
         a[channel] = k.a.value;
         b[channel] = k.b.value;
         c[channel] = k.c.value;
       }
     }
-    for (auto* values : {&a, &b, &c}) *values = of_columns(lines, columns, *values);
+    for (auto* values : {&mean, &a, &b, &c}) *values = of_columns(lines, columns, *values);
   }
 };
 
@@ -103,7 +104,7 @@ void backward_image(const Backward<T>& a, const Lines& lines, int64_t n, int64_t
   const ColumnBlend<C> blend(a, lines, wide(lines), n, means);
   each_piece(parallel, g, wide(lines), [&](int64_t offset, int64_t j, int64_t count) {
     const int64_t at = n * g.S * g.C + offset;
-    const Blend<const C*> k = {scale.mean.data() + j, &blend.a[j], &blend.b[j], &blend.c[j]};
+    const Blend<const C*> k = {&blend.mean[j], &blend.a[j], &blend.b[j], &blend.c[j]};
     a.with_du_again(at, scale.at(j), count, kept ? kept + offset : nullptr,
                     [&](const auto* du) { a.write(du, at, k, count, past); });
   });

@@ -1,0 +1,170 @@
+// Streaming Normalization: batch norm's sweeps, with long- and short-term memories between them.
+#include "channel_norm.h"
+#include "deviation_tiles.h"
+
+namespace normkernels {
+namespace {
+
+// One memory of means (entries 0 to n) and of scales (the next n), or of the gradients of both.
+template <class C>
+struct Memory {
+  const C *long_term, *short_term, *counts;
+  C* new_short_term;
+  C of_long, of_short, of_current;
+
+  // What is used once `arrived` has joined the short term at entry i; it stands in for a long term not yet there.
+  C use(int64_t i, C arrived) const {
+    const C recent = short_term[i] + (arrived - short_term[i]) / (counts[0] + 1);
+    new_short_term[i] = recent;
+    return of_long * (counts[1] > 0 ? long_term[i] : recent) + of_short * recent + of_current * arrived;
+  }
+};
+
+// Sums over each channel of |x - mean|^p and of |x - mean|^(p - 1) sign(x - mean)
+template <class T>
+std::vector<Pair<double>> deviations(const Channels<T>& a, double p, bool last) {
+  using C = compute_t<T>;
+  const Grid& g = a.grid;
+  std::vector<Pair<double>> total(g.C);
+  const auto add = [](Pair<double>& to, auto x, auto y) { to = {to.a + x, to.b + y}; };
+  if (!last) {
+    for_each(g.C, [&](int64_t c) {
+      for (int64_t n = 0; n < g.N; n++) {
+        for_each_tile(g.plane(n, c), g.plane(n, c) + g.S, [&](int64_t j, int64_t m) {
+          const auto part = deviation_sums(a.x + j, a.mean[c], p, m);
+          add(total[c], part.a, part.b);
+        });
+      }
+    });
+    return total;
+  }
+  const int64_t rows = g.N * g.S;
+  for_each((g.C + kStep - 1) / kStep, [&](int64_t step) {
+    const int64_t c = step * kStep, n = std::min(kStep, g.C - c);
+    for (int64_t row = 0; row < rows; row += kBlock) {
+      C p_sums[kStep] = {}, slopes[kStep] = {};
+      for (int64_t r = row; r < std::min(rows, row + kBlock); r++)
+        add_deviations(a.x + r * g.C + c, a.mean + c, p, p_sums, slopes, n);
+      for (int64_t i = 0; i < n; i++) add(total[c + i], p_sums[i], slopes[i]);
+    }
+  });
+  return total;
+}
+
+template <class C>
+struct Statistics {
+  C *found, *used, *deviations;  // (2, n), (2, n), (n,) or null
+  Memory<C> memory;
+  int64_t n;
+
+  // Of channel c: what was found, and what is used for it
+  void set(int64_t c, C mean, double scale) const {
+    found[c] = mean;
+    found[n + c] = static_cast<C>(scale);
+    used[c] = memory.use(c, mean);
+    used[n + c] = memory.use(n + c, found[n + c]);
+  }
+};
+
+// The scale is the standard deviation: one sweep for both statistics, and the second sweep finds what is used.
+template <class T>
+void standard(Forward<T> a, const Statistics<compute_t<T>>& s, bool last) {
+  a.rule = [a, &s](int64_t first, int64_t count) {
+    for (int64_t c = first; c < first + count; c++) {
+      s.set(c, a.mean[c], std::sqrt(static_cast<double>(a.var[c]) + a.eps));
+      a.mean[c] = s.used[c];
+      a.rstd[c] = 1 / s.used[s.n + c];
+    }
+  };
+  forward(a, last);
+}
+
+// Any other p: the means, the deviations from them, y.
+template <class T>
+void general(Forward<T> a, const Statistics<compute_t<T>>& s, double p, bool last) {
+  Forward<T> moments = a;
+  moments.y = nullptr;
+  forward(moments, last);
+  const auto sums = deviations<T>(a, p, last);
+  for (int64_t c = 0; c < s.n; c++) {
+    s.deviations[c] = static_cast<compute_t<T>>(sums[c].b / a.grid.count());
+    s.set(c, a.mean[c], std::pow(sums[c].a / a.grid.count() + a.eps, 1 / p));
+    a.mean[c] = s.used[c];
+    a.var[c] = s.used[s.n + c] * s.used[s.n + c];
+  }
+  a.training = false, a.eps = 0;
+  forward(a, last);
+}
+
+}  // namespace
+
+void streaming_norm_fwd(const Tensor& x, const OptionalTensor& skip, const OptionalTensor& weight,
+                        const OptionalTensor& bias, const Tensor& long_term, const Tensor& short_term,
+                        const Tensor& counts, const Tensor& y, const Tensor& found, const Tensor& used,
+                        const OptionalTensor& deviations, const Tensor& new_short_term, double of_long,
+                        double of_short, double p, double eps, const std::string& name, double slope, bool last) {
+  with_channels({x, skip, weight, bias, {}, {}, eps, name, slope, last}, [&](const auto& channels) {
+    using T = type_of<std::decay_t<decltype(channels)>>;
+    using C = compute_t<T>;
+    const Memory<C> memory = {pointer<C>(long_term), pointer<C>(short_term), pointer<C>(counts),
+                              pointer<C>(new_short_term), static_cast<C>(of_long), static_cast<C>(of_short), 0};
+    const Statistics<C> s = {pointer<C>(found), pointer<C>(used), pointer<C>(deviations), memory, channels.grid.C};
+    const Forward<T> a{channels, pointer<T>(y), true};
+    p == 2 ? standard(a, s, last) : general(a, s, p, last);
+  });
+}
+
+void streaming_norm_bwd(const Tensor& dy, const Tensor& x, const OptionalTensor& skip, const OptionalTensor& weight,
+                        const OptionalTensor& bias, const Tensor& found, const Tensor& used,
+                        const OptionalTensor& deviations, const Tensor& long_term, const Tensor& short_term,
+                        const Tensor& counts, const Tensor& dx, const OptionalTensor& dskip,
+                        const OptionalTensor& dweight, const OptionalTensor& dbias, const Tensor& new_short_term,
+                        double of_long, double of_short, double of_current, double p, double, const std::string& name,
+                        double slope, bool last) {
+  with_channels({x, skip, weight, bias, {}, {}, 0, name, slope, last}, [&](const auto& channels) {
+    using T = type_of<std::decay_t<decltype(channels)>>;
+    using C = compute_t<T>;
+    const int64_t n = channels.grid.C;
+    const double count = channels.grid.count();
+    const Memory<C> memory = {pointer<C>(long_term), pointer<C>(short_term), pointer<C>(counts),
+                              pointer<C>(new_short_term), static_cast<C>(of_long), static_cast<C>(of_short),
+                              static_cast<C>(of_current)};
+    const C *of_found = pointer<C>(found), *of_used = pointer<C>(used), *slopes = pointer<C>(deviations);
+    std::vector<C> of_weight(n), of_bias(n);
+    Backward<T> a{channels, pointer<T>(dy), pointer<T>(dx), pointer<T>(dskip), true, nullptr, nullptr,
+                  of_weight.data(), of_bias.data()};
+    a.centre = of_found, a.power = p;
+    for (int64_t c = 0; c < n; c++) a.mean[c] = of_used[c], a.var[c] = of_used[n + c] * of_used[n + c];
+    // dx = w du / scale + (gradient of the mean + gradient of the scale * (slope - mean slope) * scale^(1 - p)) / count
+    a.rule = [&](int64_t c, Means& means) {
+      const double r = 1 / static_cast<double>(of_used[n + c]), scale = of_found[n + c];
+      const double of_mean = memory.use(c, static_cast<C>(-means.g * count * r));
+      const double b = memory.use(n + c, static_cast<C>(-means.g_xhat * count * r)) * std::pow(scale, 1 - p) / count;
+      means.g_xhat = -b / (r * r);
+      means.g = -(of_mean / count - (slopes ? b * slopes[c] : 0)) / r;
+    };
+    backward(a, last);
+    store_values(of_weight, dweight);
+    store_values(of_bias, dbias);
+  });
+}
+
+}  // namespace normkernels
+
+STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
+  m.def(
+      "streaming_norm_fwd(Tensor x, Tensor? skip, Tensor? weight, Tensor? bias, Tensor long_term, Tensor short_term, "
+      "Tensor counts, Tensor(a!) y, Tensor(b!) found, Tensor(c!) used, Tensor(d!)? deviations, "
+      "Tensor(e!) new_short_term, float long, float short, float p, float eps, str activation, float slope, "
+      "bool channels_last) -> ()");
+  m.def(
+      "streaming_norm_bwd(Tensor dy, Tensor x, Tensor? skip, Tensor? weight, Tensor? bias, Tensor found, Tensor used, "
+      "Tensor? deviations, Tensor long_term, Tensor short_term, Tensor counts, Tensor(a!) dx, Tensor(b!)? dskip, "
+      "Tensor(c!)? dweight, Tensor(d!)? dbias, Tensor(e!) new_short_term, float long, float short, float current, "
+      "float p, float eps, str activation, float slope, bool channels_last) -> ()");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {
+  m.impl("streaming_norm_fwd", TORCH_BOX(&normkernels::streaming_norm_fwd));
+  m.impl("streaming_norm_bwd", TORCH_BOX(&normkernels::streaming_norm_bwd));
+}
