@@ -2,28 +2,6 @@
 #include "channel_norm.h"
 
 namespace normkernels {
-namespace {
-
-// Scale and shift of xhat: weight * (xhat * r + d) + bias. (C,) each.
-template <class C>
-struct Corrected {
-  std::vector<C> scale, shift;
-
-  explicit Corrected(int64_t n) : scale(n), shift(n) {}
-  void set(int64_t c, C weight, C bias, C r, C d) {
-    scale[c] = weight * r;
-    shift[c] = weight * d + bias;
-  }
-};
-
-// v within [low, high]; NaN stays
-template <class C>
-C clip(C v, C low, C high) {
-  return v < low ? low : (v > high ? high : v);
-}
-
-}  // namespace
-
 void batch_renorm_fwd(const Tensor& x, const OptionalTensor& skip, const OptionalTensor& weight,
                       const OptionalTensor& bias, const Tensor& running_mean, const Tensor& running_std,
                       const Tensor& r_max, const Tensor& d_max, const Tensor& y, const Tensor& mean, const Tensor& var,
@@ -31,19 +9,15 @@ void batch_renorm_fwd(const Tensor& x, const OptionalTensor& skip, const Optiona
   with_channels({x, skip, weight, bias, mean, var, eps, name, slope, last}, [&](const auto& channels) {
     using T = type_of<std::decay_t<decltype(channels)>>;
     using C = compute_t<T>;
-    Corrected<C> corrected(mean.numel());
+    const int64_t n = mean.numel();
+    std::vector<C> scale(n), shift(n);
+    const Correction<C> correction = {
+        pointer<C>(running_mean),  pointer<C>(running_std), channels.affine.weight, channels.affine.bias,
+        *pointer<C>(r_max),        *pointer<C>(d_max),      pointer<C>(r),          pointer<C>(d),
+        scale.data(),              shift.data()};
     Forward<T> a{channels, pointer<T>(y), true};
-    a.affine.weight = corrected.scale.data(), a.affine.bias = corrected.shift.data();
-    const C *old_mean = pointer<C>(running_mean), *old_std = pointer<C>(running_std);
-    const C most_r = *pointer<C>(r_max), most_d = *pointer<C>(d_max);
-    C *to_r = pointer<C>(r), *to_d = pointer<C>(d);
-    a.rule = [&](int64_t first, int64_t count) {
-      for (int64_t c = first; c < first + count; c++) {
-        to_r[c] = clip(std::sqrt(a.var[c] + static_cast<C>(eps)) / old_std[c], 1 / most_r, most_r);
-        to_d[c] = clip((a.mean[c] - old_mean[c]) / old_std[c], -most_d, most_d);
-        corrected.set(c, channels.weight(c), channels.bias(c), to_r[c], to_d[c]);
-      }
-    };
+    a.affine.weight = scale.data(), a.affine.bias = shift.data();
+    a.rule = [&](int64_t first, int64_t count) { correct_tile(a.mean, a.rstd, correction, first, count); };
     forward(a, last);
   });
 }
@@ -57,12 +31,14 @@ void batch_renorm_bwd(const Tensor& dy, const Tensor& x, const OptionalTensor& s
     using C = compute_t<T>;
     const int64_t n = mean.numel();
     const C *from_r = pointer<C>(r), *from_d = pointer<C>(d);
-    Corrected<C> corrected(n);
-    for (int64_t c = 0; c < n; c++) corrected.set(c, channels.weight(c), channels.bias(c), from_r[c], from_d[c]);
+    std::vector<C> scale(n), shift(n);
+    corrected_tile<C>({nullptr, nullptr, channels.affine.weight, channels.affine.bias, 0, 0, pointer<C>(r),
+                       pointer<C>(d), scale.data(), shift.data()},
+                      0, n);
     std::vector<C> of_scale(n), of_shift(n);
     Backward<T> a{channels, pointer<T>(dy), pointer<T>(dx), pointer<T>(dskip), true, nullptr, nullptr,
                   of_scale.data(), of_shift.data()};
-    a.affine.weight = corrected.scale.data(), a.affine.bias = corrected.shift.data();
+    a.affine.weight = scale.data(), a.affine.bias = shift.data();
     backward(a, last);
     for (int64_t c = 0; c < n; c++) of_scale[c] = from_r[c] * of_scale[c] + from_d[c] * of_shift[c];
     store_values(of_scale, dweight);

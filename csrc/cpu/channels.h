@@ -14,6 +14,7 @@
 #include "channel_tiles.h"
 #include "deviation_tiles.h"
 #include "rows.h"
+#include "rule_tiles.h"
 #include "threads.h"
 
 namespace normkernels {
@@ -42,8 +43,7 @@ struct Channels {
 
   // For statistics from first on, once mean and var are there
   void find_rstd(int64_t first, int64_t count) const {
-    for (int64_t k = first; k < first + count; k++)
-      rstd[k] = static_cast<C>(1 / std::sqrt(static_cast<double>(var[k]) + eps));
+    rstd_tile(var + first, eps, rstd + first, count);
   }
 
   bool plain() const { return affine.activation == Activation::identity; }
@@ -109,8 +109,8 @@ struct Backward : Channels<T> {
   bool training;                    // mean and var depend on x
   const C *mean_dy, *mean_dy_xhat;  // (C,): given where x is a part of the batch, else null
   C *dweight, *dbias;               // (lines, C) tables, or null
-  // A normaliser's own rule: what it takes for the means of g and g * xhat of a statistic.
-  std::function<void(int64_t statistic, Means&)> rule = nullptr;
+  // A normaliser's own rule for statistics [first, first + count): what it takes for the means of g and g * xhat.
+  std::function<void(int64_t first, int64_t count, Means*)> rule = nullptr;
   const C* centre = nullptr;  // what dx is centred about, if not mean
   double power = 2;           // of the scale that dx is a derivative of
 

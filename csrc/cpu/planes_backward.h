@@ -22,7 +22,7 @@ std::vector<Means> gather(const Backward<T>& a, const Bundle& bundle, const std:
     const int64_t c = bundle.group * D + j;
     add_channel(a, bundle.line * g.G + c / D, c, sums, bundle.line, means[j / D]);
   }
-  for (int64_t k = 0; a.rule && k < bundle.groups; k++) a.rule(bundle.line * g.G + bundle.group + k, means[k]);
+  if (a.rule) a.rule(bundle.line * g.G + bundle.group, bundle.groups, means.data());
   return means;
 }
 

@@ -5,21 +5,6 @@
 namespace normkernels {
 namespace {
 
-// One memory of means (entries 0 to n) and of scales (the next n), or of the gradients of both.
-template <class C>
-struct Memory {
-  const C *long_term, *short_term, *counts;
-  C* new_short_term;
-  C of_long, of_short, of_current;
-
-  // What is used once `arrived` has joined the short term at entry i; it stands in for a long term not yet there.
-  C use(int64_t i, C arrived) const {
-    const C recent = short_term[i] + (arrived - short_term[i]) / (counts[0] + 1);
-    new_short_term[i] = recent;
-    return of_long * (counts[1] > 0 ? long_term[i] : recent) + of_short * recent + of_current * arrived;
-  }
-};
-
 // Sums over each channel of |x - mean|^p and of |x - mean|^(p - 1) sign(x - mean)
 template <class T>
 std::vector<Pair<double>> deviations(const Channels<T>& a, double p, bool last) {
@@ -51,18 +36,16 @@ std::vector<Pair<double>> deviations(const Channels<T>& a, double p, bool last) 
   return total;
 }
 
+// What forward finds and uses: (2, n), means and scales.
 template <class C>
 struct Statistics {
-  C *found, *used, *deviations;  // (2, n), (2, n), (n,) or null
+  C *found, *used, *deviations;  // deviations: (n,) or null
   Memory<C> memory;
   int64_t n;
 
-  // Of channel c: what was found, and what is used for it
-  void set(int64_t c, C mean, double scale) const {
-    found[c] = mean;
-    found[n + c] = static_cast<C>(scale);
-    used[c] = memory.use(c, mean);
-    used[n + c] = memory.use(n + c, found[n + c]);
+  // Once the statistics [first, first + count) are found
+  void use(int64_t first, int64_t count) const {
+    for (const int64_t at : {first, n + first}) use_tile(memory, at, found + at, used + at, count);
   }
 };
 
@@ -71,7 +54,11 @@ template <class T>
 void standard(Forward<T> a, const Statistics<compute_t<T>>& s, bool last) {
   a.rule = [a, &s](int64_t first, int64_t count) {
     for (int64_t c = first; c < first + count; c++) {
-      s.set(c, a.mean[c], std::sqrt(static_cast<double>(a.var[c]) + a.eps));
+      s.found[c] = a.mean[c];
+      s.found[s.n + c] = 1 / a.rstd[c];
+    }
+    s.use(first, count);
+    for (int64_t c = first; c < first + count; c++) {
       a.mean[c] = s.used[c];
       a.rstd[c] = 1 / s.used[s.n + c];
     }
@@ -87,8 +74,12 @@ void general(Forward<T> a, const Statistics<compute_t<T>>& s, double p, bool las
   forward(moments, last);
   const auto sums = deviations<T>(a, p, last);
   for (int64_t c = 0; c < s.n; c++) {
+    s.found[c] = a.mean[c];
+    s.found[s.n + c] = static_cast<compute_t<T>>(std::pow(sums[c].a / a.grid.count() + a.eps, 1 / p));
     s.deviations[c] = static_cast<compute_t<T>>(sums[c].b / a.grid.count());
-    s.set(c, a.mean[c], std::pow(sums[c].a / a.grid.count() + a.eps, 1 / p));
+  }
+  s.use(0, s.n);
+  for (int64_t c = 0; c < s.n; c++) {
     a.mean[c] = s.used[c];
     a.var[c] = s.used[s.n + c] * s.used[s.n + c];
   }
@@ -136,12 +127,19 @@ void streaming_norm_bwd(const Tensor& dy, const Tensor& x, const OptionalTensor&
     a.centre = of_found, a.power = p;
     for (int64_t c = 0; c < n; c++) a.mean[c] = of_used[c], a.var[c] = of_used[n + c] * of_used[n + c];
     // dx = w du / scale + (gradient of the mean + gradient of the scale * (slope - mean slope) * scale^(1 - p)) / count
-    a.rule = [&](int64_t c, Means& means) {
-      const double r = 1 / static_cast<double>(of_used[n + c]), scale = of_found[n + c];
-      const double of_mean = memory.use(c, static_cast<C>(-means.g * count * r));
-      const double b = memory.use(n + c, static_cast<C>(-means.g_xhat * count * r)) * std::pow(scale, 1 - p) / count;
-      means.g_xhat = -b / (r * r);
-      means.g = -(of_mean / count - (slopes ? b * slopes[c] : 0)) / r;
+    a.rule = [&](int64_t first, int64_t m, Means* means) {
+      std::vector<C> of_mean(m), of_scale(m);
+      for (int64_t i = 0; i < m; i++) {
+        of_mean[i] = static_cast<C>(-means[i].g * count / of_used[n + first + i]);
+        of_scale[i] = static_cast<C>(-means[i].g_xhat * count / of_used[n + first + i]);
+      }
+      use_tile(memory, first, of_mean.data(), of_mean.data(), m);
+      use_tile(memory, n + first, of_scale.data(), of_scale.data(), m);
+      for (int64_t i = 0; i < m; i++) {
+        const double r = 1 / of_used[n + first + i], scale = of_found[n + first + i];
+        const double b = of_scale[i] * (slopes ? std::pow(scale, 1 - p) : 1 / scale) / count;
+        means[i] = {-(of_mean[i] / count - (slopes ? b * slopes[first + i] : 0)) / r, -b / (r * r)};
+      }
     };
     backward(a, last);
     store_values(of_weight, dweight);

@@ -60,8 +60,8 @@ class _BatchRenorm(Stateful):
     def bounds(self) -> tuple[Tensor, Tensor]:
         """r_max and d_max of the next training call, scalars on the module's device."""
         step = (self.num_batches_tracked - self.warmup_steps).to(self.running_std.dtype)
-        r, d = (torch.clamp(step / max(n, 1e-3), 0, 1) for n in (self.r_ramp_steps, self.d_ramp_steps))
-        return 1 + (self.r_max - 1) * r, self.d_max * d
+        r, d = ((step / max(n, 1e-3)).clamp_(0, 1) for n in (self.r_ramp_steps, self.d_ramp_steps))
+        return r.mul_(self.r_max - 1).add_(1), d.mul_(self.d_max)
 
     def forward(self, input: Tensor, skip: Tensor | None = None) -> Tensor:
         self._check_input_dim(input)

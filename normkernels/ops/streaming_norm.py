@@ -105,7 +105,9 @@ def _arrived(input: Tensor, short_term: Tensor, new: Tensor, counts: Tensor) -> 
     """The short term and the counts after one more arrival; none, if input is empty."""
     if input.numel() == 0:
         return short_term, counts
-    return new, torch.stack([counts[0] + 1, counts[1]])
+    counts = counts.clone()
+    counts[:1].add_(1)
+    return new, counts
 
 
 def _differentiable(s: Settings, input, skip, weight, bias, before, met, dy) -> list[Tensor | None]:
