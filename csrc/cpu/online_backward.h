@@ -71,9 +71,9 @@ void sum_block(const OnlineBackward<T>& a, bool parallel, int64_t first, int64_t
   }
   if (a.last) {
     const Lines lines(z, 1);
-    return each(parallel, samples, [&](int64_t i) {
+    return share(samples, samples * a.values(), [&](int64_t i, bool inside) {
       const auto sums = channel_sums(a, lines, first + i, column_scale(a, lines, wide(lines), first + i),
-                                     place((first + i) * a.values()), false);
+                                     place((first + i) * a.values()), inside);
       for (int64_t c = 0; c < z.C; c++) record(first + i, c, sums[c].a, sums[c].b);
     });
   }

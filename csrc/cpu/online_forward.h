@@ -29,7 +29,7 @@ void measure_block(const OnlineForward<T>& a, bool parallel, int64_t first, int6
   const Lines lines(g, 1);
   Forward<T> part{a, nullptr, true};
   part.x = a.x + first * a.values(), part.mean = mean, part.var = var;
-  each(parallel, samples, [&](int64_t n) { measure(part, lines, n, false); });
+  share(samples, samples * a.values(), [&](int64_t n, bool inside) { measure(part, lines, n, inside); });
 }
 
 // The scan over a block's samples: what each of them met, and its gain.

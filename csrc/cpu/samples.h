@@ -34,9 +34,11 @@ struct Samples : Channels<T> {
     return {this->mean + at, this->rstd + at, xhat ? xhat + at : nullptr, square ? square + at : nullptr,
             this->affine.weight + c, this->affine.bias + c};
   }
-  // Samples of a block, of so many bytes a value
+  // Samples of a block, of so many bytes a value: what the caches of all threads hold
   int64_t block(int64_t bytes) const {
-    return std::clamp<int64_t>(kBundle / (values() * bytes), 1, std::max<int64_t>(1, kRows / this->grid.C));
+    const int64_t threads = torch::stable::get_num_threads();
+    return std::clamp<int64_t>(threads * kBundle / (values() * bytes), threads,
+                               std::max<int64_t>(threads, kRows / this->grid.C));
   }
 
   // z = clamp((x - mean) * scale + shift), before skip and activation
@@ -125,12 +127,12 @@ void each_plane_tile(const Samples<T>& a, bool parallel, int64_t first, int64_t 
 
 // The same for several rows of channels to a sample: pixels.
 template <class T, class F>
-void each_pixel_tile(const Samples<T>& a, bool parallel, int64_t first, int64_t samples,
-                     const Coefficients<compute_t<T>>& k, const F& f) {
+void each_pixel_tile(const Samples<T>& a, int64_t first, int64_t samples, const Coefficients<compute_t<T>>& k,
+                     const F& f) {
   using C = compute_t<T>;
   const Lines lines(a.grid, 1);
   const int64_t columns = wide(lines);
-  each(parallel, samples, [&](int64_t i) {
+  share(samples, samples * a.values(), [&](int64_t i, bool inside) {
     const int64_t n = first + i;
     const auto of = [&](const C* row) {
       return k.a ? of_columns(lines, columns, std::vector<C>(row, row + a.grid.C)) : std::vector<C>();
@@ -138,7 +140,7 @@ void each_pixel_tile(const Samples<T>& a, bool parallel, int64_t first, int64_t 
     const Coefficients<C> row = k.at(i * a.grid.C);
     const auto scale = column_scale(a, lines, columns, n);
     const auto ka = of(row.a), kb = of(row.b), kc = of(row.c);
-    each_piece(false, a.grid, columns, [&](int64_t offset, int64_t j, int64_t m) {
+    each_piece(inside, a.grid, columns, [&](int64_t offset, int64_t j, int64_t m) {
       const Blend<const C*> blend = {scale.mean.data() + j, ka.data() + j, kb.data() + j, kc.data() + j};
       f(n * a.values() + offset, scale.at(j), blend, m);
     });
@@ -148,7 +150,7 @@ void each_pixel_tile(const Samples<T>& a, bool parallel, int64_t first, int64_t 
 template <class T, class F>
 void each_tile(const Samples<T>& a, bool parallel, int64_t first, int64_t samples,
                const Coefficients<compute_t<T>>& k, const F& f) {
-  if (a.last) return each_pixel_tile(a, parallel, first, samples, k, f);
+  if (a.last) return each_pixel_tile(a, first, samples, k, f);
   each_plane_tile(a, parallel, first, samples, k, f);
 }
 

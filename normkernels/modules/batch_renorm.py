@@ -1,11 +1,9 @@
 """BatchRenorm1d, 2d and 3d: batch norm that trains on what it will infer with."""
 
-import torch
 from torch import Tensor
 
 from normkernels.modules._state import Stateful
-from normkernels.ops._checks import fail
-from normkernels.ops.batch_renorm import batch_renorm
+from normkernels.ops.batch_renorm import Ramp, batch_renorm
 
 
 class _BatchRenorm(Stateful):
@@ -46,36 +44,32 @@ class _BatchRenorm(Stateful):
     ) -> None:
         super().__init__()
         self.set_extras(activation=activation, slope=slope, backend=backend)
-        steps = {"warmup_steps": warmup_steps, "r_ramp_steps": r_ramp_steps, "d_ramp_steps": d_ramp_steps}
-        for argument, value, least in (("r_max", r_max, 1), ("d_max", d_max, 0), *((k, v, 0) for k, v in steps.items())):
-            if not value >= least:
-                fail(type(self).__name__, argument, f"be at least {least}", value)
         self._set_up(num_features, eps, affine, bias, device, dtype)
         self.momentum, self.r_max, self.d_max = momentum, r_max, d_max
         self.warmup_steps, self.r_ramp_steps, self.d_ramp_steps = warmup_steps, r_ramp_steps, d_ramp_steps
+        self._ramp().check(type(self).__name__)
         self._start(device, dtype, running_mean=0.0, running_std=1.0)
         self._count("num_batches_tracked", device)
         self.reset_parameters()
 
-    def bounds(self) -> tuple[Tensor, Tensor]:
+    def _ramp(self) -> Ramp:
+        return Ramp(self.r_max, self.d_max, self.warmup_steps, self.r_ramp_steps, self.d_ramp_steps)
+
+    def bounds(self) -> list[Tensor]:
         """r_max and d_max of the next training call, scalars on the module's device."""
-        step = (self.num_batches_tracked - self.warmup_steps).to(self.running_std.dtype)
-        r, d = ((step / max(n, 1e-3)).clamp_(0, 1) for n in (self.r_ramp_steps, self.d_ramp_steps))
-        return r.mul_(self.r_max - 1).add_(1), d.mul_(self.d_max)
+        return self._ramp().bounds(self.running_std, self.num_batches_tracked)
 
     def forward(self, input: Tensor, skip: Tensor | None = None) -> Tensor:
         self._check_input_dim(input)
-        training = self._statistics_move()
-        r_max, d_max = self.bounds() if training else (self.r_max, self.d_max)
         return batch_renorm(
-            input, self.running_mean, self.running_std, self.weight, self.bias, training, self.momentum, self.eps,
-            r_max=r_max, d_max=d_max, num_batches_tracked=self.num_batches_tracked, skip=skip, **self.extras(),
+            input, self.running_mean, self.running_std, self.weight, self.bias, self._statistics_move(), self.momentum,
+            self.eps, **self._ramp()._asdict(), num_batches_tracked=self.num_batches_tracked, skip=skip, **self.extras(),
         )  # fmt: skip
 
     def extra_repr(self) -> str:
         shown = [
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}",
-            *(f"{k}={getattr(self, k)}" for k in ("r_max", "d_max", "warmup_steps", "r_ramp_steps", "d_ramp_steps")),
+            *(f"{k}={v}" for k, v in self._ramp()._asdict().items()),
         ]
         return ", ".join([*shown, *filter(None, [super().extra_repr().removeprefix(", ")])])
 

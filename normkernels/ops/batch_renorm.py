@@ -36,6 +36,29 @@ class Settings(NamedTuple):
     backend: str | None
 
 
+class Ramp(NamedTuple):
+    """The bounds of r and d, and how they grow."""
+
+    r_max: float
+    d_max: float
+    warmup_steps: int
+    r_ramp_steps: int
+    d_ramp_steps: int
+
+    def check(self, name: str) -> None:
+        for argument, value in self._asdict().items():
+            if not value >= (argument == "r_max"):
+                _checks.fail(name, argument, f"be at least {int(argument == 'r_max')}", value)
+
+    def bounds(self, like: Tensor, step: Tensor | None = None) -> list[Tensor]:
+        """r_max and d_max after ``step`` training calls, scalars like ``like``."""
+        if step is None:
+            return [like.new_full((), bound) for bound in (self.r_max, self.d_max)]
+        after = (step - self.warmup_steps).to(like.dtype)
+        r, d = ((after / max(n, 1e-3)).clamp_(0, 1) for n in (self.r_ramp_steps, self.d_ramp_steps))
+        return [r.mul_(self.r_max - 1).add_(1), d.mul_(self.d_max)]
+
+
 class BatchRenormFunction(torch.autograd.Function):
     """(input, skip, weight, bias, running mean, running std, r_max, d_max) -> (y, mean, var) of input."""
 
@@ -98,9 +121,12 @@ def batch_renorm(
     momentum: float = 0.01,
     eps: float = 1e-5,
     *,
-    r_max: float | Tensor = 3.0,
-    d_max: float | Tensor = 5.0,
+    r_max: float = 3.0,
+    d_max: float = 5.0,
     num_batches_tracked: Tensor | None = None,
+    warmup_steps: int = 5000,
+    r_ramp_steps: int = 35000,
+    d_ramp_steps: int = 20000,
     skip: Tensor | None = None,
     activation: str | None = None,
     slope: float = 0.01,
@@ -130,8 +156,10 @@ def batch_renorm(
         training: normalise with the statistics of this batch, corrected.
         momentum: weight of this batch in the running statistics.
         eps: added to the variance (units of x²).
-        r_max, d_max: the bounds, numbers or scalar tensors; at least 1 and at least 0.
-        num_batches_tracked: a scalar; counted up in place with ``training``.
+        r_max, d_max: the bounds; at least 1 and at least 0.
+        num_batches_tracked: how many training calls there were, a scalar, counted up in place. Given, the bounds are those
+            of batch norm, 1 and 0, until it is ``warmup_steps``; then they grow linearly, to ``r_max`` in
+            ``r_ramp_steps`` and to ``d_max`` in ``d_ramp_steps`` more. Without it they are ``r_max`` and ``d_max``.
         skip: input's shape and dtype; added after the affine, before the activation (the ResNet block).
         activation: None or a name of ``normkernels.ACTIVATIONS``.
         slope: of ``"leaky_relu"`` for negative values.
@@ -156,9 +184,8 @@ def batch_renorm(
         if tensor is None:
             _checks.fail(name, argument, "be given", None)
         _checks.check_parameter(name, argument, tensor, input.shape[1:2], input)
-    for argument, bound, least in (("r_max", r_max, 1), ("d_max", d_max, 0)):
-        if not isinstance(bound, Tensor) and not bound >= least:
-            _checks.fail(name, argument, f"be at least {least}", bound)
+    ramp = Ramp(r_max, d_max, warmup_steps, r_ramp_steps, d_ramp_steps)
+    ramp.check(name)
     activation = _checks.check_activation(name, activation)
     backend = requested(backend, name)
     N, C = input.shape[:2]
@@ -171,11 +198,10 @@ def batch_renorm(
         settings = _channels.Settings(batch_norm_apply, batch_norm_bwd, True, C, 0.0, activation, slope, backend)
         return ChannelsFunction.apply(input, skip, weight, bias, mean, std.square(), settings)[0]
     dtype, settings = statistic_dtype(input), Settings(eps, activation, slope, backend)
-    bounds = [torch.as_tensor(b, dtype=dtype, device=input.device) for b in (r_max, d_max)]
 
     def run(state):
         before = [t.to(dtype) for t in state[:2]]
-        rows = (t.view(1, C) for t in before)
+        rows, bounds = (t.view(1, C) for t in before), ramp.bounds(before[0], *state[2:])
         y, mean, var = BatchRenormFunction.apply(input, skip, weight, bias, *rows, *bounds, settings)
         if count == 0:
             return y, state
