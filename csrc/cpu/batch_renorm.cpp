@@ -11,10 +11,16 @@ void batch_renorm_fwd(const Tensor& x, const OptionalTensor& skip, const Optiona
     using C = compute_t<T>;
     const int64_t n = mean.numel();
     std::vector<C> scale(n), shift(n);
-    const Correction<C> correction = {
-        pointer<C>(running_mean),  pointer<C>(running_std), channels.affine.weight, channels.affine.bias,
-        *pointer<C>(r_max),        *pointer<C>(d_max),      pointer<C>(r),          pointer<C>(d),
-        scale.data(),              shift.data()};
+    const Correction<C> correction = {pointer<C>(running_mean),
+                                      pointer<C>(running_std),
+                                      channels.affine.weight,
+                                      channels.affine.bias,
+                                      *pointer<C>(r_max),
+                                      *pointer<C>(d_max),
+                                      pointer<C>(r),
+                                      pointer<C>(d),
+                                      scale.data(),
+                                      shift.data()};
     Forward<T> a{channels, pointer<T>(y), true};
     a.affine.weight = scale.data(), a.affine.bias = shift.data();
     a.rule = [&](int64_t first, int64_t count) { correct_tile(a.mean, a.rstd, correction, first, count); };
@@ -36,8 +42,8 @@ void batch_renorm_bwd(const Tensor& dy, const Tensor& x, const OptionalTensor& s
                        pointer<C>(d), scale.data(), shift.data()},
                       0, n);
     std::vector<C> of_scale(n), of_shift(n);
-    Backward<T> a{channels, pointer<T>(dy), pointer<T>(dx), pointer<T>(dskip), true, nullptr, nullptr,
-                  of_scale.data(), of_shift.data()};
+    Backward<T> a{channels, pointer<T>(dy), pointer<T>(dx),  pointer<T>(dskip), true,
+                  nullptr,  nullptr,        of_scale.data(), of_shift.data()};
     a.affine.weight = scale.data(), a.affine.bias = shift.data();
     backward(a, last);
     for (int64_t c = 0; c < n; c++) of_scale[c] = from_r[c] * of_scale[c] + from_d[c] * of_shift[c];

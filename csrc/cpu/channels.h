@@ -42,9 +42,7 @@ struct Channels {
   double eps;
 
   // For statistics from first on, once mean and var are there
-  void find_rstd(int64_t first, int64_t count) const {
-    rstd_tile(var + first, eps, rstd + first, count);
-  }
+  void find_rstd(int64_t first, int64_t count) const { rstd_tile(var + first, eps, rstd + first, count); }
 
   bool plain() const { return affine.activation == Activation::identity; }
   Gate gate() const {

@@ -50,7 +50,8 @@ NK_CLONES void add_deviations(const T* x, const compute_t<T>* mean, double p, co
 template <class T, class K, class D>
 NK_CLONES void blend_deviations(const D* du, const T* x, const Blend<K>& blend, double p, T* dx, int64_t n) {
   const auto write = [=, k = blend](const auto& slope) NK_INLINED {
-    map(dx, n, [=](int64_t i) NK_INLINED { return k.a[i] * load(du[i]) + (k.b[i] * slope(load(x[i]) - k.mean[i]) + k.c[i]); });
+    map(dx, n,
+        [=](int64_t i) NK_INLINED { return k.a[i] * load(du[i]) + (k.b[i] * slope(load(x[i]) - k.mean[i]) + k.c[i]); });
   };
   if (p == 1) return write([](compute_t<T> v) NK_INLINED { return sign(v); });
   write([=](compute_t<T> v) NK_INLINED { return powers(v, p).b; });
@@ -59,8 +60,8 @@ NK_CLONES void blend_deviations(const D* du, const T* x, const Blend<K>& blend, 
 #define NK_BLENDS(T, D)                                                                                      \
   template void blend_deviations(const D*, const T*, const Blend<Same<compute_t<T>>>&, double, T*, int64_t); \
   template void blend_deviations(const D*, const T*, const Blend<const compute_t<T>*>&, double, T*, int64_t);
-#define NK_DEVIATIONS(T)                                                                                    \
-  template Pair<compute_t<T>> deviation_sums(const T*, compute_t<T>, double, int64_t);                      \
+#define NK_DEVIATIONS(T)                                                                                      \
+  template Pair<compute_t<T>> deviation_sums(const T*, compute_t<T>, double, int64_t);                        \
   template void add_deviations(const T*, const compute_t<T>*, double, compute_t<T>*, compute_t<T>*, int64_t); \
   NK_BLENDS(T, compute_t<T>)
 NK_DEVIATIONS(double)

@@ -37,7 +37,8 @@ struct OnlineBackward : Samples<T> {
     if (!this->clamped())
       return sweep.with_du_again(at, k, n, kept, [&](const auto* du) { sweep.write(du, at, blend, n, past); });
     with_du(at, k, n, nullptr, [&](const auto* G) {
-      past ? blend_past(G, this->x + at, blend, sweep.dx + at, n) : blend_tile(G, this->x + at, blend, sweep.dx + at, n);
+      past ? blend_past(G, this->x + at, blend, sweep.dx + at, n)
+           : blend_tile(G, this->x + at, blend, sweep.dx + at, n);
     });
   }
 };

@@ -8,8 +8,8 @@ namespace normkernels {
 template <class T>
 struct OnlineForward : Samples<T> {
   T* y;
-  const double* rates;               // (N,), the weight of each sample; null: the statistics are constants
-  double *state_mean, *state_var;    // (C,)
+  const double* rates;             // (N,), the weight of each sample; null: the statistics are constants
+  double *state_mean, *state_var;  // (C,)
   double ls_eps;
 };
 
@@ -61,7 +61,8 @@ void write_clamped(const OnlineForward<T>& a, int64_t at, const Scale<K>& k, int
 template <class T>
 void online_forward(const OnlineForward<T>& a) {
   using C = compute_t<T>;
-  const int64_t block = a.block(a.single() ? 2 * (sizeof(T) + sizeof(C)) : sizeof(T)), entries = a.xhat ? block * a.grid.C : 0;
+  const int64_t block = a.block(a.single() ? 2 * (sizeof(T) + sizeof(C)) : sizeof(T)),
+                entries = a.xhat ? block * a.grid.C : 0;
   const bool parallel = block * a.values() > 2 * kPiece, past = a.past();
   std::vector<C> mean(entries), var(entries);
   for (int64_t first = 0; first < a.grid.N; first += block) {

@@ -30,9 +30,10 @@ Samples<T> samples(const Tensor& x, const OptionalTensor& skip, const std::vecto
   using C = compute_t<T>;
   const int64_t N = x.size(0), width = x.size(last ? 2 : 1), S = x.size(last ? 1 : 2);
   const Affine<C> affine = {weight.data(), bias.data(), activation(name), static_cast<C>(slope)};
-  const Channels<T> channels = {{N, width, S, N, width}, pointer<T>(x), pointer<T>(skip), affine, pointer<C>(t.mean),
-                                nullptr, pointer<C>(t.rstd), eps};
-  return {channels, pointer<C>(t.xhat), pointer<C>(t.square), pointer<C>(t.gain), static_cast<C>(clamp), last || S == 1, true};
+  const Channels<T> channels = {{N, width, S, N, width}, pointer<T>(x), pointer<T>(skip),   affine,
+                                pointer<C>(t.mean),      nullptr,       pointer<C>(t.rstd), eps};
+  return {channels, pointer<C>(t.xhat), pointer<C>(t.square), pointer<C>(t.gain), static_cast<C>(clamp), last || S == 1,
+          true};
 }
 
 }  // namespace
@@ -75,9 +76,11 @@ void online_norm_bwd(const Tensor& dy, const Tensor& x, const OptionalTensor& sk
     const Tables tables = {mean, rstd, xhat_mean, xhat_square, gain};
     auto of = samples<T>(x, skip, w, b, tables, 0, clamp, activation, slope, last);
     of.scales = !of.plain() || of.clamped();
-    const Backward<T> sweep{of, pointer<T>(dy), pointer<T>(dx), pointer<T>(dskip), true, nullptr, nullptr, nullptr, nullptr};
+    const Backward<T> sweep{of,      pointer<T>(dy), pointer<T>(dx), pointer<T>(dskip), true, nullptr,
+                            nullptr, nullptr,        nullptr};
     const C p = static_cast<C>(epsilon_y ? 1 - alpha : 0);
-    online_backward(OnlineBackward<T>{of, pointer<T>(dy), sweep, {e.data(), u.data(), dw.data(), db.data()}, p, stable});
+    online_backward(
+        OnlineBackward<T>{of, pointer<T>(dy), sweep, {e.data(), u.data(), dw.data(), db.data()}, p, stable});
     store_values(dw, dweight);
     store_values(db, dbias);
     store_values(e, new_epsilon_y);

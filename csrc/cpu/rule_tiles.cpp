@@ -46,10 +46,10 @@ NK_CLONES void use_tile(const Memory<C>& memory, int64_t first, const C* arrived
   }
 }
 
-#define NK_RULES(C)                                                                          \
-  template void rstd_tile(const C*, double, C*, int64_t);                                    \
-  template void correct_tile(const C*, const C*, const Correction<C>&, int64_t, int64_t);    \
-  template void corrected_tile(const Correction<C>&, int64_t, int64_t);                      \
+#define NK_RULES(C)                                                                       \
+  template void rstd_tile(const C*, double, C*, int64_t);                                 \
+  template void correct_tile(const C*, const C*, const Correction<C>&, int64_t, int64_t); \
+  template void corrected_tile(const Correction<C>&, int64_t, int64_t);                   \
   template void use_tile(const Memory<C>&, int64_t, const C*, C*, int64_t);
 NK_RULES(double)
 NK_RULES(float)

@@ -3,8 +3,8 @@
 // loop over samples is one over rows of a table, vectorised along their channels.
 #pragma once
 
-#include "planes.h"
 #include "pixels.h"
+#include "planes.h"
 #include "scan_tiles.h"
 
 namespace normkernels {
@@ -13,13 +13,13 @@ constexpr int64_t kRange = 512;      // channels whose state stays in the first-
 constexpr int64_t kPiece = 1 << 14;  // elements of a sample's planes that one thread takes
 constexpr int64_t kRows = 1 << 17;   // entries of a block's tables
 
-// What both directions have: the grid is (N, C), a statistic for each channel of each sample. gain: (N,) or null; weight
-// and bias are never null.
+// What both directions have: the grid is (N, C), a statistic for each channel of each sample. gain: (N,) or null;
+// weight and bias are never null.
 template <class T>
 struct Samples : Channels<T> {
   using C = compute_t<T>;
-  C *xhat, *square;  // (N, C), null where a sample is one value or nobody needs them
-  C *gain, clamp;    // clamp: infinite for none
+  C *xhat, *square;   // (N, C), null where a sample is one value or nobody needs them
+  C *gain, clamp;     // clamp: infinite for none
   bool last, scales;  // scales: sweeps need scale and shift, be it for y or for u
 
   int64_t values() const { return this->grid.C * this->grid.S; }
@@ -31,7 +31,7 @@ struct Samples : Channels<T> {
   C gain_of(int64_t n) const { return gain ? gain[n] : C(1); }
   Met<C> met(int64_t n, int64_t c) const {
     const int64_t at = n * this->grid.C + c;
-    return {this->mean + at, this->rstd + at, xhat ? xhat + at : nullptr, square ? square + at : nullptr,
+    return {this->mean + at,         this->rstd + at,      xhat ? xhat + at : nullptr, square ? square + at : nullptr,
             this->affine.weight + c, this->affine.bias + c};
   }
   // Samples of a block, of so many bytes a value: what the caches of all threads hold
@@ -148,8 +148,8 @@ void each_pixel_tile(const Samples<T>& a, int64_t first, int64_t samples, const 
 }
 
 template <class T, class F>
-void each_tile(const Samples<T>& a, bool parallel, int64_t first, int64_t samples,
-               const Coefficients<compute_t<T>>& k, const F& f) {
+void each_tile(const Samples<T>& a, bool parallel, int64_t first, int64_t samples, const Coefficients<compute_t<T>>& k,
+               const F& f) {
   if (a.last) return each_pixel_tile(a, first, samples, k, f);
   each_plane_tile(a, parallel, first, samples, k, f);
 }

@@ -92,13 +92,18 @@ void general(Forward<T> a, const Statistics<compute_t<T>>& s, double p, bool las
 void streaming_norm_fwd(const Tensor& x, const OptionalTensor& skip, const OptionalTensor& weight,
                         const OptionalTensor& bias, const Tensor& long_term, const Tensor& short_term,
                         const Tensor& counts, const Tensor& y, const Tensor& found, const Tensor& used,
-                        const OptionalTensor& deviations, const Tensor& new_short_term, double of_long,
-                        double of_short, double p, double eps, const std::string& name, double slope, bool last) {
+                        const OptionalTensor& deviations, const Tensor& new_short_term, double of_long, double of_short,
+                        double p, double eps, const std::string& name, double slope, bool last) {
   with_channels({x, skip, weight, bias, {}, {}, eps, name, slope, last}, [&](const auto& channels) {
     using T = type_of<std::decay_t<decltype(channels)>>;
     using C = compute_t<T>;
-    const Memory<C> memory = {pointer<C>(long_term), pointer<C>(short_term), pointer<C>(counts),
-                              pointer<C>(new_short_term), static_cast<C>(of_long), static_cast<C>(of_short), 0};
+    const Memory<C> memory = {pointer<C>(long_term),
+                              pointer<C>(short_term),
+                              pointer<C>(counts),
+                              pointer<C>(new_short_term),
+                              static_cast<C>(of_long),
+                              static_cast<C>(of_short),
+                              0};
     const Statistics<C> s = {pointer<C>(found), pointer<C>(used), pointer<C>(deviations), memory, channels.grid.C};
     const Forward<T> a{channels, pointer<T>(y), true};
     p == 2 ? standard(a, s, last) : general(a, s, p, last);
@@ -117,13 +122,13 @@ void streaming_norm_bwd(const Tensor& dy, const Tensor& x, const OptionalTensor&
     using C = compute_t<T>;
     const int64_t n = channels.grid.C;
     const double count = channels.grid.count();
-    const Memory<C> memory = {pointer<C>(long_term), pointer<C>(short_term), pointer<C>(counts),
+    const Memory<C> memory = {pointer<C>(long_term),      pointer<C>(short_term),  pointer<C>(counts),
                               pointer<C>(new_short_term), static_cast<C>(of_long), static_cast<C>(of_short),
                               static_cast<C>(of_current)};
     const C *of_found = pointer<C>(found), *of_used = pointer<C>(used), *slopes = pointer<C>(deviations);
     std::vector<C> of_weight(n), of_bias(n);
-    Backward<T> a{channels, pointer<T>(dy), pointer<T>(dx), pointer<T>(dskip), true, nullptr, nullptr,
-                  of_weight.data(), of_bias.data()};
+    Backward<T> a{channels, pointer<T>(dy), pointer<T>(dx),   pointer<T>(dskip), true,
+                  nullptr,  nullptr,        of_weight.data(), of_bias.data()};
     a.centre = of_found, a.power = p;
     for (int64_t c = 0; c < n; c++) a.mean[c] = of_used[c], a.var[c] = of_used[n + c] * of_used[n + c];
     // dx = w du / scale + (gradient of the mean + gradient of the scale * (slope - mean slope) * scale^(1 - p)) / count

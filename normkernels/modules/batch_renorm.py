@@ -9,12 +9,12 @@ from normkernels.ops.batch_renorm import Ramp, batch_renorm
 class _BatchRenorm(Stateful):
     """:func:`normkernels.functional.batch_renorm` with its running statistics and the ramp of its bounds.
 
-    ``forward(input, skip=None)``. After ``num_batches_tracked`` = t training calls the bounds are those of batch norm, 1 and
-    0, until t = ``warmup_steps``; then they grow linearly, to ``r_max`` in ``r_ramp_steps`` and to ``d_max`` in
-    ``d_ramp_steps`` more. ``momentum`` is the weight of a batch in the running statistics, as in torch.
+    ``forward(input, skip=None)``. ``momentum`` is the weight of a batch in the running statistics, as in torch.
+    ``num_batches_tracked`` counts training calls: the bounds are those of batch norm until it is ``warmup_steps``, then
+    they grow to ``r_max`` and ``d_max`` (see :meth:`bounds`).
 
-    State (buffers, in ``state_dict``): ``running_mean`` (0), ``running_std`` (1), both float32 even in a 16-bit model, and
-    ``num_batches_tracked`` (0).
+    State (buffers, in ``state_dict``): ``running_mean`` (0), ``running_std`` (1), both float32 even in a 16-bit model,
+    and ``num_batches_tracked`` (0).
 
     Raises ValueError, naming the argument, if a number or a name is wrong.
     """
@@ -63,7 +63,8 @@ class _BatchRenorm(Stateful):
         self._check_input_dim(input)
         return batch_renorm(
             input, self.running_mean, self.running_std, self.weight, self.bias, self._statistics_move(), self.momentum,
-            self.eps, **self._ramp()._asdict(), num_batches_tracked=self.num_batches_tracked, skip=skip, **self.extras(),
+            self.eps, num_batches_tracked=self.num_batches_tracked, skip=skip, **self._ramp()._asdict(),
+            **self.extras(),
         )  # fmt: skip
 
     def extra_repr(self) -> str:

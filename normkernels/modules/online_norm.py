@@ -10,14 +10,15 @@ from normkernels.ops.online_norm import check_settings, online_norm
 class _OnlineNorm(Stateful):
     """:func:`normkernels.functional.online_norm` with its state: any batch size, 1 included, from call to call.
 
-    ``forward(input, skip=None)``. In ``eval()`` the statistics are constants. ``bias_correction=True`` starts them as the
-    average of the samples seen, for a quicker start; it adds the buffer ``num_samples_tracked``.
+    ``forward(input, skip=None)``. In ``eval()`` the statistics are constants. ``bias_correction=True`` starts them as
+    the average of the samples seen, for a quicker start; it adds the buffer ``num_samples_tracked``.
 
     Args: as the function; ``num_features`` is C, ``affine`` gives a weight and a bias.
 
-    State (buffers, in ``state_dict``; float32 even in a 16-bit model): ``running_mean``, ``running_var``, ``epsilon_1``,
-    ``epsilon_y``. The last two are in units of the gradient: see :meth:`rescale_accumulators`. Replicas in data parallel
-    training each have their own (DistributedDataParallel then broadcasts rank 0's, as of every buffer).
+    State (buffers, in ``state_dict``; float32 even in a 16-bit model): ``running_mean``, ``running_var``,
+    ``epsilon_1``, ``epsilon_y``. The last two are in units of the gradient: see :meth:`rescale_accumulators`. Replicas
+    in data parallel training each have their own (DistributedDataParallel then broadcasts rank 0's, as of every
+    buffer).
 
     Raises ValueError, naming the argument, if a number or a name is wrong.
     """

@@ -13,10 +13,10 @@ from normkernels.ops.streaming_norm import check_settings, long_term_statistics,
 class _StreamingNorm(Stateful):
     """:func:`normkernels.functional.streaming_norm` with its state.
 
-    ``forward(input, skip=None)``. Call :meth:`weights_changed` after every ``optimizer.step()``, or let :meth:`follow` do
-    it: between two of these, mini-batches and the time steps of a recurrent loop share one short-term average. The defaults
-    are the paper's for recurrent and online training; it has alpha = (0.5, 0.5), beta = (0.5, 0.5, 0) for feed-forward nets.
-    In ``eval()`` the long-term statistics are used.
+    ``forward(input, skip=None)``. Call :meth:`weights_changed` after every ``optimizer.step()``, or let :meth:`follow`
+    do it: between two of these, mini-batches and the time steps of a recurrent loop share one short-term average. The
+    defaults are the paper's for recurrent and online training; it has alpha = (0.5, 0.5), beta = (0.5, 0.5, 0) for
+    feed-forward nets. In ``eval()`` the long-term statistics are used.
 
     State (buffers, in ``state_dict``; float32 even in a 16-bit model): ``long_term``, ``short_term`` and ``counts``.
 
@@ -73,7 +73,7 @@ class _StreamingNorm(Stateful):
         streaming_norm_update(self.long_term, self.short_term, self.counts, self.kappa)
 
     def follow(self, optimizer: torch.optim.Optimizer) -> RemovableHandle:
-        """Call :meth:`weights_changed` after every step of ``optimizer``, until the handle that is returned is removed."""
+        """Call :meth:`weights_changed` after every step of ``optimizer``, until the handle returned is removed."""
         return optimizer.register_step_post_hook(lambda *_: self.weights_changed())
 
     def forward(self, input: Tensor, skip: Tensor | None = None) -> Tensor:

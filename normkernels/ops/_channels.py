@@ -54,6 +54,11 @@ def view(t: Tensor | None, last: bool, batch: bool) -> Any:
     return t.movedim(1, -1).contiguous().view((1, N * S, C) if batch else (N, S, C))
 
 
+def planes(t: Tensor | None) -> Any:
+    """t (N, C, *) as (N, C, S), differentiably."""
+    return None if t is None else t.reshape(*t.shape[:2], prod(t.shape[2:]))
+
+
 def like(input: Tensor, last: bool) -> Tensor:
     """An unfilled buffer of input's shape, dense in the layout ``last``."""
     if not last or input.is_contiguous():
@@ -117,8 +122,7 @@ def _differentiable(ctx, input, skip, weight, bias, mean, var, dy) -> list[Tenso
     given = (None, None) if ctx.training else (mean, var)
 
     def reference(input, skip, weight, bias):
-        x = input.reshape(*input.shape[:2], prod(input.shape[2:]))
-        s = None if skip is None else skip.reshape(x.shape)
+        x, s = planes(input), planes(skip)
         y = channels_ref(x, s, weight, bias, *given, (1 if batch else x.shape[0], groups), eps, activation, slope)
         return (y.view(input.shape),)
 

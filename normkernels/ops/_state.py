@@ -8,6 +8,7 @@ lives; and a call inside a backward pass is taken for the latest one that leads 
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,16 +34,17 @@ class Calls:
 
     def add(self, call: Call, y: Tensor) -> None:
         self._all = [ref for ref in self._all if ref() is not None] + [weakref.ref(call)]
-        if y.grad_fn is None:
+        node: Any = y.grad_fn
+        if node is None:
             self._graphless.append(call)
         else:
-            y.grad_fn.metadata["normkernels call"] = call
+            node.metadata["normkernels call"] = call
 
     def __iter__(self) -> Iterator[Call]:
         return (call for ref in reversed(self._all) if (call := ref()) is not None)
 
 
-_calls: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+_calls: Any = WeakTensorKeyDictionary()  # owner of a state -> Calls
 
 
 def advance(owner: Tensor, state: Sequence[Tensor], run: Callable[[State], tuple[Tensor, State]]) -> Tensor:
@@ -55,7 +57,7 @@ def advance(owner: Tensor, state: Sequence[Tensor], run: Callable[[State], tuple
         y, after = run(before)
         _move(state, after)
         return y
-    calls = _calls.setdefault(owner, Calls())
+    calls: Calls = _calls.setdefault(owner, Calls())
     first = _recomputed(calls, run) if torch._C._current_graph_task_id() != -1 else None
     if first is not None:
         return run(first.before)[0]

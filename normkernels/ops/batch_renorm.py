@@ -10,7 +10,7 @@ from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.backends.reference.batch_renorm import batch_renorm_ref
 from normkernels.ops import _channels, _checks, _state
-from normkernels.ops._channels import ChannelsFunction, lies_last, like, statistic_dtype, view
+from normkernels.ops._channels import ChannelsFunction, lies_last, like, planes, statistic_dtype, view
 from normkernels.ops._rows import differentiable_backward, empty, flat
 from normkernels.ops.batch_norm import batch_norm_apply, batch_norm_bwd
 
@@ -105,7 +105,7 @@ def _differentiable(settings: Settings, input, skip, weight, bias, r, d, dy) -> 
     eps, activation, slope, _ = settings
 
     def reference(input, skip, weight, bias):
-        x, s = (None if t is None else t.reshape(*input.shape[:2], -1) for t in (input, skip))
+        x, s = planes(input), planes(skip)
         return (batch_renorm_ref(x, s, weight, bias, r, d, eps, activation, slope).view(input.shape),)
 
     return differentiable_backward(reference, (input, skip, weight, bias), (dy,))
@@ -134,22 +134,22 @@ def batch_renorm(
 ) -> Tensor:
     r"""Batch Renormalization: batch normalisation whose training output is that of inference, up to bounds.
 
-    With :math:`\mu_B` and :math:`\sigma_B = \sqrt{\text{var}_B + \epsilon}` over batch and space (biased), and the running
-    :math:`\mu, \sigma` from **before** this batch:
+    With :math:`\mu_B` and :math:`\sigma_B = \sqrt{\text{var}_B + \epsilon}` over batch and space (biased), and the
+    running :math:`\mu, \sigma` from **before** this batch:
 
     .. math::
         r = \text{clip}(\sigma_B / \sigma,\ 1/r_{max},\ r_{max}), \quad
         d = \text{clip}((\mu_B - \mu) / \sigma,\ -d_{max},\ d_{max}), \quad
         y = \text{activation}\Big(\Big(\frac{x - \mu_B}{\sigma_B} r + d\Big) w + b + \text{skip}\Big)
 
-    No gradient flows through r and d. Without ``training``, :math:`(x - \mu) / \sigma` takes the place of the bracket: the
-    same value wherever nothing was clipped. :math:`r_{max} = 1, d_{max} = 0` is batch norm in training.
+    No gradient flows through r and d. Without ``training``, :math:`(x - \mu) / \sigma` takes the place of the bracket:
+    the same value wherever nothing was clipped. :math:`r_{max} = 1, d_{max} = 0` is batch norm in training.
 
     Args:
         input: x, ``(N, C)``, ``(N, C, L)``, ``(N, C, H, W)``, ... in float64, float32, bfloat16 or float16. A
             contiguous or channels_last layout is read and kept as it is; other strides are copied once.
-        running_mean, running_std: ``(C,)``, in input's dtype or float32, 0 and 1 at the start. With ``training`` updated in
-            place, ``running = (1 - momentum) * running + momentum * batch``, the standard deviation being
+        running_mean, running_std: ``(C,)``, in input's dtype or float32, 0 and 1 at the start. With ``training``
+            updated in place, ``running = (1 - momentum) * running + momentum * batch``, the standard deviation being
             :math:`\sigma_B`, eps and all.
         weight: w, ``(C,)``, in input's dtype or float32; None means 1.
         bias: b, ``(C,)``, in input's dtype or float32; None means 0.
@@ -157,8 +157,8 @@ def batch_renorm(
         momentum: weight of this batch in the running statistics.
         eps: added to the variance (units of x²).
         r_max, d_max: the bounds; at least 1 and at least 0.
-        num_batches_tracked: how many training calls there were, a scalar, counted up in place. Given, the bounds are those
-            of batch norm, 1 and 0, until it is ``warmup_steps``; then they grow linearly, to ``r_max`` in
+        num_batches_tracked: how many training calls there were, a scalar, counted up in place. Given, the bounds are
+            those of batch norm, 1 and 0, until it is ``warmup_steps``; then they grow linearly, to ``r_max`` in
             ``r_ramp_steps`` and to ``d_max`` in ``d_ramp_steps`` more. Without it they are ``r_max`` and ``d_max``.
         skip: input's shape and dtype; added after the affine, before the activation (the ResNet block).
         activation: None or a name of ``normkernels.ACTIVATIONS``.
@@ -173,8 +173,8 @@ def batch_renorm(
             training: x - mean is then 0, and nothing could be learnt. The running statistics are then as they were.
         RuntimeError: the backend asked for cannot run here (the message says why).
 
-    Gradients: input, skip, weight, bias; twice differentiable (through the reference), with r and d for constants. A call
-    made again by activation checkpointing sees the statistics of the first one and does not update them.
+    Gradients: input, skip, weight, bias; twice differentiable (through the reference), with r and d for constants. A
+    call made again by activation checkpointing sees the statistics of the first one and does not update them.
     Deterministic: yes.
     Source: Ioffe 2017, arXiv:1702.03275, algorithm 1.
     """
@@ -206,7 +206,8 @@ def batch_renorm(
         if count == 0:
             return y, state
         found = mean[0], (var[0] + eps).sqrt()
-        return y, [*(torch.lerp(a, b, momentum) for a, b in zip(before, found, strict=True)), *(n + 1 for n in state[2:])]
+        moved = [torch.lerp(a, b, momentum) for a, b in zip(before, found, strict=True)]
+        return y, [*moved, *(n + 1 for n in state[2:])]
 
     state = [running_mean, running_std, *([] if num_batches_tracked is None else [num_batches_tracked])]
     return _state.advance(running_mean, state, run)

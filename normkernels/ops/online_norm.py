@@ -12,13 +12,14 @@ from normkernels.backends import requested
 from normkernels.backends.reference import online_norm as reference
 from normkernels.backends.reference._channels import affine
 from normkernels.ops import _channels, _checks, _state
-from normkernels.ops._channels import lies_last, like, statistic_dtype, view
+from normkernels.ops._channels import lies_last, like, planes, statistic_dtype, view
 from normkernels.ops._rows import empty, flat
 
-# x, skip, y, dy, dx, dskip: contiguous (N, C, S), or (N, S, C) with channels_last; weight, bias and their gradients: (C,)
-# mean, rstd: (N, C), of the state that each sample meets; xhat_mean, xhat_square: (N, C), means over a sample of xhat and
-# xhat^2, None where S is 1 (or nobody needs them); gain: (N,), 1 / zeta of layer scaling, None without it; clamp: inf for
-# none. rates: (N,) float64, the weight of each sample in the statistics; None: the statistics are constants. State: (C,).
+# x, skip, y, dy, dx, dskip: contiguous (N, C, S), or (N, S, C) with channels_last; weight, bias and their gradients:
+# (C,) mean, rstd: (N, C), of the state that each sample meets; xhat_mean, xhat_square: (N, C), means over a sample of
+# xhat and xhat^2, None where S is 1 (or nobody needs them); gain: (N,), 1 / zeta of layer scaling, None without it;
+# clamp: inf for none. rates: (N,) float64, the weight of each sample in the statistics; None: the statistics are
+# constants. State: (C,).
 online_norm_fwd = kernel(
     "online_norm_fwd(Tensor x, Tensor? skip, Tensor? weight, Tensor? bias, Tensor running_mean, Tensor running_var, "
     "Tensor? rates, Tensor(a!) y, Tensor(b!) mean, Tensor(c!) rstd, Tensor(d!)? xhat_mean, Tensor(e!)? xhat_square, "
@@ -114,21 +115,22 @@ class OnlineNormFunction(torch.autograd.Function):
 def _differentiable(s: Settings, input, skip, weight, bias, tables, accumulators, dy) -> list[Tensor | None]:
     """The gradients once more, by torch, from a state that is constant."""
     mean, rstd = tables[:2]
-    epsilon = accumulators or (None, None)
-    x, add, g = (t if t is None else t.reshape(*input.shape[:2], -1) for t in (input, skip, dy))
+    e, u = accumulators or (None, None)
+    x, add, g = (planes(t) for t in (input, skip, dy))
     gain = None
     if s.layer_scaling:
         z = affine((x.to(mean.dtype) - mean[..., None]) * rstd[..., None], weight, bias, None)
         gain = torch.rsqrt(z.square().mean((1, 2)) + s.ls_eps)
     dx, dskip, dweight, dbias, *_ = reference.gradients(
-        g, x, add, weight, bias, mean, rstd, gain, *epsilon, s.alpha_bkw, s.stable, s.clamp, s.activation, s.slope
+        g, x, add, weight, bias, mean, rstd, gain, e, u, s.alpha_bkw, s.stable, s.clamp, s.activation, s.slope
     )
     like_inputs = zip((dx, dskip, dweight, dbias), (input, skip, weight, bias), strict=True)
     return [None if t is None else d.to(t.dtype).reshape(t.shape) for d, t in like_inputs]
 
 
-def _rates(N: int, alpha: float, num_samples_tracked: Tensor | None, input: Tensor) -> Tensor:
+def _rates(input: Tensor, alpha: float, num_samples_tracked: Tensor | None) -> Tensor:
     """The weight of each sample in the statistics; 1 - alpha, or that of an average in which the first state counts."""
+    N = input.shape[0]
     if num_samples_tracked is None or alpha == 1:
         return torch.full((N,), 1 - alpha, dtype=torch.float64, device=input.device)
     seen = num_samples_tracked + torch.arange(2, N + 2, dtype=torch.float64, device=input.device)
@@ -169,11 +171,11 @@ def online_norm(
 
         z = \hat x w + b, \quad y = \text{activation}(\text{guard}(z) + \text{skip})
 
-    A batch is N consecutive samples: splitting it changes nothing. The guard keeps errors in the statistics from growing
-    with depth: layer scaling :math:`z_t / \sqrt{\text{mean}(z_t^2) + \text{ls\_eps}}` over all channels of a sample, or a
-    clamp to :math:`\pm` ``clamp``. No gradient flows into the statistics; instead two accumulators per channel take out of
-    it, on average over time, what batch normalisation's gradient lacks. With g the gradient at :math:`\hat x_t`,
-    :math:`p = 1 -` ``alpha_bkw``, and bars for means over a sample:
+    A batch is N consecutive samples: splitting it changes nothing. The guard keeps errors in the statistics from
+    growing with depth: layer scaling :math:`z_t / \sqrt{\text{mean}(z_t^2) + \text{ls\_eps}}` over all channels of a
+    sample, or a clamp to :math:`\pm` ``clamp``. No gradient flows into the statistics; instead two accumulators per
+    channel take out of it, on average over time, what batch normalisation's gradient lacks. With g the gradient at
+    :math:`\hat x_t`, :math:`p = 1 -` ``alpha_bkw``, and bars for means over a sample:
 
     .. math::
         h = g - p\,\varepsilon^{(y)}_{t-1} \hat x_t, \quad
@@ -186,8 +188,8 @@ def online_norm(
             contiguous or channels_last layout is read and kept as it is; other strides are copied once.
         running_mean, running_var: :math:`\mu, \sigma^2`, ``(C,)``, in input's dtype or float32; 0 and 1 at the start.
             With ``training`` they are updated in place.
-        epsilon_1, epsilon_y: the accumulators, ``(C,)``, in input's dtype or float32, in units of the gradient; 0 at the
-            start. Updated in place by the backward of a call with ``training``, which must have them.
+        epsilon_1, epsilon_y: the accumulators, ``(C,)``, in input's dtype or float32, in units of the gradient; 0 at
+            the start. Updated in place by the backward of a call with ``training``, which must have them.
         weight: w, ``(C,)``, in input's dtype or float32; None means 1.
         bias: b, ``(C,)``, in input's dtype or float32; None means 0.
         training: move the statistics on; else they are constants, and dx is the gradient of y.
@@ -197,10 +199,11 @@ def online_norm(
         guard: ``"layer_scaling"``, ``"clamp"`` or None.
         ls_eps: of layer scaling, added to the mean square.
         clamp: of the clamp.
-        stable: replace p by min(p, 1 / mean(xhat_t²)) where it meets xhat, so that no gain exceeds 1: a sample far outside
-            its statistics then cannot make the accumulators diverge. The same numbers wherever the gain was no more.
-        num_samples_tracked: how many samples the statistics have seen, a scalar, updated in place; given, the statistics
-            start as the average of these samples and the first state, which counts as one: sample t weighs
+        stable: replace p by min(p, 1 / mean(xhat_t²)) where it meets xhat, so that no gain exceeds 1: a sample far
+            outside its statistics then cannot make the accumulators diverge. The same numbers wherever the gain was no
+            more.
+        num_samples_tracked: how many samples the statistics have seen, a scalar, updated in place; given, the
+            statistics start as the average of these samples and the first state, which counts as one: sample t weighs
             (1 - alpha) / (1 - alpha^(t + 1)) instead of 1 - alpha (bias correction).
         skip: input's shape and dtype; added after the guard, before the activation (the ResNet block).
         activation: None or a name of ``normkernels.ACTIVATIONS``.
@@ -215,16 +218,16 @@ def online_norm(
             The state is then as it was.
         RuntimeError: the backend asked for cannot run here (the message says why).
 
-    Gradients: input (as above: it is not the derivative of y), skip, weight, bias. With ``create_graph=True`` they can be
-    differentiated again, with the state of the call for constants. Backward keeps x (and skip, where an activation follows
-    it) and two to four numbers for each channel of each sample.
+    Gradients: input (as above: it is not the derivative of y), skip, weight, bias. With ``create_graph=True`` they can
+    be differentiated again, with the state of the call for constants. Backward keeps x (and skip, where an activation
+    follows it) and two to four numbers for each channel of each sample.
 
-    A sample with a mean or variance that is not finite (or beyond 1e18 in float32) leaves the statistics of that channel as
-    they were, and a gradient that is not finite the accumulators: y or dx of that sample are what arithmetic makes of them,
-    later ones are sound. Several calls before a backward: their backwards run last call first, each from the accumulators
-    that the one before left. A second backward through one graph starts where the first did, and moves nothing. A call
-    made again by activation checkpointing sees the state of the first one and moves nothing.
-    Deterministic: yes.
+    A sample with a mean or variance that is not finite (or beyond 1e18 in float32) leaves the statistics of that
+    channel as they were, and a gradient that is not finite the accumulators: y or dx of that sample are what
+    arithmetic makes of them, later ones are sound. Several calls before a backward: their backwards run last call
+    first, each from the accumulators that the one before left. A second backward through one graph starts where the
+    first did, and moves nothing. A call made again by activation checkpointing sees the state of the first one and
+    moves nothing. Deterministic: yes.
     Source: Chiley et al. 2019, arXiv:1905.05894, equations 8 to 12; bias correction and ``stable`` are ours.
     """
     name = "online_norm"
@@ -246,7 +249,7 @@ def online_norm(
         return OnlineNormFunction.apply(*given, mean, var, None, None, None, settings)[0]
 
     def run(state):
-        rates = _rates(N, alpha_fwd, *state[2:] or (None,), input)
+        rates = _rates(input, alpha_fwd, state[2] if len(state) > 2 else None)
         before = [t.to(dtype) for t in state[:2]]
         y, *after = OnlineNormFunction.apply(*given, *before, rates, epsilon_y, epsilon_1, settings)
         return y, [*(after if input.numel() else before), *(n + N for n in state[2:])]

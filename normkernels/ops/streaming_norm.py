@@ -11,7 +11,7 @@ from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.backends.reference import streaming_norm as reference
 from normkernels.ops import _channels, _checks, _state
-from normkernels.ops._channels import ChannelsFunction, lies_last, like, statistic_dtype, view
+from normkernels.ops._channels import ChannelsFunction, lies_last, like, planes, statistic_dtype, view
 from normkernels.ops._rows import empty, flat
 from normkernels.ops.batch_norm import batch_norm_apply, batch_norm_bwd
 
@@ -20,8 +20,9 @@ from normkernels.ops.batch_norm import batch_norm_apply, batch_norm_bwd
 # v = x - mean, None where p is 2 and it is 0. long, short, current: the weights of what is used.
 streaming_norm_fwd = kernel(
     "streaming_norm_fwd(Tensor x, Tensor? skip, Tensor? weight, Tensor? bias, Tensor long_term, Tensor short_term, "
-    "Tensor counts, Tensor(a!) y, Tensor(b!) found, Tensor(c!) used, Tensor(d!)? deviations, Tensor(e!) new_short_term, "
-    "float long, float short, float p, float eps, str activation, float slope, bool channels_last)"
+    "Tensor counts, Tensor(a!) y, Tensor(b!) found, Tensor(c!) used, Tensor(d!)? deviations, "
+    "Tensor(e!) new_short_term, float long, float short, float p, float eps, str activation, float slope, "
+    "bool channels_last)"
 )
 streaming_norm_bwd = kernel(
     "streaming_norm_bwd(Tensor dy, Tensor x, Tensor? skip, Tensor? weight, Tensor? bias, Tensor found, Tensor used, "
@@ -112,12 +113,14 @@ def _arrived(input: Tensor, short_term: Tensor, new: Tensor, counts: Tensor) -> 
 
 def _differentiable(s: Settings, input, skip, weight, bias, before, met, dy) -> list[Tensor | None]:
     """The gradients once more, by torch, from states that are constant."""
-    x, add, g = (t if t is None else t.reshape(*input.shape[:2], -1) for t in (input, skip, dy))
-    found = reference.statistics(x.to(before[0].dtype), s.p, s.eps)
-    used, _ = reference.streamed(found, *before, (*s.alpha, 0.0))
+    x, add, g = (planes(t) for t in (input, skip, dy))
+    long_term, short_term, counts = before
+    found = reference.statistics(x.to(long_term.dtype), s.p, s.eps)
+    used, _ = reference.streamed(found, long_term, short_term, counts, (*s.alpha, 0.0))
+    long_grad, short_grad, grad_counts = met
     values = reference.gradients(
-        g, x, add, weight, bias, found, used, *met, s.beta, s.p, s.activation, s.slope
-    )  # fmt: skip
+        g, x, add, weight, bias, found, used, long_grad, short_grad, grad_counts, s.beta, s.p, s.activation, s.slope
+    )
     like_inputs = zip(values[:4], (input, skip, weight, bias), strict=True)
     return [None if t is None else d.to(t.dtype).reshape(t.shape) for d, t in like_inputs]
 
@@ -143,8 +146,8 @@ def streaming_norm(
     r"""Streaming Normalization: statistics, and their gradients, mixed from a long and a short memory.
 
     A statistic s of the mini-batch, the mean m or the scale :math:`(\overline{|x - m|^p} + \epsilon)^{1/p}`, joins the
-    short term, the plain average of all that arrived since the weights last changed; the long term is an average over such
-    updates (:func:`streaming_norm_update`). Used is
+    short term, the plain average of all that arrived since the weights last changed; the long term is an average over
+    such updates (:func:`streaming_norm_update`). Used is
 
     .. math::
         s_{used} = \alpha_1 s_{long} + \alpha_2 s_{short}, \quad
@@ -158,9 +161,9 @@ def streaming_norm(
     Args:
         input: x, ``(N, C)``, ``(N, C, L)``, ``(N, C, H, W)``, ... in float64, float32, bfloat16 or float16. A
             contiguous or channels_last layout is read and kept as it is; other strides are copied once.
-        long_term, short_term: ``(4, C)``, in input's dtype or float32: mean, scale, and the gradients of both. At the start
-            the long scale is 1, all else 0. With ``training`` the short term is updated in place: its first two rows by
-            the call, the others by its backward.
+        long_term, short_term: ``(4, C)``, in input's dtype or float32: mean, scale, and the gradients of both. At the
+            start the long scale is 1, all else 0. With ``training`` the short term is updated in place: its first two
+            rows by the call, the others by its backward.
         counts: ``(2, 2)``, floating: for the statistics and for their gradients, the arrivals in the short term and the
             updates of the long one; 0 at the start, updated in place.
         weight: w, ``(C,)``, in input's dtype or float32; None means 1.
@@ -185,11 +188,11 @@ def streaming_norm(
         RuntimeError: the backend asked for cannot run here (the message says why).
 
     Gradients: input (as above), skip, weight, bias; twice differentiable (through the reference), with the state of the
-    call for constants. A second backward through one graph starts where the first did, and moves nothing. A call made again
-    by activation checkpointing sees the state of the first one and moves nothing.
+    call for constants. A second backward through one graph starts where the first did, and moves nothing. A call made
+    again by activation checkpointing sees the state of the first one and moves nothing.
     Deterministic: yes.
-    Source: Liao, Kawaguchi & Poggio 2016, arXiv:1610.06160, section 3; where eps stands is ours, so that batch norm is a
-    special case.
+    Source: Liao, Kawaguchi & Poggio 2016, arXiv:1610.06160, section 3; where eps stands is ours, so that batch norm is
+    a special case.
     """
     name = "streaming_norm"
     _channels.check_channels(name, input, weight, bias, skip)

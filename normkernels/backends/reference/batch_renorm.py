@@ -2,7 +2,13 @@
 
 import torch
 
-from normkernels.backends.reference._channels import affine, channels_apply, channels_bwd, channels_moments, channels_ref
+from normkernels.backends.reference._channels import (
+    affine,
+    channels_apply,
+    channels_bwd,
+    channels_moments,
+    channels_ref,
+)
 
 
 def correction(mean, var, running_mean, running_std, r_max, d_max, eps):
@@ -29,9 +35,7 @@ def batch_renorm_fwd(
     channels_last,
 ):  # fmt: skip
     channels_moments(x, mean, var, channels_last)
-    for result, value in zip(
-        (r, d), correction(mean, var, running_mean, running_std, r_max, d_max, eps), strict=True
-    ):
+    for result, value in zip((r, d), correction(mean, var, running_mean, running_std, r_max, d_max, eps), strict=True):
         result.copy_(value)
     channels_apply(x, skip, *corrected(weight, bias, r, d), mean, var, y, eps, activation, slope, channels_last)
 

@@ -1,8 +1,8 @@
 """Online Normalization (Chiley et al. 2019, arXiv:1905.05894): the paper's loop, one sample after another.
 
-x, skip, y, dy, dx, dskip are contiguous (N, C, S), or (N, S, C) with ``channels_last``. mean, rstd: (N, C), of the state
-that sample n met. xhat_mean, xhat_square: (N, C), the means over a sample of xhat = (x - mean) * rstd and of xhat^2,
-absent where S is 1. gain: (N,), of layer scaling, absent without it. A clamp of inf is none.
+x, skip, y, dy, dx, dskip are contiguous (N, C, S), or (N, S, C) with ``channels_last``. mean, rstd: (N, C), of the
+state that sample n met. xhat_mean, xhat_square: (N, C), the means over a sample of xhat = (x - mean) * rstd and of its
+square, absent where S is 1. gain: (N,), of layer scaling, absent without it. A clamp of inf is none.
 """
 
 import torch
@@ -62,7 +62,7 @@ def online_norm_fwd(
 def gradients(
     dy, x, skip, weight, bias, mean, rstd, gain, epsilon_y, epsilon_1, alpha, stable, clamp, activation, slope
 ):  # fmt: skip
-    """dx, dskip, dweight, dbias and the new accumulators; epsilon_y None: mean and rstd are constants. All (N, C, S)."""
+    """dx, dskip, dweight, dbias, new accumulators; epsilon_y None: mean and rstd are constants. All (N, C, S)."""
     xhat = (x.to(mean.dtype) - mean[..., None]) * rstd[..., None]
     z = affine(xhat, weight, bias, None)
     out = guarded(z, gain, clamp)

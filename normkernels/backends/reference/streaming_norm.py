@@ -1,7 +1,8 @@
 """Streaming Normalization (Liao, Kawaguchi & Poggio 2016, arXiv:1610.06160).
 
 x, skip, y, dy, dx, dskip are contiguous (N, C, S), or (N, S, C) with ``channels_last``. Pairs (2, C) hold a mean and a
-scale, or the gradients of both; counts (2,): the arrivals that the short term averages, and the updates of the long one.
+scale, or the gradients of both; counts (2,): the arrivals that the short term averages, and the updates of the long
+one.
 """
 
 import torch
