@@ -41,8 +41,9 @@ void scan_block(const OnlineForward<T>& a, bool parallel, int64_t first, int64_t
     const int64_t n = first + k, row = k * a.grid.C + c;
     const double rate = a.rates ? a.rates[n] : 0;
     double *state_mean = a.state_mean + c, *state_var = a.state_var + c;
-    if (!a.single()) return meet_tile(mean + row, var + row, rate, a.eps, state_mean, state_var, a.met(n, c), m);
+    if (a.xhat) return meet_tile(mean + row, var + row, rate, a.eps, state_mean, state_var, a.met(n, c), m);
     const C* none = nullptr;
+    if (!a.single()) return meet_tile(mean, none, rate, a.eps, state_mean, state_var, a.met(n, c), m);  // nobody asks
     return meet_tile(a.x + n * a.grid.C + c, none, rate, a.eps, state_mean, state_var, a.met(n, c), m);
   });
   for (int64_t k = 0; a.gain && k < samples; k++)
@@ -62,7 +63,7 @@ template <class T>
 void online_forward(const OnlineForward<T>& a) {
   using C = compute_t<T>;
   const int64_t block = a.block(a.single() ? 2 * (sizeof(T) + sizeof(C)) : sizeof(T)),
-                entries = a.xhat ? block * a.grid.C : 0;
+                entries = a.single() ? 0 : std::max(block * a.grid.C, kRange);
   const bool parallel = block * a.values() > 2 * kPiece, past = a.past();
   std::vector<C> mean(entries), var(entries);
   for (int64_t first = 0; first < a.grid.N; first += block) {

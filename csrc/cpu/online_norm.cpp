@@ -75,6 +75,8 @@ void online_norm_bwd(const Tensor& dy, const Tensor& x, const OptionalTensor& sk
     std::vector<double> dw(n), db(n);
     const Tables tables = {mean, rstd, xhat_mean, xhat_square, gain};
     auto of = samples<T>(x, skip, w, b, tables, 0, clamp, activation, slope, last);
+    std::vector<C> nothing(of.xhat || of.single() ? 0 : mean.numel());  // of constant statistics nobody asks
+    if (!of.xhat && !of.single()) of.xhat = of.square = nothing.data();
     of.scales = !of.plain() || of.clamped();
     const Backward<T> sweep{of,      pointer<T>(dy), pointer<T>(dx), pointer<T>(dskip), true, nullptr,
                             nullptr, nullptr,        nullptr};
