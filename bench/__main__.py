@@ -36,7 +36,7 @@ def arguments() -> argparse.Namespace:
 
 def keep_memory_mapped() -> None:
     if sys.platform == "linux" and not MALLOC.keys() <= os.environ.keys():
-        os.execve(sys.executable, [sys.executable, "-m", "bench", *sys.argv[1:]], {**os.environ, **MALLOC})
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **MALLOC})
 
 
 def main() -> int:

@@ -11,6 +11,7 @@ from bench import base, machine, report, shapes, tables
 from bench.providers import CHANNELS, Task, available
 from bench.report import Row
 from bench.run import overhead, run
+from bench.timing import own_stream
 from normkernels.backends import NAMES
 from normkernels.cases import OPS
 
@@ -55,7 +56,7 @@ def _run(args, device: str, tasks: list[Task], deadline: float, out) -> list[Row
     seconds = args.seconds or (0.08 if args.quick else 0.25)
     columns = TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn()
     rows: list[Row] = []
-    with Progress(*columns, console=out, transient=True) as progress, _stream(device):
+    with Progress(*columns, console=out, transient=True) as progress, own_stream(device):
         bar = progress.add_task("", total=len(tasks) * len(args.threads))
         for threads, task in product(args.threads, tasks):
             if time.monotonic() > deadline:
@@ -72,11 +73,6 @@ def _run(args, device: str, tasks: list[Task], deadline: float, out) -> list[Row
         out.print(f"[yellow]time is up: {left} of {len(tasks) * len(args.threads)} shapes were not run[/]")
     order = list(dict.fromkeys(task.op for task in tasks))
     return sorted(rows, key=lambda row: (row.threads, order.index(row.op)))
-
-
-def _stream(device: str):
-    """On CUDA a stream of our own: the default one cannot be captured in a graph."""
-    return torch.cuda.stream(torch.cuda.Stream() if device == "cuda" else None)
 
 
 def _write(args, rows: list[Row], about: dict, out) -> None:

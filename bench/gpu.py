@@ -36,6 +36,7 @@ def steps(device: str, folder: Path, arch: str) -> list[Step]:
         Step("validate", [python, "-m", "normkernels", "validate", "--device", device, *table], 60),
         Step("tests", [python, "-m", "pytest", "tests", "-q", "-k", selected, "--ignore", alone, *workers], 150, plain),
         Step("big tests", [python, "-m", "pytest", alone, "-q"], 60, plain),
+        Step("bench stream", [python, "-m", "bench.stream", "--device", device, "--csv", f"{folder}/stream.csv"], 60),
         *(_bench(python, device, folder, dtype, limit) for dtype, limit in (("bfloat16", 120), ("float32", 50))),
     ]
     if device == "cuda":

@@ -15,7 +15,8 @@ from normkernels.backends import NAMES, backends
 from normkernels.cases import OPS, Op, Sample
 
 PEERS = ("torch", "compile", "liger")
-CHANNELS = ("batch_norm", "group_norm", "instance_norm")
+CHANNELS = ("batch_norm", "group_norm", "instance_norm", "online_norm", "batch_renorm", "streaming_norm")
+UNCOMPILED = ("online_norm",)  # a loop over samples: torch.compile would unroll it
 # tensors of input's size that are read or written at least: x -> y; dy, x -> dx; with a residual also its sum, and
 # their dys; with a skip also that, and with an activation after it (dy, x, skip) -> (dx, dskip)
 MINIMUM = {
@@ -35,7 +36,8 @@ def available(op: str, device: str) -> list[str]:
     reasons = backends(device)[op.split("+")[0] + "_fwd"]
     fused = [name for name in ("triton", "native") if reasons[name] is None]
     installed = ["liger"] if liger.INSTALLED and device == "cuda" and op in liger.FUNCTIONS else []
-    return [*(fused or ["reference"]), "torch", "compile", *installed, "copy"]
+    compiled = [] if op.split("+")[0] in UNCOMPILED else ["compile"]
+    return [*(fused or ["reference"]), "torch", *compiled, *installed, "copy"]
 
 
 @dataclass(frozen=True)
@@ -95,13 +97,24 @@ class Task:
         added = next((e for e in self.extras if e in ADDED), "plain")
         return "skip+activation" if added == "skip" and len(self.extras) == 2 else added
 
+    @property
+    def tables(self) -> int:
+        """Bytes of what online norm keeps of each channel of each sample: in an (N, C) input as much as x."""
+        if self.stem != "online_norm":
+            return 0
+        N, C, *space = self.extents
+        return N * C * (2 if math.prod(space) == 1 else 4) * max(4, self.dtype.itemsize)
+
     def minimum_bytes(self, mode: str) -> int:
-        """What the op must read and write, without the parameters and statistics."""
-        return MINIMUM[self.kind][mode] * math.prod(self.extents) * self.dtype.itemsize
+        """What the op must read and write, without the parameters and the statistics of a channel."""
+        return self._bytes(MINIMUM, mode)
 
     def sweeps(self, mode: str) -> float | None:
         """By how much more it moves when its statistics take a sweep of their own; None where a row fits in a cache."""
-        return SWEEPS[self.kind][mode] / MINIMUM[self.kind][mode] if self.stem in CHANNELS else None
+        return self._bytes(SWEEPS, mode) / self._bytes(MINIMUM, mode) if self.stem in CHANNELS else None
+
+    def _bytes(self, moved: dict, mode: str) -> int:
+        return moved[self.kind][mode] * math.prod(self.extents) * self.dtype.itemsize + self.tables
 
     def worst(self, provider: str) -> float:
         """The worst error of a provider in units of what is allowed, on fewer rows or pixels of the same length."""
@@ -132,9 +145,11 @@ class Task:
 
     def _call(self, provider: str, mode: str, sample: Sample) -> Callable:
         wider = dict.fromkeys(self.case.parameters, self.parameter_dtype(provider))
-        leaves = {k: t.detach().to(wider.get(k, t.dtype)).requires_grad_() for k, t in sample.present().items()}
+        tensors = {k: t.detach().to(wider.get(k, t.dtype)) for k, t in sample.present().items()}
+        state = {k: tensors.pop(k).clone() for k in self.case.state if k in tensors}  # each call moves it on
+        leaves = {k: t.detach().requires_grad_() for k, t in tensors.items()}
         function = self.functions.get(provider) or partial(OPS[self.case.stem].function, backend=provider)
-        forward = partial(function, **leaves, **sample.call)
+        forward = partial(function, **leaves, **state, **sample.call)
         if mode == "fwd":
             return forward
         return partial(torch.autograd.grad, forward(), list(leaves.values()), sample.cotangents, retain_graph=True)

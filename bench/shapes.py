@@ -12,6 +12,13 @@ def both(*shapes: str) -> list[str]:
     return [shape + layout for shape in shapes for layout in ("", ":nhwc")]
 
 
+# norms whose state moves with every call: images beyond and within the last-level cache, rows of (N, C)
+STATEFUL = ("online_norm", "batch_renorm", "streaming_norm")
+STREAMS = {
+    "cpu": [*both("32x64x32x32"), "128x256x8x8", "128x4096", "128x1024"],
+    "cuda": ["32x64x32x32", "256x64x56x56", "128x4096"],
+}
+
 # The most telling ones first: time may run out. An op with extras has the shapes of the op unless it has its own.
 SHAPES = {
     "cpu": {
@@ -21,6 +28,7 @@ SHAPES = {
         "batch_norm": [*both("64x64x64x64", "32x256x56x56"), "16384x1024"],
         "group_norm": both("32x512x32x32"),
         "instance_norm": both("2x32x128x128x64"),
+        **dict.fromkeys(STATEFUL, STREAMS["cpu"]),
         "layer_norm+silu": ROWS["cpu"][:1],
         "rms_norm+residual": ROWS["cpu"][:1],
         "batch_norm+skip+relu": both("64x64x64x64"),
@@ -40,12 +48,14 @@ SHAPES = {
         "group_norm": both("2x320x64x64", "1x128x512x512", "2x640x32x32", "2x1280x16x16", "1x128x20x256x256"),
         # nnU-Net
         "instance_norm": both("2x32x128x128x128", "2x64x64x64x64", "2x128x32x32x32", "2x320x8x8x8"),
+        **dict.fromkeys(STATEFUL, STREAMS["cuda"]),
         "batch_norm+skip+relu": both("32x256x56x56", "32x512x28x28", "32x1024x14x14", "32x2048x7x7"),
     },
 }  # fmt: skip
 QUICK = {
     "cpu": {"layer_norm": ["16384x1024"], "rms_norm": ["16384x1024"], "layer_norm_2d": ["8x96x56x56"],
-            "batch_norm": ["64x64x64x64"], "group_norm": ["32x512x32x32"], "instance_norm": ["2x32x64x64x64"]},
+            "batch_norm": ["64x64x64x64"], "group_norm": ["32x512x32x32"], "instance_norm": ["2x32x64x64x64"],
+            **dict.fromkeys(STATEFUL, STREAMS["cpu"][:1])},
     "cuda": {op: shapes[:1] for op, shapes in SHAPES["cuda"].items()},
 }  # fmt: skip
 VARIANTS = (
@@ -53,7 +63,7 @@ VARIANTS = (
 )  # fmt: skip
 
 RANKS = {"layer_norm": (2,), "rms_norm": (2,), "layer_norm_2d": (4,), "batch_norm": (2, 3, 4, 5),
-         "group_norm": (3, 4, 5), "instance_norm": (3, 4, 5)}  # fmt: skip
+         "group_norm": (3, 4, 5), "instance_norm": (3, 4, 5), **dict.fromkeys(STATEFUL, (2, 3, 4, 5))}  # fmt: skip
 
 
 def of(op: str, device: str, quick: bool, asked: list[str] | None) -> list[str]:

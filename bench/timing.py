@@ -42,6 +42,11 @@ def measure(calls: Calls, device: str, seconds: float) -> dict[str, Timing]:
         gc.enable()
 
 
+def own_stream(device: str):
+    """On CUDA a stream of our own: the default one cannot be captured in a graph."""
+    return torch.cuda.stream(torch.cuda.Stream() if device == "cuda" else None)
+
+
 def cache_bytes(device: str) -> int:
     """The size of the last-level cache: inputs rotate over several times as much."""
     if device == "cuda":

@@ -91,7 +91,7 @@ def batch_norm(
     N, C = input.shape[:2]
     count = N * prod(input.shape[2:])
     if training and count == 1:
-        rule = "have more than one value per channel in training (GroupNorm, LayerNorm and RMSNorm need no batch)"
+        rule = "have more than one value per channel in training (OnlineNorm, GroupNorm and LayerNorm need no batch)"
         _checks.fail(name, "input", rule, f"shape {tuple(input.shape)}")
     fwd, mean, var = batch_norm_fwd, None, None
     if not training:
