@@ -9,12 +9,14 @@ from normkernels.cases import OPS, Op, Sample
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 TARGETS = [(backend, device) for device in DEVICES for backend in NAMES]
 
-CHANNELS = [OPS[stem] for stem in ("batch_norm", "group_norm", "instance_norm")]
+STATEFUL = [OPS[stem] for stem in ("batch_renorm", "online_norm", "streaming_norm")]
+CHANNELS = [*(OPS[stem] for stem in ("batch_norm", "group_norm", "instance_norm")), *STATEFUL]
+BY_ROW = [op for op in OPS.values() if op.stem != "batch_norm" and op not in STATEFUL]
 
 every_op = pytest.mark.parametrize("op", OPS.values(), ids=str)
 every_channel_op = pytest.mark.parametrize("op", CHANNELS, ids=str)
-# whose rows (images) know nothing of each other
-every_op_by_row = pytest.mark.parametrize("op", [op for op in OPS.values() if op.stem != "batch_norm"], ids=str)
+every_stateful_op = pytest.mark.parametrize("op", STATEFUL, ids=str)
+every_op_by_row = pytest.mark.parametrize("op", BY_ROW, ids=str)  # whose rows (images) know nothing of each other
 every_op_with_residual = pytest.mark.parametrize("op", [op for op in OPS.values() if op.added == "residual"], ids=str)
 every_target = pytest.mark.parametrize(("backend", "device"), [pytest.param(*t, id="-".join(t)) for t in TARGETS])
 
@@ -49,5 +51,11 @@ def small(
 
 
 def call(op: Op, sample: Sample, backend: str | None = None, **changes):
-    """op on a sample, with some arguments replaced."""
-    return op.function(**(sample.present() | sample.call | {"backend": backend} | changes))
+    """op on a sample, with some arguments replaced; the state of the sample stays as it is."""
+    tensors = {k: t.clone() if k in op.state else t for k, t in sample.present().items()}
+    return op.function(**(tensors | sample.call | {"backend": backend} | changes))
+
+
+def leaves(op: Op, sample: Sample) -> dict[str, torch.Tensor]:
+    """Those of its tensors that may need a gradient, as leaves that do."""
+    return {k: t.detach().requires_grad_() for k, t in sample.present().items() if k not in op.state}

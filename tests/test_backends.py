@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from common import CHANNELS, DEVICES, TARGETS, every_op, every_op_with_residual, every_target, need, small
+from common import CHANNELS, DEVICES, TARGETS, call, every_op, every_op_with_residual, every_target, leaves, need, small
 
 from normkernels.cases import OPS
 from normkernels.tolerance import check, run
@@ -46,9 +46,9 @@ def test_only_the_wanted_gradients(op, backend, device):
     need(op, backend, device)
     sample = small(op, device=device, added=True, activation="silu")
     want = run(op, sample.call, sample.present(), list(sample.cotangents), backend)
-    for name in sample.present():
-        tensors = {k: t.detach().requires_grad_(k == name) for k, t in sample.present().items()}
-        outputs = op.function(**tensors, **sample.call, backend=backend)
+    for name in leaves(op, sample):
+        tensors = {k: t.requires_grad_(k == name) for k, t in leaves(op, sample).items()}
+        outputs = call(op, sample, backend, **tensors)
         (grad,) = torch.autograd.grad(outputs, [tensors[name]], sample.cotangents)
         assert torch.equal(grad, want[f"grad {name}"]), name
 
@@ -77,7 +77,7 @@ def test_gradient_strides(op, backend, device):
     need(op, backend, device)
     sample = small(op, device=device)
     x = sample.tensors["input"].requires_grad_()
-    y = op.function(**sample.present(), **sample.call, backend=backend)
+    y = call(op, sample, backend)
     dy = sample.cotangents[0]
     last_first = dy.movedim(1, 0).contiguous().movedim(0, 1)
     for odd in (dy[:1, :1].expand_as(dy), dy[:, :1].expand_as(dy), last_first, dy.new_tensor(0.3).expand_as(dy)):
@@ -93,7 +93,7 @@ def test_channels_last_stays(op, device):
     x = sample.tensors["input"]
     if x.dim() == 4:
         x = x.contiguous(memory_format=torch.channels_last)
-    y = op.function(**(sample.present() | {"input": x}), **sample.call)
+    y = call(op, sample, input=x)
     assert y.stride() == x.stride()
 
 

@@ -125,7 +125,7 @@ def test_what_backward_keeps(op, layout, activation, kept):
     """Of the size of x only x itself, and skip where an activation follows: no copy, no xhat, no mask, no y."""
     sample = small(op, added=True, activation=activation)
     tensors = {k: layout(t) if t.dim() == 4 else t for k, t in sample.present().items()}
-    tensors = {k: t.detach().requires_grad_() for k, t in tensors.items()}
+    tensors = {k: t.detach().requires_grad_(k not in op.state) for k, t in tensors.items()}
     saved = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
         op.function(**tensors, **sample.call)
@@ -138,8 +138,10 @@ def test_statistics_of_16_bit_input_are_float32(op):
     """Parameters and running statistics in 16 bits do not make the mean one: 300 + noise keeps its variance."""
     x = (300 + torch.randn(4, 8, 9, 9)).to(torch.bfloat16)
     sample = small(op, 4, 8, torch.bfloat16)
-    y = op.function(x, **sample.call, backend="reference")
-    want = op.function(x.double(), **sample.call, backend="reference")
+    state = {k: sample.tensors[k] for k in op.state if k in sample.present()}
+    wide = {k: t.double() for k, t in state.items()}
+    y = op.function(x, **state, **sample.call, backend="reference")
+    want = op.function(x.double(), **wide, **sample.call, backend="reference")
     torch.testing.assert_close(y, want.to(torch.bfloat16))
 
 

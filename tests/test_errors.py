@@ -42,8 +42,9 @@ def fails(op, message, sample, **changes):
     """The call raises ValueError with that message, on one line, and writes into none of its tensors."""
     given = sample.present() | {k: v for k, v in changes.items() if isinstance(v, torch.Tensor) and not v.is_meta}
     copies = {k: t.clone() for k, t in given.items()}
+    state = {k: given[k] for k in op.state if k in given}  # itself, not a copy
     with pytest.raises(ValueError, match=f"^{op.stem}: {message}") as caught:
-        call(op, sample, **changes)
+        call(op, sample, **(state | changes))
     assert "\n" not in str(caught.value)
     assert all(t.layout != torch.strided or torch.equal(t, copies[k]) for k, t in given.items())
 
@@ -117,7 +118,7 @@ CHANNELS_WRONG = {
     "one-value": (
         "batch_norm",
         {"input": torch.ones(1, 33, 1, 1)},
-        r"input must have more than one value per channel in training \(GroupNorm, .*\), got shape \(1, 33, 1, 1\)",
+        r"input must have more than one value per channel in training \(OnlineNorm, .*\), got shape \(1, 33, 1, 1\)",
     ),
     "one-pixel": (
         "instance_norm",

@@ -6,6 +6,7 @@ from math import prod
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from normkernels.backends.reference._activations import NAMES as ACTIVATIONS
@@ -25,6 +26,20 @@ def last(x: Tensor) -> Tensor:
     return x.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of each channel; 0 and 1 of nothing."""
+    values = x.movedim(1, 0).flatten(1)
+    if values.shape[1] == 0:
+        return x.new_zeros(x.shape[1]), x.new_ones(x.shape[1])
+    return values.mean(1), values.var(1, correction=0)
+
+
+def constants_torch(input, mean, std, weight, bias, skip, activation, slope) -> Tensor:
+    """A norm whose statistics are constants, as a user of torch writes it."""
+    y = F.batch_norm(input, mean, std.square(), weight, bias, False, 0.0, 0.0)
+    return skip_and_activate(y, skip, activation, slope)
+
+
 def skip_and_activate(y: Tensor, skip: Tensor | None, activation: str | None, slope: float) -> Tensor:
     """What follows the norm, as a user of torch writes it."""
     return activate(y if skip is None else y + skip, activation, slope)
@@ -36,6 +51,8 @@ class Norm(NamedTuple):
     stem: str
     statistics: Callable[[int], tuple[int, ...]]  # the dims that one is taken over in an input of that rank
     arguments: Callable[[int], dict]  # of the call, for that many channels
+    # a state for an input of that mean and variance (C,), as far off as draw(*shape) is from 0; with zeros: the first one
+    state: Callable[[Tensor, Tensor, Callable[..., Tensor]], dict[str, Tensor]] | None = None
 
     def x(self, *shape: int, groups: int | None = None) -> Tensor:
         """Each statistic's elements are of one kind; with ``groups`` one pools shape[1] / groups channels."""
@@ -56,6 +73,8 @@ class Norm(NamedTuple):
             tensors["running_mean"] = torch.randn(x.shape[1], generator=g, dtype=x.dtype)
             tensors["running_var"] = torch.rand(x.shape[1], generator=g, dtype=x.dtype) + 0.5
             call = {k: v for k, v in call.items() if k not in RUNNING}
+        if self.state is not None:
+            tensors |= self.state(*moments(x), lambda *shape: torch.randn(shape, generator=g, dtype=x.dtype))
         dy = torch.randn(x.shape, generator=g, dtype=x.dtype)
         return Sample(id, {"eps": 1e-5} | call, {"input": x} | tensors, (dy,), self.statistics(x.dim()), big)
 
@@ -108,13 +127,18 @@ class Norm(NamedTuple):
         channels_last=False,
         **call,
     ) -> Sample:
-        """One random sample of shape (N, C, *), without running statistics."""
+        """One random sample of shape (N, C, *), without running statistics, or with the first state."""
 
         def image() -> Tensor:
             t = torch.randn(shape, dtype=dtype, device=device)
             return last(t) if channels_last else t
 
+        def zeros(*shape) -> Tensor:
+            return torch.zeros(shape, dtype=parameter_dtype or dtype, device=device)
+
         weight, bias = torch.randn(2, shape[1], dtype=parameter_dtype or dtype, device=device)
         tensors = {"input": image(), "weight": weight, "bias": bias} | ({"skip": image()} if skip else {})
+        if self.state is not None:
+            tensors |= self.state(zeros(shape[1]), zeros(shape[1]) + 1, zeros)
         call = {"eps": 1e-5, "activation": activation} | self.arguments(shape[1]) | call
         return Sample("x".join(map(str, shape)), call, tensors, (image(),), self.statistics(len(shape)))

@@ -236,7 +236,7 @@ def online_norm(
     for argument, tensor in (("epsilon_1", epsilon_1), ("epsilon_y", epsilon_y)):
         if training and tensor is None:
             _checks.fail(name, argument, "be given in training", None)
-        _checks.check_parameter(name, argument, tensor, input.shape[1:2], input)
+        _checks.check_parameter(name, argument, tensor, (input.shape[1],), input)
     check_settings(name, alpha_fwd, alpha_bkw, guard, clamp)
     activation = _checks.check_activation(name, activation)
     backend = requested(backend, name)

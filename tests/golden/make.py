@@ -5,6 +5,7 @@ python tests/golden/make.py
 
 import json
 import random
+from functools import partial
 from pathlib import Path
 
 from mpmath import diff, erf, exp, log1p, mp, mpf, sqrt, tanh
@@ -76,24 +77,147 @@ def by_row(norm):
     return outputs
 
 
+def finished(xhat, tensors, call, guard=lambda z: z):
+    """act(guard(xhat * weight + bias) + skip), where each row is one channel of one image."""
+    z = []
+    for i, row in enumerate(xhat):
+        w, b = (tensors[k][i % CHANNELS] if k in tensors else mpf(k == "weight") for k in ("weight", "bias"))
+        z.append([h * w + b for h in row])
+    act, skip = ACTIVATIONS[call["activation"]], tensors.get("skip", [[0] * len(row) for row in z])
+    return [[act(u + s) for u, s in zip(*pair, strict=True)] for pair in zip(guard(z), skip, strict=True)]
+
+
 def by_channel(statistic):
     """(y,) where each row is one channel of one image, and those of one ``statistic(image, channel)`` share it."""
 
     def outputs(tensors, call):
-        x, act = tensors["input"], ACTIVATIONS[call["activation"]]
+        x = tensors["input"]
         keys = [statistic(i // CHANNELS, i % CHANNELS) for i in range(len(x))]
         pools = {key: [v for k, row in zip(keys, x, strict=True) if k == key for v in row] for key in keys}
-        means = {key: sum(pool) / len(pool) for key, pool in pools.items()}
-        variances = {key: sum((v - means[key]) ** 2 for v in pool) / len(pool) for key, pool in pools.items()}
-        y = []
-        for i, (key, row) in enumerate(zip(keys, x, strict=True)):
-            w, b = (tensors[k][i % CHANNELS] if k in tensors else mpf(k == "weight") for k in ("weight", "bias"))
-            xhat = [(v - means[key]) / sqrt(variances[key] + call["eps"]) for v in row]
-            skip = tensors["skip"][i] if "skip" in tensors else [0] * len(row)
-            y.append([act(h * w + b + s) for h, s in zip(xhat, skip, strict=True)])
-        return (y,)
+        found = {key: moments(pool) for key, pool in pools.items()}
+        xhat = [
+            [(v - found[key][0]) / sqrt(found[key][1] + call["eps"]) for v in row]
+            for key, row in zip(keys, x, strict=True)
+        ]
+        return (finished(xhat, tensors, call),)
 
     return outputs
+
+
+def moments(values, p=2):
+    """The mean, and the mean of |v - mean|^p."""
+    mean = sum(values) / len(values)
+    return mean, sum(abs(v - mean) ** p for v in values) / len(values)
+
+
+def of_channel(x, c):
+    return [v for row in x[c::CHANNELS] for v in row]
+
+
+def normalised(x, statistics):
+    """x with (mean, scale) of each channel."""
+    pairs = [statistics[i % CHANNELS] for i in range(len(x))]
+    return [[(v - mean) / scale for v in row] for (mean, scale), row in zip(pairs, x, strict=True)]
+
+
+def batch_renorm(tensors, call, cotangents):
+    """r and d are constants of the gradient."""
+    bounds, before = (call["r_max"], call["d_max"]), (tensors["running_mean"], tensors["running_std"])
+
+    def batch(x):
+        found = (moments(of_channel(x, c)) for c in range(CHANNELS))
+        return [(mean, sqrt(var + call["eps"])) for mean, var in found]
+
+    found = batch(tensors["input"])
+    pairs = list(zip(found, *before, strict=True))
+    r = [clamp(std / old, 1 / mpf(bounds[0]), bounds[0]) for (_, std), _, old in pairs]
+    d = [clamp((mean - old) / old_std, -bounds[1], bounds[1]) for (mean, _), old, old_std in pairs]
+
+    def outputs(tensors, call):
+        xhat = normalised(tensors["input"], batch(tensors["input"]))
+        corrected = [[h * r[i % CHANNELS] + d[i % CHANNELS] for h in row] for i, row in enumerate(xhat)]
+        return (finished(corrected, tensors, call),)
+
+    new = [[old + call["momentum"] * (now - old) for old, now in zip(*pair, strict=True)]
+           for pair in zip(before, zip(*found, strict=True), strict=True)]  # fmt: skip
+    return answers(outputs, tensors, call, cotangents, BATCH_RENORM) | {
+        f"new {k}": v for k, v in zip(BATCH_RENORM, new, strict=True)
+    }
+
+
+def streamed(found, term, counts, weights):
+    """What is used of two statistics of each channel, and their new short term."""
+    used, new, first = [], [], counts[1] == 0
+    for c in range(CHANNELS):
+        short = [(counts[0] * term[1][i][c] + found[c][i]) / (counts[0] + 1) for i in range(2)]
+        long = short if first else [term[0][i][c] for i in range(2)]
+        used.append([sum(w * t[i] for w, t in zip(weights, (long, short, found[c]), strict=False)) for i in range(2)])
+        new.append(short)
+    return used, [[pair[i] for pair in new] for i in range(2)]
+
+
+def streaming_norm(tensors, call, cotangents):
+    """The gradient of a loss in which used statistics are constants, and found ones weigh what their streamed gradient is."""
+    p, counts = call["p"], tensors["counts"]
+    terms = [[tensors[k][2 * i : 2 * i + 2] for k in ("long_term", "short_term")] for i in range(2)]
+
+    def found(x):
+        pairs = (moments(of_channel(x, c), p) for c in range(CHANNELS))
+        return [[mean, (power + call["eps"]) ** (1 / mpf(p))] for mean, power in pairs]
+
+    used, short = streamed(found(tensors["input"]), terms[0], counts[0], call["alpha"])
+
+    def outputs(tensors, call):
+        statistics = [tensors.get(f"used {c}", used[c]) for c in range(CHANNELS)]
+        return (finished(normalised(tensors["input"], statistics), tensors, call),)
+
+    of_used = [
+        gradient(outputs, tensors | {f"used {c}": used[c]}, call, cotangents, f"used {c}") for c in range(CHANNELS)
+    ]
+    taken, short_grad = streamed(of_used, terms[1], counts[1], call["beta"])
+
+    def with_found(tensors, call):
+        """A second output: the statistics found, whose cotangents are their streamed gradients."""
+        return *outputs(tensors, call), found(tensors["input"])
+
+    want = answers(outputs, tensors, call, cotangents, STREAMING_NORM)
+    want["grad input"] = gradient(with_found, tensors, call, [*cotangents, taken], "input")
+    arrived = [[arrivals + 1, updates] for arrivals, updates in counts]
+    return want | {"new short_term": short + short_grad, "new counts": arrived, "new long_term": tensors["long_term"]}
+
+
+def online_norm(tensors, call, cotangents):
+    """Image after image; the control process takes the gradients of the loss at xhat in the same order."""
+    alpha, p, x = mpf(call["alpha_fwd"]), 1 - mpf(call["alpha_bkw"]), tensors["input"]
+    mean, var, u, e = ([*tensors[k]] for k in ONLINE_NORM)
+    met, xhat = [], []
+    for i, row in enumerate(x):
+        c, (m, s) = i % CHANNELS, moments(row)
+        met.append(sqrt(var[c] + call["eps"]))
+        xhat.append([(v - mean[c]) / met[-1] for v in row])
+        var[c] = alpha * var[c] + (1 - alpha) * s + alpha * (1 - alpha) * (m - mean[c]) ** 2
+        mean[c] = alpha * mean[c] + (1 - alpha) * m
+
+    def guard(z):
+        if call["guard"] == "layer_scaling":
+            pools = [[v for row in z[n : n + CHANNELS] for v in row] for n in range(0, len(z), CHANNELS)]
+            zeta = [sqrt(sum(v**2 for v in pool) / len(pool) + call["ls_eps"]) for pool in pools]
+            return [[v / zeta[i // CHANNELS] for v in row] for i, row in enumerate(z)]
+        return [[clamp(v, -call["clamp"], call["clamp"]) for v in row] for row in z] if call["guard"] else z
+
+    def outputs(tensors, call):
+        return (finished(tensors["xhat"], tensors, call, guard),)
+
+    constants = {k: v for k, v in tensors.items() if k != "input"} | {"xhat": xhat}
+    want, dx = answers(outputs, constants, call, cotangents, ONLINE_NORM), []
+    for i, (gs, y) in enumerate(zip(want.pop("grad xhat"), xhat, strict=True)):
+        c = i % CHANNELS
+        gain = min(p, len(y) / sum(v**2 for v in y)) if call["stable"] else p
+        h = [g - gain * e[c] * v for g, v in zip(gs, y, strict=True)]
+        e[c] += sum(a * b for a, b in zip(h, y, strict=True)) / len(y)
+        dx.append([a / met[i] - p * u[c] for a in h])
+        u[c] += sum(dx[-1]) / len(y)
+    return want | {"grad input": dx} | {f"new {k}": v for k, v in zip(ONLINE_NORM, (mean, var, u, e), strict=True)}
 
 
 def loss(outputs, tensors, call, cotangents):
@@ -121,7 +245,13 @@ def gradient(outputs, tensors, call, cotangents, name):
     return grads if nested else grads[0]
 
 
-def case(outputs, shape, optional, seed, **call):
+def answers(outputs, tensors, call, cotangents, state=()):
+    """Every output, and the gradient of every tensor that is no state."""
+    want = {f"output {i}": y for i, y in enumerate(outputs(tensors, call)[: len(cotangents)])}
+    return want | {f"grad {k}": gradient(outputs, tensors, call, cotangents, k) for k in tensors if k not in state}
+
+
+def case(answer, shape, optional, seed, state=lambda numbers: {}, **call):
     """One golden case; inputs are multiples of 1/64, so exact in float64."""
     draw, (rows, columns) = random.Random(seed), shape
 
@@ -133,8 +263,8 @@ def case(outputs, shape, optional, seed, **call):
     like_input = ("residual", "skip")
     tensors |= {k: [numbers(columns) for _ in range(rows)] if k in like_input else numbers(CHANNELS) for k in optional}
     cotangents = [[numbers(columns) for _ in range(rows)] for _ in range(1 + ("residual" in optional))]
-    want = {f"output {i}": y for i, y in enumerate(outputs(tensors, call)[: len(cotangents)])}
-    want |= {f"grad {k}": gradient(outputs, tensors, call, cotangents, k) for k in tensors}
+    tensors |= state(numbers)
+    want = answer(tensors, call, cotangents)
     call |= {"slope": 0.25} if call["activation"] == "leaky_relu" else {}
     return {"call": call, "tensors": tensors, "cotangents": cotangents, "want": want}
 
@@ -149,29 +279,70 @@ def rows(norm, parameters):
     defaults = {"eps": 2.0**-16, "weight_offset": 0.0, "activation": "identity"}
 
     def make(optional, seed, **call):
-        return case(by_row(norm), (3, CHANNELS), optional, seed, **(defaults | call))
+        return case(partial(answers, by_row(norm)), (3, CHANNELS), optional, seed, **(defaults | call))
 
     cases = [make(parameters, i, activation=a) for i, a in enumerate(ACTIVATIONS)]
     cases += [make(("residual", *parameters), 100, activation="silu", weight_offset=1.0)]
     return [*cases, make((), 101), make(("residual",), 102, eps=0.5)]
 
 
-def channels(statistic, **call):
-    """Cases of 2 images of 4 channels of 3 pixels; a row is one channel of one image."""
+def channels(answer, others=(), state=lambda numbers: {}, **call):
+    """Cases of 2 images of 4 channels of 3 pixels; a row is one channel of one image. ``others``: more calls."""
     call |= {"eps": 2.0**-16, "activation": "identity"}
 
     def make(optional, seed, **more):
-        return case(by_channel(statistic), (2 * CHANNELS, 3), optional, seed, **(call | more))
+        return case(answer, (2 * CHANNELS, 3), optional, seed, state, **(call | more))
 
     cases = [make(("weight", "bias"), i, activation=a) for i, a in enumerate(ACTIVATIONS)]
     cases += [make(("skip", "weight", "bias"), 100, activation="silu")]
+    cases += [make(("weight", "bias"), 200 + i, **other) for i, other in enumerate(others)]
     return [*cases, make((), 101), make(("skip",), 102, eps=0.5)]
+
+
+BATCH_RENORM = ("running_mean", "running_std")
+ONLINE_NORM = ("running_mean", "running_var", "epsilon_1", "epsilon_y")
+STREAMING_NORM = ("long_term", "short_term", "counts")
+
+
+def positive(values):
+    return [abs(v) + mpf(1) / 64 for v in values]
+
+
+def renorm_state(numbers):
+    return {"running_mean": numbers(CHANNELS), "running_std": positive(numbers(CHANNELS))}
+
+
+def online_state(numbers):
+    state = {k: numbers(CHANNELS) for k in ONLINE_NORM}
+    return state | {"running_var": positive(state["running_var"])}
+
+
+def streaming_state(numbers):
+    def term():
+        mean, scale, *gradients = (numbers(CHANNELS) for _ in range(4))
+        return [mean, positive(scale), *gradients]
+
+    counts = [[mpf(abs(int(v))) for v in numbers(2)] for _ in range(2)]
+    return {"long_term": term(), "short_term": term(), "counts": counts}
 
 
 if __name__ == "__main__":
     write("layer_norm", rows(layer_norm, ("weight", "bias")))
     write("layer_norm_2d", rows(layer_norm, ("weight", "bias")))  # the rows are the pixels; the test transposes
     write("rms_norm", rows(rms_norm, ("weight",)))
-    write("batch_norm", channels(lambda n, c: c, training=True, running_mean=None, running_var=None))
-    write("group_norm", channels(lambda n, c: (n, c // 2), num_groups=2))
-    write("instance_norm", channels(lambda n, c: (n, c)))
+    no_state = {"running_mean": None, "running_var": None}
+    write("batch_norm", channels(partial(answers, by_channel(lambda n, c: c)), training=True, **no_state))
+    write("group_norm", channels(partial(answers, by_channel(lambda n, c: (n, c // 2))), num_groups=2))
+    write("instance_norm", channels(partial(answers, by_channel(lambda n, c: (n, c)))))
+    narrow = {"r_max": 1.25, "d_max": 0.5}
+    renorm = {"training": True, "momentum": 0.25, "r_max": 3.0, "d_max": 5.0}
+    write("batch_renorm", channels(batch_renorm, [narrow, {"r_max": 1.0, "d_max": 0.0}], renorm_state, **renorm))
+    powers = [{"p": p} for p in (1.0, 1.5, 3.0)]
+    forward = {"alpha": (0.5, 0.5), "beta": (0.5, 0.25, 0.25)}
+    streaming = {"training": True, "p": 2.0, "alpha": (0.75, 0.25), "beta": (0.75, 0.0, 0.25)}
+    write("streaming_norm", channels(streaming_norm, [*powers, forward], streaming_state, **streaming))
+    guards = [{"guard": None}, {"guard": "clamp", "clamp": 1.0}]
+    decays = [{"alpha_fwd": 0.5, "alpha_bkw": 0.25}, {"alpha_bkw": 0.25, "stable": True}]
+    online = {"training": True, "alpha_fwd": 0.875, "alpha_bkw": 0.9375, "guard": "layer_scaling"}
+    online |= {"ls_eps": 2.0**-10, "clamp": 5.0, "stable": False}
+    write("online_norm", channels(online_norm, [*guards, *decays], online_state, **online))

@@ -87,7 +87,7 @@ def control(g, xhat, rstd, epsilon_y, epsilon_1, p, stable):
         seen = counts(square, g[n].mean(1), (g[n] * xhat[n]).mean(1))
         epsilon_y = torch.where(seen, epsilon_y + (h * xhat[n]).mean(1), epsilon_y)
         epsilon_1 = torch.where(seen, epsilon_1 + dx[n].mean(1), epsilon_1)
-    return torch.stack(dx), (epsilon_y, epsilon_1)
+    return torch.stack(dx) if dx else g, (epsilon_y, epsilon_1)
 
 
 def online_norm_bwd(
