@@ -103,17 +103,26 @@ void launch_rule(void (*kernel)(Params), const Params& p, const Device& device) 
   launch(kernel, dim3(ceil_div<int64_t>(z.B * z.G, block.y)), block, device, p);
 }
 
+// A thread for each of C channels.
+template <typename Params>
+void launch_channels(void (*kernel)(Params), const Params& p, int64_t C, const Device& device) {
+  launch(kernel, dim3(ceil_div<int64_t>(C, kChannelThreads)), dim3(kChannelThreads), device, p);
+}
+
 // run(LAST, PACKED, ACTIVATED), each a std::bool_constant
 template <typename T, typename Run>
-void with_layout(const Plan& plan, Activation activation, Run run) {
+void with_layout(const Plan& plan, bool activated, Run run) {
   using Yes = std::true_type;
   using No = std::false_type;
   if constexpr (kFast<T>) {
-    if (plan.packed && activation == Activation::kIdentity)
-      return plan.last ? run(Yes(), Yes(), No()) : run(No(), Yes(), No());
+    if (plan.packed && !activated) return plan.last ? run(Yes(), Yes(), No()) : run(No(), Yes(), No());
     if (plan.packed) return plan.last ? run(Yes(), Yes(), Yes()) : run(No(), Yes(), Yes());
   }
   plan.last ? run(Yes(), No(), Yes()) : run(No(), No(), Yes());
+}
+template <typename T, typename Run>
+void with_layout(const Plan& plan, Activation activation, Run run) {
+  with_layout<T>(plan, activation != Activation::kIdentity, run);
 }
 
 }  // namespace normkernels::cuda

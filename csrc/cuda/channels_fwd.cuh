@@ -5,6 +5,18 @@
 
 namespace normkernels::cuda {
 
+// What a normaliser makes of the affine of xhat, given its statistic: nothing.
+struct AsGiven {
+  template <typename A>
+  __device__ A scale(A w) const {
+    return w;
+  }
+  template <typename A>
+  __device__ A shift(A, A b) const {
+    return b;
+  }
+};
+
 template <typename T>
 struct ChannelsFwd {
   Plan plan;
@@ -14,6 +26,11 @@ struct ChannelsFwd {
   acc_t<T> eps;
   T* y;
   acc_t<T>* table;  // of each part: mean less the first value, sum of (x - mean)^2
+
+  __device__ AsGiven correction(int64_t, acc_t<T>, acc_t<T>) const { return {}; }
+  __device__ void keep(int64_t statistic, acc_t<T> mean_of, acc_t<T> var_of, AsGiven) const {
+    mean[statistic] = mean_of, var[statistic] = var_of;
+  }
 };
 
 // Welford over this thread's steps, then a merge over threads in two passes. All of it, and the table, is about the

@@ -6,8 +6,8 @@
 
 namespace normkernels::cuda {
 
-template <typename T, bool ACTIVATED>
-__global__ void __launch_bounds__(kFwdThreads) channels_resident_fwd_kernel(const ChannelsFwd<T> p) {
+template <typename T, bool ACTIVATED, typename Params>
+__global__ void __launch_bounds__(kFwdThreads) channels_resident_fwd_kernel(const Params p) {
   using A = acc_t<T>;
   constexpr int V = kPack<T>;
   __shared__ A scratch[2][1][32];
@@ -37,29 +37,40 @@ __global__ void __launch_bounds__(kFwdThreads) channels_resident_fwd_kernel(cons
   keep_packed<T>(x);
   const A var = squares[0] / count, rstd = rsqrt(var + p.eps);
   mean[0] += first;
-  if (threadIdx.x == 0 && slice.live) p.mean[slice.statistic] = mean[0], p.var[slice.statistic] = var;
+  const auto corrected = p.correction(slice.statistic, mean[0], var);
+  if (threadIdx.x == 0 && slice.live) p.keep(slice.statistic, mean[0], var, corrected);
   slice.load(p.skip, skip);
   const auto write = [&](int c, Pack<T>& pack, Pack<T>& more) {
     const Wide<T> w = slice.parameter(p.affine.weight, c, 1), b = slice.parameter(p.affine.bias, c, 0);
     const Wide<T> s = widen<T>(more);
     Wide<T> u = widen<T>(pack);
 #pragma unroll
-    for (int k = 0; k < V; ++k) u.v[k] = (u.v[k] - mean[0]) * (rstd * w.v[k]) + b.v[k] + s.v[k];
+    for (int k = 0; k < V; ++k)
+      u.v[k] = (u.v[k] - mean[0]) * (rstd * corrected.scale(w.v[k])) + corrected.shift(w.v[k], b.v[k]) + s.v[k];
     if constexpr (ACTIVATED) activate(u.v, p.affine.activation, p.affine.slope);
     slice.store(p.y, c, u);
   };
   for_chunks<!ACTIVATED>(write, x, skip);
 }
 
-template <typename T, typename Workspace>
-void channels_fwd(const ChannelsFwd<T>& p, const Device& device, Workspace workspace) {
+// Whether a block holds a statistic; then it is done. Params: a ChannelsFwd<T>
+template <typename T, typename Params>
+bool resident_channels_fwd(const Params& p, const Device& device) {
   if constexpr (kFast<T>) {
     if (fits_block<T>(p.plan, kFwdThreads)) {
       const bool identity = p.affine.activation == Activation::kIdentity;
-      const auto kernel = identity ? channels_resident_fwd_kernel<T, false> : channels_resident_fwd_kernel<T, true>;
-      return launch_resident(kernel, p, kPack<T>, device);
+      const auto kernel =
+          identity ? channels_resident_fwd_kernel<T, false, Params> : channels_resident_fwd_kernel<T, true, Params>;
+      launch_resident(kernel, p, kPack<T>, device);
+      return true;
     }
   }
+  return false;
+}
+
+template <typename T, typename Workspace>
+void channels_fwd(const ChannelsFwd<T>& p, const Device& device, Workspace workspace) {
+  if (resident_channels_fwd<T>(p, device)) return;
   channels_moments(p, device, workspace);
   channels_apply(p, device);
 }

@@ -13,6 +13,16 @@ struct ColumnSums {
   void *dweight, *dbias;    // (N,) or absent
   bool dweight_is_float, dbias_is_float;
   int64_t P, N;
+
+  // of column n: dweight (which = 0) or dbias, if it is wanted
+  __device__ void write(int64_t n, int which, acc_t<T> sum) const {
+    void* out = which == 0 ? dweight : dbias;
+    if (out == nullptr) return;
+    if (which == 0 ? dweight_is_float : dbias_is_float)
+      static_cast<float*>(out)[n] = sum;
+    else
+      static_cast<T*>(out)[n] = narrow<T>(sum);
+  }
 };
 
 // out[n] = sum over p of partial[p, n]: kSumThreads interleaved sums per column, added in order.
@@ -29,13 +39,9 @@ __global__ void __launch_bounds__(kSumColumns* kSumThreads) column_sums_kernel(c
   }
   sums[threadIdx.y][threadIdx.x] = sum;
   __syncthreads();
-  void* out = blockIdx.y == 0 ? p.dweight : p.dbias;
-  if (threadIdx.y != 0 || n >= p.N || out == nullptr) return;
+  if (threadIdx.y != 0 || n >= p.N) return;
   for (int i = 1; i < kSumThreads; ++i) sum += sums[i][threadIdx.x];
-  if (blockIdx.y == 0 ? p.dweight_is_float : p.dbias_is_float)
-    static_cast<float*>(out)[n] = sum;
-  else
-    static_cast<T*>(out)[n] = narrow<T>(sum);
+  p.write(n, blockIdx.y, sum);
 }
 
 template <typename T>

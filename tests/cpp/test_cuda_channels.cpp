@@ -1,7 +1,7 @@
 // The CUDA kernels of the channel family, run on the CPU, against loops in long double.
 #include <cstring>
-#include <limits>
 
+#include "buffer.h"
 #include "channels_resident_bwd.cuh"
 #include "channels_resident_fwd.cuh"
 #include "check.h"
@@ -16,22 +16,6 @@ struct Case {
   bool skip, parameters, float_parameters, aligned;
   bool training = true, apart = false;  // apart: sweep by sweep, even where a block holds a statistic
   double centre = 3, spread = 1;        // of x
-};
-
-// Values of T at a chosen alignment.
-template <class T>
-struct Buffer {
-  std::vector<T> storage;
-  T* data;
-
-  Buffer(const std::vector<double>& values, bool aligned = true) : storage(values.size() + 32), data(storage.data()) {
-    while (reinterpret_cast<uintptr_t>(data) % 16 != 0) ++data;
-    data += aligned ? 0 : 1;
-    for (size_t i = 0; i < values.size(); ++i) data[i] = narrow<T>(acc_t<T>(values[i]));
-  }
-  Buffer(int64_t size, bool aligned = true)
-      : Buffer(std::vector<double>(size, std::numeric_limits<double>::quiet_NaN()), aligned) {}
-  Real operator[](int64_t i) const { return widen(data[i]); }
 };
 
 template <class T>
