@@ -11,6 +11,6 @@ from normkernels.ops.rms_norm import rms_norm
 from normkernels.ops.streaming_norm import streaming_norm, streaming_norm_update
 
 __all__ = [
-    "batch_norm", "batch_renorm", "group_norm", "instance_norm", "layer_norm", "layer_norm_2d", "online_norm", "rms_norm",
-    "streaming_norm", "streaming_norm_update",
+    "batch_norm", "batch_renorm", "group_norm", "instance_norm", "layer_norm", "layer_norm_2d", "online_norm",
+    "rms_norm", "streaming_norm", "streaming_norm_update",
 ]  # fmt: skip

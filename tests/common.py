@@ -35,6 +35,11 @@ def need(op: Op, backend: str, device: str) -> None:
             pytest.skip(f"{backend} on {device}: {reason}")
 
 
+def scanned(op: Op, backend: str, device: str) -> bool:
+    """Whether Triton's interpreter walks its samples one by one: a second for a hundred of them."""
+    return op.stem == "online_norm" and backend == "triton" and device == "cpu"
+
+
 def small(
     op: Op,
     rows: int = 6,

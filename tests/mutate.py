@@ -43,7 +43,14 @@ WITNESS = "tests/test_reference.py"
 EAGER = "tests/test_backends.py tests/test_properties.py -k reference"
 LOCAL = "tests/test_batch_norm.py"
 STATE = "tests/test_channels.py tests/test_channel_modules.py tests/test_backends.py -k 'not triton and not native'"
+QUIET = " -k 'not triton and not native and not compiled'"
+FILES = ("recomputed_state", "state", "online_norm", "batch_renorm", "streaming_norm")
+STREAMS = (
+    f"tests/test_state.py tests/test_online_norm.py tests/test_batch_renorm.py tests/test_streaming_norm.py {QUIET}"
+)
 NATIVE = "tests/test_backends.py tests/test_properties.py -k native"
+SCAN = "tests/test_online_norm.py -k native"
+RULES = "tests/test_batch_renorm.py tests/test_streaming_norm.py -k native"
 
 # (file, tests): its lines and what becomes of them
 TABLE = {
@@ -129,6 +136,57 @@ TABLE = {
         ("training or self.running_mean is None", "training"),
         ("self.training and not self.frozen_statistics", "self.training"),
     ],
+    (f"{REFERENCE}/online_norm.py", WITNESS): [
+        ("rate * (1 - rate) * (m - mean).square()", "rate * (m - mean).square()"),
+        ("- (q * epsilon_y)[:, None] * xhat[n]", "- (p * epsilon_y)[:, None] * xhat[n]"),
+        ("dz = du * (z.abs() <= clamp)", "dz = du"),
+        ("dz - out * (dz * out).mean((1, 2), keepdim=True)", "dz"),
+    ],
+    (f"{REFERENCE}/online_norm.py", STREAMS): [
+        ("seen = counts(4 * (s + m * m))", "seen = counts(s)"),
+        ("seen = counts(square, g[n].mean(1), (g[n] * xhat[n]).mean(1))", "seen = counts(square)"),
+        ("epsilon_y + (h * xhat[n]).mean(1)", "epsilon_y + (g[n] * xhat[n]).mean(1)"),
+    ],
+    (f"{REFERENCE}/batch_renorm.py", WITNESS): [
+        ("r[0] * of_scale + d[0] * of_shift", "r[0] * of_scale"),
+        ("torch.maximum(std / running_std, 1 / r_max)", "std / running_std"),
+    ],
+    (f"{REFERENCE}/streaming_norm.py", WITNESS): [
+        ("torch.where(counts[1] > 0, long_term, short)", "long_term"),
+        ("of_scale = of_scale * found[1].pow(1 - p)", "of_scale = of_scale"),
+        ("(away - away.mean((0, 2))[:, None])", "away"),
+    ],
+    (f"{OPS}/_state.py", STREAMS): [
+        ("if torch._C._current_graph_task_id() != -1 else None", "if False else None"),
+        ("return run(first.before)[0]", "return run(before)[0]"),
+        ("self._graphless.append(call)", "pass"),
+        ("is not None:\n        run(before)", "is not None:\n        _move(state, run(before))"),
+        ("if all(map(torch.equal, run(call.before)[1], call.after)):", "if True:"),
+    ],
+    (f"{OPS}/online_norm.py", STREAMS): [
+        ("torch.arange(2, N + 2,", "torch.arange(1, N + 1,"),
+        ("return new if input.numel() else state", "return new"),
+        ("ctx.accumulators = [epsilon_y, epsilon_1]", "ctx.accumulators = [epsilon_1, epsilon_y]"),
+    ],
+    (f"{OPS}/batch_renorm.py", STREAMS): [
+        ("(var[0] + eps).sqrt()", "var[0].sqrt()"),
+        (".clamp_(0, 1)", ".clamp_(0)"),
+        ("n + 1 for n in state[2:]", "n for n in state[2:]"),
+    ],
+    (f"{OPS}/streaming_norm.py", STREAMS): [
+        ("torch.where(updates > 0, old * past + new * recent, recent)", "old * past + new * recent"),
+        ("torch.where(arrivals > 0, entered, past)", "entered"),
+        ("(updates > 0) | (arrivals == 0)", "updates > 0"),
+        ("torch.stack([counts[0] + 1, counts[1]])", "torch.stack([counts[0] * 0 + 1, counts[1]])"),
+    ],
+    ("normkernels/modules/_state.py", STREAMS): [
+        ("new.dtype.itemsize < 4", "new.dtype.itemsize < 2"),
+        ("self.training and not self.frozen_statistics", "self.training"),
+    ],
+    ("normkernels/modules/online_norm.py", STREAMS): [("self.epsilon_y.mul_(factor)", "self.epsilon_y.mul_(1)")],
+    ("normkernels/modules/streaming_norm.py", STREAMS): [
+        ("self.long_term[1].fill_(1.0)", "self.long_term[1].fill_(0.0)")
+    ],
     (f"{OPS}/_rows.py", NATIVE): [("t if n == 1 or t.stride(1) == 1 else t.contiguous()", "t")],
     (f"{OPS}/rms_norm.py", WITNESS): [
         ("torch.float64 if input.dtype == torch.float64 else torch.float32", "torch.float32")
@@ -170,6 +228,26 @@ TABLE = {
     (f"{CPU}/channel_tiles.cpp", NATIVE): [
         ("if constexpr (kSkip) return u + skip;", ""),
         ("if constexpr (kGate == Gate::leaky_relu) return u > 0 ? v : slope * v;", ""),
+    ],
+    (f"{CPU}/scan_tiles.cpp", SCAN): [
+        ("+ cross * d * d) : var;", ") : var;"),
+        ("finite(static_cast<C>(4 * (spread + value * value)));", "true;"),
+        ("state_mean[i] = counts ? mean + rate * d : mean;", "state_mean[i] = mean + rate * d;"),
+        ("2 * to.bias[i] * xhat)", "to.bias[i] * xhat)"),
+        ("(w * of_g - q * e * xhat) * r", "w * of_g * r"),
+        ("e - q * square * e + w * of_gx", "e - p * square * e + w * of_gx"),
+        ("finite(square) & finite(w * of_g) & finite(w * of_gx);", "true;"),
+        ("w * w * share * gain + pe", "pe"),
+    ],
+    (f"{CPU}/online_backward.h", SCAN): [("kappa[i] *= a.gain[first + i];", ";")],
+    (f"{CPU}/rule_tiles.cpp", RULES): [
+        ("(past ? m.long_term[first + i] : recent)", "m.long_term[first + i]"),
+        ("k.shift[i] = w * k.d[i] + b;", "k.shift[i] = k.d[i] + b;"),
+        ("r < least ? least : ", ""),
+    ],
+    (f"{CPU}/streaming_norm.cpp", RULES): [
+        ("(slopes ? b * slopes[first + i] : 0)", "0"),
+        ("(slopes ? std::pow(scale, 1 - p) : 1 / scale)", "1 / scale"),
     ],
 }
 MUTATIONS = [Mutation(*key, *change) for key, changes in TABLE.items() for change in changes]

@@ -102,7 +102,7 @@ def test_batch_norm_is_the_first_part_of_the_ramp():
 
 @every_target
 def test_training_is_inference(backend, device):
-    """What the paper is for: where nothing is clipped both give the same output; also with a large eps (CrossQ, SB3)."""
+    """What the paper is for: both give the same output where nothing is clipped, for a large eps too (CrossQ, SB3)."""
     need(OP, backend, device)
     module = layer(r_max=1e6, d_max=1e6, eps=1e-3, backend=backend).to(device)
     for i in range(3):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from common import call, every_target, leaves, need, small
+from common import call, every_target, leaves, need, scanned, small
 from torch.autograd import gradgradcheck
 
 import normkernels as nk
@@ -16,7 +16,15 @@ OP = OPS["online_norm"]
 STATE = ("running_mean", "running_var", "epsilon_1", "epsilon_y")
 ALPHAS = (0.5, 0.9, 0.99, 0.999, 0.9999)
 GUARDS = ("layer_scaling", "clamp", None)
-SETTINGS = {"alpha_fwd": 0.9, "alpha_bkw": 0.95, "eps": 1e-5, "guard": None, "ls_eps": 1e-5, "clamp": 1.0, "stable": False}
+SETTINGS = {
+    "alpha_fwd": 0.9,
+    "alpha_bkw": 0.95,
+    "eps": 1e-5,
+    "guard": None,
+    "ls_eps": 1e-5,
+    "clamp": 1.0,
+    "stable": False,
+}
 
 
 class Loop:
@@ -107,9 +115,12 @@ def steps(batches, D, C, dtype, backend, device, layout=torch.Tensor.contiguous,
 def test_against_the_loop(backend, device, guard, stable, dtype):
     """Every guard; batches of varying size; (N, C), images and images with channels last."""
     need(OP, backend, device)
+    if scanned(OP, backend, device) and (dtype == torch.float32 or stable != (guard is None)):
+        pytest.skip("half of them, where they take seconds")
     settings = {"guard": guard, "stable": stable, "alpha_bkw": 0.5 if stable else 0.95}
-    steps((5, 1, 34), (), 7, dtype, backend, device, **settings)
-    steps((5, 1, 12), (2, 3), 7, dtype, backend, device, **settings)
+    many = 12 if scanned(OP, backend, device) else 34
+    steps((5, 1, many), (), 7, dtype, backend, device, **settings)
+    steps((5, 1, 6), (2, 3), 7, dtype, backend, device, **settings)
     steps((5, 1, 3), (3, 3), 17, dtype, backend, device, last, **settings)
 
 
@@ -119,16 +130,21 @@ def test_against_the_loop(backend, device, guard, stable, dtype):
 def test_decays(backend, device, forward, backward):
     """Every pair of decays, over calls; with one value in a sample those whose controller is stable."""
     need(OP, backend, device)
+    if scanned(OP, backend, device) and {forward, backward} - {0.5, 0.9999}:
+        pytest.skip("the ends of the range, where they take seconds")
     decays = {"alpha_fwd": forward, "alpha_bkw": backward}
-    steps((33, 20), (25,), 3, torch.float64, backend, device, **decays)
+    batches = (8, 5) if scanned(OP, backend, device) else (33, 20)
+    steps(batches, (25,), 3, torch.float64, backend, device, **decays)
     if backward >= 0.9 and forward >= 0.9:
-        steps((33, 20), (), 3, torch.float64, backend, device, **decays)
+        steps(batches, (), 3, torch.float64, backend, device, **decays)
 
 
 @pytest.mark.parametrize("D", [(), (5,)], ids=["1", "5"])
 @every_target
 def test_many_samples(backend, device, D):
     need(OP, backend, device)
+    if scanned(OP, backend, device):
+        pytest.skip("minutes of interpretation")
     for dtype in (torch.float64, torch.float32):
         steps((4096, 7), D, 3, dtype, backend, device, alpha_fwd=0.999, alpha_bkw=0.99)
 
@@ -138,6 +154,8 @@ def test_many_samples(backend, device, D):
 def test_far_from_zero(backend, device):
     """A variance of 4 about 1e4 at alpha 0.9999: far closer than the paper's loop in the same float32."""
     need(OP, backend, device)
+    if scanned(OP, backend, device):
+        pytest.skip("minutes of interpretation")
     x = numbers(4096, 2, 25, scale=2.0, shift=1e4).float()
     state = [torch.full((2,), v) for v in (1e4, 4.0, 0.0, 0.0)]
     settings = {"alpha_fwd": 0.9999}
@@ -154,12 +172,12 @@ def test_far_from_zero(backend, device):
 @every_target
 def test_splitting_a_batch_changes_nothing(backend, device):
     need(OP, backend, device)
-    x, dy = (numbers(40, 6, 3, seed=i).to(device) for i in (0, 1))
+    x, dy = (numbers(11, 6, 3, seed=i).to(device) for i in (0, 1))
     whole, parts = start(6, device=device), start(6, device=device)
     y, dx, *of_parameters = ours(x, dy, *whole[:2], whole[2:], backend, guard="layer_scaling")
     pieces = [
         ours(a, b, *parts[:2], parts[2:], backend, guard="layer_scaling")
-        for a, b in zip(x.split([1, 3, 19, 17]), dy.split([1, 3, 19, 17]), strict=True)
+        for a, b in zip(x.split([1, 3, 7]), dy.split([1, 3, 7]), strict=True)
     ]
     ys, dxs, *sums = zip(*pieces, strict=True)
     got = [torch.cat(ys), torch.cat(dxs), *(sum(s) for s in sums), *parts[2:]]
@@ -170,7 +188,7 @@ def test_splitting_a_batch_changes_nothing(backend, device):
 def test_accumulators_telescope(backend, device):
     """What e and u have gained is all that was left: dx on average, and on average times xhat before its last step."""
     need(OP, backend, device)
-    x, dy = (numbers(50, 4, 6, seed=i).to(device) for i in (0, 1))
+    x, dy = (numbers(12, 4, 6, seed=i).to(device) for i in (0, 1))
     _, _, *state = start(4, device=device)
     (u, e), one = [t.clone() for t in state[2:]], torch.ones(4, dtype=torch.float64, device=device)
     xhat, dx, *_ = ours(x, dy, one, 0 * one, state, backend)
@@ -186,11 +204,11 @@ def test_accumulators_telescope(backend, device):
 def test_statistics_are_those_of_the_mixture(backend, device):
     """mu and V + mu^2 are the plain exponential averages of m and s + m^2 (closed form)."""
     need(OP, backend, device)
-    x = numbers(60, 4, 6, shift=2.0).to(device)
+    x = numbers(12, 4, 6, shift=2.0).to(device)
     _, _, *state = start(4, device=device)
-    weights = 0.1 * 0.9 ** torch.arange(59, -1, -1, dtype=torch.float64, device=device)
-    mean = 0.9**60 * state[0] + weights @ x.mean(2)
-    square = 0.9**60 * (state[1] + state[0] ** 2) + weights @ x.square().mean(2)
+    weights = 0.1 * 0.9 ** torch.arange(11, -1, -1, dtype=torch.float64, device=device)
+    mean = 0.9**12 * state[0] + weights @ x.mean(2)
+    square = 0.9**12 * (state[1] + state[0] ** 2) + weights @ x.square().mean(2)
     OP.function(x, *state, training=True, alpha_fwd=0.9, backend=backend)
     torch.testing.assert_close(state[:2], [mean, square - mean**2])
 
@@ -201,7 +219,7 @@ def test_scale_and_shift(backend, device, guard):
     """x -> k x + c with the state (k mu + c, k^2 V) and eps k^2: the same y, and dx and u smaller by k."""
     need(OP, backend, device)
     k, c, factors = 3.0, -7.0, (1, 1 / 3, 1, 1)
-    x, dy = (numbers(30, 6, 4, seed=i).to(device) for i in (0, 1))
+    x, dy = (numbers(7, 6, 4, seed=i).to(device) for i in (0, 1))
     w, b, *state = start(6, device=device)
     w2, b2, mean, var, u, e = start(6, device=device)
     moved = [k * mean + c, k * k * var, u / k, e]
@@ -215,7 +233,7 @@ def test_scale_and_shift(backend, device, guard):
 def test_order_of_channels(backend, device):
     need(OP, backend, device)
     order = torch.tensor([3, 0, 5, 1, 4, 2], device=device)
-    x, dy = (numbers(20, 6, 4, seed=i).to(device) for i in (0, 1))
+    x, dy = (numbers(7, 6, 4, seed=i).to(device) for i in (0, 1))
     one, other = start(6, device=device), [t[order] for t in start(6, device=device)]
     y, dx, *rest = ours(x, dy, *one[:2], one[2:], backend, guard="layer_scaling")
     got = ours(x[:, order], dy[:, order], *other[:2], other[2:], backend, guard="layer_scaling")
@@ -227,7 +245,7 @@ def test_order_of_channels(backend, device):
 def test_the_ends_of_the_decays(backend, device):
     """alpha_fwd = 1 freezes the statistics, bit for bit; alpha_bkw = 1 makes dx = g / sigma."""
     need(OP, backend, device)
-    x, dy = (numbers(20, 6, 4, seed=i).to(device) for i in (0, 1))
+    x, dy = (numbers(7, 6, 4, seed=i).to(device) for i in (0, 1))
     w, b, *state = start(6, device=device)
     before = [t.clone() for t in state]
     _, dx, *_ = ours(x, dy, w, b, state, backend, alpha_fwd=1.0, alpha_bkw=1.0)
@@ -239,7 +257,7 @@ def test_the_ends_of_the_decays(backend, device):
 def test_stable(backend, device):
     """The same bits while no gain exceeds 1; inputs 1000 times too large then leave dx about what g / sigma is."""
     need(OP, backend, device)
-    x, dy = (numbers(64, 6, seed=i).to(device) for i in (0, 1))
+    x, dy = (numbers(16, 6, seed=i).to(device) for i in (0, 1))
     found = []
     for scale, stable in ((1.0, False), (1.0, True), (1e3, False), (1e3, True)):
         w, b, *state = start(6, device=device)
@@ -256,19 +274,19 @@ def test_stable(backend, device):
 def test_bias_correction(backend, device):
     """The statistics are weighted averages of the first state and every sample; later calls go on where it was."""
     need(OP, backend, device)
-    x = numbers(40, 4, 6, shift=2.0).to(device)
+    x = numbers(13, 4, 6, shift=2.0).to(device)
     layer = nk.OnlineNorm1d(4, 0.9, bias_correction=True, dtype=torch.float64, device=device, backend=backend)
-    for part in x.split([1, 9, 30]):
+    for part in x.split([1, 3, 9]):
         layer(part)
-    weights = 0.9 ** torch.arange(40, -1, -1, dtype=torch.float64, device=device)
+    weights = 0.9 ** torch.arange(13, -1, -1, dtype=torch.float64, device=device)
     weights /= weights.sum()
     first = torch.zeros(1, 4, dtype=torch.float64, device=device)
     mean = weights @ torch.cat([first, x.mean(2)])
     square = weights @ torch.cat([first + 1, x.square().mean(2)])
     torch.testing.assert_close([layer.running_mean, layer.running_var], [mean, square - mean**2])
-    assert layer.num_samples_tracked == 40
+    assert layer.num_samples_tracked == 13
     layer.eval()(x)
-    assert layer.num_samples_tracked == 40
+    assert layer.num_samples_tracked == 13
     layer.reset_running_stats()
     assert layer.num_samples_tracked == 0
 
@@ -284,6 +302,7 @@ def test_without_bias_correction_nothing_is_corrected(backend, device):
     torch.testing.assert_close(layer.running_var, layer.running_var.new_full((1,), share + 1e4 * share * (1 - share)))
 
 
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")  # of Triton's interpreter
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e30])
 @pytest.mark.parametrize("D", [(), (4,)], ids=["1", "4"])
 @every_target
@@ -309,6 +328,7 @@ def test_one_bad_sample_is_left_out(backend, device, D, bad):
     torch.testing.assert_close([t[rest] for t in state], [t[rest] for t in whole[2:]])
 
 
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")  # of Triton's interpreter
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("D", [(), (4,)], ids=["1", "4"])
 @every_target
@@ -353,9 +373,7 @@ def test_calls_before_their_backwards(backend, device):
     named = dict(zip(STATE, state, strict=True))
     xs = [numbers(6, 5, 3, seed=i).to(device).requires_grad_() for i in (0, 1)]
     dys = [numbers(6, 5, 3, seed=10 + i).to(device) for i in (0, 1)]
-    ys = [
-        OP.function(x, **named, weight=weight, bias=bias, training=True, **SETTINGS, backend=backend) for x in xs
-    ]
+    ys = [OP.function(x, **named, weight=weight, bias=bias, training=True, **SETTINGS, backend=backend) for x in xs]
     dxs = torch.autograd.grad(ys[1], xs[1], dys[1]) + torch.autograd.grad(ys[0], xs[0], dys[0])
     (_, first), (_, second) = (loop.forward(x.numpy(force=True)) for x in xs)
     want = [loop.backward(r, dy.cpu().numpy())[0] for r, dy in ((second, dys[1]), (first, dys[0]))]
@@ -387,7 +405,7 @@ WRONG = {
     "no-accumulator": ({"epsilon_y": None}, "epsilon_y must be given in training, got None"),
     "accumulator-shape": ({"epsilon_1": torch.zeros(5)}, r"epsilon_1 must have shape \(33,\), got \(5,\)"),
     "accumulator-dtype": ({"epsilon_1": torch.zeros(33).half()}, "epsilon_1 must have input's dtype .*, got .*float16"),
-    "no-mean": ({"running_mean": None}, "running_mean must be given where no statistics are taken from input, got None"),
+    "no-mean": ({"running_mean": None}, "running_mean must be given where no statistics are taken .*, got None"),
     "var-shape": ({"running_var": torch.ones(5)}, r"running_var must have shape \(33,\), got \(5,\)"),
     "one-dim": ({"input": torch.ones(33)}, r"input must have at least 2 dimensions .*, got shape \(33,\)"),
 }  # fmt: skip

@@ -287,7 +287,10 @@ WRONG_STATE = {
     "short-term-shape": ({"short_term": torch.zeros(2, 33)}, r"short_term must have shape \(4, 33\), got \(2, 33\)"),
     "counts-shape": ({"counts": torch.zeros(2)}, r"counts must have shape \(2, 2\), got \(2,\)"),
     "counts-int": ({"counts": torch.zeros(2, 2).int()}, "counts must have input's dtype .*, got torch.int32"),
-    "long-term-device": ({"long_term": torch.zeros(4, 33, device="meta")}, "long_term must be on input's device cpu, .*"),
+    "long-term-device": (
+        {"long_term": torch.zeros(4, 33, device="meta")},
+        "long_term must be on input's device cpu, .*",
+    ),
 }
 
 

@@ -51,7 +51,7 @@ class Norm(NamedTuple):
     stem: str
     statistics: Callable[[int], tuple[int, ...]]  # the dims that one is taken over in an input of that rank
     arguments: Callable[[int], dict]  # of the call, for that many channels
-    # a state for an input of that mean and variance (C,), as far off as draw(*shape) is from 0; with zeros: the first one
+    # a state for an input of that mean and variance (C,), as far off as draw(*shape) is from 0; zeros: the first one
     state: Callable[[Tensor, Tensor, Callable[..., Tensor]], dict[str, Tensor]] | None = None
 
     def x(self, *shape: int, groups: int | None = None) -> Tensor:

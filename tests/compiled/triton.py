@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from itertools import chain
+from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,7 +62,13 @@ class Launch(NamedTuple):
         words = ["x".join(map(str, tile)), f"{self.num_warps} warps"]
         words += [f"align {given['ALIGN']}"] if "ALIGN" in given else []
         words += [f"{given['SEGMENTS']} segments"] if "SEGMENTS" in given else []
-        words += [k.lower() for k in ("IMAGES", "LAST", "POOLED") if given.get(k)]
+        words += [k.lower() for k in ("IMAGES", "LAST", "POOLED", "STABLE") if given.get(k)]
+        words += ["clamp"] if given.get("CLAMP", inf) != inf else []
+        words += (
+            [f"p {given.get('P', given.get('WHOLE', 0) + given.get('PART', 0)):g}"]
+            if {"P", "PART"} & set(given)
+            else []
+        )
         words += ["no mean"] if given.get("CENTER") is False else []
         multiples = {self.signature[i][0] for i in self.divisible}
         sizes = [k for k, kind in self.signature if k in ("N", "S") and kind == "i32" and "BLOCK_N" in given]
@@ -109,6 +116,20 @@ SHARED = (
     Channels((4, 128, 262144), (4, 32), True),
     Channels((4, 33, 62501), (4, 33)),
     Channels((512, 64, 49), (1, 64)),
+)
+
+
+# online norm: samples of planes, held or split, aligned or not, few and many; then samples of one value
+SAMPLES = (
+    Channels((32, 64, 1024), (32, 64)),
+    Channels((2, 256, 12544), (2, 256)),
+    Channels((4, 32, 262144), (4, 32)),
+    Channels((512, 33, 49), (512, 33)),
+    Channels((32, 64, 1024), (32, 64), True),
+    Channels((1, 64, 12544), (1, 64), True),
+    Channels((128, 1024, 1), (128, 1024), True),
+    Channels((4096, 12, 1), (4096, 12), True),
+    Channels((2, 65, 1), (2, 65), True),
 )
 
 
@@ -193,6 +214,48 @@ def record_channels(x: torch.dtype, w: torch.dtype, case: Channels, activation: 
     return launches
 
 
+def record_stateful(
+    op: str, x: torch.dtype, w: torch.dtype, case: Channels, activation: str, variant: int
+) -> list[Launch]:
+    """The same of batch renorm, streaming norm (variant: p) and online norm (0: layer scaling, 1: clamp and stable)."""
+    (N, C, S), stats, last = case
+    stat = F64 if x == F64 else F32
+
+    def new(dtype, *shape):
+        return torch.empty(shape, dtype=dtype, device="meta")
+
+    def pair(*shape):
+        return new(stat, *shape), new(stat, *shape)
+
+    t, weight, row, pairs, scalar = new(x, *((N, S, C) if last else (N, C, S))), new(w, C), pair(C), pair(2, C), pair()
+    affine, end = (weight, weight), (activation, 0.01, last)
+    module = importlib.import_module(f"normkernels.backends.triton.{op}")
+    forward, backward = getattr(module, op + "_fwd"), getattr(module, op + "_bwd")
+    with recording(NAME[x] + ("" if x == w else "/" + NAME[w])) as launches:
+        if op == "batch_renorm":
+            tables = pair(1, C)
+            forward(t, t, *affine, *tables, *scalar, t, *tables, *tables, 1e-5, *end)
+            backward(t, t, t, *affine, *tables, *tables, t, t, *affine, 1e-5, *end)
+        elif op == "streaming_norm":
+            counts, deviations = new(stat, 2), None if variant == 2 else row[0]
+            forward(
+                t, t, *affine, *pairs, counts, t, *pairs, deviations, pairs[0], 0.7, 0.3, float(variant), 1e-5, *end
+            )
+            call = (t, t, t, *affine, *pairs, deviations, *pairs, counts, t, t, *affine, pairs[0])
+            backward(*call, 0.7, 0.0, 0.3, float(variant), 1e-5, *end)
+        else:
+            tables, rates, clamp = pair(*stats), new(F64, N), 5.0 if variant else inf
+            averages, gain = (None, None) if S == 1 else pair(*stats), None if variant else new(stat, N)
+            forward(
+                t, t, *affine, *row, rates, t, *tables, *averages, gain, *row, 1e-5, 1e-5, clamp, *end
+            )  # fmt: skip
+            call = (t, t, t, *affine, *tables, *averages, gain)
+            backward(*call, *row, t, t, *affine, *row, 0.99, bool(variant), clamp, *end)
+            if variant:
+                backward(*call, None, None, t, t, *affine, None, None, 0.99, False, clamp, *end)
+    return launches
+
+
 def lengths(op: str, arch: int) -> tuple[int, ...]:
     """One N for every launch size: the powers of two up to the longest tile one beyond, and the longest odd ones."""
     if op == "layer_norm_2d":
@@ -224,7 +287,20 @@ def launches(arch: int) -> list[Launch]:
     if arch == 90:
         found += chain(*(record_channels(F32, F32, case) for case in HELD + SHARED))
         found += chain(*(record_channels(F64, F64, case, "silu") for case in HELD[6:8] + SHARED))
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(found + stateful(arch)))
+
+
+def stateful(arch: int) -> list[Launch]:
+    """The launches of the normalisers that carry a state."""
+    dtypes = ((BF16, F32), (F32, F32), (F64, F64)) if arch == 90 else ((BF16, F32),)
+    found = []
+    for x, w in dtypes:
+        for case in (*HELD[-3:], Channels((1, 256, 256), (1, 256), True), *SHARED[:2]):
+            found += record_stateful("batch_renorm", x, w, case, "silu", 0)
+            found += chain(*(record_stateful("streaming_norm", x, w, case, "silu", p) for p in (1, 2, 3)))
+        found += record_stateful("streaming_norm", x, w, SHARED[0], "identity", 1.7)
+        found += chain(*(record_stateful("online_norm", x, w, case, "silu", v) for case in SAMPLES for v in (0, 1)))
+    return found
 
 
 def width(ptx: str, access: str) -> int:

@@ -157,7 +157,7 @@ def streamed(found, term, counts, weights):
 
 
 def streaming_norm(tensors, call, cotangents):
-    """The gradient of a loss in which used statistics are constants, and found ones weigh what their streamed gradient is."""
+    """Used statistics are constants of the loss; found ones add to it, each times its streamed gradient."""
     p, counts = call["p"], tensors["counts"]
     terms = [[tensors[k][2 * i : 2 * i + 2] for k in ("long_term", "short_term")] for i in range(2)]
 

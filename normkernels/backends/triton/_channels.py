@@ -71,6 +71,15 @@ def total(x):
 
 
 @triton.jit
+def centred(x, mask, count):
+    # x - mean, mean: two steps, for rounding leaves the first mean up to ulp(mean) / 2 off
+    mean = total(x) / count
+    x = tl.where(mask, x - broad(mean, 3), 0.0)
+    rest = total(x) / count
+    return tl.where(mask, x - broad(rest, 3), 0.0), mean + rest
+
+
+@triton.jit
 def walk(program, N, C, S, parts, steps, IMAGES: tl.constexpr, BLOCK_A: tl.constexpr, BLOCK_B: tl.constexpr):
     # of the part that a program walks: first channel, row in the table of parts, first image and position, tiles
     blocks = tl.cdiv(C, BLOCK_A)
@@ -149,9 +158,13 @@ def store(P, value, at, mask):
 
 @triton.jit
 def statistics(MEAN, VAR, at, mask, EPS: tl.constexpr):
-    # mean and rstd = (var + eps)^(-1/2)
-    mean = tl.load(MEAN + at, mask=mask, other=0.0)
-    return mean, tl.rsqrt(tl.load(VAR + at, mask=mask, other=1.0) + EPS)
+    # mean and rstd = (var + eps)^(-1/2); without eps, it is 1 / var
+    mean, rstd = tl.load(MEAN + at, mask=mask, other=0.0), tl.load(VAR + at, mask=mask, other=1.0)
+    if EPS is None:
+        rstd = 1 / rstd
+    else:
+        rstd = tl.rsqrt(rstd + EPS)
+    return mean, rstd
 
 
 @triton.jit
@@ -172,10 +185,16 @@ def preactivation(xhat, w, b, skip):
 
 
 @triton.jit
-def grads(DY, X, SKIP, w, b, mean, rstd, tile, ACT: tl.constexpr, SLOPE: tl.constexpr):
-    # xhat and du = dy act'(u); du is 0 outside the tensor, for dy is
-    xhat = (load_tile(X, tile, rstd.dtype) - mean) * rstd
-    du = load_tile(DY, tile, rstd.dtype)
+def differentiated(DY, SKIP, xhat, w, b, tile, ACT: tl.constexpr, SLOPE: tl.constexpr):
+    # du = dy act'(u); it is 0 outside the tensor, for dy is
+    du = load_tile(DY, tile, xhat.dtype)
     if ACT != "identity":
-        du = du * derivative(preactivation(xhat, w, b, load_tile(SKIP, tile, rstd.dtype)), ACT, SLOPE)
-    return xhat, du
+        du = du * derivative(preactivation(xhat, w, b, load_tile(SKIP, tile, xhat.dtype)), ACT, SLOPE)
+    return du
+
+
+@triton.jit
+def grads(DY, X, SKIP, w, b, mean, rstd, tile, ACT: tl.constexpr, SLOPE: tl.constexpr):
+    # xhat and du
+    xhat = (load_tile(X, tile, rstd.dtype) - mean) * rstd
+    return xhat, differentiated(DY, SKIP, xhat, w, b, tile, ACT, SLOPE)

@@ -7,6 +7,7 @@ from normkernels.backends.triton._activations import activation
 from normkernels.backends.triton._channels import (
     aligned,
     broad,
+    centred,
     held,
     load,
     load_tile,
@@ -45,19 +46,15 @@ def _resident_kernel(
     dtype: tl.constexpr = MEAN.dtype.element_ty
     C, S = aligned(C, S, LAST, ALIGN)
     stat, there, channels, tile = held(C, S, G, PLANES, IMAGES, LAST, ALIGN, BLOCK_A, BLOCK_K, BLOCK_B)
-    x = load_tile(X, tile, dtype)
     count = (PLANES * S).to(dtype)
-    # two steps, for rounding leaves the first mean up to ulp(mean) / 2 off
-    mean = total(x) / count
-    x = tl.where(tile[2], x - broad(mean, 3), 0.0)
-    rest = total(x) / count
-    x = tl.where(tile[2], x - broad(rest, 3), 0.0)
+    x, mean = centred(load_tile(X, tile, dtype), tile[2], count)
     var = total(x * x) / count
-    tl.store(MEAN + stat, mean + rest, mask=there)
+    tl.store(MEAN + stat, mean, mask=there)
     tl.store(VAR + stat, var, mask=there)
-    w, b = broad(load(W, channels, channels < C, dtype), 3), broad(load(B, channels, channels < C, dtype), 3)
-    u = preactivation(x, slope_of(broad(tl.rsqrt(var + EPS), 3), w), b, load_tile(SKIP, tile, dtype))
-    store_tile(Y, activation(u, ACT, SLOPE), tile)
+    if Y is not None:
+        w, b = broad(load(W, channels, channels < C, dtype), 3), broad(load(B, channels, channels < C, dtype), 3)
+        u = preactivation(x, slope_of(broad(tl.rsqrt(var + EPS), 3), w), b, load_tile(SKIP, tile, dtype))
+        store_tile(Y, activation(u, ACT, SLOPE), tile)
 
 
 @triton.jit(do_not_specialize=["N", "C", "S", "G", "images", "parts", "steps"])
@@ -154,8 +151,15 @@ def _apply_kernel(
 
 
 def moments(x, mean, var, last):
-    """Fill mean and var: every part on its own, then all of a statistic merged."""
+    """Fill mean and var: of statistics that a program holds, or every part on its own and all of a statistic merged."""
     z = sizes(x, mean, last)
+    tile = resident(z, FORWARD_LIMIT)
+    if tile is not None:
+        programs, given, constants = holding(x, z, tile)
+        _resident_kernel[(programs,)](
+            x, None, None, None, None, mean, var, *given, EPS=0.0, ACT="identity", SLOPE=0.0, **constants
+        )
+        return
     s = split(z, FORWARD_TILE)
     each, rows = parts(z, s)
     partial = accumulator(mean, 3, rows, z.C)
