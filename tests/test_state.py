@@ -1,4 +1,4 @@
-"""What the normalisers that carry a state share: how it moves, stays, is copied and frozen; what gradients see of it."""
+"""What the normalisers that carry a state share: how it moves, stays, is copied, frozen, and what gradients see."""
 
 import copy
 import io

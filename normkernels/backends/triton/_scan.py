@@ -14,7 +14,7 @@ from normkernels.backends.triton._channels import load, preactivation
 from normkernels.backends.triton._channels_sizes import power
 from normkernels.backends.triton._rows import affine, alignment
 
-TILE, ROWS, LANES = 1024, 128, 8  # values of a scanned tile; its most samples; its least channels: a sector of float32
+TILE, ROWS, LANES = 512, 64, 8  # values of a scanned tile; its most samples; its least channels: a sector of float32
 
 
 @triton.jit
@@ -110,8 +110,8 @@ def unscaled(dz, z, gain, kappa):
 
 
 def warps(values: int) -> int:
-    """Of a tile: four values for each thread, which hold up to five numbers each."""
-    return max(2, min(8, values // 128))
+    """Of a tile: two values for each thread, which hold up to five numbers each."""
+    return max(2, min(8, values // 64))
 
 
 def scanning(t: Tensor) -> tuple[int, dict[str, int]]:
