@@ -45,9 +45,7 @@ LOCAL = "tests/test_batch_norm.py"
 STATE = "tests/test_channels.py tests/test_channel_modules.py tests/test_backends.py -k 'not triton and not native'"
 QUIET = " -k 'not triton and not native and not compiled'"
 FILES = ("recomputed_state", "state", "online_norm", "batch_renorm", "streaming_norm")
-STREAMS = (
-    f"tests/test_state.py tests/test_online_norm.py tests/test_batch_renorm.py tests/test_streaming_norm.py {QUIET}"
-)
+STREAMS = " ".join(f"tests/test_{name}.py" for name in FILES) + QUIET
 NATIVE = "tests/test_backends.py tests/test_properties.py -k native"
 SCAN = "tests/test_online_norm.py -k native"
 RULES = "tests/test_batch_renorm.py tests/test_streaming_norm.py -k native"
@@ -136,7 +134,7 @@ TABLE = {
         ("training or self.running_mean is None", "training"),
         ("self.training and not self.frozen_statistics", "self.training"),
     ],
-    (f"{REFERENCE}/online_norm.py", WITNESS): [
+    (f"{REFERENCE}/online_norm.py", f"{WITNESS} -k online_norm"): [
         ("rate * (1 - rate) * (m - mean).square()", "rate * (m - mean).square()"),
         ("- (q * epsilon_y)[:, None] * xhat[n]", "- (p * epsilon_y)[:, None] * xhat[n]"),
         ("dz = du * (z.abs() <= clamp)", "dz = du"),
@@ -147,11 +145,11 @@ TABLE = {
         ("seen = counts(square, g[n].mean(1), (g[n] * xhat[n]).mean(1))", "seen = counts(square)"),
         ("epsilon_y + (h * xhat[n]).mean(1)", "epsilon_y + (g[n] * xhat[n]).mean(1)"),
     ],
-    (f"{REFERENCE}/batch_renorm.py", WITNESS): [
+    (f"{REFERENCE}/batch_renorm.py", f"{WITNESS} -k batch_renorm"): [
         ("r[0] * of_scale + d[0] * of_shift", "r[0] * of_scale"),
         ("torch.maximum(std / running_std, 1 / r_max)", "std / running_std"),
     ],
-    (f"{REFERENCE}/streaming_norm.py", WITNESS): [
+    (f"{REFERENCE}/streaming_norm.py", f"{WITNESS} -k streaming_norm"): [
         ("torch.where(counts[1] > 0, long_term, short)", "long_term"),
         ("of_scale = of_scale * found[1].pow(1 - p)", "of_scale = of_scale"),
         ("(away - away.mean((0, 2))[:, None])", "away"),

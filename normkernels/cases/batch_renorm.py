@@ -1,5 +1,7 @@
 """Batch Renormalization: corrections within and beyond their bounds, and running statistics for constants."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -56,7 +58,8 @@ NORM = Norm(
 
 def _samples() -> list[Sample]:
     sample, x = NORM.sample, NORM.x
-    image, narrow = x(3, 20, 5, 7), {"r_max": 1.2, "d_max": 0.3}
+    image = x(3, 20, 5, 7)
+    narrow: dict[str, Any] = {"r_max": 1.2, "d_max": 0.3}
     return [
         *NORM.samples(),
         sample("37x33", x(37, 33), OPTIONAL, activation="relu"),

@@ -49,8 +49,8 @@ def streaming_norm_torch(
     """The statistics by autograd, and between them and their use the memory."""
     if not training:
         arrivals, updates = counts[0]
-        used = torch.where((updates > 0) | (arrivals == 0), long_term[:2], short_term[:2])
-        return constants_torch(input, *used, weight, bias, skip, activation, slope)
+        mean, scale = torch.where((updates > 0) | (arrivals == 0), long_term[:2], short_term[:2])
+        return constants_torch(input, mean, scale, weight, bias, skip, activation, slope)
     x = input.reshape(*input.shape[:2], -1).to(torch.promote_types(input.dtype, torch.float32))
     mean = x.mean((0, 2))
     found = torch.stack([mean, ((x - mean[:, None]).abs().pow(p).mean((0, 2)) + eps).pow(1 / p)])

@@ -65,7 +65,7 @@ def met(
     scale = streamed(scale, LONG_TERM, SHORT_TERM, COUNTS, NEW, C + channels, there, LONG, SHORT, 0.0)
     store(USED, mean, channels, there)
     store(USED, scale, C + channels, there)
-    return mean, scale
+    return mean, tl.where(there, scale, 1.0)
 
 
 @triton.jit
