@@ -52,6 +52,16 @@ void write_row(const OnlineBackward<T>& a, int64_t at, const compute_t<T>* G, co
   blend_tile(G, a.x + at, blend, a.sweep.dx + at, n);
 }
 
+// du in the compute type
+template <class T, class D>
+void widen_du(const D* du, compute_t<T>* g, int64_t n) {
+  if constexpr (std::is_same_v<D, compute_t<T>>) {
+    std::copy_n(du, n, g);
+  } else {
+    load_tile(du, g, n);
+  }
+}
+
 // Means over each sample of a block of G and of G * xhat, (samples, C); where a sample is one value, G and nothing.
 template <class T>
 void sum_block(const OnlineBackward<T>& a, bool parallel, int64_t first, int64_t samples, compute_t<T>* kept,
@@ -65,9 +75,7 @@ void sum_block(const OnlineBackward<T>& a, bool parallel, int64_t first, int64_t
   };
   if (a.single()) {
     return each_row_tile(a, parallel, first, samples, [&](int64_t at, const auto& k, int64_t m) {
-      a.with_du(at, k, m, nullptr, [&](const auto* du) {
-        for (int64_t i = 0; i < m; i++) g[at - first * z.C + i] = load(du[i]);
-      });
+      a.with_du(at, k, m, nullptr, [&](const auto* du) { widen_du<T>(du, g + at - first * z.C, m); });
     });
   }
   if (a.last) {
