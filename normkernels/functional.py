@@ -6,11 +6,15 @@ from normkernels.ops.group_norm import group_norm
 from normkernels.ops.instance_norm import instance_norm
 from normkernels.ops.layer_norm import layer_norm
 from normkernels.ops.layer_norm_2d import layer_norm_2d
+from normkernels.ops.normprop import normprop_conv, normprop_linear
 from normkernels.ops.online_norm import online_norm
 from normkernels.ops.rms_norm import rms_norm
 from normkernels.ops.streaming_norm import streaming_norm, streaming_norm_update
+from normkernels.ops.weight_norm import weight_norm
+from normkernels.ops.weight_standardization import weight_standardization
 
 __all__ = [
-    "batch_norm", "batch_renorm", "group_norm", "instance_norm", "layer_norm", "layer_norm_2d", "online_norm",
-    "rms_norm", "streaming_norm", "streaming_norm_update",
+    "batch_norm", "batch_renorm", "group_norm", "instance_norm", "layer_norm", "layer_norm_2d", "normprop_conv",
+    "normprop_linear", "online_norm", "rms_norm", "streaming_norm", "streaming_norm_update", "weight_norm",
+    "weight_standardization",
 ]  # fmt: skip

@@ -11,13 +11,14 @@ TARGETS = [(backend, device) for device in DEVICES for backend in NAMES]
 
 STATEFUL = [OPS[stem] for stem in ("batch_renorm", "online_norm", "streaming_norm")]
 CHANNELS = [*(OPS[stem] for stem in ("batch_norm", "group_norm", "instance_norm")), *STATEFUL]
-BY_ROW = [op for op in OPS.values() if op.stem != "batch_norm" and op not in STATEFUL]
+NORMS = [op for op in OPS.values() if op.kind == "norm"]
+BY_ROW = [op for op in NORMS if op.stem != "batch_norm" and op not in STATEFUL]
 
-every_op = pytest.mark.parametrize("op", OPS.values(), ids=str)
+every_op = pytest.mark.parametrize("op", NORMS, ids=str)
 every_channel_op = pytest.mark.parametrize("op", CHANNELS, ids=str)
 every_stateful_op = pytest.mark.parametrize("op", STATEFUL, ids=str)
 every_op_by_row = pytest.mark.parametrize("op", BY_ROW, ids=str)  # whose rows (images) know nothing of each other
-every_op_with_residual = pytest.mark.parametrize("op", [op for op in OPS.values() if op.added == "residual"], ids=str)
+every_op_with_residual = pytest.mark.parametrize("op", [op for op in NORMS if op.added == "residual"], ids=str)
 every_target = pytest.mark.parametrize(("backend", "device"), [pytest.param(*t, id="-".join(t)) for t in TARGETS])
 
 

@@ -7,12 +7,11 @@ import sys
 
 import pytest
 import torch
-from common import call, every_op, small
+from common import NORMS, call, every_op, small
 
 import normkernels as nk
 from normkernels import _library
 from normkernels import backends as choice_of_backend  # the function; its module is reached through sys.modules
-from normkernels.cases import OPS
 
 BACKENDS = sys.modules["normkernels.backends"]
 
@@ -84,7 +83,7 @@ def test_the_reference_warns_once(monkeypatch, recwarn):
     monkeypatch.setattr(BACKENDS, "_native_unusable", lambda op, device: "not built for this test")
     monkeypatch.setattr(BACKENDS, "_say_once", functools.cache(BACKENDS._say_once.__wrapped__))
     BACKENDS.resolve.cache_clear()
-    first, *others = [(op, small(op)) for op in OPS.values()]
+    first, *others = [(op, small(op)) for op in NORMS]
     with pytest.warns(UserWarning, match=r"normkernels runs in plain PyTorch on cpu\. .*not built for this test"):
         call(*first)
     recwarn.clear()

@@ -14,11 +14,11 @@ MIXED = {"bfloat16+float32": (BF16, F32), "float16+float32": (F16, F32)}
 
 def slow(op, sample, name):
     """What would take the interpreter of Triton too long: it runs one program after the other."""
-    if op.stem == "online_norm" and len(sample.tensors["input"]) > (100 if name == "float32" else 6):
+    if op.stem == "online_norm" and len(sample.first) > (100 if name == "float32" else 6):
         return True
     if op in CHANNELS and name != "float32":  # many samples: the larger ones in one dtype
-        return sample.tensors["input"].numel() > 3000 or name == "float16+float32"
-    return sample.big and (name != "float32" or sample.tensors["input"].numel() > 80_000)
+        return sample.first.numel() > 3000 or name == "float16+float32"
+    return sample.big and (name != "float32" or sample.first.numel() > 80_000)
 
 
 GRID = [

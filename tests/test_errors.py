@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from common import call, every_op, small
+from common import NORMS, call, every_op, small
 
 from normkernels.cases import OPS
 
@@ -65,7 +65,7 @@ def test_wrong_argument(op, wrong):
 
 
 @pytest.mark.parametrize("wrong", [w for w in WRONG if w.startswith("weight")])
-@pytest.mark.parametrize("op", [op for op in OPS.values() if "bias" in op.parameters], ids=str)
+@pytest.mark.parametrize("op", [op for op in NORMS if "bias" in op.parameters], ids=str)
 def test_wrong_bias(op, wrong):
     change, message = WRONG[wrong]
     sample = small(op)

@@ -5,6 +5,7 @@ import torch
 from common import (
     CHANNELS,
     DEVICES,
+    NORMS,
     STATEFUL,
     call,
     every_channel_op,
@@ -18,11 +19,10 @@ from common import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from normkernels.cases import OPS
 from normkernels.tolerance import run
 
 # a state would have to be shifted and scaled too: see test_state.py
-STATELESS = [op for op in OPS.values() if op not in STATEFUL]
+STATELESS = [op for op in NORMS if op not in STATEFUL]
 CENTRED = [op for op in STATELESS if op.stem != "rms_norm"]
 sizes = {"rows": st.integers(1, 5), "columns": st.integers(2, 70)}
 
@@ -110,7 +110,7 @@ def test_two_runs_are_equal(op, backend, device, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(1, 200_000), (300, 257), (3, 5000)], ids=lambda s: "x".join(map(str, s)))
-@pytest.mark.parametrize("op", [op for op in OPS.values() if op not in CHANNELS], ids=str)
+@pytest.mark.parametrize("op", [op for op in NORMS if op not in CHANNELS], ids=str)
 def test_threads_do_not_change_bits(op, shape, dtype):
     """The native CPU kernels split work among threads in a way that leaves every sum as it was."""
     same_for_any_threads(op, small(op, *shape, dtype))

@@ -24,6 +24,11 @@ class Sample:
     def __repr__(self) -> str:
         return self.id
 
+    @property
+    def first(self) -> Tensor:
+        """Of its tensors the one that gives shape and dtype: input, or a weight."""
+        return next(t for t in self.tensors.values() if t is not None)
+
     def present(self) -> dict[str, Tensor]:
         return {name: t for name, t in self.tensors.items() if t is not None}
 
@@ -40,6 +45,8 @@ class Op:
     parameters: tuple[str, ...] = ("weight", "bias")  # those whose dtype may differ from input's
     added: str = "residual"  # the optional tensor like input: a residual is returned as a second output, a skip is not
     state: tuple[str, ...] = ()  # tensors without a gradient that a call may update
+    kind: str = "norm"  # of input; "filters": of a weight; "normprop": a product and what follows it
+    rounded: bool = False  # whether what a product gives is rounded to input's dtype on the way
 
     def __repr__(self) -> str:
         return self.stem

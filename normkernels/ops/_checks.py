@@ -36,7 +36,9 @@ def check_like_input(op: str, argument: str, tensor: Tensor | None, input: Tenso
     check_device(op, argument, tensor, input)
 
 
-def check_parameter(op: str, argument: str, tensor: Tensor | None, shape: tuple[int, ...], input: Tensor) -> None:
+def check_parameter(
+    op: str, argument: str, tensor: Tensor | None, shape: tuple[int, ...], input: Tensor, like: str = "input"
+) -> None:
     """``tensor`` (a weight or bias) must have ``shape``, input's device, and its dtype (or float32 beside 16 bits)."""
     if tensor is None:
         return
@@ -44,9 +46,9 @@ def check_parameter(op: str, argument: str, tensor: Tensor | None, shape: tuple[
     if tuple(tensor.shape) != shape:
         fail(op, argument, f"have shape {shape}", tuple(tensor.shape))
     if tensor.dtype != input.dtype and not (tensor.dtype == torch.float32 and input.dtype.itemsize == 2):
-        rule = f"have input's dtype {input.dtype}" + (" or float32" if input.dtype.itemsize == 2 else "")
+        rule = f"have {like}'s dtype {input.dtype}" + (" or float32" if input.dtype.itemsize == 2 else "")
         fail(op, argument, rule, tensor.dtype)
-    check_device(op, argument, tensor, input)
+    check_device(op, argument, tensor, input, like)
 
 
 def check_dense(op: str, argument: str, tensor: Tensor) -> None:
@@ -56,9 +58,9 @@ def check_dense(op: str, argument: str, tensor: Tensor) -> None:
         fail(op, argument, "be a dense tensor", "a nested tensor" if tensor.is_nested else tensor.layout)
 
 
-def check_device(op: str, argument: str, tensor: Tensor, input: Tensor) -> None:
+def check_device(op: str, argument: str, tensor: Tensor, input: Tensor, like: str = "input") -> None:
     if tensor.device != input.device:
-        fail(op, argument, f"be on input's device {input.device}", tensor.device)
+        fail(op, argument, f"be on {like}'s device {input.device}", tensor.device)
 
 
 def check_normalized_shape(

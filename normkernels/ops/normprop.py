@@ -1,0 +1,378 @@
+"""Normalization Propagation (Arpit et al. 2016, arXiv:1603.01431)."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from normkernels._library import kernel
+from normkernels.backends import requested
+from normkernels.backends.reference.normprop import normprop_ref
+from normkernels.moments import Moments, activation_moments
+from normkernels.ops import _checks
+from normkernels.ops._channels import lies_last, like, statistic_dtype, view
+from normkernels.ops._filters import order, rows, shaped
+from normkernels.ops._rows import differentiable_backward, empty, flat
+from normkernels.ops.weight_norm import weight_norm, weight_norm_bwd, weight_norm_fwd
+
+# u, y, dy, du, saved (y with from_output, else u): contiguous (N, C, S), or (N, S, C) with channels_last, y may be u;
+# bias, slope, dbias, dslope: (C,), in u's dtype or float32; slope: prelu's, and then scale and shift follow from it
+normprop_fwd = kernel(
+    "normprop_fwd(Tensor u, Tensor? bias, Tensor? slope, Tensor(a!) y, str activation, float leak, float scale, "
+    "float shift, float kink_low, float kink_high, float low, float high, bool channels_last)"
+)
+normprop_bwd = kernel(
+    "normprop_bwd(Tensor dy, Tensor saved, Tensor? bias, Tensor? slope, Tensor(a!) du, Tensor(b!)? dbias, "
+    "Tensor(c!)? dslope, str activation, float leak, float scale, float shift, float low, float high, "
+    "bool from_output, bool channels_last)"
+)
+
+# between these values of act(u) its slope is 1 (1 / 6), beyond them another constant: y alone tells it
+KINKS = {
+    "identity": (-math.inf, math.inf), "relu": (0.0, math.inf), "leaky_relu": (0.0, math.inf), "relu6": (0.0, 6.0),
+    "hardtanh": (-1.0, 1.0), "hardsigmoid": (0.0, 1.0),
+}  # fmt: skip
+# y tells their slope too, but for what rounding y to 16 bits takes away
+SMOOTH = ("tanh", "sigmoid", "elu", "selu", "softplus", "softsign")
+
+
+class Epilogue(NamedTuple):
+    """What follows the product, y = scale act(u) + shift, as the ops want it."""
+
+    activation: str
+    leak: float
+    scale: float
+    shift: float
+    kinks: tuple[float, float]
+    bounds: tuple[float, float]  # of y where act(u) lies between the kinks
+    from_output: bool
+
+
+@functools.cache
+def epilogue(activation: str, leak: float, dtype: torch.dtype) -> Epilogue:
+    """Of an activation and its slope, for u in ``dtype``."""
+    if activation == "prelu":
+        return Epilogue(activation, 0.0, 1.0, 0.0, KINKS["identity"], KINKS["identity"], False)
+    c1, c2, _ = activation_moments(activation, leak)
+    scale, shift = 1 / c1, -c2 / c1
+    tells = activation in KINKS and not (activation == "leaky_relu" and leak <= 0)
+    kinks = KINKS[activation] if tells else KINKS["identity"]
+    low, high = (_inside(kink, direction, scale, shift, dtype) for kink, direction in zip(kinks, (1, -1), strict=True))
+    smooth = activation in SMOOTH and dtype.itemsize > 2
+    return Epilogue(activation, leak, scale, shift, kinks, (low, high), tells or smooth)
+
+
+def _inside(kink: float, direction: int, scale: float, shift: float, dtype: torch.dtype) -> float:
+    """The first value of ``dtype`` that lies beyond y at a kink, whichever way a kernel rounds that."""
+    if math.isinf(kink):
+        return kink
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    at = torch.tensor(kink * scale + shift, dtype=wide)
+    for _ in range(4 if kink else 0):  # at 0 it is shift itself
+        at = torch.nextafter(at, torch.tensor(direction * math.inf, dtype=wide))
+    bits = torch.int64 if dtype == torch.float64 else torch.int32 if dtype == torch.float32 else torch.int16
+    pattern = at.to(dtype).view(bits)
+    pattern += direction if at > 0 else -direction
+    return pattern.view(dtype).item()
+
+
+class Product(NamedTuple):
+    """x -> W x, a linear layer's or, with a stride, a convolution's."""
+
+    stride: tuple[int, ...] = ()
+    padding: tuple[int, ...] = ()
+    dilation: tuple[int, ...] = ()
+    groups: int = 1
+
+    def __call__(self, x: Tensor, weight: Tensor) -> Tensor:
+        if not self.stride:
+            return F.linear(x, weight)
+        convolution = (F.conv1d, F.conv2d, F.conv3d)[len(self.stride) - 1]
+        return convolution(x, weight, None, self.stride, self.padding, self.dilation, self.groups)  # type: ignore
+
+    def backward(self, du: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, bool]) -> tuple[Any, Any]:
+        """The gradients by x and by the weight."""
+        if self.stride:
+            args = None, self.stride, self.padding, self.dilation, False, [0] * len(self.stride), self.groups
+            return torch.ops.aten.convolution_backward(du, x, weight, *args, [*wanted, False])[:2]
+        dx = du @ weight if wanted[0] else None
+        return dx, du.reshape(-1, du.shape[-1]).t() @ x.reshape(-1, x.shape[-1]) if wanted[1] else None
+
+    def channels(self, u: Tensor) -> tuple[Tensor, bool]:
+        """u as (N, C, S) or (N, S, C), and whether its channels lie last."""
+        if not self.stride:
+            return u.reshape(1, -1, u.shape[-1]), True
+        last = lies_last(u)
+        return view(u, last, True), last
+
+
+class Settings(NamedTuple):
+    """Everything of a call that is no tensor."""
+
+    product: Product
+    epilogue: Epilogue
+    backend: str | None
+
+
+def scale_filters(weight: Tensor, gain: Tensor, dtype: torch.dtype, backend: str | None) -> tuple[Tensor, Tensor]:
+    """gain weight / |weight| in ``dtype``, in the layout of weight, and the norms."""
+    dims = order(weight, 0)
+    filters = rows(weight.detach(), dims, len(weight))
+    scaled, norm = torch.empty_like(filters, dtype=dtype), filters.new_empty(len(weight), dtype=statistic_dtype(weight))
+    weight_norm_fwd(filters, flat(gain.detach()), scaled, norm, backend)
+    return shaped(scaled, weight, dims), norm
+
+
+class NormPropFunction(torch.autograd.Function):
+    """(input, weight, gain, bias, slope, scaled filters and norms) -> y. slope: (C,), of prelu; the others None."""
+
+    @staticmethod
+    def forward(ctx, input, weight, gain, bias, slope, scaled, norm, settings: Settings):
+        product, e, backend = settings
+        u = product(input, scaled)
+        ours = not (u._is_view() or torch.compiler.is_compiling())  # nobody else has u: y can take its place
+        y = u if ours and (e.from_output or not any(ctx.needs_input_grad)) else torch.empty_like(u)
+        (at, last), (to, _) = product.channels(u), product.channels(y)
+        normprop_fwd(at, flat(bias), slope, to, *e[:4], *e.kinks, *e.bounds, last, backend)
+        ctx.save_for_backward(input, weight, gain, bias, slope, scaled, norm, y if e.from_output else u)
+        ctx.settings = settings
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):
+        input, weight, gain, bias, slope, scaled, norm, saved = ctx.saved_tensors
+        (product, e, backend), wanted = ctx.settings, ctx.needs_input_grad
+        if torch.is_grad_enabled():  # create_graph=True
+
+            def reference(input, weight, gain, bias, slope):
+                return (normprop_ref(input, weight, gain, bias, slope, product, e.activation, e.leak),)
+
+            return *differentiable_backward(reference, (input, weight, gain, bias, slope), (dy,)), None, None, None
+        kept, last = product.channels(saved)
+        du, dbias, dslope = torch.empty_like(saved), empty(bias, wanted[3]), empty(slope, wanted[4])
+        to = product.channels(du)[0]
+        normprop_bwd(
+            _like(dy, kept, last, product), kept, flat(bias), slope, to, dbias, dslope, *e[:4], *e.bounds,
+            e.from_output, last, backend,
+        )  # fmt: skip
+        dx, dw = product.backward(du, input, scaled, (wanted[0], wanted[1] or wanted[2]))
+        dweight, dgain = _filter_gradients(dw, weight, gain, norm, wanted[2], backend) if dw is not None else (None,) * 2
+        return dx, dweight if wanted[1] else None, dgain, dbias, dslope, None, None, None
+
+
+def _like(dy: Tensor, kept: Tensor, last: bool, product: Product) -> Tensor:
+    """dy in the layout of what was kept."""
+    if not product.stride:
+        return dy.reshape(kept.shape).contiguous()
+    return view(dy, last, True)
+
+
+def _filter_gradients(dw, weight, gain, norm, gain_wanted, backend) -> tuple[Tensor, Tensor | None]:
+    dims, filters = order(weight, 0), len(weight)
+    v, dgain = rows(weight, dims, filters), empty(gain, gain_wanted)
+    dv = torch.empty_like(v)
+    weight_norm_bwd(rows(dw, dims, filters), v, flat(gain), norm, dv, dgain, backend)
+    return shaped(dv, weight, dims), dgain
+
+
+ARGUMENTS = """
+    Args:
+        input: {input}; float64, float32, bfloat16 or float16.
+        weight: W, {weight}, input's dtype or float32, filters along dim 0.
+        gain: :math:`\\gamma`, ``(M,)``, input's dtype or float32. 1 / jacobian_factor keeps the gradient's size from
+            layer to layer, 1 the size of the activations; the modules start with the former.
+        bias: :math:`\\beta`, ``(M,)``, input's dtype or float32; None means 0.{more}
+        activation: f: None, a name of ``normkernels.ACTIVATIONS``, ``"prelu"``, or a callable on tensors, whose moments
+            are then found by quadrature (:func:`normkernels.activation_moments`).
+        slope: for negative values: a float for ``"leaky_relu"`` (None: 0.01), a tensor of one or M values for
+            ``"prelu"``, whose gradient includes that through :math:`c_1` and :math:`c_2`.
+        backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
+
+    Returns:
+        o, {output}, in input's dtype, under autocast in autocast's. The product is torch's own, from filters that are
+        scaled in float32 (float64 for float64) and rounded once to the dtype of the product.
+
+    Raises:
+        ValueError: a shape, dtype, device, layout, name or number is wrong (the message says which).
+        RuntimeError: the backend asked for cannot run here (the message says why).
+
+    Gradients: input, weight, gain, bias, slope; twice differentiable (through the reference). Nothing of o's size is kept
+    but o itself, where o tells f': piecewise linear activations, and in 32 and 64 bits tanh, sigmoid, elu, selu,
+    softplus and softsign. The others keep the pre-activation too. The gradient of weight is at right angles to each
+    filter. A filter of zeros has no direction: it scales to 0, and
+    has no gradient. Deterministic: as torch's product.
+    Source: Arpit et al. 2016, arXiv:1603.01431, {equation}.
+    """
+
+
+@functools.cache
+def callable_moments(activation: Callable[[Tensor], Tensor]) -> Moments:
+    return activation_moments(activation)
+
+
+def check_activation(name: str, activation: Any, slope: Any) -> None:
+    """A name or a callable; with ``"prelu"`` a tensor for its slope, else none."""
+    if activation != "prelu":
+        if not callable(activation):
+            _checks.check_activation(name, activation)
+        if isinstance(slope, Tensor):
+            _checks.fail(name, "slope", "be a float or None unless activation is 'prelu'", f"{activation!r} and a tensor")
+    elif not isinstance(slope, Tensor):
+        _checks.fail(name, "slope", "be a tensor with activation 'prelu'", slope)
+
+
+def run(
+    name: str,
+    product: Product,
+    input: Tensor,
+    weight: Tensor,
+    gain: Tensor,
+    bias: Tensor | None,
+    activation: Any,
+    slope: float | Tensor | None,
+    backend: str | None,
+    filters: Callable[[torch.dtype], tuple[Tensor, Tensor]] | None = None,
+) -> Tensor:
+    """What both functions do after their own checks; ``filters``: dtype -> the scaled filters and norms, if at hand."""
+    backend = requested(backend, name)
+    if torch.is_autocast_enabled(input.device.type) and input.dtype != torch.float64:
+        input = input.to(torch.get_autocast_dtype(input.device.type))
+    if callable(activation):
+        c1, c2, _ = callable_moments(activation)
+        u = product(input, weight_norm(weight, gain, backend=backend).to(input.dtype))
+        shape = (-1,) + (1,) * len(product.stride)
+        return (activation(u if bias is None else u + bias.to(u.dtype).view(shape)) - c2) / c1
+    leak, channel_slope = 0.0, None
+    if isinstance(slope, Tensor):
+        channel_slope = slope.reshape(-1).expand(len(weight))
+    elif activation == "leaky_relu":
+        leak = 0.01 if slope is None else float(slope)
+    e = epilogue(activation or "identity", leak, input.dtype)
+    scaled, norm = filters(input.dtype) if filters else scale_filters(weight, gain, input.dtype, backend)
+    return NormPropFunction.apply(
+        input, weight, gain, bias, channel_slope, scaled, norm, Settings(product, e, backend)
+    )  # fmt: skip
+
+
+def _check(name: str, input, weight, gain, bias, activation, slope) -> None:
+    _checks.check_input(name, input)
+    _checks.check_dense(name, "weight", weight)
+    _checks.check_parameter(name, "weight", weight, tuple(weight.shape), input)
+    for argument, tensor in (("gain", gain), ("bias", bias)):
+        if tensor is None and argument == "gain":
+            _checks.fail(name, argument, "be given", None)
+        _checks.check_parameter(name, argument, tensor, (len(weight),), input)
+    check_activation(name, activation, slope)
+    if isinstance(slope, Tensor):
+        _checks.check_parameter(name, "slope", slope, ((1,) if slope.numel() == 1 else (len(weight),)), input)
+
+
+def normprop_linear(
+    input: Tensor,
+    weight: Tensor,
+    gain: Tensor,
+    bias: Tensor | None = None,
+    activation: str | Callable[[Tensor], Tensor] | None = "relu",
+    slope: float | Tensor | None = None,
+    *,
+    backend: str | None = None,
+) -> Tensor:
+    name = "normprop_linear"
+    _checks.check_input(name, input)
+    if not isinstance(weight, Tensor) or weight.dim() != 2:
+        _checks.fail(name, "weight", "be a tensor (out_features, in_features)", getattr(weight, "shape", weight))
+    if input.dim() == 0 or input.shape[-1] != weight.shape[1]:
+        _checks.fail(name, "input", f"end in the {weight.shape[1]} features of weight", f"shape {tuple(input.shape)}")
+    _check(name, input, weight, gain, bias, activation, slope)
+    return run(name, Product(), input, weight, gain, bias, activation, slope, backend)
+
+
+def normprop_conv(
+    input: Tensor,
+    weight: Tensor,
+    gain: Tensor,
+    bias: Tensor | None = None,
+    stride: int | tuple[int, ...] = 1,
+    padding: int | tuple[int, ...] | str = 0,
+    dilation: int | tuple[int, ...] = 1,
+    groups: int = 1,
+    activation: str | Callable[[Tensor], Tensor] | None = "relu",
+    slope: float | Tensor | None = None,
+    *,
+    backend: str | None = None,
+    filters: Callable[[torch.dtype], tuple[Tensor, Tensor]] | None = None,
+) -> Tensor:
+    name = "normprop_conv"
+    _checks.check_input(name, input)
+    if not isinstance(weight, Tensor) or weight.dim() not in (3, 4, 5):
+        rule = "be a tensor (out_channels, in_channels / groups, *kernel_size) of 1 to 3 dims of space"
+        _checks.fail(name, "weight", rule, tuple(weight.shape) if isinstance(weight, Tensor) else weight)
+    _check(name, input, weight, gain, bias, activation, slope)
+    space = weight.dim() - 2
+    product, pads = _convolution(name, weight, stride, padding, dilation, groups)
+    if input.dim() not in (space + 1, space + 2) or input.shape[-space - 1] != weight.shape[1] * groups:
+        rule = f"have {weight.shape[1] * groups} channels and {space} dims of space, with a batch or without"
+        _checks.fail(name, "input", rule, f"shape {tuple(input.shape)}")
+    x = input if input.dim() == weight.dim() else input.unsqueeze(0)
+    x = F.pad(x, pads) if any(pads) else x
+    for d in range(space):
+        reach = product.dilation[d] * (weight.shape[2 + d] - 1) + 1
+        if x.shape[2 + d] + 2 * product.padding[d] < reach:
+            rule = f"be at least as large as the dilated kernel ({reach}) in dim {d - space}, padding included"
+            _checks.fail(name, "input", rule, f"shape {tuple(input.shape)}")
+    y = run(name, product, x, weight, gain, bias, activation, slope, backend, filters)
+    return y if input.dim() == weight.dim() else y.squeeze(0)
+
+
+def _convolution(name, weight, stride, padding, dilation, groups) -> tuple[Product, list[int]]:
+    """The product, and what has to be added around input before: an uneven ``"same"``."""
+    space = weight.dim() - 2
+    given = {"stride": stride, "padding": padding, "dilation": dilation}
+    sizes = {k: (v,) * space if isinstance(v, int) else v for k, v in given.items()}
+    if padding in ("same", "valid"):
+        sizes["padding"] = (0,) * space
+    for argument, values in sizes.items():
+        least = 0 if argument == "padding" else 1
+        if not isinstance(values, tuple | list) or len(values) != space or not all(v >= least for v in values):
+            rule = f"be one or {space} integers from {least}" + (", 'same' or 'valid'" if least == 0 else "")
+            _checks.fail(name, argument, rule, repr(given[argument]))
+    if groups < 1 or len(weight) % groups:
+        _checks.fail(name, "groups", f"be positive and divide the {len(weight)} filters of weight", groups)
+    pads: list[int] = []
+    if padding == "same":
+        if any(s != 1 for s in sizes["stride"]):
+            _checks.fail(name, "padding", "be numbers where stride is not 1", "'same'")
+        total = [d * (k - 1) for d, k in zip(sizes["dilation"], weight.shape[2:], strict=True)]
+        sizes["padding"] = tuple(t // 2 for t in total)
+        pads = [n for t in reversed(total) for n in (0, t % 2)]
+    return Product(*(tuple(v) for v in sizes.values()), groups), pads
+
+
+normprop_linear.__doc__ = r"""A linear layer whose output has unit statistics if its input has: Normalization Propagation.
+
+    .. math::
+        o_i = \frac{1}{c_1}\Big[f\Big(\gamma_i \frac{W_i \cdot x}{\|W_i\|_2} + \beta_i\Big) - c_2\Big]
+
+    :math:`c_2` and :math:`c_1` are the mean and standard deviation of f of a standard normal variable: constants, so
+    that no statistic is taken from the data, and a batch may have any size.
+""" + ARGUMENTS.format(
+    input="x, ``(*, in_features)``", weight="``(M, in_features)``", more="", output="``(*, M)``",
+    equation="equations 9 and 12",
+)  # fmt: skip
+normprop_conv.__doc__ = r"""A convolution whose output has unit statistics if its input has: Normalization Propagation.
+
+    .. math::
+        o_i = \frac{1}{c_1}\Big[f\Big(\gamma_i \frac{W_i * x}{\|W_i\|_F} + \beta_i\Big) - c_2\Big]
+
+    with the norm over all elements of a filter, and constants as in :func:`normprop_linear`. Zero padding pads with the
+    mean.
+""" + ARGUMENTS.format(
+    input="x, ``(N, C, *)`` or ``(C, *)`` with one to three dims of space; channels_last is kept",
+    weight="``(M, C / groups, *kernel_size)``",
+    more="\n        stride, padding, dilation, groups: as torch.nn.functional.conv2d; padding may be 'same' or 'valid'.",
+    output="as torch's convolution", equation="equations 11 and 12",
+)  # fmt: skip
