@@ -36,6 +36,7 @@ KINKS = {
     "identity": (-math.inf, math.inf), "relu": (0.0, math.inf), "leaky_relu": (0.0, math.inf), "relu6": (0.0, 6.0),
     "hardtanh": (-1.0, 1.0), "hardsigmoid": (0.0, 1.0),
 }  # fmt: skip
+DIGITS = {torch.float64: 53, torch.float32: 24, torch.float16: 11, torch.bfloat16: 8}  # of a mantissa
 # y tells their slope too, but for what rounding y to 16 bits takes away
 SMOOTH = ("tanh", "sigmoid", "elu", "selu", "softplus", "softsign")
 
@@ -52,32 +53,40 @@ class Epilogue(NamedTuple):
     from_output: bool
 
 
-@functools.cache
 def epilogue(activation: str, leak: float, dtype: torch.dtype) -> Epilogue:
     """Of an activation and its slope, for u in ``dtype``."""
+    free = KINKS["identity"]
     if activation == "prelu":
-        return Epilogue(activation, 0.0, 1.0, 0.0, KINKS["identity"], KINKS["identity"], False)
+        return Epilogue(activation, 0.0, 1.0, 0.0, free, free, False)
     c1, c2, _ = activation_moments(activation, leak)
     scale, shift = 1 / c1, -c2 / c1
     tells = activation in KINKS and not (activation == "leaky_relu" and leak <= 0)
-    kinks = KINKS[activation] if tells else KINKS["identity"]
-    low, high = (_inside(kink, direction, scale, shift, dtype) for kink, direction in zip(kinks, (1, -1), strict=True))
+    kinks = KINKS[activation] if tells else free
+    bounds = _beyond(kinks[0], 1, scale, shift, dtype), _beyond(kinks[1], -1, scale, shift, dtype)
     smooth = activation in SMOOTH and dtype.itemsize > 2
-    return Epilogue(activation, leak, scale, shift, kinks, (low, high), tells or smooth)
+    return Epilogue(activation, leak, scale, shift, kinks, bounds, tells or smooth)
 
 
-def _inside(kink: float, direction: int, scale: float, shift: float, dtype: torch.dtype) -> float:
-    """The first value of ``dtype`` that lies beyond y at a kink, whichever way a kernel rounds that."""
+_epilogue = functools.cache(epilogue)  # which torch.compile would warn about
+
+
+def _beyond(kink: float, direction: int, scale: float, shift: float, dtype: torch.dtype) -> float:
+    """The first value of ``dtype`` past y at a kink, whichever way a kernel rounds that."""
     if math.isinf(kink):
         return kink
-    wide = torch.float64 if dtype == torch.float64 else torch.float32
-    at = torch.tensor(kink * scale + shift, dtype=wide)
-    for _ in range(4 if kink else 0):  # at 0 it is shift itself
-        at = torch.nextafter(at, torch.tensor(direction * math.inf, dtype=wide))
-    bits = torch.int64 if dtype == torch.float64 else torch.int32 if dtype == torch.float32 else torch.int16
-    pattern = at.to(dtype).view(bits)
-    pattern += direction if at > 0 else -direction
-    return pattern.view(dtype).item()
+    wide = DIGITS[torch.float64 if dtype == torch.float64 else torch.float32]
+    at, ulp = _rounded(kink * scale + shift, wide)
+    if kink:  # at 0 it is shift itself
+        at += 4 * direction * ulp
+    at, ulp = _rounded(at, DIGITS[dtype])
+    return at + direction * ulp
+
+
+def _rounded(x: float, digits: int) -> tuple[float, float]:
+    """x to so many binary digits, and a unit of the last."""
+    mantissa, exponent = math.frexp(x)
+    ulp = math.ldexp(1.0, exponent - digits)
+    return round(math.ldexp(mantissa, digits)) * ulp, ulp
 
 
 class Product(NamedTuple):
@@ -134,7 +143,7 @@ class NormPropFunction(torch.autograd.Function):
     def forward(ctx, input, weight, gain, bias, slope, scaled, norm, settings: Settings):
         product, e, backend = settings
         u = product(input, scaled)
-        ours = not (u._is_view() or torch.compiler.is_compiling())  # nobody else has u: y can take its place
+        ours = not (torch.compiler.is_compiling() or u._is_view())  # nobody else has u: y can take its place
         y = u if ours and (e.from_output or not any(ctx.needs_input_grad)) else torch.empty_like(u)
         (at, last), (to, _) = product.channels(u), product.channels(y)
         normprop_fwd(at, flat(bias), slope, to, *e[:4], *e.kinks, *e.bounds, last, backend)
@@ -179,6 +188,8 @@ def _filter_gradients(dw, weight, gain, norm, gain_wanted, backend) -> tuple[Ten
     return shaped(dv, weight, dims), dgain
 
 
+Filters = Callable[[torch.dtype], tuple[Tensor, Tensor]]  # dtype -> the scaled filters in it, and their norms
+
 ARGUMENTS = """
     Args:
         input: {input}; float64, float32, bfloat16 or float16.
@@ -191,6 +202,7 @@ ARGUMENTS = """
         slope: for negative values: a float for ``"leaky_relu"`` (None: 0.01), a tensor of one or M values for
             ``"prelu"``, whose gradient includes that through :math:`c_1` and :math:`c_2`.
         backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
+        filters: what gives :func:`scale_filters` of weight and gain, where they are at hand (the modules keep them).
 
     Returns:
         o, {output}, in input's dtype, under autocast in autocast's. The product is torch's own, from filters that are
@@ -209,6 +221,7 @@ ARGUMENTS = """
     """
 
 
+@torch.compiler.assume_constant_result
 @functools.cache
 def callable_moments(activation: Callable[[Tensor], Tensor]) -> Moments:
     return activation_moments(activation)
@@ -235,9 +248,9 @@ def run(
     activation: Any,
     slope: float | Tensor | None,
     backend: str | None,
-    filters: Callable[[torch.dtype], tuple[Tensor, Tensor]] | None = None,
+    filters: Filters | None = None,
 ) -> Tensor:
-    """What both functions do after their own checks; ``filters``: dtype -> the scaled filters and norms, if at hand."""
+    """What both functions do after their own checks."""
     backend = requested(backend, name)
     if torch.is_autocast_enabled(input.device.type) and input.dtype != torch.float64:
         input = input.to(torch.get_autocast_dtype(input.device.type))
@@ -251,7 +264,8 @@ def run(
         channel_slope = slope.reshape(-1).expand(len(weight))
     elif activation == "leaky_relu":
         leak = 0.01 if slope is None else float(slope)
-    e = epilogue(activation or "identity", leak, input.dtype)
+    found = epilogue if torch.compiler.is_compiling() else _epilogue
+    e = found(activation or "identity", leak, input.dtype)
     scaled, norm = filters(input.dtype) if filters else scale_filters(weight, gain, input.dtype, backend)
     return NormPropFunction.apply(
         input, weight, gain, bias, channel_slope, scaled, norm, Settings(product, e, backend)
@@ -280,6 +294,7 @@ def normprop_linear(
     slope: float | Tensor | None = None,
     *,
     backend: str | None = None,
+    filters: Filters | None = None,
 ) -> Tensor:
     name = "normprop_linear"
     _checks.check_input(name, input)
@@ -288,7 +303,7 @@ def normprop_linear(
     if input.dim() == 0 or input.shape[-1] != weight.shape[1]:
         _checks.fail(name, "input", f"end in the {weight.shape[1]} features of weight", f"shape {tuple(input.shape)}")
     _check(name, input, weight, gain, bias, activation, slope)
-    return run(name, Product(), input, weight, gain, bias, activation, slope, backend)
+    return run(name, Product(), input, weight, gain, bias, activation, slope, backend, filters)
 
 
 def normprop_conv(
@@ -304,7 +319,7 @@ def normprop_conv(
     slope: float | Tensor | None = None,
     *,
     backend: str | None = None,
-    filters: Callable[[torch.dtype], tuple[Tensor, Tensor]] | None = None,
+    filters: Filters | None = None,
 ) -> Tensor:
     name = "normprop_conv"
     _checks.check_input(name, input)

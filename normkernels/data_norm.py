@@ -1,0 +1,135 @@
+"""DataNorm: inputs with mean 0 and variance 1, element by element."""
+
+from collections.abc import Iterable
+from math import prod
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from normkernels.backends import check_name
+from normkernels.ops._checks import fail
+from normkernels.ops.batch_norm import batch_norm
+
+MODES = ("global", "batch", "running")
+CONSTANT = 1e-10  # an element whose deviation is that small a part of its mean is a constant
+
+
+class DataNorm(nn.Module):
+    r"""Standardises every element of a sample: what a NormProp net wants of its input.
+
+    .. math::
+        y = (x - \mu) / \sigma, \quad \sigma = 1 \text{ for an element that is constant}
+
+    * ``"global"``: statistics of a whole data set, found once by :meth:`fit`, used in training and evaluation.
+    * ``"batch"``: those of each mini-batch in training (eps added to its variance), running averages in ``eval()``, as
+      batch norm; a batch of one is refused.
+    * ``"running"``: those of everything seen so far, this batch included, in training too: any batch size.
+
+    Args:
+        shape: of a sample, an int or a tuple; statistics have it too.
+        mode: as above.
+        momentum: weight of a batch in the running averages; None: every sample seen weighs the same.
+        eps: added to the variance of a batch (units of x²); ``"batch"`` only.
+        backend: as in :func:`normkernels.functional.batch_norm`, whose kernels it runs on.
+
+    Shape: ``(N, *shape)`` to the same. State (buffers, in ``state_dict``): ``running_mean`` (0), ``running_var`` (1), of
+    ``shape``, and ``num_samples_tracked`` (0).
+
+    Raises ValueError for a wrong argument or shape, RuntimeError where ``"global"`` statistics are used before
+    :meth:`fit`.
+    Source: Arpit et al. 2016, arXiv:1603.01431, section 3.4; ``"running"`` is ours.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_samples_tracked: Tensor
+
+    def __init__(
+        self, shape: int | tuple[int, ...], mode: str = "global", *, momentum: float | None = None, eps: float = 1e-5,
+        device=None, dtype=None, backend: str | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if mode not in MODES:
+            fail("DataNorm", "mode", f"be one of {', '.join(map(repr, MODES))}", repr(mode))
+        if momentum is not None and not 0 < momentum <= 1:
+            fail("DataNorm", "momentum", "be None or in (0, 1]", momentum)
+        self.shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        self.mode, self.eps, self.backend = mode, eps, check_name(backend, "DataNorm")
+        self.momentum = 0.1 if momentum is None and mode == "batch" else momentum
+        self.register_buffer("running_mean", torch.zeros(self.shape, device=device, dtype=dtype))
+        self.register_buffer("running_var", torch.ones(self.shape, device=device, dtype=dtype))
+        self.register_buffer("num_samples_tracked", torch.tensor(0, dtype=torch.long, device=device))
+        self._fitted = False
+
+    @torch.no_grad()
+    def fit(self, data: Tensor | Iterable[Any]) -> Self:
+        """Mean and biased variance of a data set, in float64.
+
+        Args:
+            data: ``(N, *shape)``; or an iterable of such batches (a ``DataLoader``), of which the first entry counts where
+                they are tuples or lists.
+        """
+        count, mean, squares = 0, torch.zeros(self.shape, dtype=torch.float64), torch.zeros(())
+        for batch in [data] if isinstance(data, Tensor) else data:
+            x = (batch[0] if isinstance(batch, tuple | list) else batch).detach()
+            self._check(x)
+            x = x.double()
+            mean, squares = mean.to(x.device), squares.to(x.device)
+            count += len(x)
+            distance = x.mean(0) - mean  # Chan's merge
+            squares = squares + (x - x.mean(0)).square().sum(0) + distance.square() * (len(x) * (count - len(x)) / count)
+            mean = mean + distance * (len(x) / count)
+        if count == 0:
+            fail("DataNorm.fit", "data", "have samples", "none")
+        self.running_mean.copy_(mean)
+        self.running_var.copy_(torch.where(_constant(mean, squares / count), 0, squares / count))
+        self.num_samples_tracked.fill_(count)
+        self._fitted = True
+        return self
+
+    def forward(self, input: Tensor) -> Tensor:
+        self._check(input)
+        x = input.reshape(len(input), prod(self.shape))
+        mean, var = self.running_mean.view(-1), self.running_var.view(-1)
+        if self.training and self.mode == "batch":
+            y = batch_norm(x, mean, var, None, None, True, self.momentum, self.eps, backend=self.backend)
+            self.num_samples_tracked.add_(len(input))
+            return y.view(input.shape)
+        if self.training and self.mode == "running":
+            self._take_in(x.detach())
+        if self.mode == "global" and not self._fitted:
+            raise RuntimeError("DataNorm: mode 'global' needs its statistics: call fit(data) first")
+        safe = torch.where(_constant(mean, var), 1, var)
+        return batch_norm(x, mean, safe, None, None, False, 0.0, 0.0, backend=self.backend).view(input.shape)
+
+    @torch.no_grad()
+    def _take_in(self, x: Tensor) -> None:
+        """The running mean and variance of everything seen, or with momentum their moving averages (Chan's merge)."""
+        if len(x) == 0:
+            return
+        mean, var = self.running_mean.view(-1), self.running_var.view(-1)
+        wide = x.to(torch.promote_types(x.dtype, mean.dtype))
+        seen = self.num_samples_tracked
+        share = len(x) / (seen + len(x)) if self.momentum is None else torch.where(seen == 0, 1.0, self.momentum)
+        share = share.to(mean.dtype)
+        distance, spread = wide.mean(0) - mean, wide.var(0, correction=0)
+        var.copy_(var + share * (spread - var) + share * (1 - share) * distance.square())
+        mean.add_(share * distance)
+        seen.add_(len(x))
+
+    def _check(self, input: Tensor) -> None:
+        if not isinstance(input, Tensor) or tuple(input.shape[1:]) != self.shape or input.dim() != len(self.shape) + 1:
+            shape = tuple(input.shape) if isinstance(input, Tensor) else type(input).__name__
+            fail("DataNorm", "input", f"have shape (N, {', '.join(map(str, self.shape))})", shape)
+
+    def _load_from_state_dict(self, *args, **kwargs) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._fitted = bool(self.num_samples_tracked > 0)
+
+    def extra_repr(self) -> str:
+        return f"{self.shape}, mode={self.mode!r}, momentum={self.momentum}, eps={self.eps}"
+
+
+def _constant(mean: Tensor, var: Tensor) -> Tensor:
+    return var <= (CONSTANT * mean).square()

@@ -1,0 +1,49 @@
+"""Weight standardisation as a parametrization of a module."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from normkernels.backends import check_name
+from normkernels.modules.weight_norm import parameter
+from normkernels.ops.weight_standardization import weight_standardization as weight_standardization_function
+
+
+class WeightStandardization(nn.Module):
+    """w -> gain (w - mean) / sqrt(var + eps)."""
+
+    def __init__(self, weight: Tensor, gain: float | None, eps: float, backend: str | None) -> None:
+        super().__init__()
+        self.eps, self.backend = eps, backend
+        made = {"device": weight.device, "dtype": weight.dtype}
+        values = None if gain is None else nn.Parameter(torch.full((len(weight),), float(gain), **made))
+        self.register_parameter("gain", values)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight_standardization_function(weight, self.gain, self.eps, backend=self.backend)
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """The weight itself: what is standardised."""
+        return weight
+
+    def extra_repr(self) -> str:
+        return f"eps={self.eps}, gain={self.gain is not None}"
+
+
+def weight_standardization(
+    module: nn.Module, name: str = "weight", *, gain: float | None = None, eps: float = 1e-5, backend: str | None = None
+):
+    """Give ``module`` weight standardisation: each filter of ``module.weight`` then has mean 0 and variance 1.
+
+    Args:
+        module: the module; it is changed in place and returned. ``module.parametrizations.weight.original`` is the
+            parameter that is standardised.
+        name: of the parameter.
+        gain: first value of a learnt gain for each filter, ``parametrizations.weight.0.gain``; None: no gain. Scaled weight
+            standardisation starts with 1 / sqrt(fan_in).
+        eps, backend: as in :func:`normkernels.functional.weight_standardization`, which has formula, dtypes and errors.
+    """
+    weight = parameter("weight_standardization", module, name)
+    check_name(backend, "weight_standardization")
+    parametrize.register_parametrization(module, name, WeightStandardization(weight, gain, eps, backend))
+    return module
