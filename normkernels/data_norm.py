@@ -29,12 +29,15 @@ class DataNorm(nn.Module):
     Args:
         shape: of a sample, an int or a tuple; statistics have it too.
         mode: as above.
-        momentum: weight of a batch in the running averages; None: every sample seen weighs the same.
+        momentum: weight of a batch in the running averages. None: 0.1 with ``"batch"``; with ``"running"`` every sample
+            seen weighs the same.
         eps: added to the variance of a batch (units of x²); ``"batch"`` only.
         backend: as in :func:`normkernels.functional.batch_norm`, whose kernels it runs on.
 
-    Shape: ``(N, *shape)`` to the same. State (buffers, in ``state_dict``): ``running_mean`` (0), ``running_var`` (1), of
-    ``shape``, and ``num_samples_tracked`` (0).
+    Shape: ``(N, *shape)`` to the same.
+
+    State (buffers, in ``state_dict``): ``running_mean`` (0), ``running_var`` (1), of ``shape``, and
+    ``num_samples_tracked`` (0).
 
     Raises ValueError for a wrong argument or shape, RuntimeError where ``"global"`` statistics are used before
     :meth:`fit`.
@@ -56,7 +59,7 @@ class DataNorm(nn.Module):
             fail("DataNorm", "momentum", "be None or in (0, 1]", momentum)
         self.shape = (shape,) if isinstance(shape, int) else tuple(shape)
         self.mode, self.eps, self.backend = mode, eps, check_name(backend, "DataNorm")
-        self.momentum = 0.1 if momentum is None and mode == "batch" else momentum
+        self.momentum = momentum
         self.register_buffer("running_mean", torch.zeros(self.shape, device=device, dtype=dtype))
         self.register_buffer("running_var", torch.ones(self.shape, device=device, dtype=dtype))
         self.register_buffer("num_samples_tracked", torch.tensor(0, dtype=torch.long, device=device))
@@ -67,8 +70,7 @@ class DataNorm(nn.Module):
         """Mean and biased variance of a data set, in float64.
 
         Args:
-            data: ``(N, *shape)``; or an iterable of such batches (a ``DataLoader``), of which the first entry counts where
-                they are tuples or lists.
+            data: ``(N, *shape)``; or an iterable of such batches (a ``DataLoader``), or of tuples that start with one.
         """
         count, mean, squares = 0, torch.zeros(self.shape, dtype=torch.float64), torch.zeros(())
         for batch in [data] if isinstance(data, Tensor) else data:
@@ -78,7 +80,9 @@ class DataNorm(nn.Module):
             mean, squares = mean.to(x.device), squares.to(x.device)
             count += len(x)
             distance = x.mean(0) - mean  # Chan's merge
-            squares = squares + (x - x.mean(0)).square().sum(0) + distance.square() * (len(x) * (count - len(x)) / count)
+            squares = (
+                squares + (x - x.mean(0)).square().sum(0) + distance.square() * (len(x) * (count - len(x)) / count)
+            )
             mean = mean + distance * (len(x) / count)
         if count == 0:
             fail("DataNorm.fit", "data", "have samples", "none")
@@ -93,7 +97,8 @@ class DataNorm(nn.Module):
         x = input.reshape(len(input), prod(self.shape))
         mean, var = self.running_mean.view(-1), self.running_var.view(-1)
         if self.training and self.mode == "batch":
-            y = batch_norm(x, mean, var, None, None, True, self.momentum, self.eps, backend=self.backend)
+            momentum = 0.1 if self.momentum is None else self.momentum
+            y = batch_norm(x, mean, var, None, None, True, momentum, self.eps, backend=self.backend)
             self.num_samples_tracked.add_(len(input))
             return y.view(input.shape)
         if self.training and self.mode == "running":
@@ -111,8 +116,9 @@ class DataNorm(nn.Module):
         mean, var = self.running_mean.view(-1), self.running_var.view(-1)
         wide = x.to(torch.promote_types(x.dtype, mean.dtype))
         seen = self.num_samples_tracked
-        share = len(x) / (seen + len(x)) if self.momentum is None else torch.where(seen == 0, 1.0, self.momentum)
-        share = share.to(mean.dtype)
+        share = len(x) / (seen + len(x)).to(mean.dtype)
+        if self.momentum is not None:
+            share = torch.where(seen == 0, 1.0, self.momentum).to(mean.dtype)
         distance, spread = wide.mean(0) - mean, wide.var(0, correction=0)
         var.copy_(var + share * (spread - var) + share * (1 - share) * distance.square())
         mean.add_(share * distance)

@@ -67,7 +67,7 @@ def activation_moments(activation: str | Callable[[Tensor], Tensor] | None, slop
         functions that are smooth but for a few kinks and grow no faster than an exponential.
 
     Raises:
-        ValueError: the name is unknown, the callable returns no tensor of its argument's shape, or the integrals are not
+        ValueError: the name is unknown, the callable returns no tensor of its argument's shape, the integrals are not
             finite, or c1 is 0: a constant cannot be normalised.
         ImportError: a callable was given and SciPy is not installed.
 

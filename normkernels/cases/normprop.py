@@ -34,7 +34,7 @@ def normprop_torch(input, weight, gain, bias=None, slope=None, *, activation="re
         u, channels = F.linear(input, scaled, bias), (-1,)
     else:
         u, channels = getattr(F, f"conv{weight.dim() - 2}d")(input, scaled, bias, **convolution), shape[:-1]
-    if activation == "prelu":
+    if slope is not None:
         a = slope.view(channels) if slope.numel() > 1 else slope
         c1, c2 = prelu_moments(a)
         return ((torch.where(u > 0, u, a * u) - c2) / c1).to(input.dtype)
@@ -50,7 +50,11 @@ def _sample(id: str, x: Tensor, filters: int, kernel: tuple[int, ...] = (), slop
         return torch.randn(shape, generator=g, dtype=torch.float64)
 
     inputs = x.shape[1] // call.get("groups", 1) if kernel else x.shape[-1]
-    tensors: dict[str, Tensor | None] = {"input": x, "weight": random(filters, inputs, *kernel), "gain": random(filters)}
+    tensors: dict[str, Tensor | None] = {
+        "input": x,
+        "weight": random(filters, inputs, *kernel),
+        "gain": random(filters),
+    }
     if filters > 2:
         tensors["gain"][1] = 0.0  # type: ignore[index]
     tensors["bias"] = random(filters) if bias else None

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.utils import _pair, _single, _triple
 
 from normkernels.backends import check_name, requested
-from normkernels.moments import activation_moments
+from normkernels.moments import Moments, activation_moments
 from normkernels.ops import _checks
 from normkernels.ops.normprop import callable_moments, check_activation, normprop_conv, normprop_linear, scale_filters
 from normkernels.ops.weight_norm import project
@@ -28,7 +28,8 @@ class _NormProp(nn.Module):
     gain: nn.Parameter
     bias: nn.Parameter | None
     slope: nn.Parameter | float | None
-    _kept: tuple[Any, Any] | None = None  # (key, (scaled filters, norms))
+    moments: Moments | None
+    _kept: tuple[Any, tuple[Tensor, Tensor], Tensor, Tensor] | None = None  # key, filters and norms, whose they are
 
     def _set_up(
         self, shape: tuple[int, ...], activation: Activation, gain_init: str | float, bias: bool,
@@ -42,6 +43,7 @@ class _NormProp(nn.Module):
         check_activation(name, activation, torch.empty(0) if activation == "prelu" else None)
         self.backend = check_name(backend, name)
         self.activation, self.gain_init, self.slope_init = activation, gain_init, slope
+        self.moments = callable_moments(activation) if callable(activation) else None
         made = {"device": device, "dtype": dtype}
         self.weight, self.gain = nn.Parameter(torch.empty(shape, **made)), nn.Parameter(torch.empty(shape[0], **made))
         self.register_parameter("bias", nn.Parameter(torch.empty(shape[0], **made)) if bias else None)
@@ -51,11 +53,10 @@ class _NormProp(nn.Module):
     def reset_parameters(self) -> None:
         """Weight Glorot-uniform, bias 0, gain 1 / jacobian_factor of the activation (or ``gain_init``)."""
         nn.init.xavier_uniform_(self.weight)
-        if callable(self.activation):
-            factor = callable_moments(self.activation).jacobian_factor
-        else:
-            factor = activation_moments(self.activation, self.slope_init).jacobian_factor
-        nn.init.constant_(self.gain, 1 / factor if self.gain_init == "jacobian" else float(self.gain_init))
+        moments = self.moments or activation_moments(self.activation, self.slope_init)
+        nn.init.constant_(
+            self.gain, 1 / moments.jacobian_factor if self.gain_init == "jacobian" else float(self.gain_init)
+        )
         if self.bias is not None:
             nn.init.zeros_(self.bias)
         if isinstance(self.slope, nn.Parameter):
@@ -70,10 +71,11 @@ class _NormProp(nn.Module):
         if not own or torch.compiler.is_compiling() or weight.is_inference() or _captured(weight):
             return scale_filters(weight, gain, dtype, backend)
         key = weight.data_ptr(), weight._version, gain.data_ptr(), gain._version, weight.stride(), dtype, backend
-        if self._kept is None or self._kept[0] != key:
+        kept = self._kept
+        if kept is None or kept[0] != key:
             # with the tensors themselves, so that their addresses stay taken
-            self._kept = key, scale_filters(weight, gain, dtype, backend), weight.detach(), gain.detach()
-        return self._kept[1]
+            kept = self._kept = key, scale_filters(weight, gain, dtype, backend), weight.detach(), gain.detach()
+        return kept[1]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self._kept = None
@@ -83,7 +85,7 @@ class _NormProp(nn.Module):
         return {k: v for k, v in self.__dict__.items() if k != "_kept"}
 
     def _shown(self) -> str:
-        shown = [f"activation={getattr(self.activation, '__name__', None) or repr(self.activation)}"]
+        shown = [f"activation={getattr(self.activation, '__name__', repr(self.activation))}"]
         shown += [f"slope={self.slope}"] if isinstance(self.slope, float) else []
         shown += [f"num_parameters={self.slope.numel()}"] if isinstance(self.slope, nn.Parameter) else []
         shown += [f"gain_init={self.gain_init!r}"] if self.gain_init != "jacobian" else []
@@ -102,7 +104,7 @@ class NormPropLinear(_NormProp):
     Args:
         in_features, out_features: sizes of an input and an output.
         activation: None, a name of ``normkernels.ACTIVATIONS``, ``"prelu"`` (its slope is learnt), or a callable.
-        gain_init: ``"jacobian"``, 1 / jacobian_factor of the activation, for stable gradients; or a number: 1 keeps unit
+        gain_init: ``"jacobian"``, 1 / jacobian_factor of the activation, for stable gradients; or a number: 1 for unit
             activations.
         bias: whether there is one.
         slope: of ``"leaky_relu"`` (0.01), or the first one of ``"prelu"`` (0.25).
@@ -130,6 +132,7 @@ class NormPropLinear(_NormProp):
         return normprop_linear(
             input, self.weight, self.gain, self.bias, self.activation, self.slope, backend=self.backend,
             filters=self.filters,
+            moments=self.moments,
         )  # fmt: skip
 
     def extra_repr(self) -> str:
@@ -144,8 +147,9 @@ class _NormPropConv(_NormProp):
             ``torch.nn.Conv2d``.
         activation, gain_init, bias, slope, num_parameters: as in :class:`NormPropLinear`.
 
-    Zero padding pads with the mean of the input, for that is 0. Raises ValueError, naming the argument, if a number or a
-    name is wrong.
+    Zero padding pads with the mean of the input, for that is 0.
+
+    Raises ValueError, naming the argument, if a number or a name is wrong.
     """
 
     _sizes: Callable[[Any], tuple[int, ...]]
@@ -178,6 +182,7 @@ class _NormPropConv(_NormProp):
         return normprop_conv(
             input, self.weight, self.gain, self.bias, self.stride, padding, self.dilation, self.groups,
             self.activation, self.slope, backend=self.backend, filters=self.filters,
+            moments=self.moments,
         )  # fmt: skip
 
     def _pads(self) -> list[int]:
@@ -215,7 +220,7 @@ class NormPropConv3d(_NormPropConv):
 
 
 def project_unit_norm_(model: nn.Module) -> None:
-    """Scale every filter of every NormProp layer of ``model`` to length 1, in place; call it after ``optimizer.step()``.
+    """Scale every filter of every NormProp layer of ``model`` to length 1, in place, after ``optimizer.step()``.
 
     The layers' outputs stay as they are: only the size of later steps changes. One launch for each device and dtype;
     momentum and other state of the optimizer are left alone. A filter of zeros stays so.

@@ -1,5 +1,8 @@
 """Weight norm as a parametrization of a module, and its data-dependent first values."""
 
+from functools import partial
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -33,9 +36,9 @@ class WeightNorm(nn.Module):
 def parameter(function: str, module: nn.Module, name: str) -> Tensor:
     """The parameter of that name, or a ValueError."""
     found = getattr(module, name, None)
-    if not isinstance(found, Tensor):
-        fail(function, "name", f"be that of a parameter of {type(module).__name__}", repr(name))
-    return found
+    if isinstance(found, Tensor):
+        return found
+    raise ValueError(f"{function}: name must be that of a parameter of {type(module).__name__}, got {name!r}")
 
 
 def weight_norm(module: nn.Module, name: str = "weight", dim: int | None = 0, *, backend: str | None = None):
@@ -57,19 +60,20 @@ def weight_norm(module: nn.Module, name: str = "weight", dim: int | None = 0, *,
     if dim is not None and not -1 <= dim < weight.dim():
         fail("weight_norm", "dim", f"be None or in [-1, {weight.dim()})", dim)
     parametrize.register_parametrization(module, name, WeightNorm(None if dim == -1 else dim, backend), unsafe=True)
-
-    def load_old_keys(state_dict, prefix, *_):
-        old = [f"{prefix}{name}_{part}" for part in "gv"]
-        if all(key in state_dict for key in old):
-            for i, key in enumerate(old):
-                state_dict[f"{prefix}parametrizations.{name}.original{i}"] = state_dict.pop(key)
-
-    module._register_load_state_dict_pre_hook(load_old_keys)
+    module._register_load_state_dict_pre_hook(partial(_load_old_keys, name))
     return module
 
 
-def _normalised(module: nn.Module) -> WeightNorm | None:
-    """Its weight norm, if it has one."""
+def _load_old_keys(name: str, state_dict: dict, prefix: str, *_) -> None:
+    """weight_g and weight_v, as torch.nn.utils.weight_norm called them."""
+    old = [f"{prefix}{name}_{part}" for part in "gv"]
+    if all(key in state_dict for key in old):
+        for i, key in enumerate(old):
+            state_dict[f"{prefix}parametrizations.{name}.original{i}"] = state_dict.pop(key)
+
+
+def _normalised(module: nn.Module) -> Any:
+    """Its weight norm, or None."""
     if not parametrize.is_parametrized(module, "weight"):
         return None
     return next((p for p in module.parametrizations["weight"] if isinstance(p, WeightNorm)), None)  # type: ignore
@@ -79,25 +83,25 @@ def _normalised(module: nn.Module) -> WeightNorm | None:
 def init_weight_norm_(model: nn.Module, batch: Tensor) -> nn.Module:
     r"""Data-dependent first values: every layer with weight norm gives mean 0 and variance 1 on ``batch``.
 
-    In the order of the forward pass, with :math:`t = v \cdot x / \|v\|` of each output channel over batch and positions:
+    In the order of the forward pass, with :math:`t = v \cdot x / \|v\|` of each output channel over batch and space:
     :math:`g = 1 / \text{std}(t)`, :math:`b = -\text{mean}(t) / \text{std}(t)`.
 
     Args:
-        model: called once with ``batch``; its linear and convolution layers with our weight norm along dim 0 are set. A
-            layer without a bias keeps its mean.
+        model: called once with ``batch``; its linear and convolution layers with our weight norm along dim 0 are set.
+            A layer without a bias keeps its mean.
         batch: an input of the model, of several samples.
 
     Returns the model. Raises ValueError if a layer is of another kind, is called twice, or one of its channels is
     constant on this batch; all parameters are then as they were.
     Source: Salimans & Kingma 2016, arXiv:1602.07868, section 3.
     """
-    layers = [(name, m) for name, m in model.named_modules() if _normalised(m)]
-    lengths = {m: m.parametrizations["weight"].original0 for _, m in layers}  # type: ignore[index]
+    layers: list[tuple[str, Any]] = [(name, m) for name, m in model.named_modules() if _normalised(m)]
+    lengths = {m: m.parametrizations["weight"].original0 for _, m in layers}
     before = [(t, t.clone()) for name, m in layers for t in (lengths[m], m.bias) if isinstance(t, Tensor)]
     seen: set[nn.Module] = set()
 
     def set_one(name: str):
-        def hook(module: nn.Module, _, y: Tensor) -> Tensor:
+        def hook(module: Any, _, y: Tensor) -> Tensor:
             if module in seen:
                 fail("init_weight_norm_", "model", "call each layer once", f"{name} called again")
             seen.add(module)

@@ -12,6 +12,8 @@ from normkernels.ops.weight_standardization import weight_standardization as wei
 class WeightStandardization(nn.Module):
     """w -> gain (w - mean) / sqrt(var + eps)."""
 
+    gain: Tensor | None
+
     def __init__(self, weight: Tensor, gain: float | None, eps: float, backend: str | None) -> None:
         super().__init__()
         self.eps, self.backend = eps, backend
@@ -39,8 +41,8 @@ def weight_standardization(
         module: the module; it is changed in place and returned. ``module.parametrizations.weight.original`` is the
             parameter that is standardised.
         name: of the parameter.
-        gain: first value of a learnt gain for each filter, ``parametrizations.weight.0.gain``; None: no gain. Scaled weight
-            standardisation starts with 1 / sqrt(fan_in).
+        gain: first value of a learnt gain of each filter, ``parametrizations.weight.0.gain``; None: no gain. Scaled
+            weight standardisation starts with 1 / sqrt(fan_in).
         eps, backend: as in :func:`normkernels.functional.weight_standardization`, which has formula, dtypes and errors.
     """
     weight = parameter("weight_standardization", module, name)

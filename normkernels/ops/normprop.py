@@ -1,7 +1,6 @@
 """Normalization Propagation (Arpit et al. 2016, arXiv:1603.01431)."""
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,8 +13,9 @@ from normkernels.backends import requested
 from normkernels.backends.reference.normprop import normprop_ref
 from normkernels.moments import Moments, activation_moments
 from normkernels.ops import _checks
-from normkernels.ops._channels import lies_last, like, statistic_dtype, view
+from normkernels.ops._channels import statistic_dtype, view
 from normkernels.ops._filters import order, rows, shaped
+from normkernels.ops._normprop import Epilogue, Product, cached_epilogue, convolution, epilogue
 from normkernels.ops._rows import differentiable_backward, empty, flat
 from normkernels.ops.weight_norm import weight_norm, weight_norm_bwd, weight_norm_fwd
 
@@ -30,93 +30,6 @@ normprop_bwd = kernel(
     "Tensor(c!)? dslope, str activation, float leak, float scale, float shift, float low, float high, "
     "bool from_output, bool channels_last)"
 )
-
-# between these values of act(u) its slope is 1 (1 / 6), beyond them another constant: y alone tells it
-KINKS = {
-    "identity": (-math.inf, math.inf), "relu": (0.0, math.inf), "leaky_relu": (0.0, math.inf), "relu6": (0.0, 6.0),
-    "hardtanh": (-1.0, 1.0), "hardsigmoid": (0.0, 1.0),
-}  # fmt: skip
-DIGITS = {torch.float64: 53, torch.float32: 24, torch.float16: 11, torch.bfloat16: 8}  # of a mantissa
-# y tells their slope too, but for what rounding y to 16 bits takes away
-SMOOTH = ("tanh", "sigmoid", "elu", "selu", "softplus", "softsign")
-
-
-class Epilogue(NamedTuple):
-    """What follows the product, y = scale act(u) + shift, as the ops want it."""
-
-    activation: str
-    leak: float
-    scale: float
-    shift: float
-    kinks: tuple[float, float]
-    bounds: tuple[float, float]  # of y where act(u) lies between the kinks
-    from_output: bool
-
-
-def epilogue(activation: str, leak: float, dtype: torch.dtype) -> Epilogue:
-    """Of an activation and its slope, for u in ``dtype``."""
-    free = KINKS["identity"]
-    if activation == "prelu":
-        return Epilogue(activation, 0.0, 1.0, 0.0, free, free, False)
-    c1, c2, _ = activation_moments(activation, leak)
-    scale, shift = 1 / c1, -c2 / c1
-    tells = activation in KINKS and not (activation == "leaky_relu" and leak <= 0)
-    kinks = KINKS[activation] if tells else free
-    bounds = _beyond(kinks[0], 1, scale, shift, dtype), _beyond(kinks[1], -1, scale, shift, dtype)
-    smooth = activation in SMOOTH and dtype.itemsize > 2
-    return Epilogue(activation, leak, scale, shift, kinks, bounds, tells or smooth)
-
-
-_epilogue = functools.cache(epilogue)  # which torch.compile would warn about
-
-
-def _beyond(kink: float, direction: int, scale: float, shift: float, dtype: torch.dtype) -> float:
-    """The first value of ``dtype`` past y at a kink, whichever way a kernel rounds that."""
-    if math.isinf(kink):
-        return kink
-    wide = DIGITS[torch.float64 if dtype == torch.float64 else torch.float32]
-    at, ulp = _rounded(kink * scale + shift, wide)
-    if kink:  # at 0 it is shift itself
-        at += 4 * direction * ulp
-    at, ulp = _rounded(at, DIGITS[dtype])
-    return at + direction * ulp
-
-
-def _rounded(x: float, digits: int) -> tuple[float, float]:
-    """x to so many binary digits, and a unit of the last."""
-    mantissa, exponent = math.frexp(x)
-    ulp = math.ldexp(1.0, exponent - digits)
-    return round(math.ldexp(mantissa, digits)) * ulp, ulp
-
-
-class Product(NamedTuple):
-    """x -> W x, a linear layer's or, with a stride, a convolution's."""
-
-    stride: tuple[int, ...] = ()
-    padding: tuple[int, ...] = ()
-    dilation: tuple[int, ...] = ()
-    groups: int = 1
-
-    def __call__(self, x: Tensor, weight: Tensor) -> Tensor:
-        if not self.stride:
-            return F.linear(x, weight)
-        convolution = (F.conv1d, F.conv2d, F.conv3d)[len(self.stride) - 1]
-        return convolution(x, weight, None, self.stride, self.padding, self.dilation, self.groups)  # type: ignore
-
-    def backward(self, du: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, bool]) -> tuple[Any, Any]:
-        """The gradients by x and by the weight."""
-        if self.stride:
-            args = None, self.stride, self.padding, self.dilation, False, [0] * len(self.stride), self.groups
-            return torch.ops.aten.convolution_backward(du, x, weight, *args, [*wanted, False])[:2]
-        dx = du @ weight if wanted[0] else None
-        return dx, du.reshape(-1, du.shape[-1]).t() @ x.reshape(-1, x.shape[-1]) if wanted[1] else None
-
-    def channels(self, u: Tensor) -> tuple[Tensor, bool]:
-        """u as (N, C, S) or (N, S, C), and whether its channels lie last."""
-        if not self.stride:
-            return u.reshape(1, -1, u.shape[-1]), True
-        last = lies_last(u)
-        return view(u, last, True), last
 
 
 class Settings(NamedTuple):
@@ -169,7 +82,9 @@ class NormPropFunction(torch.autograd.Function):
             e.from_output, last, backend,
         )  # fmt: skip
         dx, dw = product.backward(du, input, scaled, (wanted[0], wanted[1] or wanted[2]))
-        dweight, dgain = _filter_gradients(dw, weight, gain, norm, wanted[2], backend) if dw is not None else (None,) * 2
+        dweight, dgain = (
+            _filter_gradients(dw, weight, gain, norm, wanted[2], backend) if dw is not None else (None,) * 2
+        )
         return dx, dweight if wanted[1] else None, dgain, dbias, dslope, None, None, None
 
 
@@ -190,38 +105,7 @@ def _filter_gradients(dw, weight, gain, norm, gain_wanted, backend) -> tuple[Ten
 
 Filters = Callable[[torch.dtype], tuple[Tensor, Tensor]]  # dtype -> the scaled filters in it, and their norms
 
-ARGUMENTS = """
-    Args:
-        input: {input}; float64, float32, bfloat16 or float16.
-        weight: W, {weight}, input's dtype or float32, filters along dim 0.
-        gain: :math:`\\gamma`, ``(M,)``, input's dtype or float32. 1 / jacobian_factor keeps the gradient's size from
-            layer to layer, 1 the size of the activations; the modules start with the former.
-        bias: :math:`\\beta`, ``(M,)``, input's dtype or float32; None means 0.{more}
-        activation: f: None, a name of ``normkernels.ACTIVATIONS``, ``"prelu"``, or a callable on tensors, whose moments
-            are then found by quadrature (:func:`normkernels.activation_moments`).
-        slope: for negative values: a float for ``"leaky_relu"`` (None: 0.01), a tensor of one or M values for
-            ``"prelu"``, whose gradient includes that through :math:`c_1` and :math:`c_2`.
-        backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
-        filters: what gives :func:`scale_filters` of weight and gain, where they are at hand (the modules keep them).
 
-    Returns:
-        o, {output}, in input's dtype, under autocast in autocast's. The product is torch's own, from filters that are
-        scaled in float32 (float64 for float64) and rounded once to the dtype of the product.
-
-    Raises:
-        ValueError: a shape, dtype, device, layout, name or number is wrong (the message says which).
-        RuntimeError: the backend asked for cannot run here (the message says why).
-
-    Gradients: input, weight, gain, bias, slope; twice differentiable (through the reference). Nothing of o's size is kept
-    but o itself, where o tells f': piecewise linear activations, and in 32 and 64 bits tanh, sigmoid, elu, selu,
-    softplus and softsign. The others keep the pre-activation too. The gradient of weight is at right angles to each
-    filter. A filter of zeros has no direction: it scales to 0, and
-    has no gradient. Deterministic: as torch's product.
-    Source: Arpit et al. 2016, arXiv:1603.01431, {equation}.
-    """
-
-
-@torch.compiler.assume_constant_result
 @functools.cache
 def callable_moments(activation: Callable[[Tensor], Tensor]) -> Moments:
     return activation_moments(activation)
@@ -233,7 +117,7 @@ def check_activation(name: str, activation: Any, slope: Any) -> None:
         if not callable(activation):
             _checks.check_activation(name, activation)
         if isinstance(slope, Tensor):
-            _checks.fail(name, "slope", "be a float or None unless activation is 'prelu'", f"{activation!r} and a tensor")
+            _checks.fail(name, "slope", "be a float or None without activation 'prelu'", "a tensor")
     elif not isinstance(slope, Tensor):
         _checks.fail(name, "slope", "be a tensor with activation 'prelu'", slope)
 
@@ -249,27 +133,28 @@ def run(
     slope: float | Tensor | None,
     backend: str | None,
     filters: Filters | None = None,
+    moments: Moments | None = None,
 ) -> Tensor:
     """What both functions do after their own checks."""
     backend = requested(backend, name)
     if torch.is_autocast_enabled(input.device.type) and input.dtype != torch.float64:
         input = input.to(torch.get_autocast_dtype(input.device.type))
     if callable(activation):
-        c1, c2, _ = callable_moments(activation)
+        c1, c2, _ = moments or callable_moments(activation)
         u = product(input, weight_norm(weight, gain, backend=backend).to(input.dtype))
         shape = (-1,) + (1,) * len(product.stride)
-        return (activation(u if bias is None else u + bias.to(u.dtype).view(shape)) - c2) / c1
+        y: Any = activation(u if bias is None else u + bias.to(u.dtype).view(shape))
+        return (y - c2) / c1
     leak, channel_slope = 0.0, None
     if isinstance(slope, Tensor):
         channel_slope = slope.reshape(-1).expand(len(weight))
     elif activation == "leaky_relu":
         leak = 0.01 if slope is None else float(slope)
-    found = epilogue if torch.compiler.is_compiling() else _epilogue
+    found = epilogue if torch.compiler.is_compiling() else cached_epilogue
     e = found(activation or "identity", leak, input.dtype)
     scaled, norm = filters(input.dtype) if filters else scale_filters(weight, gain, input.dtype, backend)
-    return NormPropFunction.apply(
-        input, weight, gain, bias, channel_slope, scaled, norm, Settings(product, e, backend)
-    )  # fmt: skip
+    settings = Settings(product, e, backend)
+    return NormPropFunction.apply(input, weight, gain, bias, channel_slope, scaled, norm, settings)
 
 
 def _check(name: str, input, weight, gain, bias, activation, slope) -> None:
@@ -295,7 +180,45 @@ def normprop_linear(
     *,
     backend: str | None = None,
     filters: Filters | None = None,
+    moments: Moments | None = None,
 ) -> Tensor:
+    r"""A linear layer whose output has unit statistics if its input has: Normalization Propagation.
+
+    .. math::
+        o_i = \frac{1}{c_1}\Big[f\Big(\gamma_i \frac{W_i \cdot x}{\|W_i\|_2} + \beta_i\Big) - c_2\Big]
+
+    :math:`c_2` and :math:`c_1` are the mean and standard deviation of f of a standard normal variable: constants, so
+    that no statistic is taken from the data, and a batch may have any size.
+
+    Args:
+        input: x, ``(*, in_features)``; float64, float32, bfloat16 or float16; any strides.
+        weight: W, ``(M, in_features)``, input's dtype or float32, a filter in each row.
+        gain: :math:`\gamma`, ``(M,)``, input's dtype or float32. 1 / jacobian_factor keeps the gradient's size from
+            layer to layer, 1 that of the activations; the modules start with the former.
+        bias: :math:`\beta`, ``(M,)``, input's dtype or float32; None means 0.
+        activation: f: None, a name of ``normkernels.ACTIVATIONS``, ``"prelu"``, or a callable on tensors, whose moments
+            are then found by quadrature (:func:`normkernels.activation_moments`).
+        slope: for negative values: a float for ``"leaky_relu"`` (None: 0.01), a tensor of one or M values for
+            ``"prelu"``, whose gradient includes that through :math:`c_1` and :math:`c_2`.
+        backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
+        filters: what gives :func:`scale_filters` of weight and gain, where they are at hand (the modules keep them).
+        moments: of a callable, where they are at hand; torch.compile cannot look into the quadrature.
+
+    Returns:
+        o, ``(*, M)``, in input's dtype, under autocast in autocast's. The product is torch's own, from filters that are
+        scaled in float32 (float64 for float64) and rounded once to the dtype of the product.
+
+    Raises:
+        ValueError: a shape, dtype, device, layout, name or number is wrong (the message says which).
+        RuntimeError: the backend asked for cannot run here (the message says why).
+
+    Gradients: input, weight, gain, bias, slope; twice differentiable (through the reference). That of weight is at
+    right angles to each filter; a filter of zeros has no direction: it scales to 0 and gets 0. Of o's size nothing is
+    kept but o itself, where o tells f': with piecewise linear activations, and in 32 and 64 bits with tanh, sigmoid,
+    elu, selu, softplus and softsign. The others keep the pre-activation, and so does prelu.
+    Deterministic: as torch's product.
+    Source: Arpit et al. 2016, arXiv:1603.01431, equations 9 and 12.
+    """
     name = "normprop_linear"
     _checks.check_input(name, input)
     if not isinstance(weight, Tensor) or weight.dim() != 2:
@@ -303,7 +226,7 @@ def normprop_linear(
     if input.dim() == 0 or input.shape[-1] != weight.shape[1]:
         _checks.fail(name, "input", f"end in the {weight.shape[1]} features of weight", f"shape {tuple(input.shape)}")
     _check(name, input, weight, gain, bias, activation, slope)
-    return run(name, Product(), input, weight, gain, bias, activation, slope, backend, filters)
+    return run(name, Product(), input, weight, gain, bias, activation, slope, backend, filters, moments)
 
 
 def normprop_conv(
@@ -320,7 +243,27 @@ def normprop_conv(
     *,
     backend: str | None = None,
     filters: Filters | None = None,
+    moments: Moments | None = None,
 ) -> Tensor:
+    r"""A convolution whose output has unit statistics if its input has: Normalization Propagation.
+
+    .. math::
+        o_i = \frac{1}{c_1}\Big[f\Big(\gamma_i \frac{W_i * x}{\|W_i\|_F} + \beta_i\Big) - c_2\Big]
+
+    with the norm over all elements of a filter. Zero padding pads with the mean of the input, for that is 0.
+
+    Args:
+        input: x, ``(N, C, *)`` or ``(C, *)`` with one to three dims of space; channels_last is kept.
+        weight: W, ``(M, C / groups, *kernel_size)``, a filter in each slice along dim 0.
+        stride, padding, dilation, groups: as ``torch.nn.functional.conv2d``; padding may be ``"same"`` or ``"valid"``.
+        gain, bias, activation, slope, backend, filters, moments: as in :func:`normprop_linear`.
+
+    Returns:
+        o, in the shape and layout of torch's convolution; dtypes as in :func:`normprop_linear`.
+
+    Raises, gradients, determinism: as in :func:`normprop_linear`.
+    Source: Arpit et al. 2016, arXiv:1603.01431, equations 11 and 12.
+    """
     name = "normprop_conv"
     _checks.check_input(name, input)
     if not isinstance(weight, Tensor) or weight.dim() not in (3, 4, 5):
@@ -328,7 +271,7 @@ def normprop_conv(
         _checks.fail(name, "weight", rule, tuple(weight.shape) if isinstance(weight, Tensor) else weight)
     _check(name, input, weight, gain, bias, activation, slope)
     space = weight.dim() - 2
-    product, pads = _convolution(name, weight, stride, padding, dilation, groups)
+    product, pads = convolution(name, weight, stride, padding, dilation, groups)
     if input.dim() not in (space + 1, space + 2) or input.shape[-space - 1] != weight.shape[1] * groups:
         rule = f"have {weight.shape[1] * groups} channels and {space} dims of space, with a batch or without"
         _checks.fail(name, "input", rule, f"shape {tuple(input.shape)}")
@@ -339,55 +282,5 @@ def normprop_conv(
         if x.shape[2 + d] + 2 * product.padding[d] < reach:
             rule = f"be at least as large as the dilated kernel ({reach}) in dim {d - space}, padding included"
             _checks.fail(name, "input", rule, f"shape {tuple(input.shape)}")
-    y = run(name, product, x, weight, gain, bias, activation, slope, backend, filters)
+    y = run(name, product, x, weight, gain, bias, activation, slope, backend, filters, moments)
     return y if input.dim() == weight.dim() else y.squeeze(0)
-
-
-def _convolution(name, weight, stride, padding, dilation, groups) -> tuple[Product, list[int]]:
-    """The product, and what has to be added around input before: an uneven ``"same"``."""
-    space = weight.dim() - 2
-    given = {"stride": stride, "padding": padding, "dilation": dilation}
-    sizes = {k: (v,) * space if isinstance(v, int) else v for k, v in given.items()}
-    if padding in ("same", "valid"):
-        sizes["padding"] = (0,) * space
-    for argument, values in sizes.items():
-        least = 0 if argument == "padding" else 1
-        if not isinstance(values, tuple | list) or len(values) != space or not all(v >= least for v in values):
-            rule = f"be one or {space} integers from {least}" + (", 'same' or 'valid'" if least == 0 else "")
-            _checks.fail(name, argument, rule, repr(given[argument]))
-    if groups < 1 or len(weight) % groups:
-        _checks.fail(name, "groups", f"be positive and divide the {len(weight)} filters of weight", groups)
-    pads: list[int] = []
-    if padding == "same":
-        if any(s != 1 for s in sizes["stride"]):
-            _checks.fail(name, "padding", "be numbers where stride is not 1", "'same'")
-        total = [d * (k - 1) for d, k in zip(sizes["dilation"], weight.shape[2:], strict=True)]
-        sizes["padding"] = tuple(t // 2 for t in total)
-        pads = [n for t in reversed(total) for n in (0, t % 2)]
-    return Product(*(tuple(v) for v in sizes.values()), groups), pads
-
-
-normprop_linear.__doc__ = r"""A linear layer whose output has unit statistics if its input has: Normalization Propagation.
-
-    .. math::
-        o_i = \frac{1}{c_1}\Big[f\Big(\gamma_i \frac{W_i \cdot x}{\|W_i\|_2} + \beta_i\Big) - c_2\Big]
-
-    :math:`c_2` and :math:`c_1` are the mean and standard deviation of f of a standard normal variable: constants, so
-    that no statistic is taken from the data, and a batch may have any size.
-""" + ARGUMENTS.format(
-    input="x, ``(*, in_features)``", weight="``(M, in_features)``", more="", output="``(*, M)``",
-    equation="equations 9 and 12",
-)  # fmt: skip
-normprop_conv.__doc__ = r"""A convolution whose output has unit statistics if its input has: Normalization Propagation.
-
-    .. math::
-        o_i = \frac{1}{c_1}\Big[f\Big(\gamma_i \frac{W_i * x}{\|W_i\|_F} + \beta_i\Big) - c_2\Big]
-
-    with the norm over all elements of a filter, and constants as in :func:`normprop_linear`. Zero padding pads with the
-    mean.
-""" + ARGUMENTS.format(
-    input="x, ``(N, C, *)`` or ``(C, *)`` with one to three dims of space; channels_last is kept",
-    weight="``(M, C / groups, *kernel_size)``",
-    more="\n        stride, padding, dilation, groups: as torch.nn.functional.conv2d; padding may be 'same' or 'valid'.",
-    output="as torch's convolution", equation="equations 11 and 12",
-)  # fmt: skip

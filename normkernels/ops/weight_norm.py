@@ -11,7 +11,7 @@ from normkernels.backends.reference.weight_norm import weight_norm_ref
 from normkernels.ops import _checks
 from normkernels.ops._channels import statistic_dtype
 from normkernels.ops._filters import check_weight, order, rows, shaped
-from normkernels.ops._rows import differentiable_backward, flat
+from normkernels.ops._rows import differentiable_backward, empty, flat
 
 # v, w, dw, dv: contiguous (M, N), a filter in each row; w and dw in v's dtype, or in 16 bits beside a float32 v;
 # g, dg: (M,), in v's dtype or float32; norm: (M,)
@@ -44,9 +44,9 @@ class WeightNormFunction(torch.autograd.Function):
 
             return *differentiable_backward(reference, (v, g), (dw,)), None, None
         v_rows = rows(v, dims, filters)
-        dv, dg = torch.empty_like(v_rows), torch.empty_like(flat(g)) if ctx.needs_input_grad[1] else None
-        weight_norm_bwd(rows(dw, dims, filters), v_rows, flat(g), norm, dv, dg, backend)
-        return shaped(dv, v, dims), None if dg is None else dg.view(g.shape), None, None
+        dv, dg = torch.empty_like(v_rows), empty(g, ctx.needs_input_grad[1])
+        weight_norm_bwd(rows(dw, dims, filters), v_rows, flat(g), norm, dv, flat(dg), backend)
+        return shaped(dv, v, dims), dg, None, None
 
 
 def weight_norm(v: Tensor, g: Tensor, dim: int | None = 0, *, backend: str | None = None) -> Tensor:

@@ -9,7 +9,7 @@ from normkernels.backends.reference.weight_standardization import weight_standar
 from normkernels.ops import _checks
 from normkernels.ops._channels import statistic_dtype
 from normkernels.ops._filters import check_weight, order, rows, shaped
-from normkernels.ops._rows import differentiable_backward, flat
+from normkernels.ops._rows import differentiable_backward, empty, flat
 
 # w, y, dy, dw: contiguous (M, N), a filter in each row, in one dtype; gain, dgain: (M,), in w's dtype or float32;
 # mean, rstd: (M,)
@@ -46,9 +46,9 @@ class WeightStandardizationFunction(torch.autograd.Function):
 
             return *differentiable_backward(reference, (w, gain), (dy,)), None, None
         x = rows(w, dims, filters)
-        dw, dgain = torch.empty_like(x), torch.empty_like(flat(gain)) if ctx.needs_input_grad[1] else None
-        weight_standardization_bwd(rows(dy, dims, filters), x, flat(gain), mean, rstd, dw, dgain, backend)
-        return shaped(dw, w, dims), None if dgain is None else dgain.view(gain.shape), None, None
+        dw, dgain = torch.empty_like(x), empty(gain, ctx.needs_input_grad[1])
+        weight_standardization_bwd(rows(dy, dims, filters), x, flat(gain), mean, rstd, dw, flat(dgain), backend)
+        return shaped(dw, w, dims), dgain, None, None
 
 
 def weight_standardization(

@@ -8,7 +8,7 @@ import random
 from functools import partial
 from pathlib import Path
 
-from mpmath import diff, erf, exp, log1p, mp, mpf, sqrt, tanh
+from mpmath import diff, erf, exp, log1p, mp, mpf, npdf, quad, sqrt, tanh
 
 mp.dps = 50
 HERE = Path(__file__).parent
@@ -299,6 +299,57 @@ def channels(answer, others=(), state=lambda numbers: {}, **call):
     return [*cases, make((), 101), make(("skip",), 102, eps=0.5)]
 
 
+def weights(outputs, shapes, seed, **call):
+    """One golden case of a function of weights: tensors of those shapes."""
+    draw = random.Random(seed)
+
+    def numbers(*shape):
+        return [numbers(*shape[1:]) for _ in range(shape[0])] if shape else mpf(draw.randint(-192, 192)) / 64
+
+    tensors = {k: numbers(*shape) for k, shape in shapes.items()}
+    y = outputs(tensors, call)[0]
+    cotangents = [numbers(len(y), len(y[0]))]
+    want = answers(outputs, tensors, call, cotangents)
+    call |= {"leak": 0.25} if call.get("activation") == "leaky_relu" else {}
+    return {"call": call, "tensors": tensors, "cotangents": cotangents, "want": want}
+
+
+def weight_norm(tensors, call):
+    lengths = [sqrt(sum(a * a for a in v)) for v in tensors["v"]]
+    return ([[g * a / r for a in v] for v, g, r in zip(tensors["v"], tensors["g"], lengths, strict=True)],)
+
+
+def weight_standardization(tensors, call):
+    y = []
+    for row, g in zip(tensors["w"], tensors.get("gain", [1] * 3), strict=True):
+        mean, var = moments(row)
+        y.append([g * (a - mean) / sqrt(var + call["eps"]) for a in row])
+    return (y,)
+
+
+def constants(f):
+    """Standard deviation and mean of f(z), z standard normal; every kink is an end of an interval."""
+    points = [-mp.inf, -20, -6, -3, -1, 0, 1, 3, 6, 20, mp.inf]
+
+    def mean(g):
+        return quad(lambda z: g(z) * npdf(z), points)
+
+    c2 = mean(f)
+    return sqrt(mean(lambda z: (f(z) - c2) ** 2)), c2
+
+
+def normprop(act, c1, c2, tensors, call):
+    (w,) = weight_norm({"v": tensors["weight"], "g": tensors["gain"]}, {})
+    u = [[sum(a * b for a, b in zip(x, v, strict=True)) for v in w] for x in tensors["input"]]
+    return ([[(act(a + b) - c2) / c1 for a, b in zip(row, tensors["bias"], strict=True)] for row in u],)
+
+
+def normprop_cases():
+    shapes = {"input": (4, 5), "weight": (3, 5), "gain": (3,), "bias": (3,)}
+    for i, (name, act) in enumerate(ACTIVATIONS.items()):
+        yield weights(partial(normprop, act, *constants(act)), shapes, i, activation=name)
+
+
 BATCH_RENORM = ("running_mean", "running_std")
 ONLINE_NORM = ("running_mean", "running_var", "epsilon_1", "epsilon_y")
 STREAMING_NORM = ("long_term", "short_term", "counts")
@@ -346,3 +397,7 @@ if __name__ == "__main__":
     online = {"training": True, "alpha_fwd": 0.875, "alpha_bkw": 0.9375, "guard": "layer_scaling"}
     online |= {"ls_eps": 2.0**-10, "clamp": 5.0, "stable": False}
     write("online_norm", channels(online_norm, [*guards, *decays], online_state, **online))
+    write("weight_norm", [weights(weight_norm, {"v": (3, 5), "g": (3,)}, 0)])
+    gains = [{"w": (3, 5), "gain": (3,)}, {"w": (3, 5)}]
+    write("weight_standardization", [weights(weight_standardization, k, i, eps=0.5**i) for i, k in enumerate(gains)])
+    write("normprop", list(normprop_cases()))

@@ -3,7 +3,6 @@
 import math
 
 import torch
-import torch.nn.functional as F
 
 from normkernels.backends.reference._activations import SELU_ALPHA, SELU_SCALE, derivative
 from normkernels.backends.reference._activations import activation as act
@@ -69,18 +68,18 @@ def normprop_bwd(
 ):  # fmt: skip
     """du = scale dy act'(u + bias), from y or from u; dbias = sum du."""
     z, a = _biased(saved, None if from_output else bias, slope, channels_last)
-    d = dy.to(z.dtype)
-    if activation == "prelu":
+    d, along = dy.to(z.dtype), None
+    if a is not None:
         d = d / prelu_moments(a)[0]
         along = d * _slope_gradient(z, a)
-        d = d * torch.where(z > 0, 1.0, a)
+        d = d * torch.where(z > 0, torch.ones_like(a), a)
     elif from_output:
         d = d * scale * derivative_from_output(activation, z, leak, scale, shift, low, high)
     else:
         d = d * scale * derivative(activation, z, leak)
     dims = (0, 1) if channels_last else (0, 2)
-    for sums, terms in ((dbias, d), (dslope, along if activation == "prelu" else None)):
-        if sums is not None:
+    for sums, terms in ((dbias, d), (dslope, along)):
+        if sums is not None and terms is not None:
             sums.copy_(terms.sum(dims))
     du.copy_(d)
 
