@@ -19,6 +19,10 @@ STREAMS = {
     "cuda": ["32x64x32x32", "256x64x56x56", "128x4096"],
 }
 
+# filters of linear layers and of 3x3 convolutions: long, many, short
+WEIGHTS = ("weight_norm", "weight_standardization")
+FILTERS = ["4096x4096", "16384x1024", "2048x4608", "65536x64"]
+
 # The most telling ones first: time may run out. An op with extras has the shapes of the op unless it has its own.
 SHAPES = {
     "cpu": {
@@ -29,6 +33,7 @@ SHAPES = {
         "group_norm": both("32x512x32x32"),
         "instance_norm": both("2x32x128x128x64"),
         **dict.fromkeys(STATEFUL, STREAMS["cpu"]),
+        **dict.fromkeys(WEIGHTS, FILTERS),
         "layer_norm+silu": ROWS["cpu"][:1],
         "rms_norm+residual": ROWS["cpu"][:1],
         "batch_norm+skip+relu": both("64x64x64x64"),
@@ -49,13 +54,14 @@ SHAPES = {
         # nnU-Net
         "instance_norm": both("2x32x128x128x128", "2x64x64x64x64", "2x128x32x32x32", "2x320x8x8x8"),
         **dict.fromkeys(STATEFUL, STREAMS["cuda"]),
+        **dict.fromkeys(WEIGHTS, FILTERS),
         "batch_norm+skip+relu": both("32x256x56x56", "32x512x28x28", "32x1024x14x14", "32x2048x7x7"),
     },
 }  # fmt: skip
 QUICK = {
     "cpu": {"layer_norm": ["16384x1024"], "rms_norm": ["16384x1024"], "layer_norm_2d": ["8x96x56x56"],
             "batch_norm": ["64x64x64x64"], "group_norm": ["32x512x32x32"], "instance_norm": ["2x32x64x64x64"],
-            **dict.fromkeys(STATEFUL, STREAMS["cpu"][:1])},
+            **dict.fromkeys(STATEFUL, STREAMS["cpu"][:1]), **dict.fromkeys(WEIGHTS, FILTERS[:1])},
     "cuda": {op: shapes[:1] for op, shapes in SHAPES["cuda"].items()},
 }  # fmt: skip
 VARIANTS = (
@@ -63,7 +69,8 @@ VARIANTS = (
 )  # fmt: skip
 
 RANKS = {"layer_norm": (2,), "rms_norm": (2,), "layer_norm_2d": (4,), "batch_norm": (2, 3, 4, 5),
-         "group_norm": (3, 4, 5), "instance_norm": (3, 4, 5), **dict.fromkeys(STATEFUL, (2, 3, 4, 5))}  # fmt: skip
+         "group_norm": (3, 4, 5), "instance_norm": (3, 4, 5), **dict.fromkeys(STATEFUL, (2, 3, 4, 5)),
+         **dict.fromkeys(WEIGHTS, (2,))}  # fmt: skip
 
 
 def of(op: str, device: str, quick: bool, asked: list[str] | None) -> list[str]:

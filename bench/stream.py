@@ -91,7 +91,7 @@ def _text(value) -> str:
 def write_csv(path: Path, rows: list[dict], about: dict) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*COLUMNS, *about])
+        writer = csv.DictWriter(file, [*rows[0], *about])
         writer.writeheader()
         writer.writerows(
             {k: round(v, 3) if isinstance(v, float) else v for k, v in (row | about).items()} for row in rows

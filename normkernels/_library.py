@@ -11,6 +11,11 @@ _LIBRARY = torch.library.Library("normkernels", "DEF")
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 
+def watched(t: torch.Tensor) -> bool:
+    """Whether somebody looks at the ops on t; in plain eager mode nobody does, and an op costs small shapes 5 us."""
+    return torch.compiler.is_compiling() or type(t) not in _PLAIN or is_in_torch_dispatch_mode()
+
+
 def kernel(schema: str) -> Callable[..., None]:
     """Define ``normkernels::<schema>`` with a trailing ``str? backend``, and return what calls it.
 
@@ -32,8 +37,7 @@ def kernel(schema: str) -> Callable[..., None]:
             resolve(name, first.device.type, args[-1])(*args[:-1])
 
     def call(*args):
-        # In plain eager mode nobody looks at the op, and going through it would cost small shapes 5 us.
-        if torch.compiler.is_compiling() or type(args[0]) not in _PLAIN or is_in_torch_dispatch_mode():
+        if watched(args[0]):
             op(*args)
         else:
             run(*args)

@@ -9,7 +9,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import normkernels as nk
 from normkernels import _library
 from normkernels.backends import resolve, unusable
+from normkernels.cases import OPS
 from normkernels.tolerance import run
+
+WEIGHTED = [op for op in OPS.values() if op.kind != "norm"]
 
 
 class Recorder(TorchDispatchMode):
@@ -132,7 +135,19 @@ def test_channels_last_fake_tensors(op, device):
         assert promised["output 0"][2] == sample.tensors["input"].stride()
 
 
-@every_op
+@pytest.mark.parametrize("op", WEIGHTED, ids=str)
+def test_opcheck_of_weights(op):
+    """The same for functions of weights, in 16 bits beside float32 too."""
+    for dtype in (torch.float32, torch.bfloat16):
+        sample = op.make((4, 5), dtype, parameter_dtype=torch.float32)
+        with Recorder() as recorder:
+            run(op, sample.call, sample.present(), list(sample.cotangents), "reference")
+        assert {name._opname for name, _ in recorder.calls} >= set(kernels(op))
+        for kernel, args in recorder.calls:
+            torch.library.opcheck(kernel, args)
+
+
+@pytest.mark.parametrize("op", OPS.values(), ids=str)
 def test_native_schema(op):
     """normkernels_C's schemas are those of normkernels, without the backend."""
     for name in kernels(op):

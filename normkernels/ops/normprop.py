@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from normkernels._library import kernel
+from normkernels._library import kernel, watched
 from normkernels.backends import requested
 from normkernels.backends.reference.normprop import normprop_ref
 from normkernels.moments import Moments, activation_moments
@@ -56,7 +56,7 @@ class NormPropFunction(torch.autograd.Function):
     def forward(ctx, input, weight, gain, bias, slope, scaled, norm, settings: Settings):
         product, e, backend = settings
         u = product(input, scaled)
-        ours = not (torch.compiler.is_compiling() or u._is_view())  # nobody else has u: y can take its place
+        ours = not (watched(u) or u._is_view())  # nobody else has or sees u: y can take its place
         y = u if ours and (e.from_output or not any(ctx.needs_input_grad)) else torch.empty_like(u)
         (at, last), (to, _) = product.channels(u), product.channels(y)
         normprop_fwd(at, flat(bias), slope, to, *e[:4], *e.kinks, *e.bounds, last, backend)

@@ -33,6 +33,7 @@ from triton.compiler import ASTSource  # noqa: E402
 from triton.runtime.jit import JITFunction  # noqa: E402
 
 from normkernels.backends.reference import _activations  # noqa: E402
+from normkernels.ops._normprop import SMOOTH, epilogue  # noqa: E402
 
 TABLE = ROOT / "docs" / "compiled" / "triton.csv"
 KEYS = ("kernel", "config", "dtype", "arch")
@@ -40,7 +41,7 @@ FIELDS = (*KEYS, "registers", "spills", "shared_bytes", "load_bits", "store_bits
 ARCHITECTURES = (90, 80, 100)
 BF16, F16, F32, F64 = torch.bfloat16, torch.float16, torch.float32, torch.float64
 DTYPES = ((BF16, BF16), (BF16, F32), (F16, F16), (F32, F32), (F64, F64))  # of x, of weight and bias
-NAME = {BF16: "bf16", F16: "fp16", F32: "fp32", F64: "fp64", torch.int32: "i32"}
+NAME = {BF16: "bf16", F16: "fp16", F32: "fp32", F64: "fp64", torch.int32: "i32", torch.int64: "i64"}
 
 
 class Launch(NamedTuple):
@@ -62,7 +63,7 @@ class Launch(NamedTuple):
         words = ["x".join(map(str, tile)), f"{self.num_warps} warps"]
         words += [f"align {given['ALIGN']}"] if "ALIGN" in given else []
         words += [f"{given['SEGMENTS']} segments"] if "SEGMENTS" in given else []
-        words += [k.lower() for k in ("IMAGES", "LAST", "POOLED", "STABLE") if given.get(k)]
+        words += [k.lower() for k in ("IMAGES", "LAST", "POOLED", "STABLE", "MIXED") if given.get(k)]
         words += ["clamp"] if given.get("CLAMP", inf) != inf else []
         words += (
             [f"p {given.get('P', given.get('WHOLE', 0) + given.get('PART', 0)):g}"]
@@ -256,6 +257,42 @@ def record_stateful(
     return launches
 
 
+def record_filters(v: torch.dtype, w: torch.dtype, N: int, center: bool) -> list[Launch]:
+    """The same of weight standardisation, or without a mean of weight norm; all gains are in the type of v."""
+    stat = F64 if v == F64 else F32
+
+    def new(dtype, *shape):
+        return torch.empty(shape, dtype=dtype, device="meta")
+
+    t, scaled, gain, row = new(v, 64, N), new(w, 64, N), new(v, 64), new(stat, 64)
+    op = "weight_standardization" if center else "weight_norm"
+    module = importlib.import_module(f"normkernels.backends.triton.{op}")
+    with recording(NAME[v] + ("" if v == w else "/" + NAME[w])) as launches:
+        if center:
+            module.weight_standardization_fwd(t, gain, t, row, row, 1e-5)
+            module.weight_standardization_bwd(t, t, gain, row, row, t, gain)
+        else:
+            module.weight_norm_fwd(t, gain, scaled, row)
+            module.weight_norm_bwd(scaled, t, gain, row, t, gain)
+        if v == w and not center:
+            module.weight_norm_project([t])
+            module.weight_norm_project([t, new(v, 64, N + 1)])
+    return launches
+
+
+def record_normprop(x: torch.dtype, w: torch.dtype, case: Channels, activation: str) -> list[Launch]:
+    """The same of NormProp's epilogue."""
+    (N, C, S), _, last = case
+    t = torch.empty((N, S, C) if last else (N, C, S), dtype=x, device="meta")
+    row = torch.empty(C, dtype=w, device="meta")
+    slope, e = row if activation == "prelu" else None, epilogue(activation, 0.01, x)
+    module = importlib.import_module("normkernels.backends.triton.normprop")
+    with recording(NAME[x] + ("" if x == w else "/" + NAME[w])) as launches:
+        module.normprop_fwd(t, row, slope, t, *e[:4], *e.kinks, *e.bounds, last)
+        module.normprop_bwd(t, t, row, slope, t, row, slope, *e[:4], *e.bounds, e.from_output, last)
+    return launches
+
+
 def lengths(op: str, arch: int) -> tuple[int, ...]:
     """One N for every launch size: the powers of two up to the longest tile one beyond, and the longest odd ones."""
     if op == "layer_norm_2d":
@@ -287,7 +324,7 @@ def launches(arch: int) -> list[Launch]:
     if arch == 90:
         found += chain(*(record_channels(F32, F32, case) for case in HELD + SHARED))
         found += chain(*(record_channels(F64, F64, case, "silu") for case in HELD[6:8] + SHARED))
-    return list(dict.fromkeys(found + stateful(arch)))
+    return list(dict.fromkeys(found + stateful(arch) + weights(arch)))
 
 
 def stateful(arch: int) -> list[Launch]:
@@ -300,6 +337,28 @@ def stateful(arch: int) -> list[Launch]:
             found += chain(*(record_stateful("streaming_norm", x, w, case, "silu", p) for p in (1, 2, 3)))
         found += record_stateful("streaming_norm", x, w, SHARED[0], "identity", 1.7)
         found += chain(*(record_stateful("online_norm", x, w, case, "silu", v) for case in SAMPLES for v in (0, 1)))
+    return found
+
+
+def weights(arch: int) -> list[Launch]:
+    """The launches of the normalisers of weights: filters held, small, large and unaligned, and split; the epilogue."""
+    found = chain(*(record_filters(F32, F32, N, True) for N in (4096, 8192, 32768, 40000)))
+    found = [*found, *chain(*(record_normprop(BF16, F32, SHARED[0], name) for name in ("gelu", "prelu")))]
+    if arch != 90:
+        return found
+    for N in (27, 576, 4096, 8192, 32768, 40000, 8191):
+        found += record_filters(F32, F32, N, True) + record_filters(F32, F32, N, False)
+    found += chain(*(record_filters(F32, BF16, N, False) for N in (576, 8192, 40000, 8191)))
+    found += chain(*(record_filters(BF16, BF16, N, True) for N in (576, 8192, 40000, 8191)))
+    found += chain(*(record_filters(F64, F64, N, True) for N in (576, 4096, 40000, 2047)))
+    found += chain(*(record_filters(v, v, 576, False) for v in (BF16, F64)))
+    for name in (*_activations.NAMES, "prelu"):
+        found += record_normprop(BF16, F32, SHARED[0], name)
+    for name in ("relu", *SMOOTH, "gelu", "prelu"):
+        found += record_normprop(F32, F32, SHARED[0], name)
+    found += chain(*(record_normprop(F64, F64, SHARED[0], name) for name in ("softplus", "mish", "prelu")))
+    for case in (SHARED[1], *SHARED[4:]):
+        found += record_normprop(BF16, F32, case, "relu") + record_normprop(BF16, F32, case, "prelu")
     return found
 
 
