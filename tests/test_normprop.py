@@ -4,6 +4,7 @@ import copy
 import math
 import pickle
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import mpmath
@@ -20,6 +21,7 @@ from normkernels.cases import OPS
 from normkernels.functional import normprop_conv, normprop_linear
 from normkernels.moments import TABLE, prelu_moments
 from normkernels.ops._normprop import KINKS, epilogue
+from normkernels.tolerance import given, run
 
 OP = OPS["normprop"]
 EXACT = runpy.run_path(str(Path(__file__).parent / "golden/make.py"))["ACTIVATIONS"]
@@ -46,6 +48,7 @@ def test_constants(name):
 @pytest.mark.parametrize("name", [*TABLE, "leaky_relu"])
 def test_quadrature_of_a_callable(name):
     """What a user's own activation gets: adaptive quadrature, within what is documented."""
+    pytest.importorskip("scipy")
     from normkernels.backends.reference._activations import activation
 
     found = nk.activation_moments(lambda u: activation(name, u, 0.01))
@@ -72,6 +75,19 @@ def test_wrong_moments(wrong):
     activation, rule = MOMENTS[wrong]
     with pytest.raises(ValueError, match=f"^activation_moments: activation must {rule}"):
         nk.activation_moments(activation)
+
+
+@every_target
+@pytest.mark.parametrize("sample", OP.samples, ids=str)
+def test_against_the_equations(sample, backend, device):
+    """Equations 9, 11 and 12 and their derivatives by autograd, in float64."""
+    need(OP, backend, device)
+    tensors, cotangents = given(OP, sample, torch.float64, device=device)
+    got = run(OP, sample.call, tensors, cotangents, backend)
+    twin = replace(OP, function=lambda *, backend, **kwargs: OP.torch(**kwargs))
+    for name, want in run(twin, sample.call, tensors, cotangents, None).items():
+        scale = max([1.0, *want.abs().flatten().tolist()])
+        torch.testing.assert_close(got[name], want, rtol=1e-11, atol=1e-11 * scale, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @every_target
@@ -236,6 +252,8 @@ every_layer = pytest.mark.parametrize(("make", "shape"), LAYERS)
 @pytest.mark.parametrize("activation", ["relu", "prelu", "silu", torch.sin, None])
 def test_layers(make, shape, activation):
     """Copies and state_dicts compute the same, compiled code too; parameters start as they should."""
+    if callable(activation):
+        pytest.importorskip("scipy")
     m, x = make(activation=activation), torch.randn(shape)
     y = m(x)
     other = make(activation=activation)
