@@ -49,6 +49,7 @@ STREAMS = " ".join(f"tests/test_{name}.py" for name in FILES) + QUIET
 NATIVE = "tests/test_backends.py tests/test_properties.py -k native"
 SCAN = "tests/test_online_norm.py -k native"
 RULES = "tests/test_batch_renorm.py tests/test_streaming_norm.py -k native"
+WEIGHTS = "tests/test_normprop.py tests/test_weight_norm.py tests/test_data_norm.py tests/test_fold.py" + QUIET
 
 # (file, tests): its lines and what becomes of them
 TABLE = {
@@ -247,6 +248,74 @@ TABLE = {
         ("(slopes ? b * slopes[first + i] : 0)", "0"),
         ("(slopes ? std::pow(scale, 1 - p) : 1 / scale)", "1 / scale"),
     ],
+    (f"{REFERENCE}/weight_norm.py", f"{WITNESS} -k weight_norm"): [
+        ("along = (d * filters).sum(1) * r\n", "along = (d * filters).sum(1)\n"),
+        ("(d - filters * (along * r).unsqueeze(1))", "d"),
+        ("torch.where(norm > 0, 1 / norm, 0)", "1 / norm"),
+    ],
+    (f"{REFERENCE}/weight_standardization.py", f"{WITNESS} -k weight_standardization"): [
+        ("d - d.mean(1, keepdim=True) - xhat", "d - xhat"),
+        ("filters.var(1, correction=0)", "filters.var(1)"),
+    ],
+    (f"{REFERENCE}/normprop.py", WEIGHTS): [
+        ("(f * scale + shift).clamp(low, high)", "f * scale + shift"),
+        ("- y * (a + (1 - a) / math.pi) / (2 * c1)", ""),
+        ("(1 - f * f).clamp(min=0)", "1 - f"),
+        ("torch.where(f > 0, 1.0, f + 1)", "torch.where(f > 0, 1.0, f)"),
+        ("-torch.expm1(-f.clamp(min=0))", "torch.sigmoid(f)"),
+        ("inner, outer = 1 / 6 if", "inner, outer = 1.0 if"),
+    ],
+    (f"{OPS}/_normprop.py", WEIGHTS): [
+        ("at += 4 * direction * ulp", "at -= 4 * direction * ulp"),
+        ("and leak <= 0)", "and leak < -9)"),
+        ("SMOOTH and dtype.itemsize > 2", "SMOOTH and dtype.itemsize > 9"),
+        ("[n for t in reversed(total) for n in (0, t % 2)]", "[n for t in reversed(total) for n in (t % 2, 0)]"),
+    ],
+    (f"{OPS}/normprop.py", WEIGHTS): [
+        ("input = input.to(torch.get_autocast_dtype(input.device.type))", "pass"),
+        ("ours = not (watched(u) or u._is_view())", "ours = False"),
+    ],
+    (f"{OPS}/_filters.py", f"{EAGER.split(' -k')[0]} -k 'weight and reference'"): [
+        ("key=lambda d: -weight.stride(d)", "key=lambda d: weight.stride(d)"),
+        ("back = sorted(range(len(dims)), key=dims.__getitem__)", "back = dims"),
+    ],
+    (f"{OPS}/weight_norm.py", WEIGHTS): [
+        ("torch.autograd.graph.increment_version(weight)", "pass"),
+        ("weight.copy_(shaped(filters, weight, order(weight, 0)))", "pass"),
+    ],
+    ("normkernels/modules/normprop.py", WEIGHTS): [
+        ("key = weight.data_ptr(), weight._version,", "key = weight.data_ptr(), 0,"),
+        ("        self._kept = None\n", "        pass\n"),
+        ('{k: v for k, v in self.__dict__.items() if k != "_kept"}', "self.__dict__"),
+        (
+            "[p for t in reversed(total) for p in (t // 2, t - t // 2)]",
+            "[p for t in total for p in (t // 2, t - t // 2)]",
+        ),
+    ],
+    ("normkernels/modules/weight_norm.py", WEIGHTS): [
+        ("            t.copy_(value)\n", "            pass\n"),
+        ("shift = -mean / std if", "shift = mean / std if"),
+        ('old = [f"{prefix}{name}_{part}" for part in "gv"]', 'old = [f"{prefix}{name}_{part}" for part in "vg"]'),
+    ],
+    ("normkernels/data_norm.py", WEIGHTS): [
+        (
+            "squares = squares + (x - x.mean(0)).square().sum(0) + between",
+            "squares = squares + (x - x.mean(0)).square().sum(0)",
+        ),
+        ("+ share * (1 - share) * distance.square())", ")"),
+        ("torch.where(seen == 0, 1.0, self.momentum)", "torch.where(seen < 0, 1.0, self.momentum)"),
+        ("safe = torch.where(_constant(mean, var), 1, var)", "safe = var"),
+    ],
+    ("normkernels/fold.py", WEIGHTS): [
+        ("return pending.scale.numel() == 1", "return True"),
+        ("counts_zeros = any(padding) and module.count_include_pad", "counts_zeros = False"),
+    ],
+    ("normkernels/_folding.py", WEIGHTS): [
+        ("    if any(pads) and value.numel() > 1:\n        return None\n", "    value = value[:1]\n"),
+        ("return [pad(tuple(pads), value.item()), layer]", "return [pad(tuple(pads), 0.0), layer]"),
+        ("if type(layer) not in (nn.Linear, *KINDS.values()):", "if False:"),
+    ],
+    ("normkernels/moments.py", WEIGHTS): [("(1 - slope) * (1 - slope) / math.pi) / 2", "(1 - slope) / math.pi) / 2")],
 }
 MUTATIONS = [Mutation(*key, *change) for key, changes in TABLE.items() for change in changes]
 

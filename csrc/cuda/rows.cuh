@@ -18,8 +18,38 @@ struct Moments {
   A mean, squares;  // squares: the sum of (s - mean)^2, or of s^2 where nothing is centred
 };
 
+// Sum of s over the row's threads, then of (s - mean)^2: two passes over registers. Returns {mean, sum of squares}.
+template <bool CENTER, typename T, bool PACKED, typename U, int C>
+__device__ Moments<acc_t<T>> tile_moments(const Tile<T, PACKED>& tile, Values<U, kPack<T>> (&s)[C],
+                                          acc_t<T> (*scratch)[1][32]) {
+  using A = acc_t<T>;
+  A mean = 0, sum[1] = {A(0)};
+  if constexpr (CENTER) {
+    const auto add = [&](int c, Values<U, kPack<T>>& pack) {
+      const Wide<T> x = widen<T>(pack);
+#pragma unroll
+      for (int k = 0; k < kPack<T>; ++k) sum[0] += x.v[k];
+    };
+    for_chunks<PACKED>(add, s);
+    row_sum(sum, tile.threads, scratch[0]);
+    mean = sum[0] / A(tile.columns > 0 ? tile.columns : 1);
+    sum[0] = 0;
+    keep_packed<T>(s);
+  }
+  const auto add_square = [&](int c, Values<U, kPack<T>>& pack) {
+    const Wide<T> x = widen<T>(pack);
+#pragma unroll
+    for (int k = 0; k < kPack<T>; ++k)
+      if (tile.holds(c, k)) sum[0] += (x.v[k] - mean) * (x.v[k] - mean);
+  };
+  for_chunks<PACKED>(add_square, s);
+  row_sum(sum, tile.threads, scratch[1]);
+  keep_packed<T>(s);
+  return {mean, sum[0]};
+}
+
 // Moments of a row from those of its segments (Chan et al. 1979), in two passes over the segments.
-template <bool CENTER, int64_t LENGTH, typename T>
+template <bool CENTER, int64_t LENGTH, typename T, int THREADS = kSegmentThreads>
 __device__ Moments<acc_t<T>> merge_moments(const Moments<acc_t<T>>* parts, int segments, int64_t N,
                                            acc_t<T> (*scratch)[1][32]) {
   using A = acc_t<T>;
@@ -29,14 +59,14 @@ __device__ Moments<acc_t<T>> merge_moments(const Moments<acc_t<T>>* parts, int s
   };
   A mean = 0, sum[1] = {A(0)};
   if constexpr (CENTER) {
-    for (int i = threadIdx.x; i < segments; i += kSegmentThreads) sum[0] += parts[i].mean * (count(i) / A(N));
-    row_sum(sum, kSegmentThreads, scratch[0]);
+    for (int i = threadIdx.x; i < segments; i += THREADS) sum[0] += parts[i].mean * (count(i) / A(N));
+    row_sum(sum, THREADS, scratch[0]);
     mean = sum[0];
     sum[0] = 0;
   }
-  for (int i = threadIdx.x; i < segments; i += kSegmentThreads)
+  for (int i = threadIdx.x; i < segments; i += THREADS)
     sum[0] += parts[i].squares + count(i) * (parts[i].mean - mean) * (parts[i].mean - mean);
-  row_sum(sum, kSegmentThreads, scratch[1]);
+  row_sum(sum, THREADS, scratch[1]);
   return {mean, sum[0]};
 }
 

@@ -40,35 +40,6 @@ __device__ void load_summed(const RowsFwd<T>& p, const Tile<T, PACKED>& tile, in
   for_chunks<PACKED>(add, s, r);
 }
 
-// Sum of s over the row's threads, then of (s - mean)^2: two passes over registers. Returns {mean, sum of squares}.
-template <bool CENTER, typename T, bool PACKED, int C>
-__device__ Moments<acc_t<T>> tile_moments(const Tile<T, PACKED>& tile, Pack<T> (&s)[C], acc_t<T> (*scratch)[1][32]) {
-  using A = acc_t<T>;
-  A mean = 0, sum[1] = {A(0)};
-  if constexpr (CENTER) {
-    const auto add = [&](int c, Pack<T>& pack) {
-      const Wide<T> x = widen<T>(pack);
-#pragma unroll
-      for (int k = 0; k < kPack<T>; ++k) sum[0] += x.v[k];
-    };
-    for_chunks<PACKED>(add, s);
-    row_sum(sum, tile.threads, scratch[0]);
-    mean = sum[0] / A(tile.columns > 0 ? tile.columns : 1);
-    sum[0] = 0;
-    keep_packed<T>(s);
-  }
-  const auto add_square = [&](int c, Pack<T>& pack) {
-    const Wide<T> x = widen<T>(pack);
-#pragma unroll
-    for (int k = 0; k < kPack<T>; ++k)
-      if (tile.holds(c, k)) sum[0] += (x.v[k] - mean) * (x.v[k] - mean);
-  };
-  for_chunks<PACKED>(add_square, s);
-  row_sum(sum, tile.threads, scratch[1]);
-  keep_packed<T>(s);
-  return {mean, sum[0]};
-}
-
 template <bool ACTIVATED, typename T, bool PACKED, int C>
 __device__ void store_y(const RowsFwd<T>& p, const Tile<T, PACKED>& tile, int64_t row, int64_t first, Pack<T> (&s)[C],
                         acc_t<T> mean, acc_t<T> rstd) {

@@ -106,6 +106,13 @@ __device__ Wide<T> widen(const Pack<T>& pack) {
     return Wide<T>::of([&](int k) { return half_of<T>(pack.v[k / 2], k % 2); });
 }
 
+// of a tensor in float beside 16-bit ones: nothing to do
+template <typename T>
+  requires(sizeof(T) == 2)
+__device__ Wide<T> widen(const Wide<T>& wide) {
+  return wide;
+}
+
 template <typename T>
 __device__ Pack<T> narrow(const Wide<T>& wide) {
   if constexpr (sizeof(T) != 2)
@@ -151,10 +158,11 @@ struct Tile {
   int between, within;  // columns from a thread to the next, and from a value to the next
 
   // This thread's part of a row of N columns: at most `most` of them, from `first` on.
-  __device__ Tile(int64_t N, int64_t first, int64_t most = INT32_MAX)
+  __device__ Tile(int64_t N, int64_t first, int64_t most = INT32_MAX) : Tile(N, first, most, threadIdx.x, blockDim.x) {}
+  __device__ Tile(int64_t N, int64_t first, int64_t most, int thread, int threads)
       : columns(N - first < most ? N - first : most),
-        thread(threadIdx.x),
-        threads(blockDim.x),
+        thread(thread),
+        threads(threads),
         between(PACKED || N % V == 0 ? V : 1),
         within(PACKED || N % V == 0 ? 1 : threads) {}
 
@@ -210,6 +218,10 @@ __device__ void keep_packed(Pack<T> (&packs)[C]) {
       for (int i = 0; i < kPack<T> / 2; ++i) asm volatile("" : "+r"(packs[c].v[i]));
   }
 }
+
+template <typename T, int C>
+  requires(sizeof(T) == 2)
+__device__ void keep_packed(Wide<T> (&)[C]) {}
 
 // One parameter of N values: absent, of x's dtype, or float beside 16-bit x.
 struct Parameter {

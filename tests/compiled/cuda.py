@@ -25,7 +25,10 @@ FLAGS = (
     "-D__CUDA_NO_HALF_CONVERSIONS__ -D__CUDA_NO_BFLOAT16_CONVERSIONS__ -D__CUDA_NO_HALF2_OPERATORS__"
 ).split()
 # kernels whose template argument PACKED is true, and those that are nothing else
-PACKED = re.compile(r"((rows|channels|streaming)_\w+<[^,]+, \w+, true|columns_\w+<[^,]+, true|channels_resident_)")
+PACKED = re.compile(
+    r"((rows|channels|streaming|normprop)_\w+<[^,]+, \w+, true|columns_\w+<[^,]+, true"
+    r"|filters_\w+<[^,]+, [^,]+, \w+, true|(channels_resident|filters_project)_)"
+)
 
 
 class Kernel(NamedTuple):

@@ -4,9 +4,11 @@
 
 #include "buffer.h"
 #include "check.h"
-#include "filters.cuh"
+#include "filters_bwd.cuh"
+#include "filters_fwd.cuh"
 #include "filters_project.cuh"
-#include "normprop.cuh"
+#include "normprop_bwd.cuh"
+#include "normprop_fwd.cuh"
 
 using namespace normkernels::cuda;
 
@@ -92,28 +94,29 @@ void check_filters(int64_t M, int64_t N, bool gained, bool wide_gain, bool align
   }
 }
 
+// More tensors than one launch takes, of filters of part of a warp, of a block, and longer ones.
 template <class T>
 void check_project() {
-  const int64_t lengths[] = {4 * kPack<T>, 1, 27, 140 * kPack<T>, 5, 0, 300, 2200 * kPack<T>};
+  const int64_t V = kPack<T>, lengths[] = {4 * V, 1, 27, 140 * V, 5, 300, 2200 * V};
   std::vector<Buffer<T>> tensors, before;
-  std::vector<std::pair<int64_t, int64_t>> shapes;
-  for (int i = 0; i < kMostProjected + 9; ++i) {  // two launches
-    const int64_t M = i < 8 ? 3 + 7 * (i % 2) : 1 + i % 4, N = std::max<int64_t>(lengths[i < 8 ? i : i % 3], 1);
-    auto values = normal(M * N, i);
-    for (int64_t k = 0; k < N; ++k) values[k] = i % 3 ? values[k] : 0;
-    shapes.emplace_back(M, N), tensors.emplace_back(values, i % 5 != 1), before.emplace_back(values);
+  const auto rows = [&](int t) { return 1 + t % 11; };
+  const auto length = [&](int t) { return lengths[t < 7 ? t : t % 3]; };
+  const auto aligned = [](int t) { return t % 5 != 1; };
+  for (int t = 0; t < kMostProjected + 9; ++t) {
+    auto values = normal(rows(t) * length(t), t);
+    if (t % 3 == 0) std::fill_n(values.begin(), length(t), 0);
+    tensors.emplace_back(values, aligned(t)), before.emplace_back(values);
   }
-  filters_project<T>(tensors.size(), kDevice, [&](int i) {
-    const auto [M, N] = shapes[i];
-    return ProjectedTensor<T>{tensors[i].data, M, N, 0, 0, i % 5 != 1 && N % kPack<T> == 0};
+  filters_project<T>(tensors.size(), kDevice, [&](int t) {
+    return ProjectedTensor<T>{tensors[t].data, rows(t), length(t), 0, 0, aligned(t) && length(t) % V == 0};
   });
   for (size_t t = 0; t < tensors.size(); ++t)
-    for (int64_t m = 0, N = shapes[t].second; m < shapes[t].first; ++m) {
+    for (int64_t m = 0, N = length(t); m < rows(t); ++m) {
       Real squares = 0;
       for (int64_t i = m * N; i < m * N + N; ++i) squares += before[t][i] * before[t][i];
+      const Real r = squares > 0 ? 1 / std::sqrt(squares) : 0;
       for (int64_t i = m * N; i < m * N + N; ++i)
-        check_close("project", i, tensors[t][i], squares > 0 ? before[t][i] / std::sqrt(squares) : 0, kUlp<T>,
-                    kSmall<T>);
+        check_close("project", i, tensors[t][i], before[t][i] * r, kUlp<T>, kSmall<T>);
     }
 }
 
@@ -184,6 +187,15 @@ void check_normprop(const Case& c) {
   }
 }
 
+void check_infinite() {
+  Buffer<float> u(std::vector<double>{-INFINITY, NAN, INFINITY, -1});
+  NormpropFwd<float> f{make_plan<float>(1, 1, 4, 1, 1, false, true), u.data, {}, {}};
+  f.epilogue = make_epilogue<float>("relu", 0, kScale, kShift, kShift, INFINITY, false);
+  f.epilogue.kink_high = INFINITY, f.y = u.data;
+  normprop_fwd(f, kDevice);
+  CHECK(u[0] == kShift && std::isnan(u[1]) && u[2] == INFINITY && u[3] == kShift, "relu of infinities and NaN");
+}
+
 template <class T, class X = T>
 void check_all_filters() {
   const int64_t V = kPack<T>, most = kFilterLength<T>;
@@ -205,14 +217,14 @@ void check_all() {
   for (const Case& c : {
            Case{2, 5, 49, false, "relu", true, true, wide, true},
            Case{5, 6, 4 * V, false, "leaky_relu", true, true, wide, true},
-           Case{2, 3, 260 * V, false, "relu6", true, false, false, true},
+           Case{2, 3, 260 * V, false, "relu6", true, true, wide, true},
            Case{2, 3, 16 * V, false, "prelu", false, true, wide, true},
-           Case{1, 4 * V, 600, true, "prelu", false, true, false, true},
+           Case{1, 4 * V, 600, true, "prelu", false, true, wide, true},
            Case{1, 4 * V, 100, true, "relu", true, true, wide, true},
            Case{3, 9, 7, true, "hardsigmoid", true, true, wide, true},
            Case{3, 2 * V, 7, true, "hardtanh", true, true, wide, false, false},
            Case{3, 3, 7, false, "prelu", false, false, false, false, false},
-           Case{1, 12 * V, 40, true, "gelu", false, true, wide, true},
+           Case{1, 12 * V, 40, true, "gelu", false, true, false, true},
        })
     check_normprop<T>(c);
 }
@@ -221,6 +233,7 @@ int main() {
   check_all<float>();
   check_all<double>();
   check_all<__nv_bfloat16>();
+  check_infinite();
   check_all_filters<__half, float>();
   check_all_filters<__nv_bfloat16, float>();
   for (const char* name : {"tanh", "sigmoid", "elu", "selu", "softplus", "softsign", "identity"})

@@ -1,0 +1,46 @@
+// Weight standardisation.
+#include "filters_bwd.cuh"
+#include "filters_fwd.cuh"
+#include "tensors.h"
+
+namespace normkernels::cuda {
+namespace {
+
+void weight_standardization_fwd(Tensor w, Optional gain, Tensor y, Tensor mean, Tensor rstd, double eps) {
+  dispatch(w, [&](auto zero) {
+    using T = decltype(zero);
+    Session session(w);
+    FiltersFwd<T, T> p{};
+    p.x = input<T>(w), p.gain = parameter(gain), p.y = output<T>(y), p.eps = eps;
+    p.mean = output<acc_t<T>>(mean), p.statistic = output<acc_t<T>>(rstd);
+    p.filters.M = w.size(0), p.filters.N = w.size(1);
+    p.filters.packed = packed<T>({w.size(1)}, {p.x, p.y});
+    filters_fwd<true>(p, session.device, [&](int64_t n) { return session.workspace<T>(n); });
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  });
+}
+
+void weight_standardization_bwd(Tensor dy, Tensor w, Optional gain, Tensor mean, Tensor rstd, Tensor dw,
+                                Optional dgain) {
+  dispatch(w, [&](auto zero) {
+    using T = decltype(zero);
+    Session session(w);
+    FiltersBwd<T, T> p{};
+    p.dy = input<T>(dy), p.x = input<T>(w), p.gain = parameter(gain);
+    p.mean = input<acc_t<T>>(mean), p.statistic = input<acc_t<T>>(rstd);
+    p.dx = output<T>(dw), p.dgain = output<void>(dgain), p.dgain_is_float = is_float(dgain);
+    p.filters.M = w.size(0), p.filters.N = w.size(1);
+    p.filters.packed = packed<T>({w.size(1)}, {p.dy, p.x, p.dx});
+    filters_bwd<true>(p, session.device, [&](int64_t n) { return session.workspace<T>(n); });
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  });
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CUDA, m) {
+  m.impl("weight_standardization_fwd", TORCH_BOX(&weight_standardization_fwd));
+  m.impl("weight_standardization_bwd", TORCH_BOX(&weight_standardization_bwd));
+}
+
+}  // namespace normkernels::cuda
