@@ -274,9 +274,9 @@ def record_filters(v: torch.dtype, w: torch.dtype, N: int, center: bool) -> list
         else:
             module.weight_norm_fwd(t, gain, scaled, row)
             module.weight_norm_bwd(scaled, t, gain, row, t, gain)
-        if v == w and not center:
-            module.weight_norm_project([t])
-            module.weight_norm_project([t, new(v, 64, N + 1)])
+            if v == w:
+                module.weight_norm_project([t])
+                module.weight_norm_project([t, new(v, 64, N + 1)])
     return launches
 
 
