@@ -30,6 +30,8 @@ demo: setup ## train, compare with torch.nn, validate, benchmark; plots in out/
 	$(PY) examples/digits_autoencoder.py --quick --out $(OUT)
 	$(PY) examples/digits_convnet.py --quick --out $(OUT)
 	$(PY) examples/digits_stream.py --quick --out $(OUT)
+	$(PY) examples/digits_normprop.py --quick --out $(OUT)
+	$(PY) examples/nin.py --data digits --quick
 	$(PY) -m normkernels info
 	$(PY) -m normkernels validate --quick
 	$(MAPPED) $(PY) -m bench --quick --csv $(OUT)/bench.csv --plot $(OUT)

@@ -41,7 +41,7 @@ class DataNorm(nn.Module):
 
     Raises ValueError for a wrong argument or shape, RuntimeError where ``"global"`` statistics are used before
     :meth:`fit`.
-    Source: Arpit et al. 2016, arXiv:1603.01431, section 3.4; ``"running"`` is ours.
+    Source: Arpit et al. 2016, arXiv:1603.01431, section 4.1; ``"running"`` is ours.
     """
 
     running_mean: Tensor

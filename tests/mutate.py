@@ -255,7 +255,7 @@ TABLE = {
     ],
     (f"{REFERENCE}/weight_standardization.py", f"{WITNESS} -k weight_standardization"): [
         ("d - d.mean(1, keepdim=True) - xhat", "d - xhat"),
-        ("filters.var(1, correction=0)", "filters.var(1)"),
+        ("torch.rsqrt(centred.square().mean(1) + eps)", "torch.rsqrt(centred.square().mean(1))"),
     ],
     (f"{REFERENCE}/normprop.py", WEIGHTS): [
         ("(f * scale + shift).clamp(low, high)", "f * scale + shift"),

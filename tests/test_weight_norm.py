@@ -43,8 +43,11 @@ def test_against_torch(dim, backend, device):
 def test_double_backward(dim):
     """Right, where torch's own is not."""
     v = torch.randn(3, 2, 2, dtype=torch.float64, requires_grad=True)
-    g = torch.randn(1 if dim is None else v.shape[dim], dtype=torch.float64, requires_grad=True)
-    assert gradgradcheck(lambda v, g: nk.functional.weight_norm(v, g, dim), (v, g))
+    filters = 1 if dim is None else v.shape[dim]
+    beside = [] if dim is None else [filters if d == dim else 1 for d in range(3)]  # g as the parametrization has it
+    for shape in ([filters], beside):
+        g = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+        assert gradgradcheck(lambda v, g: nk.functional.weight_norm(v, g, dim), (v, g))
 
 
 @pytest.mark.parametrize("gain", [False, True])
@@ -189,6 +192,12 @@ def test_parametrization_is_torchs(layer, shape, dim):
             p.add_(torch.randn_like(p))
     b.load_state_dict(a.state_dict())
     torch.testing.assert_close(a(x), b(x))
+
+
+def test_double_backward_through_the_parametrization():
+    layer, x = ours(nn.Linear(3, 2)).double(), torch.randn(4, 3, dtype=torch.float64)
+    grads = torch.autograd.grad(layer(x).square().sum(), list(layer.parameters()), create_graph=True)
+    torch.autograd.grad(sum(g.square().sum() for g in grads), list(layer.parameters()))
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")

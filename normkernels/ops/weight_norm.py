@@ -40,7 +40,7 @@ class WeightNormFunction(torch.autograd.Function):
         if torch.is_grad_enabled():  # create_graph=True
 
             def reference(v, g):
-                return (shaped(weight_norm_ref(rows(v, dims, filters), g).to(v.dtype), v, dims),)
+                return (shaped(weight_norm_ref(rows(v, dims, filters), g.reshape(-1)).to(v.dtype), v, dims),)
 
             return *differentiable_backward(reference, (v, g), (dw,)), None, None
         v_rows = rows(v, dims, filters)

@@ -17,9 +17,10 @@ def weight_standardization_fwd(w, gain, y, mean, rstd, eps):
     """w, y: (M, N); gain, mean, rstd: (M,)."""
     filters = w.to(mean.dtype)
     mean.copy_(filters.mean(1))
-    rstd.copy_(torch.rsqrt(filters.var(1, correction=0) + eps))
+    centred = filters - mean.unsqueeze(1)
+    rstd.copy_(torch.rsqrt(centred.square().mean(1) + eps))
     scale = rstd if gain is None else rstd * gain.to(rstd.dtype)
-    y.copy_((filters - mean.unsqueeze(1)) * scale.unsqueeze(1))
+    y.copy_(centred * scale.unsqueeze(1))
 
 
 def weight_standardization_bwd(dy, w, gain, mean, rstd, dw, dgain):
