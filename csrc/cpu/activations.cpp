@@ -154,6 +154,32 @@ NK_INLINE void times_derivative_tile(Activation f, C slope, const C* tile, C* ou
       NK_EACH(out[i] / ((C(1) + magnitude(u)) * (C(1) + magnitude(u))))
   }
 }
+
+template <class C>
+NK_INLINE C positive_part(C u) {
+  return u < 0 ? C(0) : u;
+}
+
+// u is f's value here; rounding may have taken it a little too far.
+template <class C>
+NK_INLINE void times_derivative_of_output_tile(Activation f, const C* tile, C* out, int64_t n) {
+  switch (f) {
+    case Activation::tanh:
+      NK_EACH(out[i] * positive_part(C(1) - u * u))
+    case Activation::sigmoid:
+      NK_EACH(out[i] * positive_part(u * (C(1) - u)))
+    case Activation::elu:
+      NK_EACH(out[i] * (u > 0 ? C(1) : positive_part(u + C(1))))
+    case Activation::selu:
+      NK_EACH(out[i] * (u > 0 ? kSeluScale<C> : positive_part(u + kSeluScale<C> * kSeluAlpha<C>)))
+    case Activation::softplus:
+      NK_EACH(out[i] * -expm1_negative(-positive_part(u)))
+    case Activation::softsign:
+      NK_EACH(out[i] * positive_part(C(1) - magnitude(u)) * positive_part(C(1) - magnitude(u)))
+    default:
+      return;
+  }
+}
 #undef NK_EACH
 
 }  // namespace
@@ -166,6 +192,13 @@ NK_CLONES void times_derivative(Activation f, float slope, const float* tile, fl
 }
 NK_CLONES void times_derivative(Activation f, double slope, const double* tile, double* out, int64_t n) {
   times_derivative_tile(f, slope, tile, out, n);
+}
+
+NK_CLONES void times_derivative_of_output(Activation f, const float* tile, float* out, int64_t n) {
+  times_derivative_of_output_tile(f, tile, out, n);
+}
+NK_CLONES void times_derivative_of_output(Activation f, const double* tile, double* out, int64_t n) {
+  times_derivative_of_output_tile(f, tile, out, n);
 }
 
 }  // namespace normkernels

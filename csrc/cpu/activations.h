@@ -52,4 +52,8 @@ void activate(Activation f, double slope, double* tile, int64_t n);
 void times_derivative(Activation f, float slope, const float* tile, float* out, int64_t n);
 void times_derivative(Activation f, double slope, const double* tile, double* out, int64_t n);
 
+// out[i] *= f'(u) where tile[i] = f(u), for tanh, sigmoid, elu, selu, softplus and softsign: f tells its derivative.
+void times_derivative_of_output(Activation f, const float* tile, float* out, int64_t n);
+void times_derivative_of_output(Activation f, const double* tile, double* out, int64_t n);
+
 }  // namespace normkernels

@@ -39,12 +39,6 @@ void with_channels(const Given& g, const F& f) {
   });
 }
 
-// Planes of a batch too small for loops of their own: those of an image are one line, and the batch is one image.
-inline int64_t tiny_planes(const Grid& g, bool last) {
-  return !last && g.B == 1 && g.N > 1 && g.G == g.C && g.S <= 64 && g.C * g.S <= 1 << 15 ? g.S : 0;
-}
-inline Grid one_image(const Grid& g) { return {1, g.C, g.N * g.S, 1, g.C}; }
-
 template <class T>
 void forward(Forward<T> a, bool last) {
   if (!a.training) a.find_rstd(0, a.grid.B * a.grid.G);

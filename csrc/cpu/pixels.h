@@ -38,6 +38,12 @@ struct Lines {
   }
 };
 
+// Planes of a batch too small for loops of their own: those of an image are one line, and the batch is one image.
+inline int64_t tiny_planes(const Grid& g, bool last) {
+  return !last && g.B == 1 && g.N > 1 && g.G == g.C && g.S <= 64 && g.C * g.S <= 1 << 15 ? g.S : 0;
+}
+inline Grid one_image(const Grid& g) { return {1, g.C, g.N * g.S, 1, g.C}; }
+
 // f(first line, lines, first column, n, elements ahead) for a block of lines, a few lines of a band at a time
 template <class F>
 void each_band(int64_t columns, int64_t lines, const F& f) {
@@ -161,15 +167,20 @@ struct ColumnScale {
 // Columns of the coefficients: enough lines to make loops long.
 inline int64_t wide(const Lines& lines) { return lines.columns * std::max<int64_t>(1, kStep / lines.columns); }
 
-// f(offset, its column, n) for the elements of an image, some columns at a time
+// f(offset, its column, n) for elements [begin, end) from the start of a line on, some columns at a time
+template <class F>
+void for_each_piece(int64_t begin, int64_t end, int64_t columns, const F& f) {
+  for (int64_t line = begin; line < end; line += columns)
+    for (int64_t j = 0; j < columns && line + j < end; j += kStep)
+      f(line + j, j, std::min({kStep, columns - j, end - line - j}));
+}
+
+// The same for an image
 template <class F>
 void each_piece(bool parallel, const Grid& g, int64_t columns, const F& f) {
   const int64_t elements = g.S * g.C, part = std::max<int64_t>(1, kSegment / columns) * columns;
   each(parallel, (elements + part - 1) / part, [&](int64_t s) {
-    const int64_t end = std::min(elements, (s + 1) * part);
-    for (int64_t line = s * part; line < end; line += columns)
-      for (int64_t j = 0; j < columns && line + j < end; j += kStep)
-        f(line + j, j, std::min({kStep, columns - j, end - line - j}));
+    for_each_piece(s * part, std::min(elements, (s + 1) * part), columns, f);
     stream_fence();
   });
 }

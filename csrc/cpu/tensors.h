@@ -52,7 +52,8 @@ inline Activation activation(const std::string& name) {
   return found;
 }
 
-// A parameter plus offset in the compute type: the tensor's own memory where nothing has to change, else a copy.
+// A parameter (N,), of any stride, plus offset in the compute type: the tensor's own memory where nothing has to change,
+// else a copy.
 template <class C>
 class Parameter {
  public:
@@ -61,13 +62,14 @@ class Parameter {
     dispatch(*t, "parameter", [&](auto element) {
       using W = decltype(element);
       const W* source = pointer<W>(*t);
+      const int64_t stride = t->stride(0);
       if constexpr (std::is_same_v<W, C>) {
         data_ = source;
-        if (offset == 0) return;
+        if (offset == 0 && stride == 1) return;
       }
       if constexpr (std::is_same_v<compute_t<W>, C>) {
         copy_.reset(new C[t->numel()]);
-        for (int64_t i = 0; i < t->numel(); i++) copy_[i] = load(source[i]) + static_cast<C>(offset);
+        for (int64_t i = 0; i < t->numel(); i++) copy_[i] = load(source[i * stride]) + static_cast<C>(offset);
         data_ = copy_.get();
       }
     });

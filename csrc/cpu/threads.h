@@ -23,10 +23,11 @@ bool large(int64_t elements) {
   return elements * static_cast<int64_t>(sizeof(T)) >= (int64_t{16} << 20);
 }
 
-// Rows of that many bytes that are taken together: as many as fit in a quarter of a megabyte; a row of one tile stays
-// alone.
+// Rows of that many bytes that are taken together: as many as fit in a quarter of a megabyte, kGroup at most; a row of
+// one tile stays alone.
+constexpr int64_t kGroup = 8;
 inline int64_t group_rows(int64_t bytes) {
-  return bytes <= 4 * kTile ? 1 : std::clamp<int64_t>((int64_t{1} << 18) / bytes, 1, 8);
+  return bytes <= 4 * kTile ? 1 : std::clamp<int64_t>((int64_t{1} << 18) / bytes, 1, kGroup);
 }
 
 // Fewer rows than threads, and long ones: share each row among the threads.

@@ -1,0 +1,60 @@
+// NormProp's epilogue (Arpit et al. 2016, arXiv:1603.01431): the schema, and the CPU kernels.
+#include "channel_norm.h"
+#include "normprop_backward.h"
+
+namespace normkernels {
+namespace {
+
+Epilogue epilogue(const std::string& name, double leak, double scale, double shift, double kink_low, double kink_high,
+                  double low, double high) {
+  const bool prelu = name == "prelu";
+  return {prelu, prelu ? Activation::identity : activation(name), leak, scale, shift, kink_low, kink_high, low, high};
+}
+
+void normprop_fwd(const Tensor& u, const OptionalTensor& bias, const OptionalTensor& slope, const Tensor& y,
+                  const std::string& name, double leak, double scale, double shift, double kink_low, double kink_high,
+                  double low, double high, bool channels_last) {
+  const Epilogue e = epilogue(name, leak, scale, shift, kink_low, kink_high, low, high);
+  const Places places(grid(u, {}, channels_last), channels_last, bias || slope);
+  dispatch(u, "normprop_fwd", [&](auto element) {
+    using T = decltype(element);
+    const Parameter<compute_t<T>> b(bias, 0), a(slope, 0);
+    forward(places, NormPropForward<T>(places, pointer<T>(u), b.data(), a.data(), pointer<T>(y), e));
+  });
+}
+
+void normprop_bwd(const Tensor& dy, const Tensor& saved, const OptionalTensor& bias, const OptionalTensor& slope,
+                  const Tensor& du, const OptionalTensor& dbias, const OptionalTensor& dslope, const std::string& name,
+                  double leak, double scale, double shift, double low, double high, bool from_output,
+                  bool channels_last) {
+  const Epilogue e = epilogue(name, leak, scale, shift, 0, 0, low, high);
+  const Places places(grid(dy, {}, channels_last), channels_last, bias || slope || dbias);
+  dispatch(dy, "normprop_bwd", [&](auto element) {
+    using T = decltype(element);
+    const Parameter<compute_t<T>> b(bias, 0), a(slope, 0);
+    const auto sums = backward(places, NormPropBackward<T>(places, pointer<T>(dy), pointer<T>(saved), b.data(),
+                                                           a.data(), pointer<T>(du), e, from_output));
+    std::vector<double> of_bias, of_slope;
+    for (const auto [s, t] : sums) of_bias.push_back(s), of_slope.push_back(t);
+    store_values(of_bias, dbias);
+    store_values(of_slope, dslope);
+  });
+}
+
+}  // namespace
+}  // namespace normkernels
+
+STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
+  m.def(
+      "normprop_fwd(Tensor u, Tensor? bias, Tensor? slope, Tensor(a!) y, str activation, float leak, float scale, "
+      "float shift, float kink_low, float kink_high, float low, float high, bool channels_last) -> ()");
+  m.def(
+      "normprop_bwd(Tensor dy, Tensor saved, Tensor? bias, Tensor? slope, Tensor(a!) du, Tensor(b!)? dbias, "
+      "Tensor(c!)? dslope, str activation, float leak, float scale, float shift, float low, float high, "
+      "bool from_output, bool channels_last) -> ()");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {
+  m.impl("normprop_fwd", TORCH_BOX(&normkernels::normprop_fwd));
+  m.impl("normprop_bwd", TORCH_BOX(&normkernels::normprop_bwd));
+}

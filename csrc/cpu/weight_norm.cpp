@@ -1,0 +1,80 @@
+// Weight norm (Salimans & Kingma 2016, arXiv:1602.07868) and projection to length 1: the schemas, and the CPU kernels.
+#include "filters.h"
+#include "tensors.h"
+
+namespace normkernels {
+namespace {
+
+// f(T(), D()) for v in T and w in D: the same, or 16 bits beside float
+template <class F>
+void dispatch_weights(const Tensor& v, const Tensor& w, const char* op, const F& f) {
+  dispatch(w, op, [&](auto element) {
+    if constexpr (sizeof(element) == 2)
+      if (v.scalar_type() == ScalarType::Float) return f(float(), element);
+    f(element, element);
+  });
+}
+
+void weight_norm_fwd(const Tensor& v, const Tensor& g, const Tensor& w, const Tensor& norm) {
+  dispatch_weights(v, w, "weight_norm_fwd", [&](auto from, auto to) {
+    using T = decltype(from);
+    using D = decltype(to);
+    using C = compute_t<T>;
+    const Parameter<C> gain(g, 0);
+    filters(FiltersForward<T, D>{v.size(0), v.size(1), pointer<T>(v), gain.data(), pointer<D>(w), nullptr,
+                                 pointer<C>(norm), 0});
+  });
+}
+
+void weight_norm_bwd(const Tensor& dw, const Tensor& v, const Tensor& g, const Tensor& norm, const Tensor& dv,
+                     const OptionalTensor& dg) {
+  dispatch_weights(v, dw, "weight_norm_bwd", [&](auto to, auto from) {
+    using T = decltype(to);
+    using D = decltype(from);
+    using C = compute_t<T>;
+    const Parameter<C> gain(g, 0);
+    GradientTable<C> dgain(dg, 1, v.size(0));
+    filters(FiltersBackward<T, D>{v.size(0), v.size(1), pointer<D>(dw), pointer<T>(v), gain.data(), nullptr,
+                                  pointer<C>(norm), pointer<T>(dv), dgain.data()});
+    dgain.finish();
+  });
+}
+
+// The filters of all weights are shared among the threads at once, in parts of much the same size.
+void weight_norm_project(const std::vector<Tensor>& weights) {
+  if (weights.empty()) return;
+  dispatch(weights[0], "weight_norm_project", [&](auto element) {
+    using T = decltype(element);
+    struct Part {
+      FiltersForward<T, T> sweep;
+      int64_t begin, end;
+    };
+    std::vector<Part> parts;
+    int64_t elements = 0;
+    for (const Tensor& w : weights) {
+      const int64_t M = w.size(0), N = w.size(1), rows = grain(N);
+      const FiltersForward<T, T> sweep{M, N, pointer<T>(w), nullptr, pointer<T>(w), nullptr, nullptr, 0};
+      for (int64_t m = 0; m < M; m += rows) parts.push_back({sweep, m, std::min(M, m + rows)});
+      elements += M * N;
+    }
+    const int64_t count = parts.size();
+    parallel_for(0, count, grain(elements / std::max<int64_t>(count, 1)), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; i++) sweep_filters(parts[i].sweep, parts[i].begin, parts[i].end);
+    });
+  });
+}
+
+}  // namespace
+}  // namespace normkernels
+
+STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
+  m.def("weight_norm_fwd(Tensor v, Tensor g, Tensor(a!) w, Tensor(b!) norm) -> ()");
+  m.def("weight_norm_bwd(Tensor dw, Tensor v, Tensor g, Tensor norm, Tensor(a!) dv, Tensor(b!)? dg) -> ()");
+  m.def("weight_norm_project(Tensor(a!)[] weights) -> ()");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {
+  m.impl("weight_norm_fwd", TORCH_BOX(&normkernels::weight_norm_fwd));
+  m.impl("weight_norm_bwd", TORCH_BOX(&normkernels::weight_norm_bwd));
+  m.impl("weight_norm_project", TORCH_BOX(&normkernels::weight_norm_project));
+}

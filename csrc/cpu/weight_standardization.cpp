@@ -1,0 +1,47 @@
+// Weight standardisation (Qiao et al. 2019, arXiv:1903.10520): the schema, and the CPU kernels.
+#include "filters.h"
+#include "tensors.h"
+
+namespace normkernels {
+namespace {
+
+void weight_standardization_fwd(const Tensor& w, const OptionalTensor& gain, const Tensor& y, const Tensor& mean,
+                                const Tensor& rstd, double eps) {
+  dispatch(w, "weight_standardization_fwd", [&](auto element) {
+    using T = decltype(element);
+    using C = compute_t<T>;
+    const Parameter<C> g(gain, 0);
+    filters(FiltersForward<T, T>{w.size(0), w.size(1), pointer<T>(w), g.data(), pointer<T>(y), pointer<C>(mean),
+                                 pointer<C>(rstd), eps});
+  });
+}
+
+void weight_standardization_bwd(const Tensor& dy, const Tensor& w, const OptionalTensor& gain, const Tensor& mean,
+                                const Tensor& rstd, const Tensor& dw, const OptionalTensor& dgain) {
+  dispatch(w, "weight_standardization_bwd", [&](auto element) {
+    using T = decltype(element);
+    using C = compute_t<T>;
+    const Parameter<C> g(gain, 0);
+    GradientTable<C> dg(dgain, 1, w.size(0));
+    filters(FiltersBackward<T, T>{w.size(0), w.size(1), pointer<T>(dy), pointer<T>(w), g.data(), pointer<C>(mean),
+                                  pointer<C>(rstd), pointer<T>(dw), dg.data()});
+    dg.finish();
+  });
+}
+
+}  // namespace
+}  // namespace normkernels
+
+STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
+  m.def(
+      "weight_standardization_fwd(Tensor w, Tensor? gain, Tensor(a!) y, Tensor(b!) mean, Tensor(c!) rstd, "
+      "float eps) -> ()");
+  m.def(
+      "weight_standardization_bwd(Tensor dy, Tensor w, Tensor? gain, Tensor mean, Tensor rstd, Tensor(a!) dw, "
+      "Tensor(b!)? dgain) -> ()");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {
+  m.impl("weight_standardization_fwd", TORCH_BOX(&normkernels::weight_standardization_fwd));
+  m.impl("weight_standardization_bwd", TORCH_BOX(&normkernels::weight_standardization_bwd));
+}
