@@ -9,7 +9,7 @@ from normkernels.functional import weight_norm
 def weight_norm_torch(v, g, dim=0):
     """torch's own kernel, which wants g beside v."""
     shape = [] if dim is None else [g.numel() if d == dim else 1 for d in range(v.dim())]
-    return torch._weight_norm(v, g.view(shape), -1 if dim is None else dim)
+    return torch._weight_norm(v, g.view(shape), -1 if dim is None else dim)  # type: ignore[reportPrivateImportUsage]
 
 
 OP = filter_op("weight_norm", weight_norm, weight_norm_torch, "v", "g", required=True, dims=True)
