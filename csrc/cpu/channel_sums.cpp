@@ -162,7 +162,5 @@ NK_GRADIENTS(bfloat16, bfloat16)
 NK_GRADIENTS(float16, float16)
 NK_COLUMNS(double)
 NK_COLUMNS(float)
-template Pair<float> sums_about(const bfloat16*, const float*, float, int64_t);
-template Pair<float> sums_about(const float16*, const float*, float, int64_t);
 
 }  // namespace normkernels

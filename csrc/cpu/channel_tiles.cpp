@@ -159,11 +159,7 @@ NK_CHANNELS(bfloat16)
 NK_CHANNELS(float16)
 NK_KINDS(bfloat16, bfloat16)
 NK_KINDS(float16, float16)
-#define NK_MIXED(D)                                                                             \
-  template void scale_tile(const float*, const float*, const Scale<Same<float>>&, D*, int64_t); \
-  template void blend_tile(const D*, const float*, const Blend<Same<float>>&, float*, int64_t); \
-  template void blend_past(const D*, const float*, const Blend<Same<float>>&, float*, int64_t);
-NK_MIXED(bfloat16)
-NK_MIXED(float16)
+template void blend_past(const bfloat16*, const float*, const Blend<Same<float>>&, float*, int64_t);
+template void blend_past(const float16*, const float*, const Blend<Same<float>>&, float*, int64_t);
 
 }  // namespace normkernels

@@ -65,8 +65,11 @@ struct Places {
         columns(run ? wide(lines) : 0) {}
 
   int64_t elements() const { return grid.N * grid.C * grid.S; }
-  // A plane's segments, or parts of the lines: with each of them a channel's sums have a term.
-  int64_t parts() const { return columns ? std::clamp<int64_t>(elements() >> 16, 1, 64) : grid.N * segments(grid.S); }
+  // A plane's segments, or parts of some lines at least: with each of them a channel's sums have a term.
+  int64_t parts() const {
+    if (!columns) return grid.N * segments(grid.S);
+    return std::clamp<int64_t>(elements() / std::max(kSegment, kBlock / 2 * columns), 1, 64);
+  }
 
   // What f says of each channel, for each channel or column
   template <class C, class F>

@@ -1,10 +1,21 @@
 // Loops of NormProp's epilogue, written to vectorise along the tile.
 #include "normprop_tiles.h"
 
+#include <limits>
 #include <type_traits>
 
 namespace normkernels {
 namespace {
+
+// NaN stays NaN.
+template <class C>
+NK_INLINE C at_least(C v, C low) {
+  return v < low ? low : v;
+}
+template <class C>
+NK_INLINE C at_most(C v, C high) {
+  return v > high ? high : v;
+}
 
 // du[i] = f(i).a; adds both members of f(i), the second one if kSlope, to the sums.
 template <class K, bool kSlope, class T, class C, class F>
@@ -42,13 +53,18 @@ template <class T, class K, class P>
 NK_CLONES void bend_tile(const T* u, const Bend<K, P>& k, const Bounds<compute_t<T>>& bounds, T* y, int64_t n) {
   using C = compute_t<T>;
   const auto [floor, ceiling, kink_low, kink_high, low, high] = bounds;
-  map(y, n, [=](int64_t i) NK_INLINED {
-    C t = load(u[i]) + k.bias[i];
-    t = t < floor ? floor : (t > ceiling ? ceiling : t);  // NaN stays NaN
-    const C v = t * (t > 0 ? k.up[i] : k.down[i]) + k.shift[i];
-    const C bounded = v < low ? low : (v > high ? high : v);
-    return (t > kink_low) & (t < kink_high) ? bounded : v;
-  });
+  const auto bend = [=](C t, int64_t i) NK_INLINED { return t * (t > 0 ? k.up[i] : k.down[i]) + k.shift[i]; };
+  if (ceiling == std::numeric_limits<C>::infinity()) {  // at most one kink, at 0
+    map(y, n, [=](int64_t i) NK_INLINED {
+      const C t = at_least(load(u[i]) + k.bias[i], floor), v = bend(t, i);
+      return t > 0 ? at_least(v, low) : v;
+    });
+  } else {
+    map(y, n, [=](int64_t i) NK_INLINED {
+      const C t = at_most(at_least(load(u[i]) + k.bias[i], floor), ceiling), v = bend(t, i);
+      return (t > kink_low) & (t < kink_high) ? at_most(at_least(v, low), high) : v;
+    });
+  }
 }
 
 template <class K, class T>

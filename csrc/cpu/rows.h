@@ -37,6 +37,7 @@ struct RowsForward {
   // What is normalised: x, or s = x + residual rounded to T.
   const T* input(int64_t m) const { return residual ? summed + m * N : x + m * x_stride; }
 
+  static constexpr bool kPrefetch = true;
   int64_t group() const { return group_rows(N * sizeof(T)); }  // weight and bias tiles serve all of them
   void prefetch(int64_t m, int64_t j, int64_t n) const { prefetch_tile(x + m * x_stride + j, n); }
 

@@ -8,7 +8,7 @@
 //   measure(m, j, n)           of a tile: a part with count and merge(), empty at first
 //   finish(m, part)            of a whole row: what write() needs
 //   write(m, j, n, finished)   a tile of the result
-//   prefetch(m, j, n)          asks for a tile of the data
+//   kPrefetch                  whether prefetch(m, j, n) asks for the data of later rows
 #pragma once
 
 #include <array>
@@ -39,12 +39,15 @@ void sweep_rows(const Sweep& a, int64_t begin, int64_t end) {
       });
       finished[m - first] = a.finish(m, row);
     }
-    for_each_step(0, a.N, [&](int64_t j, int64_t n) {
+    constexpr int64_t step = Sweep::kPrefetch ? kStep : kTile;
+    for (int64_t j = 0; j < a.N; j += step) {
+      const int64_t n = std::min(step, a.N - j);
       for (int64_t m = first; m < last; m++) {
-        if (m + rows < end) a.prefetch(m + rows, j, n);
+        if constexpr (Sweep::kPrefetch)
+          if (m + rows < end) a.prefetch(m + rows, j, n);
         a.write(m, j, n, finished[m - first]);
       }
-    });
+    }
   }
   stream_fence();
 }

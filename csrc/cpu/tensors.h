@@ -52,8 +52,8 @@ inline Activation activation(const std::string& name) {
   return found;
 }
 
-// A parameter (N,), of any stride, plus offset in the compute type: the tensor's own memory where nothing has to change,
-// else a copy.
+// A parameter (N,), of any stride, plus offset in the compute type: the tensor's own memory where nothing has to
+// change, else a copy.
 template <class C>
 class Parameter {
  public:

@@ -21,8 +21,8 @@ void weight_norm_fwd(const Tensor& v, const Tensor& g, const Tensor& w, const Te
     using D = decltype(to);
     using C = compute_t<T>;
     const Parameter<C> gain(g, 0);
-    sweep(FiltersForward<T, D>{v.size(0), v.size(1), pointer<T>(v), gain.data(), pointer<D>(w), nullptr,
-                               pointer<C>(norm), 0});
+    filters(FiltersForward<T, D>{v.size(0), v.size(1), pointer<T>(v), gain.data(), pointer<D>(w), nullptr,
+                                 pointer<C>(norm), 0});
   });
 }
 
@@ -34,8 +34,8 @@ void weight_norm_bwd(const Tensor& dw, const Tensor& v, const Tensor& g, const T
     using C = compute_t<T>;
     const Parameter<C> gain(g, 0);
     GradientTable<C> dgain(dg, 1, v.size(0));
-    sweep(FiltersBackward<T, D>{v.size(0), v.size(1), pointer<D>(dw), pointer<T>(v), gain.data(), nullptr,
-                                pointer<C>(norm), pointer<T>(dv), dgain.data()});
+    filters(FiltersBackward<T, D>{v.size(0), v.size(1), pointer<D>(dw), pointer<T>(v), gain.data(), nullptr,
+                                  pointer<C>(norm), pointer<T>(dv), dgain.data()});
     dgain.finish();
   });
 }
@@ -46,20 +46,20 @@ void weight_norm_project(const std::vector<Tensor>& weights) {
   dispatch(weights[0], "weight_norm_project", [&](auto element) {
     using T = decltype(element);
     struct Part {
-      FiltersForward<T, T> filters;
+      FiltersForward<T, T> sweep;
       int64_t begin, end;
     };
     std::vector<Part> parts;
     int64_t elements = 0;
     for (const Tensor& w : weights) {
       const int64_t M = w.size(0), N = w.size(1), rows = grain(N);
-      const FiltersForward<T, T> filters{M, N, pointer<T>(w), nullptr, pointer<T>(w), nullptr, nullptr, 0};
-      for (int64_t m = 0; m < M; m += rows) parts.push_back({filters, m, std::min(M, m + rows)});
+      const FiltersForward<T, T> sweep{M, N, pointer<T>(w), nullptr, pointer<T>(w), nullptr, nullptr, 0};
+      for (int64_t m = 0; m < M; m += rows) parts.push_back({sweep, m, std::min(M, m + rows)});
       elements += M * N;
     }
     const int64_t count = parts.size();
     parallel_for(0, count, grain(elements / std::max<int64_t>(count, 1)), [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; i++) sweep_rows(parts[i].filters, parts[i].begin, parts[i].end);
+      for (int64_t i = begin; i < end; i++) sweep_filters(parts[i].sweep, parts[i].begin, parts[i].end);
     });
   });
 }

@@ -11,8 +11,8 @@ void weight_standardization_fwd(const Tensor& w, const OptionalTensor& gain, con
     using T = decltype(element);
     using C = compute_t<T>;
     const Parameter<C> g(gain, 0);
-    sweep(FiltersForward<T, T>{w.size(0), w.size(1), pointer<T>(w), g.data(), pointer<T>(y), pointer<C>(mean),
-                               pointer<C>(rstd), eps});
+    filters(FiltersForward<T, T>{w.size(0), w.size(1), pointer<T>(w), g.data(), pointer<T>(y), pointer<C>(mean),
+                                 pointer<C>(rstd), eps});
   });
 }
 
@@ -23,8 +23,8 @@ void weight_standardization_bwd(const Tensor& dy, const Tensor& w, const Optiona
     using C = compute_t<T>;
     const Parameter<C> g(gain, 0);
     GradientTable<C> dg(dgain, 1, w.size(0));
-    sweep(FiltersBackward<T, T>{w.size(0), w.size(1), pointer<T>(dy), pointer<T>(w), g.data(), pointer<C>(mean),
-                                pointer<C>(rstd), pointer<T>(dw), dg.data()});
+    filters(FiltersBackward<T, T>{w.size(0), w.size(1), pointer<T>(dy), pointer<T>(w), g.data(), pointer<C>(mean),
+                                  pointer<C>(rstd), pointer<T>(dw), dg.data()});
     dg.finish();
   });
 }

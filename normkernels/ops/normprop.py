@@ -59,7 +59,7 @@ class NormPropFunction(torch.autograd.Function):
         ours = not (watched(u) or u._is_view())  # nobody else has or sees u: y can take its place
         y = u if ours and (e.from_output or not any(ctx.needs_input_grad)) else torch.empty_like(u)
         (at, last), (to, _) = product.channels(u), product.channels(y)
-        normprop_fwd(at, flat(bias), slope, to, *e[:4], *e.kinks, *e.bounds, last, backend)
+        normprop_fwd(at, flat(bias), flat(slope), to, *e[:4], *e.kinks, *e.bounds, last, backend)
         ctx.save_for_backward(input, weight, gain, bias, slope, scaled, norm, y if e.from_output else u)
         ctx.settings = settings
         return y
@@ -78,7 +78,7 @@ class NormPropFunction(torch.autograd.Function):
         du, dbias, dslope = torch.empty_like(saved), empty(bias, wanted[3]), empty(slope, wanted[4])
         to = product.channels(du)[0]
         normprop_bwd(
-            _like(dy, kept, last, product), kept, flat(bias), slope, to, dbias, dslope, *e[:4], *e.bounds,
+            _like(dy, kept, last, product), kept, flat(bias), flat(slope), to, dbias, dslope, *e[:4], *e.bounds,
             e.from_output, last, backend,
         )  # fmt: skip
         dx, dw = product.backward(du, input, scaled, (wanted[0], wanted[1] or wanted[2]))

@@ -20,8 +20,8 @@ void check_filters(int64_t M, int64_t N, bool center, bool gained) {
   std::vector<C> mean(M), statistic(M), dgain(M);
   C* const means = center ? mean.data() : nullptr;
   const C* const g = gained ? gain.data() : nullptr;
-  sweep(FiltersForward<T, D>{M, N, x.data(), g, y.data(), means, statistic.data(), eps});
-  sweep(FiltersBackward<T, D>{M, N, dy.data(), x.data(), g, means, statistic.data(), dx.data(), dgain.data()});
+  filters(FiltersForward<T, D>{M, N, x.data(), g, y.data(), means, statistic.data(), eps});
+  filters(FiltersBackward<T, D>{M, N, dy.data(), x.data(), g, means, statistic.data(), dx.data(), dgain.data()});
 
   const std::string what = std::to_string(M) + "x" + std::to_string(N) + (center ? " centred " : " ");
   const double small = sizeof(T) == 8 ? 1e-9 : 2e-5;
