@@ -1,0 +1,197 @@
+"""The LSTM with batch normalisation of each step (Cooijmans et al. 2017, arXiv:1603.09025)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from normkernels._library import kernel
+from normkernels.backends import requested
+from normkernels.backends.reference.batch_norm_lstm import batch_norm_lstm_ref
+from normkernels.ops import _recurrent as recurrent
+from normkernels.ops._rows import differentiable_backward, empty, flat
+
+# as layer_norm_lstm's, but that a column is normalised over the rows of its step; mean, var: (T, 4 H), cell_mean,
+# cell_var: (T, H), population statistics in time's order: measured in training, else read
+batch_norm_lstm_fwd = kernel(
+    "batch_norm_lstm_fwd(Tensor input, Tensor weight_hh, Tensor? weight, Tensor? bias, Tensor? cell_weight, "
+    "Tensor? cell_bias, Tensor? batch_sizes, Tensor(a!) h, Tensor(b!) c, Tensor(c!) y, Tensor(d!) a, Tensor(e!) mean, "
+    "Tensor(f!) var, Tensor(g!) gates, Tensor(h!) cells, Tensor(i!)? raw_cells, Tensor(j!)? cell_mean, "
+    "Tensor(k!)? cell_var, bool training, bool separate, float eps, bool reverse)"
+)
+batch_norm_lstm_bwd = kernel(
+    "batch_norm_lstm_bwd(Tensor dy, Tensor gates, Tensor cells, Tensor? raw_cells, Tensor? cell_mean, "
+    "Tensor? cell_var, Tensor previous_cells, Tensor a, Tensor mean, Tensor var, Tensor weight_hh, Tensor? weight, "
+    "Tensor? cell_weight, Tensor? cell_bias, Tensor? batch_sizes, Tensor(a!) dh, Tensor(b!) dc, Tensor(c!) dinput, "
+    "Tensor(d!)? da, Tensor(e!)? dweight, Tensor(f!)? dbias, Tensor(g!)? dcell_weight, Tensor(h!)? dcell_bias, "
+    "bool training, float eps, bool reverse)"
+)
+
+
+class Settings(NamedTuple):
+    """Everything of a call that is no tensor."""
+
+    training: bool
+    separate: bool
+    norm_cell: str | None
+    eps: float
+    reverse: bool
+    sequence: recurrent.Sequence
+    kept: bool
+    backend: str | None
+
+
+class BatchNormLSTMFunction(torch.autograd.Function):
+    """(input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0, batch_sizes, 4 statistics) -> (y, h_n, c_n).
+
+    And the statistics as they were used.
+    """
+
+    @staticmethod
+    def forward(ctx, *args):
+        input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0, batch_sizes, *statistics, settings = args
+        training, separate, norm_cell, eps, reverse, sequence, kept, backend = settings
+        hidden = sequence.hidden
+        y, h = sequence.like(input, True, hidden), recurrent.state(h_0, input, sequence)
+        a, gates = (sequence.like(input, kept, 4 * hidden) for _ in range(2))
+        c, cells = recurrent.state(c_0, input, sequence, wide=True), sequence.like(input, kept, hidden, wide=True)
+        raw_cells = empty(cells, norm_cell == "carried")
+        mean, var, cell_mean, cell_var = statistics = [None if t is None else t.clone() for t in statistics]
+        batch_norm_lstm_fwd(
+            input, weight_hh.contiguous(), flat(weight), flat(bias), flat(cell_weight), flat(cell_bias), batch_sizes, h,
+            c, y, a, mean, var, gates, cells, raw_cells, cell_mean, cell_var, training, separate, eps, reverse, backend,
+        )  # fmt: skip
+        saved = [y, a, gates, cells, raw_cells, *statistics] if kept else []
+        ctx.save_for_backward(*args[:9], *saved)
+        ctx.settings = settings
+        ctx.mark_non_differentiable(*(t for t in statistics if t is not None))
+        return y, h, c.to(input.dtype), *statistics
+
+    @staticmethod
+    def backward(ctx, dy, dh_n, dc_n, *_):
+        *inputs, batch_sizes = ctx.saved_tensors[:9]
+        _, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0 = inputs
+        y, a, gates, cells, raw_cells, *statistics = ctx.saved_tensors[9:]
+        mean, var, cell_mean, cell_var = statistics
+        training, separate, norm_cell, eps, reverse, sequence, _, backend = ctx.settings
+        if torch.is_grad_enabled():  # create_graph=True
+
+            def reference(input, *others):
+                h, c = (recurrent.state(t, input, sequence) if t is None else t for t in others[5:])
+                given = [None] * 4 if training else statistics
+                found = batch_norm_lstm_ref(
+                    input, *others[:5], h, c, *given, batch_sizes, separate=separate, norm_cell=norm_cell, eps=eps,
+                    reverse=reverse,
+                )  # fmt: skip
+                return tuple(t.to(input.dtype) for t in found)
+
+            return *differentiable_backward(reference, inputs, (dy, dh_n, dc_n)), *[None] * 6
+        previous_cells = recurrent.before(cells, c_0, sequence.batch, batch_sizes, reverse)
+        dh, dc = recurrent.state(dh_n, dy, sequence), recurrent.state(dc_n, dy, sequence, wide=True)
+        dinput = torch.empty_like(gates)
+        parameters = map(empty, (weight, bias, cell_weight, cell_bias), ctx.needs_input_grad[2:6])
+        da, dweight, dbias, dcell_weight, dcell_bias = (empty(dinput, separate), *parameters)
+        batch_norm_lstm_bwd(
+            dy.contiguous(), gates, cells, raw_cells, cell_mean, cell_var, previous_cells, a, mean, var,
+            weight_hh.contiguous(), flat(weight), flat(cell_weight), flat(cell_bias), batch_sizes, dh, dc, dinput, da,
+            dweight, dbias, dcell_weight, dcell_bias, training, eps, reverse, backend,
+        )  # fmt: skip
+        previous = recurrent.before(y, h_0, sequence.batch, batch_sizes, reverse)
+        dweight_hh = recurrent.weight_grad(da if separate else dinput, previous)
+        dh_0, dc_0 = None if h_0 is None else dh, None if c_0 is None else dc.to(dy.dtype)
+        return dinput, dweight_hh, dweight, dbias, dcell_weight, dcell_bias, dh_0, dc_0, *[None] * 6
+
+
+def batch_norm_lstm(
+    input: Tensor,
+    weight_hh: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    cell_running_mean: Tensor | None = None,
+    cell_running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    cell_weight: Tensor | None = None,
+    cell_bias: Tensor | None = None,
+    h_0: Tensor | None = None,
+    c_0: Tensor | None = None,
+    batch_sizes: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *,
+    norm_terms: str = "separate",
+    norm_cell: str | None = "output",
+    reverse: bool = False,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""A batch-normalised LSTM over a whole sequence, given what the input contributes to each step.
+
+    .. math::
+        i, f, g, o = \sigma, \sigma, \tanh, \sigma\,(\text{BN}_t(W_{hh} h_{t-1}) \odot w + b + x_t), \quad
+        c_t = f \odot c_{t-1} + i \odot g, \quad h_t = o \odot \tanh(\text{BN}_t(c_t) \odot w_c + b_c)
+
+    with the mean and population variance of each unit over the batch at step t; with ``norm_terms="sum"`` the gates are
+    those of :math:`\text{BN}_t(W_{hh} h_{t-1} + x_t) \odot w + b`.
+
+    Args:
+        input: x, the projected input (``F.linear(x, weight_ih)``; normalise it before to have both terms normalised
+            apart): ``(T, B, 4 H)``, gates i, f, g, o as in torch; or packed, ``(rows, 4 H)`` with ``batch_sizes``.
+            float64, float32, bfloat16 or float16.
+        weight_hh: ``(4 H, H)``, in input's dtype.
+        running_mean, running_var: ``(slots, 4 H)``, in input's dtype or float32: of step t, in the order of the walk;
+            steps past the last slot share it. With ``training`` they are updated in place, the variance with the
+            unbiased one; or None.
+        cell_running_mean, cell_running_var: ``(slots, H)``, the same of the cells.
+        weight, bias: w and b, ``(4 H,)``, in input's dtype or float32; None means 1 and 0.
+        cell_weight, cell_bias: w_c and b_c, ``(H,)``, the same.
+        h_0, c_0: the first states, ``(B, H)``, in input's dtype; None means 0.
+        batch_sizes: rows of each step, as in ``torch.nn.utils.rnn.PackedSequence``: int64, on the CPU.
+        training: normalise with the statistics of this batch.
+        momentum: weight of this batch in the running statistics.
+        eps: added to the variance.
+        norm_terms: normalise the recurrent term alone (``"separate"``), or the ``"sum"`` of both.
+        norm_cell: hand c on as it is and normalise it inside tanh (``"output"``), hand the normalised c on
+            (``"carried"``), or None: no norm there.
+        reverse: walk from the last step to the first.
+        backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
+
+    Returns:
+        y, every h, like input with H columns; h_n and c_n, ``(B, H)``, the last states of each row.
+
+    Raises:
+        ValueError: a shape, dtype, device, layout or name is wrong, there are no steps, or a step of one row in
+            training. The running statistics are then as they were.
+        RuntimeError: the backend asked for cannot run here (the message says why).
+
+    Gradients: input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0, through time in one call; twice
+    differentiable (through the reference). Kept for it: y, a and the gates (two tensors of input's size), the cells
+    (twice with ``"carried"``), the statistics of each step.
+    Deterministic: yes.
+    Source: Cooijmans et al. 2017, arXiv:1603.09025, equations 6 to 8.
+    """
+    name = "batch_norm_lstm"
+    sequence = recurrent.check_sequence(name, input, weight_hh, 4, batch_sizes, h_0=h_0, c_0=c_0)
+    hidden, normed = sequence.hidden, norm_cell is not None
+    recurrent.check_parameters(name, input, 4 * hidden, weight=weight, bias=bias)
+    recurrent.check_cell_parameters(name, input, hidden, norm_cell, cell_weight, cell_bias)
+    given = {"running_mean": running_mean, "running_var": running_var}
+    running = recurrent.check_statistics(name, input, 4 * hidden, not training, **given)
+    given = {"cell_running_mean": cell_running_mean, "cell_running_var": cell_running_var}
+    of_cell = recurrent.check_statistics(name, input, hidden, normed and not training, **given)
+    separate, sizes = recurrent.check_terms(name, norm_terms), recurrent.rows_of_steps(sequence, batch_sizes)
+    first = (training, reverse)
+    statistics = recurrent.first_statistics(name, input, sequence, sizes, 4 * hidden, running, *first)
+    if normed:
+        statistics += recurrent.first_statistics(name, input, sequence, sizes, hidden, of_cell, *first)
+    kept = recurrent.wants_grad(input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0)
+    settings = Settings(training, separate, norm_cell, eps, reverse, sequence, kept, requested(backend, name))
+    y, h, c, *found = BatchNormLSTMFunction.apply(
+        recurrent.flat_rows(input), weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0, batch_sizes,
+        *statistics, *[None] * (4 - len(statistics)), settings,
+    )  # fmt: skip
+    if training and sequence.batch:
+        for old, (mean, var) in ((running, found[:2]), (of_cell, found[2:])):
+            if old is not None and mean is not None:
+                old.update(mean, var, sizes, momentum, reverse)
+    return y.view(sequence.shape), h, c

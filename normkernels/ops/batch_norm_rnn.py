@@ -1,0 +1,166 @@
+"""The RNN with batch normalisation of each step (Laurent et al. 2016, arXiv:1510.01378; Cooijmans et al. 2017)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from normkernels._library import kernel
+from normkernels.backends import requested
+from normkernels.backends.reference.batch_norm_rnn import batch_norm_rnn_ref
+from normkernels.ops import _recurrent as recurrent
+from normkernels.ops._rows import differentiable_backward, empty, flat
+
+# as layer_norm_rnn's, but that a column of a is normalised over the rows of its step; mean, var: (T, H), population
+# statistics in time's order: measured in training, else read
+batch_norm_rnn_fwd = kernel(
+    "batch_norm_rnn_fwd(Tensor input, Tensor weight_hh, Tensor? weight, Tensor? bias, Tensor? batch_sizes, "
+    "Tensor(a!) h, Tensor(b!) y, Tensor(c!) a, Tensor(d!) mean, Tensor(e!) var, bool training, bool separate, "
+    "str nonlinearity, float eps, bool reverse)"
+)
+batch_norm_rnn_bwd = kernel(
+    "batch_norm_rnn_bwd(Tensor dy, Tensor y, Tensor a, Tensor mean, Tensor var, Tensor weight_hh, Tensor? weight, "
+    "Tensor? batch_sizes, Tensor(a!) dh, Tensor(b!) dinput, Tensor(c!)? da, Tensor(d!)? dweight, Tensor(e!)? dbias, "
+    "bool training, str nonlinearity, float eps, bool reverse)"
+)
+
+
+class Settings(NamedTuple):
+    """Everything of a call that is no tensor."""
+
+    training: bool
+    separate: bool
+    nonlinearity: str
+    eps: float
+    reverse: bool
+    sequence: recurrent.Sequence
+    kept: bool
+    backend: str | None
+
+
+class BatchNormRNNFunction(torch.autograd.Function):
+    """(input, weight_hh, weight, bias, h_0, mean, var, batch_sizes) -> (y, h_n, mean, var), the statistics as used."""
+
+    @staticmethod
+    def forward(ctx, input, weight_hh, weight, bias, h_0, mean, var, batch_sizes, settings: Settings):
+        training, separate, nonlinearity, eps, reverse, sequence, kept, backend = settings
+        y, h = sequence.like(input, True, sequence.hidden), recurrent.state(h_0, input, sequence)
+        a = sequence.like(input, kept, sequence.hidden)
+        mean, var = (t.clone() for t in (mean, var))
+        batch_norm_rnn_fwd(
+            input, weight_hh.contiguous(), flat(weight), flat(bias), batch_sizes, h, y, a, mean, var, training,
+            separate, nonlinearity, eps, reverse, backend,
+        )  # fmt: skip
+        ctx.save_for_backward(
+            input, weight_hh, weight, bias, h_0, batch_sizes, *([y, a, mean, var] if kept else [])
+        )  # fmt: skip
+        ctx.settings = settings
+        ctx.mark_non_differentiable(mean, var)
+        return y, h, mean, var
+
+    @staticmethod
+    def backward(ctx, dy, dh_n, *_):
+        input, weight_hh, weight, bias, h_0, batch_sizes, y, a, mean, var = ctx.saved_tensors
+        training, separate, nonlinearity, eps, reverse, sequence, _, backend = ctx.settings
+        if torch.is_grad_enabled():  # create_graph=True
+
+            def reference(input, weight_hh, weight, bias, h_0):
+                h = recurrent.state(h_0, input, sequence) if h_0 is None else h_0
+                given = (None, None) if training else (mean, var)
+                found = batch_norm_rnn_ref(
+                    input, weight_hh, weight, bias, h, *given, batch_sizes, separate=separate,
+                    nonlinearity=nonlinearity, eps=eps, reverse=reverse,
+                )  # fmt: skip
+                return tuple(t.to(input.dtype) for t in found)
+
+            grads = differentiable_backward(reference, (input, weight_hh, weight, bias, h_0), (dy, dh_n))
+            return *grads, None, None, None, None
+        dh, dinput = recurrent.state(dh_n, dy, sequence), torch.empty_like(dy, memory_format=torch.contiguous_format)
+        da, dweight, dbias = (empty(dinput, separate), *map(empty, (weight, bias), ctx.needs_input_grad[2:4]))
+        batch_norm_rnn_bwd(
+            dy.contiguous(), y, a, mean, var, weight_hh.contiguous(), flat(weight), batch_sizes, dh, dinput, da,
+            dweight, dbias, training, nonlinearity, eps, reverse, backend,
+        )  # fmt: skip
+        previous = recurrent.before(y, h_0, sequence.batch, batch_sizes, reverse)
+        dweight_hh = recurrent.weight_grad(da if separate else dinput, previous)
+        return dinput, dweight_hh, dweight, dbias, None if h_0 is None else dh, None, None, None, None
+
+
+def batch_norm_rnn(
+    input: Tensor,
+    weight_hh: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    h_0: Tensor | None = None,
+    batch_sizes: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *,
+    nonlinearity: str = "tanh",
+    norm_terms: str = "separate",
+    reverse: bool = False,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    r"""A batch-normalised RNN over a whole sequence, given what the input contributes to each step.
+
+    .. math::
+        h_t = f(\text{BN}_t(W_{hh} h_{t-1}) \odot w + b + x_t), \quad
+        \text{BN}_t(a) = \frac{a - \mu_t}{\sqrt{\sigma^2_t + \epsilon}}
+
+    with the mean and population variance of each unit over the batch at step t; with ``norm_terms="sum"``
+    :math:`h_t = f(\text{BN}_t(W_{hh} h_{t-1} + x_t) \odot w + b)`.
+
+    Args:
+        input: x, the projected input (``F.linear(x, weight_ih)``; normalise it before to have both terms normalised
+            apart): ``(T, B, H)``; or packed, ``(rows, H)`` with ``batch_sizes``. float64, float32, bfloat16 or float16.
+        weight_hh: ``(H, H)``, in input's dtype.
+        running_mean, running_var: ``(slots, H)``, in input's dtype or float32: of step t, in the order of the walk;
+            steps past the last slot share it, so that one slot makes statistics of all steps together. With
+            ``training`` they are updated in place, the variance with the unbiased one; or None.
+        weight, bias: w and b, ``(H,)``, in input's dtype or float32; None means 1 and 0.
+        h_0: the first state, ``(B, H)``, in input's dtype; None means 0.
+        batch_sizes: rows of each step, as in ``torch.nn.utils.rnn.PackedSequence``: int64, on the CPU.
+        training: normalise with the statistics of this batch.
+        momentum: weight of this batch in the running statistics.
+        eps: added to the variance.
+        nonlinearity: f, ``"tanh"`` or ``"relu"``.
+        norm_terms: normalise the recurrent term alone (``"separate"``), or the ``"sum"`` of both.
+        reverse: walk from the last step to the first.
+        backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
+
+    Returns:
+        y, every state, like input with H columns, and h_n, ``(B, H)``, the last one of each row.
+
+    Raises:
+        ValueError: a shape, dtype, device, layout or name is wrong, there are no steps, or a step of one row in
+            training. The running statistics are then as they were.
+        RuntimeError: the backend asked for cannot run here (the message says why).
+
+    Gradients: input, weight_hh, weight, bias, h_0, through time in one call; twice differentiable (through the
+    reference). Kept for it: y, a (one tensor of input's size) and the statistics of each step.
+    Deterministic: yes.
+    Source: Cooijmans et al. 2017, arXiv:1603.09025, section 3; ``norm_terms="sum"``: Laurent et al. 2016,
+    arXiv:1510.01378, equation 6.
+    """
+    name = "batch_norm_rnn"
+    sequence = recurrent.check_sequence(name, input, weight_hh, 1, batch_sizes, h_0=h_0)
+    recurrent.check_parameters(name, input, sequence.hidden, weight=weight, bias=bias)
+    given = {"running_mean": running_mean, "running_var": running_var}
+    running = recurrent.check_statistics(name, input, sequence.hidden, not training, **given)
+    separate = recurrent.check_terms(name, norm_terms)
+    recurrent.check_nonlinearity(name, nonlinearity)
+    sizes = recurrent.rows_of_steps(sequence, batch_sizes)
+    mean, var = recurrent.first_statistics(name, input, sequence, sizes, sequence.hidden, running, training, reverse)
+    kept = recurrent.wants_grad(input, weight_hh, weight, bias, h_0)
+    settings = Settings(
+        training, separate, nonlinearity, eps, reverse, sequence, kept, requested(backend, name)
+    )  # fmt: skip
+    y, h, mean, var = BatchNormRNNFunction.apply(
+        recurrent.flat_rows(input), weight_hh, weight, bias, h_0, mean, var, batch_sizes, settings
+    )
+    if training and running is not None and sequence.batch:
+        running.update(mean, var, sizes, momentum, reverse)
+    return y.view(sequence.shape), h

@@ -1,0 +1,149 @@
+"""The GRU with layer normalisation (Ba et al. 2016, arXiv:1607.06450)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from normkernels._library import kernel
+from normkernels.backends import requested
+from normkernels.backends.reference.layer_norm_gru import layer_norm_gru_ref
+from normkernels.ops import _recurrent as recurrent
+from normkernels.ops._rows import differentiable_backward, empty, flat
+
+# as layer_norm_rnn's, with three gates r, z, n side by side in input, dinput, a, da and gates (their values, after
+# sigmoid and tanh); mean, rstd: (rows, groups); previous: (total, H), h before each step
+layer_norm_gru_fwd = kernel(
+    "layer_norm_gru_fwd(Tensor input, Tensor weight_hh, Tensor? weight, Tensor? bias, Tensor? batch_sizes, "
+    "Tensor(a!) h, Tensor(b!) y, Tensor(c!) a, Tensor(d!) mean, Tensor(e!) rstd, Tensor(f!) gates, int[] groups, "
+    "bool separate, float eps, bool reverse)"
+)
+layer_norm_gru_bwd = kernel(
+    "layer_norm_gru_bwd(Tensor dy, Tensor gates, Tensor previous, Tensor a, Tensor mean, Tensor rstd, "
+    "Tensor weight_hh, Tensor? weight, Tensor? bias, Tensor? batch_sizes, Tensor(a!) dh, Tensor(b!) dinput, "
+    "Tensor(c!)? da, Tensor(d!)? dweight, Tensor(e!)? dbias, int[] groups, bool reverse)"
+)
+
+
+class Settings(NamedTuple):
+    """Everything of a call that is no tensor."""
+
+    groups: list[int]
+    separate: bool
+    eps: float
+    reverse: bool
+    sequence: recurrent.Sequence
+    kept: bool
+    backend: str | None
+
+
+class LayerNormGRUFunction(torch.autograd.Function):
+    """(input, weight_hh, weight, bias, h_0, batch_sizes) -> (y, h_n)."""
+
+    @staticmethod
+    def forward(ctx, input, weight_hh, weight, bias, h_0, batch_sizes, settings: Settings):
+        groups, separate, eps, reverse, sequence, kept, backend = settings
+        hidden = sequence.hidden
+        y, h = sequence.like(input, True, hidden), recurrent.state(h_0, input, sequence)
+        a, gates = (sequence.like(input, kept, 3 * hidden) for _ in range(2))
+        mean, rstd = (sequence.like(input, kept, len(groups), wide=True) for _ in range(2))
+        layer_norm_gru_fwd(
+            input, weight_hh.contiguous(), flat(weight), flat(bias), batch_sizes, h, y, a, mean, rstd, gates, groups,
+            separate, eps, reverse, backend,
+        )  # fmt: skip
+        saved = [y, a, mean, rstd, gates] if kept else []
+        ctx.save_for_backward(input, weight_hh, weight, bias, h_0, batch_sizes, *saved)
+        ctx.settings = settings
+        return y, h
+
+    @staticmethod
+    def backward(ctx, dy, dh_n):
+        input, weight_hh, weight, bias, h_0, batch_sizes, y, a, mean, rstd, gates = ctx.saved_tensors
+        groups, separate, eps, reverse, sequence, _, backend = ctx.settings
+        if torch.is_grad_enabled():  # create_graph=True
+
+            def reference(input, weight_hh, weight, bias, h_0):
+                h = recurrent.state(h_0, input, sequence) if h_0 is None else h_0
+                found = layer_norm_gru_ref(
+                    input, weight_hh, weight, bias, h, batch_sizes, groups=groups, separate=separate, eps=eps,
+                    reverse=reverse,
+                )  # fmt: skip
+                return tuple(t.to(input.dtype) for t in found)
+
+            grads = differentiable_backward(reference, (input, weight_hh, weight, bias, h_0), (dy, dh_n))
+            return *grads, None, None
+        previous = recurrent.before(y, h_0, sequence.batch, batch_sizes, reverse)
+        dh, dinput = recurrent.state(dh_n, dy, sequence), torch.empty_like(gates)
+        da, dweight, dbias = (empty(dinput, separate), *map(empty, (weight, bias), ctx.needs_input_grad[2:4]))
+        layer_norm_gru_bwd(
+            dy.contiguous(), gates, previous, a, mean, rstd, weight_hh.contiguous(), flat(weight), flat(bias),
+            batch_sizes, dh, dinput, da, dweight, dbias, groups, reverse, backend,
+        )  # fmt: skip
+        dweight_hh = recurrent.weight_grad(da if separate else dinput, previous)
+        return dinput, dweight_hh, dweight, dbias, None if h_0 is None else dh, None, None
+
+
+def layer_norm_gru(
+    input: Tensor,
+    weight_hh: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    h_0: Tensor | None = None,
+    batch_sizes: Tensor | None = None,
+    eps: float = 1e-5,
+    *,
+    norm_over: str = "rz",
+    norm_terms: str = "separate",
+    reverse: bool = False,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    r"""A layer-normalised GRU over a whole sequence, given what the input contributes to each step.
+
+    .. math::
+        q_t = \text{LN}(W_{hh} h_{t-1}) \odot g + b, \quad r, z = \sigma(x_t + q_t), \quad
+        n = \tanh(x_t + r \odot q_t), \quad h_t = (1 - z) \odot n + z \odot h_{t-1}
+
+    each with its third of :math:`x_t` and :math:`q_t`. With ``norm_terms="sum"``
+    :math:`q_t = \text{LN}(W_{hh} h_{t-1} + x_t) \odot g + b`, and :math:`x_t` is added nowhere else: the form of
+    Dreamer, whose update gate is the complement of z.
+
+    Args:
+        input: x, the projected input (``F.linear(x, weight_ih)``; normalise it before to have both terms normalised
+            apart): ``(T, B, 3 H)``, gates r, z, n as in torch; or packed, ``(rows, 3 H)`` with ``batch_sizes``.
+            float64, float32, bfloat16 or float16.
+        weight_hh: ``(3 H, H)``, in input's dtype.
+        weight, bias: g and b, ``(3 H,)``, in input's dtype or float32; None means 1 and 0.
+        h_0: the first state, ``(B, H)``, in input's dtype; None means 0.
+        batch_sizes: rows of each step, as in ``torch.nn.utils.rnn.PackedSequence``: int64, on the CPU.
+        eps: added to the variance.
+        norm_over: one norm over r and z and one over n (``"rz"``, Ba et al.), one over all (``"joint"``), or one for
+            each gate (``"gate"``).
+        norm_terms: normalise the recurrent term alone (``"separate"``), or the ``"sum"`` of both.
+        reverse: walk from the last step to the first.
+        backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
+
+    Returns:
+        y, every state, like input with H columns, and h_n, ``(B, H)``, the last one of each row.
+
+    Raises:
+        ValueError: a shape, dtype, device, layout or name is wrong, or there are no steps.
+        RuntimeError: the backend asked for cannot run here (the message says why).
+
+    Gradients: input, weight_hh, weight, bias, h_0, through time in one call; twice differentiable (through the
+    reference). Kept for it: y, a and the gates (two tensors of input's size), two statistics per row and group.
+    Deterministic: yes.
+    Source: Ba et al. 2016, arXiv:1607.06450, equations 23 to 26; the state's update is torch's.
+    """
+    name = "layer_norm_gru"
+    sequence = recurrent.check_sequence(name, input, weight_hh, 3, batch_sizes, h_0=h_0)
+    recurrent.check_parameters(name, input, 3 * sequence.hidden, weight=weight, bias=bias)
+    groups, separate = recurrent.check_groups(name, norm_over, 3), recurrent.check_terms(name, norm_terms)
+    kept = recurrent.wants_grad(input, weight_hh, weight, bias, h_0)
+    settings = Settings(groups, separate, eps, reverse, sequence, kept, requested(backend, name))
+    y, h = LayerNormGRUFunction.apply(recurrent.flat_rows(input), weight_hh, weight, bias, h_0, batch_sizes, settings)
+    return y.view(sequence.shape), h
+
+
+def layer_norm_gru_cell(input: Tensor, weight_hh: Tensor, weight=None, bias=None, h_0=None, **options) -> Tensor:
+    """One step of :func:`layer_norm_gru`: input ``(B, 3 H)``, the new state ``(B, H)``."""
+    return layer_norm_gru(input.unsqueeze(0), weight_hh, weight, bias, h_0, **options)[1]

@@ -1,0 +1,180 @@
+"""The LSTM with layer normalisation (Ba et al. 2016, arXiv:1607.06450)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from normkernels._library import kernel
+from normkernels.backends import requested
+from normkernels.backends.reference.layer_norm_lstm import layer_norm_lstm_ref
+from normkernels.ops import _recurrent as recurrent
+from normkernels.ops._rows import differentiable_backward, empty, flat
+
+# as layer_norm_rnn's, with four gates i, f, g, o side by side in input, dinput, a, da and gates (their values, after
+# sigmoid and tanh); mean, rstd: (rows, groups). In the dtype of the arithmetic: c, the running cell (B, H), cells,
+# what each step hands on, and previous_cells, what it was handed, (total, H). Normalised cells have cell_mean and
+# cell_rstd (rows,), and raw_cells where it is the normalised ones that are handed on.
+layer_norm_lstm_fwd = kernel(
+    "layer_norm_lstm_fwd(Tensor input, Tensor weight_hh, Tensor? weight, Tensor? bias, Tensor? cell_weight, "
+    "Tensor? cell_bias, Tensor? batch_sizes, Tensor(a!) h, Tensor(b!) c, Tensor(c!) y, Tensor(d!) a, Tensor(e!) mean, "
+    "Tensor(f!) rstd, Tensor(g!) gates, Tensor(h!) cells, Tensor(i!)? raw_cells, Tensor(j!)? cell_mean, "
+    "Tensor(k!)? cell_rstd, int[] groups, bool separate, float eps, bool reverse)"
+)
+layer_norm_lstm_bwd = kernel(
+    "layer_norm_lstm_bwd(Tensor dy, Tensor gates, Tensor cells, Tensor? raw_cells, Tensor? cell_mean, "
+    "Tensor? cell_rstd, Tensor previous_cells, Tensor a, Tensor mean, Tensor rstd, Tensor weight_hh, Tensor? weight, "
+    "Tensor? cell_weight, Tensor? cell_bias, Tensor? batch_sizes, Tensor(a!) dh, Tensor(b!) dc, Tensor(c!) dinput, "
+    "Tensor(d!)? da, Tensor(e!)? dweight, Tensor(f!)? dbias, Tensor(g!)? dcell_weight, Tensor(h!)? dcell_bias, "
+    "int[] groups, bool reverse)"
+)
+
+
+class Settings(NamedTuple):
+    """Everything of a call that is no tensor."""
+
+    groups: list[int]
+    separate: bool
+    norm_cell: str | None
+    eps: float
+    reverse: bool
+    sequence: recurrent.Sequence
+    kept: bool
+    backend: str | None
+
+
+class LayerNormLSTMFunction(torch.autograd.Function):
+    """(input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0, batch_sizes) -> (y, h_n, c_n)."""
+
+    @staticmethod
+    def forward(ctx, *args):
+        input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0, batch_sizes, settings = args
+        groups, separate, norm_cell, eps, reverse, sequence, kept, backend = settings
+        hidden, normed = sequence.hidden, norm_cell is not None
+        y, h = sequence.like(input, True, hidden), recurrent.state(h_0, input, sequence)
+        a, gates = (sequence.like(input, kept, 4 * hidden) for _ in range(2))
+        c, cells = recurrent.state(c_0, input, sequence, wide=True), sequence.like(input, kept, hidden, wide=True)
+        mean, rstd = (sequence.like(input, kept, len(groups), wide=True) for _ in range(2))
+        cell_mean, cell_rstd = (sequence.like(input, kept, 1, wide=True) if normed else None for _ in range(2))
+        raw_cells = empty(cells, norm_cell == "carried")
+        layer_norm_lstm_fwd(
+            input, weight_hh.contiguous(), flat(weight), flat(bias), flat(cell_weight), flat(cell_bias), batch_sizes, h,
+            c, y, a, mean, rstd, gates, cells, raw_cells, cell_mean, cell_rstd, groups, separate, eps, reverse, backend,
+        )  # fmt: skip
+        saved = [y, a, mean, rstd, gates, cells, raw_cells, cell_mean, cell_rstd] if kept else []
+        ctx.save_for_backward(*args[:-1], *saved)
+        ctx.settings = settings
+        return y, h, c.to(input.dtype)
+
+    @staticmethod
+    def backward(ctx, dy, dh_n, dc_n):
+        *inputs, batch_sizes = ctx.saved_tensors[:9]
+        _, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0 = inputs
+        y, a, mean, rstd, gates, cells, raw_cells, cell_mean, cell_rstd = ctx.saved_tensors[9:]
+        groups, separate, norm_cell, eps, reverse, sequence, _, backend = ctx.settings
+        if torch.is_grad_enabled():  # create_graph=True
+
+            def reference(input, *others):
+                h, c = (recurrent.state(t, input, sequence) if t is None else t for t in others[5:])
+                found = layer_norm_lstm_ref(
+                    input, *others[:5], h, c, batch_sizes, groups=groups, separate=separate, norm_cell=norm_cell,
+                    eps=eps, reverse=reverse,
+                )  # fmt: skip
+                return tuple(t.to(input.dtype) for t in found)
+
+            return *differentiable_backward(reference, inputs, (dy, dh_n, dc_n)), None, None
+        previous_cells = recurrent.before(cells, c_0, sequence.batch, batch_sizes, reverse)
+        dh, dc = recurrent.state(dh_n, dy, sequence), recurrent.state(dc_n, dy, sequence, wide=True)
+        dinput = torch.empty_like(gates)
+        parameters = map(empty, (weight, bias, cell_weight, cell_bias), ctx.needs_input_grad[2:6])
+        da, dweight, dbias, dcell_weight, dcell_bias = (empty(dinput, separate), *parameters)
+        layer_norm_lstm_bwd(
+            dy.contiguous(), gates, cells, raw_cells, cell_mean, cell_rstd, previous_cells, a, mean, rstd,
+            weight_hh.contiguous(), flat(weight), flat(cell_weight), flat(cell_bias), batch_sizes, dh, dc, dinput, da,
+            dweight, dbias, dcell_weight, dcell_bias, groups, reverse, backend,
+        )  # fmt: skip
+        previous = recurrent.before(y, h_0, sequence.batch, batch_sizes, reverse)
+        dweight_hh = recurrent.weight_grad(da if separate else dinput, previous)
+        dh_0, dc_0 = None if h_0 is None else dh, None if c_0 is None else dc.to(dy.dtype)
+        return dinput, dweight_hh, dweight, dbias, dcell_weight, dcell_bias, dh_0, dc_0, None, None
+
+
+def layer_norm_lstm(
+    input: Tensor,
+    weight_hh: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    cell_weight: Tensor | None = None,
+    cell_bias: Tensor | None = None,
+    h_0: Tensor | None = None,
+    c_0: Tensor | None = None,
+    batch_sizes: Tensor | None = None,
+    eps: float = 1e-5,
+    *,
+    norm_over: str = "joint",
+    norm_terms: str = "separate",
+    norm_cell: str | None = "output",
+    reverse: bool = False,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""A layer-normalised LSTM over a whole sequence, given what the input contributes to each step.
+
+    .. math::
+        i, f, g, o = \sigma, \sigma, \tanh, \sigma\,(\text{LN}(W_{hh} h_{t-1}) \odot w + b + x_t), \quad
+        c_t = f \odot c_{t-1} + i \odot g, \quad h_t = o \odot \tanh(\text{LN}(c_t) \odot w_c + b_c)
+
+    and with ``norm_terms="sum"`` the gates are those of :math:`\text{LN}(W_{hh} h_{t-1} + x_t) \odot w + b`.
+
+    Args:
+        input: x, the projected input (``F.linear(x, weight_ih)``; normalise it before to have both terms normalised
+            apart): ``(T, B, 4 H)``, gates i, f, g, o as in torch; or packed, ``(rows, 4 H)`` with ``batch_sizes``.
+            float64, float32, bfloat16 or float16.
+        weight_hh: ``(4 H, H)``, in input's dtype.
+        weight, bias: w and b, ``(4 H,)``, in input's dtype or float32; None means 1 and 0.
+        cell_weight, cell_bias: w_c and b_c, ``(H,)``, the same.
+        h_0, c_0: the first states, ``(B, H)``, in input's dtype; None means 0.
+        batch_sizes: rows of each step, as in ``torch.nn.utils.rnn.PackedSequence``: int64, on the CPU.
+        eps: added to the variance.
+        norm_over: one norm over all gates (``"joint"``), or one for each ``"gate"``.
+        norm_terms: normalise the recurrent term alone (``"separate"``, Ba et al.), or the ``"sum"`` of both.
+        norm_cell: hand c on as it is and normalise it inside tanh (``"output"``, Ba et al.), hand the normalised c on
+            (``"carried"``, TensorFlow's and PyTorch's own examples), or None: no norm there.
+        reverse: walk from the last step to the first.
+        backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
+
+    Returns:
+        y, every h, like input with H columns; h_n and c_n, ``(B, H)``, the last states of each row. Cells run in
+        float32 (float64 for float64), and c_n is rounded once.
+
+    Raises:
+        ValueError: a shape, dtype, device, layout or name is wrong, or there are no steps.
+        RuntimeError: the backend asked for cannot run here (the message says why).
+
+    Gradients: input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0, through time in one call; twice
+    differentiable (through the reference). Kept for it: y, a and the gates (two tensors of input's size), the cells
+    (twice with ``"carried"``), two statistics per row and group.
+    Deterministic: yes.
+    Source: Ba et al. 2016, arXiv:1607.06450, equations 20 to 22.
+    """
+    name = "layer_norm_lstm"
+    sequence = recurrent.check_sequence(name, input, weight_hh, 4, batch_sizes, h_0=h_0, c_0=c_0)
+    recurrent.check_parameters(name, input, 4 * sequence.hidden, weight=weight, bias=bias)
+    recurrent.check_cell_parameters(name, input, sequence.hidden, norm_cell, cell_weight, cell_bias)
+    settings = Settings(
+        recurrent.check_groups(name, norm_over, 4), recurrent.check_terms(name, norm_terms), norm_cell, eps, reverse,
+        sequence, recurrent.wants_grad(input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0),
+        requested(backend, name),
+    )  # fmt: skip
+    y, h, c = LayerNormLSTMFunction.apply(
+        recurrent.flat_rows(input), weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0, batch_sizes, settings
+    )
+    return y.view(sequence.shape), h, c
+
+
+def layer_norm_lstm_cell(
+    input: Tensor, weight_hh: Tensor, weight=None, bias=None, cell_weight=None, cell_bias=None, h_0=None, c_0=None,
+    **options,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """One step of :func:`layer_norm_lstm`: input ``(B, 4 H)``, the new states h and c ``(B, H)``."""
+    x = input.unsqueeze(0)
+    return layer_norm_lstm(x, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0, **options)[1:]

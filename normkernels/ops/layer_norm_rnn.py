@@ -1,0 +1,149 @@
+"""The RNN with layer normalisation (Ba et al. 2016, arXiv:1607.06450)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from normkernels._library import kernel
+from normkernels.backends import requested
+from normkernels.backends.reference.layer_norm_rnn import layer_norm_rnn_ref
+from normkernels.ops import _recurrent as recurrent
+from normkernels.ops._rows import differentiable_backward, empty, flat
+
+# input, y, dy, dinput, da: contiguous (total, H), the rows of step 0, then of step 1, ...: batch_sizes[t] of them, or
+# all B; a: what is normalised, mean, rstd: (rows, 1): rows of all steps, or of one; h: the running state (B, H)
+layer_norm_rnn_fwd = kernel(
+    "layer_norm_rnn_fwd(Tensor input, Tensor weight_hh, Tensor? weight, Tensor? bias, Tensor? batch_sizes, "
+    "Tensor(a!) h, Tensor(b!) y, Tensor(c!) a, Tensor(d!) mean, Tensor(e!) rstd, bool separate, str nonlinearity, "
+    "float eps, bool reverse)"
+)
+layer_norm_rnn_bwd = kernel(
+    "layer_norm_rnn_bwd(Tensor dy, Tensor y, Tensor a, Tensor mean, Tensor rstd, Tensor weight_hh, Tensor? weight, "
+    "Tensor? batch_sizes, Tensor(a!) dh, Tensor(b!) dinput, Tensor(c!)? da, Tensor(d!)? dweight, Tensor(e!)? dbias, "
+    "str nonlinearity, bool reverse)"
+)
+
+
+class Settings(NamedTuple):
+    """Everything of a call that is no tensor."""
+
+    separate: bool
+    nonlinearity: str
+    eps: float
+    reverse: bool
+    sequence: recurrent.Sequence
+    kept: bool
+    backend: str | None
+
+
+class LayerNormRNNFunction(torch.autograd.Function):
+    """(input, weight_hh, weight, bias, h_0, batch_sizes) -> (y, h_n)."""
+
+    @staticmethod
+    def forward(ctx, input, weight_hh, weight, bias, h_0, batch_sizes, settings: Settings):
+        separate, nonlinearity, eps, reverse, sequence, kept, backend = settings
+        hidden = sequence.hidden
+        y, h = sequence.like(input, True, hidden), recurrent.state(h_0, input, sequence)
+        a = sequence.like(input, kept, hidden)
+        mean, rstd = (sequence.like(input, kept, 1, wide=True) for _ in range(2))
+        layer_norm_rnn_fwd(
+            input, weight_hh.contiguous(), flat(weight), flat(bias), batch_sizes, h, y, a, mean, rstd, separate,
+            nonlinearity, eps, reverse, backend,
+        )  # fmt: skip
+        ctx.save_for_backward(input, weight_hh, weight, bias, h_0, batch_sizes, *([y, a, mean, rstd] if kept else []))
+        ctx.settings = settings
+        return y, h
+
+    @staticmethod
+    def backward(ctx, dy, dh_n):
+        input, weight_hh, weight, bias, h_0, batch_sizes, y, a, mean, rstd = ctx.saved_tensors
+        separate, nonlinearity, eps, reverse, sequence, _, backend = ctx.settings
+        if torch.is_grad_enabled():  # create_graph=True
+
+            def reference(input, weight_hh, weight, bias, h_0):
+                h = recurrent.state(h_0, input, sequence) if h_0 is None else h_0
+                found = layer_norm_rnn_ref(
+                    input, weight_hh, weight, bias, h, batch_sizes, separate=separate, nonlinearity=nonlinearity,
+                    eps=eps, reverse=reverse,
+                )  # fmt: skip
+                return tuple(t.to(input.dtype) for t in found)
+
+            grads = differentiable_backward(reference, (input, weight_hh, weight, bias, h_0), (dy, dh_n))
+            return *grads, None, None
+        dh, dinput = recurrent.state(dh_n, dy, sequence), torch.empty_like(dy, memory_format=torch.contiguous_format)
+        da, dweight, dbias = (empty(dinput, separate), *map(empty, (weight, bias), ctx.needs_input_grad[2:4]))
+        layer_norm_rnn_bwd(
+            dy.contiguous(), y, a, mean, rstd, weight_hh.contiguous(), flat(weight), batch_sizes, dh, dinput, da,
+            dweight, dbias, nonlinearity, reverse, backend,
+        )  # fmt: skip
+        previous = recurrent.before(y, h_0, sequence.batch, batch_sizes, reverse)
+        dweight_hh = recurrent.weight_grad(da if separate else dinput, previous)
+        return dinput, dweight_hh, dweight, dbias, None if h_0 is None else dh, None, None
+
+
+def layer_norm_rnn(
+    input: Tensor,
+    weight_hh: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    h_0: Tensor | None = None,
+    batch_sizes: Tensor | None = None,
+    nonlinearity: str = "tanh",
+    eps: float = 1e-5,
+    *,
+    norm_terms: str = "sum",
+    reverse: bool = False,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    r"""A layer-normalised RNN over a whole sequence, given what the input contributes to each step.
+
+    .. math::
+        a_t = W_{hh} h_{t-1} + x_t, \quad h_t = f\Big(\frac{g}{\sigma_t} \odot (a_t - \mu_t) + b\Big), \quad
+        \mu_t = \tfrac1H \textstyle\sum_i a_{ti}, \quad
+        \sigma_t^2 = \tfrac1H \textstyle\sum_i (a_{ti} - \mu_t)^2 + \epsilon
+
+    and with ``norm_terms="separate"``
+    :math:`h_t = f(g / \sigma_t \odot (W_{hh} h_{t-1} - \mu_t) + b + x_t)`, of the recurrent term alone.
+
+    Args:
+        input: x, the projected input (``F.linear(x, weight_ih)``): ``(T, B, H)``; or packed, ``(rows, H)`` with
+            ``batch_sizes``. float64, float32, bfloat16 or float16.
+        weight_hh: ``(H, H)``, in input's dtype.
+        weight, bias: g and b, ``(H,)``, in input's dtype or float32; None means 1 and 0.
+        h_0: the first state, ``(B, H)``, in input's dtype; None means 0.
+        batch_sizes: rows of each step, as in ``torch.nn.utils.rnn.PackedSequence``: int64, on the CPU.
+        nonlinearity: f, ``"tanh"`` or ``"relu"``.
+        eps: added to the variance.
+        norm_terms: ``"sum"`` of both terms is normalised, or the recurrent one alone (``"separate"``).
+        reverse: walk from the last step to the first.
+        backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
+
+    Returns:
+        y, every state, like input with H columns, and h_n, ``(B, H)``, the last one of each row.
+
+    Raises:
+        ValueError: a shape, dtype, device, layout or name is wrong, or there are no steps.
+        RuntimeError: the backend asked for cannot run here (the message says why).
+
+    Gradients: input, weight_hh, weight, bias, h_0, through time in one call; twice differentiable (through the
+    reference). Kept for it: y, a (one tensor of input's size) and two statistics per row.
+    Deterministic: yes.
+    Source: Ba et al. 2016, arXiv:1607.06450, equation 4.
+    """
+    name = "layer_norm_rnn"
+    sequence = recurrent.check_sequence(name, input, weight_hh, 1, batch_sizes, h_0=h_0)
+    recurrent.check_parameters(name, input, sequence.hidden, weight=weight, bias=bias)
+    separate = recurrent.check_terms(name, norm_terms)
+    kept = recurrent.wants_grad(input, weight_hh, weight, bias, h_0)
+    settings = Settings(
+        separate, recurrent.check_nonlinearity(name, nonlinearity), eps, reverse, sequence, kept,
+        requested(backend, name),
+    )  # fmt: skip
+    y, h = LayerNormRNNFunction.apply(recurrent.flat_rows(input), weight_hh, weight, bias, h_0, batch_sizes, settings)
+    return y.view(sequence.shape), h
+
+
+def layer_norm_rnn_cell(input: Tensor, weight_hh: Tensor, weight=None, bias=None, h_0=None, **options) -> Tensor:
+    """One step of :func:`layer_norm_rnn`: input ``(B, H)``, the new state ``(B, H)``."""
+    return layer_norm_rnn(input.unsqueeze(0), weight_hh, weight, bias, h_0, **options)[1]
