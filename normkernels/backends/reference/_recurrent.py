@@ -43,8 +43,8 @@ def widened(*tensors: Tensor | None) -> list:
 
 def normalise(a: Tensor, dims, eps: float) -> Tensor:
     """(a - mean) / sqrt(var + eps), with mean and population variance over dims."""
-    var, mean = torch.var_mean(a, dims, correction=0, keepdim=True)
-    return (a - mean) * torch.rsqrt(var + eps)
+    centred = a - a.mean(dims, keepdim=True)
+    return centred * torch.rsqrt(centred.square().mean(dims, keepdim=True) + eps)
 
 
 def of_groups(a: Tensor, groups: list[int]) -> list[Tensor]:

@@ -3,7 +3,7 @@
 import torch
 
 from normkernels.backends.reference._recurrent import (
-    ParameterGrad, activate, activation_backward, affine, kept, norm_backward, steps, unroll, widened,
+    ParameterGrad, activate, activation_backward, affine, kept, norm_backward, normalise, steps, unroll, widened,
 )  # fmt: skip
 
 
@@ -26,8 +26,7 @@ def batch_norm_rnn_ref(
 
 def normalise_columns(a, t, mean, var, eps):
     """Over the rows of a; with the statistics of step t where they are given."""
-    var, mean = torch.var_mean(a, 0, correction=0) if mean is None else (var[t], mean[t])
-    return (a - mean) * torch.rsqrt(var + eps)
+    return normalise(a, 0, eps) if mean is None else (a - mean[t]) * torch.rsqrt(var[t] + eps)
 
 
 def measure(a, mean, var, t, training):
