@@ -1,5 +1,6 @@
 """What the recurrent family shares in Python: checks, buffers, and the states before each step."""
 
+import itertools
 from typing import NamedTuple
 
 import torch
@@ -65,7 +66,7 @@ def _check_batch_sizes(op: str, batch_sizes: Tensor, rows: int) -> int:
         got = f"{batch_sizes.dtype} on {batch_sizes.device}" if isinstance(batch_sizes, Tensor) else batch_sizes
         _checks.fail(op, "batch_sizes", "be None or an int64 tensor on the CPU", got)
     sizes = batch_sizes.tolist() if batch_sizes.dim() == 1 else []
-    if not sizes or sizes[-1] < 1 or any(a < b for a, b in zip(sizes, sizes[1:], strict=False)):
+    if not sizes or sizes[-1] < 1 or any(a < b for a, b in itertools.pairwise(sizes)):
         _checks.fail(op, "batch_sizes", "be (T,), at least 1 and not increasing", batch_sizes.tolist())
     if sum(sizes) != rows:
         _checks.fail(op, "batch_sizes", f"sum up to the rows of input, {rows}", sum(sizes))

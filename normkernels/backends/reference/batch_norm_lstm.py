@@ -3,7 +3,15 @@
 import torch
 
 from normkernels.backends.reference._recurrent import (
-    ParameterGrad, affine, kept, lstm_gates, lstm_gates_backward, norm_backward, steps, unroll, widened,
+    ParameterGrad,
+    affine,
+    kept,
+    lstm_gates,
+    lstm_gates_backward,
+    norm_backward,
+    steps,
+    unroll,
+    widened,
 )  # fmt: skip
 from normkernels.backends.reference.batch_norm_rnn import measure, normalise_columns
 

@@ -3,7 +3,16 @@
 import torch
 
 from normkernels.backends.reference._recurrent import (
-    ParameterGrad, activate, activation_backward, affine, kept, norm_backward, normalise, steps, unroll, widened,
+    ParameterGrad,
+    activate,
+    activation_backward,
+    affine,
+    kept,
+    norm_backward,
+    normalise,
+    steps,
+    unroll,
+    widened,
 )  # fmt: skip
 
 

@@ -3,7 +3,16 @@
 import torch
 
 from normkernels.backends.reference._recurrent import (
-    ParameterGrad, affine, groups_backward, kept, normalise_groups, row_statistics, spread, steps, unroll, widened,
+    ParameterGrad,
+    affine,
+    groups_backward,
+    kept,
+    normalise_groups,
+    row_statistics,
+    spread,
+    steps,
+    unroll,
+    widened,
 )  # fmt: skip
 
 
@@ -19,7 +28,7 @@ def layer_norm_gru_ref(
     def step(_, p, h):
         a = h @ weight_hh.T
         q = affine(normalise_groups(a if separate else a + p, groups, eps), weight, bias)
-        r, z, n = gru_gates(q, p if separate else torch.zeros_like(p))
+        _r, z, n = gru_gates(q, p if separate else torch.zeros_like(p))
         return (n + z * (h - n),)
 
     return unroll(input, batch_sizes, (h,), reverse, step)

@@ -3,8 +3,20 @@
 import torch
 
 from normkernels.backends.reference._recurrent import (
-    ParameterGrad, affine, groups_backward, kept, lstm_gates, lstm_gates_backward, norm_backward, normalise,
-    normalise_groups, row_statistics, spread, steps, unroll, widened,
+    ParameterGrad,
+    affine,
+    groups_backward,
+    kept,
+    lstm_gates,
+    lstm_gates_backward,
+    norm_backward,
+    normalise,
+    normalise_groups,
+    row_statistics,
+    spread,
+    steps,
+    unroll,
+    widened,
 )  # fmt: skip
 
 

@@ -1,7 +1,16 @@
 """The layer-normalised RNN in plain PyTorch: the formula, and its forward and backward as the ops want them."""
 
 from normkernels.backends.reference._recurrent import (
-    ParameterGrad, activate, activation_backward, affine, kept, norm_backward, normalise, row_statistics, steps, unroll,
+    ParameterGrad,
+    activate,
+    activation_backward,
+    affine,
+    kept,
+    norm_backward,
+    normalise,
+    row_statistics,
+    steps,
+    unroll,
     widened,
 )  # fmt: skip
 
