@@ -12,10 +12,6 @@ template <class C>
 constexpr C kSeluAlpha = C(1.6732632423543772848170429916717);
 
 template <class C>
-NK_INLINE C magnitude(C u) {
-  return u < 0 ? -u : u;
-}
-template <class C>
 NK_INLINE C clamp(C u, C low, C high) {
   return u < low ? low : (u > high ? high : u);  // NaN stays NaN
 }
@@ -23,21 +19,12 @@ template <class C>
 NK_INLINE C negative_part(C u) {
   return u > 0 ? C(0) : u;
 }
-template <class C>
-NK_INLINE C sigmoid(C u) {
-  return C(1) / (C(1) + exp(-u));
-}
 // f(u) = u sigmoid(u); its derivative from one exponential: sigmoid(u) (1 + u sigmoid(-u))
 template <class C>
 NK_INLINE C d_silu(C u) {
   const C e = exp(-magnitude(u)), r = C(1) / (C(1) + e);
   const C s = u > 0 ? r : e * r, complement = u > 0 ? e * r : r;
   return s * (C(1) + u * complement);
-}
-template <class C>
-NK_INLINE C tanh(C u) {
-  const C e = expm1_negative(C(-2) * magnitude(u)), t = -e / (C(2) + e);
-  return u < 0 ? -t : t;
 }
 // tanh(softplus(u)) from exp(-|u|), so that nothing overflows or cancels.
 template <class C>

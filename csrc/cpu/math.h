@@ -1,4 +1,4 @@
-// exp, expm1, log1p and the normal distribution for float, written so that loops over them vectorise; std:: for double.
+// exp, expm1, log1p, sigmoid, tanh and the normal distribution for float, written so that loops over them vectorise; std:: for double.
 #pragma once
 
 #include <cmath>
@@ -59,5 +59,21 @@ NK_INLINE float normal_cdf(float u) {
   return u > 0 ? 1.0f - upper : upper;
 }
 NK_INLINE double normal_cdf(double u) { return 0.5 * std::erfc(-u * 0.70710678118654752440); }
+
+template <class C>
+NK_INLINE C magnitude(C u) {
+  return u < 0 ? -u : u;
+}
+
+template <class C>
+NK_INLINE C sigmoid(C u) {
+  return C(1) / (C(1) + exp(-u));
+}
+
+template <class C>
+NK_INLINE C tanh(C u) {
+  const C e = expm1_negative(C(-2) * magnitude(u)), t = -e / (C(2) + e);
+  return u < 0 ? -t : t;
+}
 
 }  // namespace normkernels

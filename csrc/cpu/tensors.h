@@ -90,6 +90,7 @@ class GradientTable {
     if (out) table_.reset(new C[lines * N]());
   }
   C* data() { return table_.get(); }
+  C* line(int64_t i) { return table_ ? data() + i * N_ : nullptr; }
 
   // The sum of the lines, in order
   void finish() {

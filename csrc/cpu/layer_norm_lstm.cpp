@@ -1,0 +1,122 @@
+// The LSTM with layer norm (Ba et al. 2016, arXiv:1607.06450): the schema, and the CPU kernels.
+#include "lstm.h"
+
+namespace normkernels {
+namespace {
+
+void layer_norm_lstm_fwd(const Tensor& input, const Tensor& weight_hh, const OptionalTensor& weight,
+                         const OptionalTensor& bias, const OptionalTensor& cell_weight, const OptionalTensor& cell_bias,
+                         const OptionalTensor& batch_sizes, const Tensor& h, const Tensor& c, const Tensor& y,
+                         const Tensor& a, const Tensor& mean, const Tensor& rstd, const Tensor& gates,
+                         const Tensor& cells, const OptionalTensor& raw_cells, const OptionalTensor& cell_mean,
+                         const OptionalTensor& cell_rstd, std::vector<int64_t> groups, bool separate, double eps,
+                         bool reverse) {
+  dispatch(input, "layer_norm_lstm_fwd", [&](auto element) {
+    using T = decltype(element);
+    using C = compute_t<T>;
+    const int64_t H = h.size(1), G = groups.size();
+    const Parameter<C> w(weight, 0), b(bias, 0), cw(cell_weight, 0), cb(cell_bias, 0);
+    const RowNorm<T> norm(groups, H, eps, w.data(), b.data());
+    const RowNorm<C> cell_norm({1}, H, eps, cw.data(), cb.data());
+    const LstmForward<T> lstm{H,
+                              separate,
+                              cell_mean.has_value(),
+                              pointer<T>(input),
+                              pointer<T>(h),
+                              pointer<T>(y),
+                              pointer<T>(a),
+                              pointer<T>(gates),
+                              pointer<C>(c),
+                              pointer<C>(cells),
+                              pointer<C>(raw_cells)};
+    walk_forward(input, weight_hh, batch_sizes, h, a, reverse, [&](const Step& step, int64_t first) {
+      each_row<C>(step.rows, 4 * H, 8 * H, [&](int64_t row, C* z) {
+        const int64_t in = step.first + row, at = first + row;
+        C* const out = z + 4 * H;
+        lstm.sum(in, at);
+        norm.forward(lstm.a + at * 4 * H, pointer<C>(mean) + at * G, pointer<C>(rstd) + at * G, z);
+        lstm.gate(row, in, at, z, out);
+        if (lstm.normed) cell_norm.forward(lstm.cell(at), pointer<C>(cell_mean) + at, pointer<C>(cell_rstd) + at, out);
+        lstm.output(row, in, at, z + 3 * H, lstm.normed ? out : lstm.cell(at), out);
+      });
+    });
+  });
+}
+
+void layer_norm_lstm_bwd(const Tensor& dy, const Tensor& gates, const Tensor& cells, const OptionalTensor& raw_cells,
+                         const OptionalTensor& cell_mean, const OptionalTensor& cell_rstd, const Tensor& previous_cells,
+                         const Tensor& a, const Tensor& mean, const Tensor& rstd, const Tensor& weight_hh,
+                         const OptionalTensor& weight, const OptionalTensor& cell_weight,
+                         const OptionalTensor& cell_bias, const OptionalTensor& batch_sizes, const Tensor& dh,
+                         const Tensor& dc, const Tensor& dinput, const OptionalTensor& da,
+                         const OptionalTensor& dweight, const OptionalTensor& dbias, const OptionalTensor& dcell_weight,
+                         const OptionalTensor& dcell_bias, std::vector<int64_t> groups, bool reverse) {
+  dispatch(dy, "layer_norm_lstm_bwd", [&](auto element) {
+    using T = decltype(element);
+    using C = compute_t<T>;
+    const int64_t H = dh.size(1), G = groups.size();
+    const Parameter<C> w(weight, 0), cw(cell_weight, 0), cb(cell_bias, 0);
+    const RowNorm<T> norm(groups, H, 0, w.data(), nullptr);
+    const RowNorm<C> cell_norm({1}, H, 0, cw.data(), cb.data());
+    const Parts parts{dh.size(0)};
+    GradientTable<C> dw(dweight, parts.count(), 4 * H), db(dbias, parts.count(), 4 * H),
+        dcw(dcell_weight, parts.count(), H), dcb(dcell_bias, parts.count(), H);
+    const Tensor& sums = da ? *da : dinput;
+    const LstmBackward<T> lstm{H,
+                               cell_mean.has_value(),
+                               pointer<T>(dy),
+                               pointer<T>(gates),
+                               pointer<C>(cells),
+                               pointer<C>(raw_cells),
+                               pointer<C>(previous_cells),
+                               pointer<T>(dh),
+                               pointer<T>(dinput),
+                               pointer<T>(sums),
+                               pointer<C>(dc)};
+    walk_backward(sums, weight_hh, batch_sizes, dh, reverse, [&](const Step& step) {
+      each_row_of_parts<C>(parts, step.rows, 4 * H, 12 * H, [&](int64_t row, int64_t line, C* dz) {
+        const int64_t in = step.first + row;
+        C *narrow = dz + 4 * H, *dm = narrow + 4 * H, *m = dm + H, *room = m + H;
+        const C *gate = widened(lstm.gates + in * 4 * H, narrow, 4 * H), *inside = lstm.cells + in * H;
+        const C *mu = pointer<C>(cell_mean), *r = pointer<C>(cell_rstd);
+        if (lstm.normed && !lstm.raw) {
+          cell_norm.affine(lstm.cell(in), mu + in, r + in, m);
+          inside = m;
+        }
+        lstm.output(row, in, gate + 3 * H, inside, dm, dz + 3 * H, room);
+        if (lstm.normed)
+          cell_norm.backward(dm, lstm.cell(in), mu + in, r + in, lstm.joins_before() ? nullptr : lstm.dc + row * H, dm,
+                             dcw.line(line), dcb.line(line));
+        lstm.gate(row, in, gate, dm, dz);
+        norm.backward(dz, pointer<T>(a) + in * 4 * H, pointer<C>(mean) + in * G, pointer<C>(rstd) + in * G, nullptr,
+                      lstm.da + in * 4 * H, dw.line(line), db.line(line));
+      });
+    });
+    dw.finish();
+    db.finish();
+    dcw.finish();
+    dcb.finish();
+  });
+}
+
+}  // namespace
+}  // namespace normkernels
+
+STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
+  m.def(
+      "layer_norm_lstm_fwd(Tensor input, Tensor weight_hh, Tensor? weight, Tensor? bias, Tensor? cell_weight, "
+      "Tensor? cell_bias, Tensor? batch_sizes, Tensor(a!) h, Tensor(b!) c, Tensor(c!) y, Tensor(d!) a, "
+      "Tensor(e!) mean, Tensor(f!) rstd, Tensor(g!) gates, Tensor(h!) cells, Tensor(i!)? raw_cells, "
+      "Tensor(j!)? cell_mean, Tensor(k!)? cell_rstd, int[] groups, bool separate, float eps, bool reverse) -> ()");
+  m.def(
+      "layer_norm_lstm_bwd(Tensor dy, Tensor gates, Tensor cells, Tensor? raw_cells, Tensor? cell_mean, "
+      "Tensor? cell_rstd, Tensor previous_cells, Tensor a, Tensor mean, Tensor rstd, Tensor weight_hh, "
+      "Tensor? weight, Tensor? cell_weight, Tensor? cell_bias, Tensor? batch_sizes, Tensor(a!) dh, Tensor(b!) dc, "
+      "Tensor(c!) dinput, Tensor(d!)? da, Tensor(e!)? dweight, Tensor(f!)? dbias, Tensor(g!)? dcell_weight, "
+      "Tensor(h!)? dcell_bias, int[] groups, bool reverse) -> ()");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {
+  m.impl("layer_norm_lstm_fwd", TORCH_BOX(&normkernels::layer_norm_lstm_fwd));
+  m.impl("layer_norm_lstm_bwd", TORCH_BOX(&normkernels::layer_norm_lstm_bwd));
+}

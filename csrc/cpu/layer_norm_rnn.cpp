@@ -1,0 +1,78 @@
+// The RNN with layer norm (Ba et al. 2016, arXiv:1607.06450): the schema, and the CPU kernels.
+#include "recurrent.h"
+
+namespace normkernels {
+namespace {
+
+void layer_norm_rnn_fwd(const Tensor& input, const Tensor& weight_hh, const OptionalTensor& weight,
+                        const OptionalTensor& bias, const OptionalTensor& batch_sizes, const Tensor& h, const Tensor& y,
+                        const Tensor& a, const Tensor& mean, const Tensor& rstd, bool separate,
+                        const std::string& nonlinearity, double eps, bool reverse) {
+  dispatch(input, "layer_norm_rnn_fwd", [&](auto element) {
+    using T = decltype(element);
+    using C = compute_t<T>;
+    const int64_t H = h.size(1);
+    const Parameter<C> w(weight, 0), b(bias, 0);
+    const RowNorm<T> norm({1}, H, eps, w.data(), b.data());
+    walk_forward(input, weight_hh, batch_sizes, h, a, reverse, [&](const Step& step, int64_t at) {
+      each_row<C>(step.rows, H, 2 * H, [&](int64_t row, C* z) {
+        const T* p = pointer<T>(input) + (step.first + row) * H;
+        T* sums = pointer<T>(a) + (at + row) * H;
+        if (!separate) add_tiles(sums, p, sums, H);
+        norm.forward(sums, pointer<C>(mean) + at + row, pointer<C>(rstd) + at + row, z);
+        if (separate) add_widened(p, z, z + H, H);
+        rnn_tile(nonlinearity == "relu", z, z, H);
+        store_tile(z, pointer<T>(y) + (step.first + row) * H, H);
+        store_tile(z, pointer<T>(h) + row * H, H);
+      });
+    });
+  });
+}
+
+void layer_norm_rnn_bwd(const Tensor& dy, const Tensor& y, const Tensor& a, const Tensor& mean, const Tensor& rstd,
+                        const Tensor& weight_hh, const OptionalTensor& weight, const OptionalTensor& batch_sizes,
+                        const Tensor& dh, const Tensor& dinput, const OptionalTensor& da, const OptionalTensor& dweight,
+                        const OptionalTensor& dbias, const std::string& nonlinearity, bool reverse) {
+  dispatch(dy, "layer_norm_rnn_bwd", [&](auto element) {
+    using T = decltype(element);
+    using C = compute_t<T>;
+    const int64_t H = dh.size(1);
+    const Parameter<C> w(weight, 0);
+    const RowNorm<T> norm({1}, H, 0, w.data(), nullptr);
+    const Parts parts{dh.size(0)};
+    GradientTable<C> dw(dweight, parts.count(), H), db(dbias, parts.count(), H);
+    const Tensor& sums = da ? *da : dinput;
+    walk_backward(sums, weight_hh, batch_sizes, dh, reverse, [&](const Step& step) {
+      each_row_of_parts<C>(parts, step.rows, H, 2 * H, [&](int64_t row, int64_t line, C* dz) {
+        const int64_t in = step.first + row;
+        load_tile(pointer<T>(dy) + in * H, dz, H);
+        add_widened(pointer<T>(dh) + row * H, dz, dz + H, H);
+        rnn_backward_tile(nonlinearity == "relu", dz, widened(pointer<T>(y) + in * H, dz + H, H), dz, H);
+        if (da) store_tile(dz, pointer<T>(dinput) + in * H, H);
+        norm.backward(dz, pointer<T>(a) + in * H, pointer<C>(mean) + in, pointer<C>(rstd) + in, nullptr,
+                      pointer<T>(sums) + in * H, dw.line(line), db.line(line));
+      });
+    });
+    dw.finish();
+    db.finish();
+  });
+}
+
+}  // namespace
+}  // namespace normkernels
+
+STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
+  m.def(
+      "layer_norm_rnn_fwd(Tensor input, Tensor weight_hh, Tensor? weight, Tensor? bias, Tensor? batch_sizes, "
+      "Tensor(a!) h, Tensor(b!) y, Tensor(c!) a, Tensor(d!) mean, Tensor(e!) rstd, bool separate, str nonlinearity, "
+      "float eps, bool reverse) -> ()");
+  m.def(
+      "layer_norm_rnn_bwd(Tensor dy, Tensor y, Tensor a, Tensor mean, Tensor rstd, Tensor weight_hh, Tensor? weight, "
+      "Tensor? batch_sizes, Tensor(a!) dh, Tensor(b!) dinput, Tensor(c!)? da, Tensor(d!)? dweight, Tensor(e!)? dbias, "
+      "str nonlinearity, bool reverse) -> ()");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {
+  m.impl("layer_norm_rnn_fwd", TORCH_BOX(&normkernels::layer_norm_rnn_fwd));
+  m.impl("layer_norm_rnn_bwd", TORCH_BOX(&normkernels::layer_norm_rnn_bwd));
+}
