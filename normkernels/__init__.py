@@ -7,11 +7,16 @@ from normkernels.backends.reference._activations import NAMES as ACTIVATIONS
 from normkernels.data_norm import DataNorm
 from normkernels.fold import fold_
 from normkernels.modules.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from normkernels.modules.batch_norm_lstm import BatchNormLSTM
+from normkernels.modules.batch_norm_rnn import BatchNormRNN
 from normkernels.modules.batch_renorm import BatchRenorm1d, BatchRenorm2d, BatchRenorm3d
 from normkernels.modules.group_norm import GroupNorm
 from normkernels.modules.instance_norm import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
 from normkernels.modules.layer_norm import LayerNorm
 from normkernels.modules.layer_norm_2d import LayerNorm2d
+from normkernels.modules.layer_norm_gru import LayerNormGRU, LayerNormGRUCell
+from normkernels.modules.layer_norm_lstm import LayerNormLSTM, LayerNormLSTMCell
+from normkernels.modules.layer_norm_rnn import LayerNormRNN, LayerNormRNNCell
 from normkernels.modules.normprop import (
     NormPropConv1d,
     NormPropConv2d,
@@ -26,10 +31,11 @@ from normkernels.modules.weight_norm import init_weight_norm_
 from normkernels.moments import activation_moments
 
 __all__ = [
-    "ACTIVATIONS", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "BatchRenorm1d", "BatchRenorm2d", "BatchRenorm3d",
-    "DataNorm", "GroupNorm", "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d", "LayerNorm", "LayerNorm2d",
-    "NormPropConv1d", "NormPropConv2d", "NormPropConv3d", "NormPropLinear", "OnlineNorm1d", "OnlineNorm2d",
-    "OnlineNorm3d", "RMSNorm", "StreamingNorm1d", "StreamingNorm2d", "StreamingNorm3d", "__version__",
-    "activation_moments", "backends", "fold_", "functional", "init_weight_norm_", "parametrizations",
-    "project_unit_norm_", "use_backend",
+    "ACTIVATIONS", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "BatchNormLSTM", "BatchNormRNN", "BatchRenorm1d",
+    "BatchRenorm2d", "BatchRenorm3d", "DataNorm", "GroupNorm", "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d",
+    "LayerNorm", "LayerNorm2d", "LayerNormGRU", "LayerNormGRUCell", "LayerNormLSTM", "LayerNormLSTMCell",
+    "LayerNormRNN", "LayerNormRNNCell", "NormPropConv1d", "NormPropConv2d", "NormPropConv3d", "NormPropLinear",
+    "OnlineNorm1d", "OnlineNorm2d", "OnlineNorm3d", "RMSNorm", "StreamingNorm1d", "StreamingNorm2d",
+    "StreamingNorm3d", "__version__", "activation_moments", "backends", "fold_", "functional", "init_weight_norm_",
+    "parametrizations", "project_unit_norm_", "use_backend",
 ]  # fmt: skip

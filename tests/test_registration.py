@@ -77,6 +77,22 @@ def test_compile(op, dynamic, backend):
 
 
 @every_op
+def test_compile_without_what_is_optional(op):
+    """With the input alone, gradients too: what is absent must not be an output of the graph."""
+    torch._dynamo.reset()
+    sample = small(op)
+    bare = {k: t for k, t in sample.present().items() if k == "input" or k in op.state}
+    found = []
+    for compiled in (True, False):
+        x = sample.tensors["input"].detach().requires_grad_()
+        inputs = {k: t.clone() for k, t in bare.items()} | {"input": x}
+        function = torch.compile(op.function, fullgraph=True, backend="aot_eager") if compiled else op.function
+        y = function(**inputs, **sample.call)
+        found.append([y, *torch.autograd.grad(y, x, sample.cotangents[0])])
+    assert all(map(torch.equal, *found))
+
+
+@every_op
 def test_compile_sees_use_backend(op, monkeypatch):
     """A compiled function follows use_backend, as eager code does."""
     asked = []

@@ -34,9 +34,10 @@ void batch_norm_lstm_fwd(const Tensor& input, const Tensor& weight_hh, const Opt
       C *mu = pointer<C>(mean) + step.t * N, *cell_mu = lstm.normed ? pointer<C>(cell_mean) + step.t * H : nullptr;
       each_row<C>(step.rows, N, 0, [&](int64_t row, C*) { lstm.sum(step.first + row, at + row); });
       norm.prepare(lstm.a + at * N, step.rows, mu, pointer<C>(var) + step.t * N);
-      each_row<C>(step.rows, N, 2 * N, [&](int64_t row, C* z) {
+      each_row<C>(step.rows, N, 2 * N, [&](int64_t row, C* room) {
+        C* z = lstm.sums(at + row, room);
         norm.affine(lstm.a + (at + row) * N, mu, z);
-        lstm.gate(row, step.first + row, at + row, z, z + N);
+        lstm.gate(row, step.first + row, at + row, z, room + N);
         std::copy(z + 3 * H, z + N, o.data() + row * H);
       });
       if (lstm.normed) cell_norm.prepare(lstm.cell(at), step.rows, cell_mu, pointer<C>(cell_var) + step.t * H);
@@ -97,6 +98,7 @@ void batch_norm_lstm_bwd(const Tensor& dy, const Tensor& gates, const Tensor& ce
         if (!lstm.joins_before()) add_tiles(dcell, lstm.dc + row * H, dcell, H);
         const C* gate = widened(lstm.gates + (first + row) * N, narrow, N);
         lstm.gate(row, first + row, gate, dcell, dzs.data() + row * N);
+        if (da) store_tile(dzs.data() + row * N, lstm.dinput + (first + row) * N, N);
       });
       norm.scales(pointer<C>(var) + step.t * N);
       norm.backward(dzs.data(), pointer<T>(a) + first * N, step.rows, mu, lstm.da + first * N, dw.data(), db.data());

@@ -51,8 +51,7 @@ void batch_norm_rnn_bwd(const Tensor& dy, const Tensor& y, const Tensor& a, cons
       const int64_t first = step.first * H;
       each_row<C>(step.rows, H, H, [&](int64_t row, C* narrow) {
         C* dz = room.data() + row * H;
-        load_tile(pointer<T>(dy) + first + row * H, dz, H);
-        add_widened(pointer<T>(dh) + row * H, dz, narrow, H);
+        sum_widened(pointer<T>(dy) + first + row * H, pointer<T>(dh) + row * H, dz, narrow, H);
         rnn_backward_tile(nonlinearity == "relu", dz, widened(pointer<T>(y) + first + row * H, narrow, H), dz, H);
         if (da) store_tile(dz, pointer<T>(dinput) + first + row * H, H);
       });

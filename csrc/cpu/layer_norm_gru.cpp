@@ -15,14 +15,14 @@ void layer_norm_gru_fwd(const Tensor& input, const Tensor& weight_hh, const Opti
     const Parameter<C> w(weight, 0), b(bias, 0);
     const RowNorm<T> norm(groups, H, eps, w.data(), b.data());
     walk_forward(input, weight_hh, batch_sizes, h, a, reverse, [&](const Step& step, int64_t at) {
-      each_row<C>(step.rows, N, 2 * N + 2 * H, [&](int64_t row, C* q) {
+      each_row<C>(step.rows, N, 2 * N + 2 * H, [&](int64_t row, C* room) {
         const T* p = pointer<T>(input) + (step.first + row) * N;
         T *sums = pointer<T>(a) + (at + row) * N, *state = pointer<T>(h) + row * H;
-        C *before = q + 2 * N, *after = before + H;
+        C *q = made_at(pointer<T>(gates) + (at + row) * N, room), *before = room + 2 * N, *after = before + H;
         if (!separate) add_tiles(sums, p, sums, N);
         norm.forward(sums, pointer<C>(mean) + (at + row) * G, pointer<C>(rstd) + (at + row) * G, q);
-        gru_tile(q, separate ? widened(p, q + N, N) : nullptr, widened(state, before, H), after, H);
-        store_tile(q, pointer<T>(gates) + (at + row) * N, N);
+        gru_tile(q, separate ? widened(p, room + N, N) : nullptr, widened(state, before, H), after, H);
+        store_made(q, pointer<T>(gates) + (at + row) * N, N);
         store_tile(after, pointer<T>(y) + (step.first + row) * H, H);
         store_tile(after, state, H);
       });
@@ -46,8 +46,7 @@ struct GruBackward {
   void row(int64_t b, int64_t in, C* dq, C* dweight, C* dbias) const {
     const int64_t N = 3 * H, G = norm.count();
     C *q = dq + N, *room = q + N, *dp = room + N, *d = dp + H, *before = d + H, *narrow = before + H;
-    load_tile(dy + in * H, d, H);
-    add_widened(dh + b * H, d, narrow, H);
+    sum_widened(dy + in * H, dh + b * H, d, narrow, H);
     add_tiles(d, direct + b * H, d, H);
     norm.affine(a + in * N, mean + in * G, rstd + in * G, q);
     gru_backward_tile(widened(gates + in * N, room, N), q + 2 * H, widened(previous + in * H, before, H), d, dq, dp,

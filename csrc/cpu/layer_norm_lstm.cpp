@@ -30,9 +30,9 @@ void layer_norm_lstm_fwd(const Tensor& input, const Tensor& weight_hh, const Opt
                               pointer<C>(cells),
                               pointer<C>(raw_cells)};
     walk_forward(input, weight_hh, batch_sizes, h, a, reverse, [&](const Step& step, int64_t first) {
-      each_row<C>(step.rows, 4 * H, 8 * H, [&](int64_t row, C* z) {
+      each_row<C>(step.rows, 4 * H, 8 * H, [&](int64_t row, C* room) {
         const int64_t in = step.first + row, at = first + row;
-        C* const out = z + 4 * H;
+        C *z = lstm.sums(at, room), *out = room + 4 * H;
         lstm.sum(in, at);
         norm.forward(lstm.a + at * 4 * H, pointer<C>(mean) + at * G, pointer<C>(rstd) + at * G, z);
         lstm.gate(row, in, at, z, out);
@@ -74,9 +74,9 @@ void layer_norm_lstm_bwd(const Tensor& dy, const Tensor& gates, const Tensor& ce
                                pointer<T>(sums),
                                pointer<C>(dc)};
     walk_backward(sums, weight_hh, batch_sizes, dh, reverse, [&](const Step& step) {
-      each_row_of_parts<C>(parts, step.rows, 4 * H, 12 * H, [&](int64_t row, int64_t line, C* dz) {
+      each_row_of_parts<C>(parts, step.rows, 4 * H, 12 * H, [&](int64_t row, int64_t line, C* numbers) {
         const int64_t in = step.first + row;
-        C *narrow = dz + 4 * H, *dm = narrow + 4 * H, *m = dm + H, *room = m + H;
+        C *dz = lstm.sums(in, numbers), *narrow = numbers + 4 * H, *dm = narrow + 4 * H, *m = dm + H, *room = m + H;
         const C *gate = widened(lstm.gates + in * 4 * H, narrow, 4 * H), *inside = lstm.cells + in * H;
         const C *mu = pointer<C>(cell_mean), *r = pointer<C>(cell_rstd);
         if (lstm.normed && !lstm.raw) {
@@ -88,6 +88,7 @@ void layer_norm_lstm_bwd(const Tensor& dy, const Tensor& gates, const Tensor& ce
           cell_norm.backward(dm, lstm.cell(in), mu + in, r + in, lstm.joins_before() ? nullptr : lstm.dc + row * H, dm,
                              dcw.line(line), dcb.line(line));
         lstm.gate(row, in, gate, dm, dz);
+        if (da) store_made(dz, lstm.dinput + in * 4 * H, 4 * H);
         norm.backward(dz, pointer<T>(a) + in * 4 * H, pointer<C>(mean) + in * G, pointer<C>(rstd) + in * G, nullptr,
                       lstm.da + in * 4 * H, dw.line(line), db.line(line));
       });

@@ -15,14 +15,15 @@ void layer_norm_rnn_fwd(const Tensor& input, const Tensor& weight_hh, const Opti
     const Parameter<C> w(weight, 0), b(bias, 0);
     const RowNorm<T> norm({1}, H, eps, w.data(), b.data());
     walk_forward(input, weight_hh, batch_sizes, h, a, reverse, [&](const Step& step, int64_t at) {
-      each_row<C>(step.rows, H, 2 * H, [&](int64_t row, C* z) {
+      each_row<C>(step.rows, H, 2 * H, [&](int64_t row, C* room) {
+        C* z = made_at(pointer<T>(y) + (step.first + row) * H, room);
         const T* p = pointer<T>(input) + (step.first + row) * H;
         T* sums = pointer<T>(a) + (at + row) * H;
         if (!separate) add_tiles(sums, p, sums, H);
         norm.forward(sums, pointer<C>(mean) + at + row, pointer<C>(rstd) + at + row, z);
-        if (separate) add_widened(p, z, z + H, H);
+        if (separate) add_widened(p, z, room + H, H);
         rnn_tile(nonlinearity == "relu", z, z, H);
-        store_tile(z, pointer<T>(y) + (step.first + row) * H, H);
+        store_made(z, pointer<T>(y) + (step.first + row) * H, H);
         store_tile(z, pointer<T>(h) + row * H, H);
       });
     });
@@ -43,12 +44,12 @@ void layer_norm_rnn_bwd(const Tensor& dy, const Tensor& y, const Tensor& a, cons
     GradientTable<C> dw(dweight, parts.count(), H), db(dbias, parts.count(), H);
     const Tensor& sums = da ? *da : dinput;
     walk_backward(sums, weight_hh, batch_sizes, dh, reverse, [&](const Step& step) {
-      each_row_of_parts<C>(parts, step.rows, H, 2 * H, [&](int64_t row, int64_t line, C* dz) {
+      each_row_of_parts<C>(parts, step.rows, H, 2 * H, [&](int64_t row, int64_t line, C* room) {
         const int64_t in = step.first + row;
-        load_tile(pointer<T>(dy) + in * H, dz, H);
-        add_widened(pointer<T>(dh) + row * H, dz, dz + H, H);
-        rnn_backward_tile(nonlinearity == "relu", dz, widened(pointer<T>(y) + in * H, dz + H, H), dz, H);
-        if (da) store_tile(dz, pointer<T>(dinput) + in * H, H);
+        C *dz = made_at(pointer<T>(dinput) + in * H, room), *narrow = room + H;
+        sum_widened(pointer<T>(dy) + in * H, pointer<T>(dh) + row * H, dz, narrow, H);
+        rnn_backward_tile(nonlinearity == "relu", dz, widened(pointer<T>(y) + in * H, narrow, H), dz, H);
+        if (da) store_made(dz, pointer<T>(dinput) + in * H, H);
         norm.backward(dz, pointer<T>(a) + in * H, pointer<C>(mean) + in, pointer<C>(rstd) + in, nullptr,
                       pointer<T>(sums) + in * H, dw.line(line), db.line(line));
       });

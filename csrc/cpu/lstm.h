@@ -21,11 +21,13 @@ struct LstmForward {
   }
   C* cell(int64_t at) const { return (raw ? raw : cells) + at * H; }
 
-  // The gates from their sums z, and the cell; the room is for 4 H numbers
+  // Where the sums of the gates are made
+  C* sums(int64_t at, C* room) const { return made_at(gates + at * 4 * H, room); }
+  // The gates from these, and the cell; the room is for 4 H numbers
   void gate(int64_t b, int64_t in, int64_t at, C* z, C* room) const {
     if (separate) add_widened(input + in * 4 * H, z, room, 4 * H);
     lstm_tile(z, c + b * H, cell(at), H);
-    store_tile(z, gates + at * 4 * H, 4 * H);
+    store_made(z, gates + at * 4 * H, 4 * H);
   }
 
   // h and the state handed on, from o and m: the cell, normalised or not. h may be m.
@@ -53,10 +55,11 @@ struct LstmBackward {
   // Whether what the next step asks of the cell goes through the norm, or joins behind it.
   bool joins_before() const { return !normed || raw; }
 
+  // Where dz is made
+  C* sums(int64_t in, C* room) const { return made_at(dinput + in * 4 * H, room); }
   // dm and d_o from m; the room is for 2 H numbers
   void output(int64_t b, int64_t in, const C* o, const C* m, C* dm, C* d_o, C* room) const {
-    load_tile(dy + in * H, room, H);
-    add_widened(dh + b * H, room, room + H, H);
+    sum_widened(dy + in * H, dh + b * H, room, room + H, H);
     lstm_output_backward_tile(room, o, m, dm, d_o, H);
     if (joins_before()) add_tiles(dm, dc + b * H, dm, H);
   }
@@ -64,7 +67,6 @@ struct LstmBackward {
   // dz from the cell's gradient; dz has d_o in its last quarter
   void gate(int64_t b, int64_t in, const C* gate, const C* dcell, C* dz) const {
     lstm_backward_tile(gate, dcell, previous + in * H, dz, dc + b * H, H);
-    if (da != dinput) store_tile(dz, dinput + in * 4 * H, 4 * H);
   }
 };
 

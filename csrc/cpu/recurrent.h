@@ -25,10 +25,28 @@ const compute_t<T>* widened(const T* p, compute_t<T>* room, int64_t n) {
   }
 }
 
+// Where numbers that will be stored at p are made: there, or in that room if p is narrower; store_made() stores them.
+template <class T>
+compute_t<T>* made_at(T* p, compute_t<T>* room) {
+  if constexpr (std::is_same_v<T, compute_t<T>>) return p;
+  return room;
+}
+template <class T>
+void store_made(const compute_t<T>* made, T* p, int64_t n) {
+  if constexpr (!std::is_same_v<T, compute_t<T>>) store_tile(made, p, n);
+}
+
 // z += p; the room is for p in the compute type
 template <class T>
 void add_widened(const T* p, compute_t<T>* z, compute_t<T>* room, int64_t n) {
   add_tiles<compute_t<T>>(z, widened(p, room, n), z, n);
+}
+
+// out = p + q; the room is for n numbers
+template <class T>
+void sum_widened(const T* p, const T* q, compute_t<T>* out, compute_t<T>* room, int64_t n) {
+  const compute_t<T>* wide = widened(p, out, n);
+  add_tiles<compute_t<T>>(wide, widened(q, room, n), out, n);
 }
 
 // Forward: a = h weight_hh^T, then f(step, where it is kept), step by step.

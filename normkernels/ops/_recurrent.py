@@ -162,18 +162,24 @@ class Statistics(NamedTuple):
         slots = slots.flip(0) if reverse else slots
         return self.mean.to(dtype)[slots], self.var.to(dtype)[slots]
 
-    @torch.no_grad()
     def update(self, mean: Tensor, var: Tensor, sizes: Tensor, momentum: float, reverse: bool) -> None:
-        """With the population statistics (T, columns) of steps of so many rows, in the order of the walk."""
+        """With the population statistics (T, columns) of steps of so many rows, in time's order."""
         sizes = sizes.to(var).unsqueeze(1)
-        for running, found in ((self.mean, mean), (self.var, var * (sizes / (sizes - 1)))):
-            found = (found.flip(0) if reverse else found).to(running.dtype)
-            last = len(running) - 1
-            running[: len(found)][:last].lerp_(found[:last], momentum)
-            decays = (1 - momentum) ** torch.arange(len(found) - last, device=found.device, dtype=found.dtype)
-            if len(found) > last:
-                old = running[last] * (1 - momentum) ** len(decays)
-                running[last] = old + momentum * (decays.flip(0).unsqueeze(1) * found[last:]).sum(0)
+        with torch.no_grad():
+            _average(self.mean, mean.flip(0) if reverse else mean, momentum)
+            unbiased = var * (sizes / (sizes - 1))
+            _average(self.var, unbiased.flip(0) if reverse else unbiased, momentum)
+
+
+def _average(running: Tensor, found: Tensor, momentum: float) -> None:
+    """Move each slot on by its step, and the last one by all that are left, one after the other."""
+    found, last = found.to(running.dtype), len(running) - 1
+    running[: len(found)][:last].lerp_(found[:last], momentum)
+    left = len(found) - last
+    if left > 0:
+        decays = (1 - momentum) ** torch.arange(left - 1, -1, -1, device=found.device, dtype=found.dtype)
+        moved = momentum * (decays.unsqueeze(1) * found[last:]).sum(0)
+        running[last] = running[last] * (1 - momentum) ** left + moved
 
 
 def check_statistics(op: str, input: Tensor, columns: int, needed: bool, **tensors: Tensor | None) -> Statistics | None:

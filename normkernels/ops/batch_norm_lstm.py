@@ -64,8 +64,9 @@ class BatchNormLSTMFunction(torch.autograd.Function):
         saved = [y, a, gates, cells, raw_cells, *statistics] if kept else []
         ctx.save_for_backward(*args[:9], *saved)
         ctx.settings = settings
-        ctx.mark_non_differentiable(*(t for t in statistics if t is not None))
-        return y, h, c.to(input.dtype), *statistics
+        used = [t for t in statistics if t is not None]
+        ctx.mark_non_differentiable(*used)
+        return y, h, c.to(input.dtype), *used
 
     @staticmethod
     def backward(ctx, dy, dh_n, dc_n, *_):
@@ -191,7 +192,8 @@ def batch_norm_lstm(
         *statistics, *[None] * (4 - len(statistics)), settings,
     )  # fmt: skip
     if training and sequence.batch:
-        for old, (mean, var) in ((running, found[:2]), (of_cell, found[2:])):
-            if old is not None and mean is not None:
+        pairs = [(running, found[:2]), (of_cell, found[2:])][: len(found) // 2]
+        for old, (mean, var) in pairs:
+            if old is not None:
                 old.update(mean, var, sizes, momentum, reverse)
     return y.view(sequence.shape), h, c

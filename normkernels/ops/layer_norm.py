@@ -37,7 +37,7 @@ ROWS = Layout(layer_norm_fwd, layer_norm_bwd, _rows.rows)
 
 
 class LayerNormFunction(torch.autograd.Function):
-    """(input, residual, weight, bias) -> (y, summed or None); N is the number of elements of weight."""
+    """(input, residual, weight, bias) -> y, or (y, summed) with a residual; N is the number of elements of weight."""
 
     @staticmethod
     def forward(ctx, input, residual, weight, bias, settings):
@@ -52,10 +52,10 @@ class LayerNormFunction(torch.autograd.Function):
         ctx.save_for_backward(input if summed is None else summed, weight, bias, mean, rstd)
         ctx.settings = settings
         ctx.set_materialize_grads(False)
-        return y, summed
+        return y if summed is None else (y, summed)  # torch.compile fails on an output that is None
 
     @staticmethod
-    def backward(ctx, dy, dsummed):
+    def backward(ctx, dy, dsummed=None):
         input, weight, bias, mean, rstd = ctx.saved_tensors
         n, layout, eps, weight_offset, activation, slope, backend = ctx.settings
         dy = torch.zeros_like(input) if dy is None else dy
@@ -133,5 +133,4 @@ def layer_norm(
     activation = _checks.check_activation("layer_norm", activation)
     backend = requested(backend, "layer_norm")
     settings = prod(shape), ROWS, eps, weight_offset, activation, slope, backend
-    y, summed = LayerNormFunction.apply(input, residual, weight, bias, settings)
-    return y if residual is None else (y, summed)
+    return LayerNormFunction.apply(input, residual, weight, bias, settings)

@@ -63,7 +63,7 @@ def layer_norm_2d(
         layout, input = ROWS, input.movedim(1, -1)
         residual = None if residual is None else residual.movedim(1, -1)
     settings = channels, layout, eps, weight_offset, activation, slope, backend
-    y, summed = LayerNormFunction.apply(input, residual, weight, bias, settings)
-    if layout is ROWS:
-        y, summed = y.movedim(-1, 1), None if summed is None else summed.movedim(-1, 1)
-    return y if residual is None else (y, summed)
+    found = LayerNormFunction.apply(input, residual, weight, bias, settings)
+    if layout is not ROWS:
+        return found
+    return found.movedim(-1, 1) if residual is None else tuple(t.movedim(-1, 1) for t in found)

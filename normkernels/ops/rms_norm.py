@@ -22,7 +22,7 @@ rms_norm_bwd = kernel(
 
 
 class RMSNormFunction(torch.autograd.Function):
-    """(input, residual, weight) -> (y, summed or None); N is the number of elements of weight."""
+    """(input, residual, weight) -> y, or (y, summed) with a residual; N is the number of elements of weight."""
 
     @staticmethod
     def forward(ctx, input, residual, weight, settings):
@@ -36,10 +36,10 @@ class RMSNormFunction(torch.autograd.Function):
         ctx.save_for_backward(input if summed is None else summed, weight, rstd)
         ctx.settings = settings
         ctx.set_materialize_grads(False)
-        return y, summed
+        return y if summed is None else (y, summed)  # torch.compile fails on an output that is None
 
     @staticmethod
-    def backward(ctx, dy, dsummed):
+    def backward(ctx, dy, dsummed=None):
         input, weight, rstd = ctx.saved_tensors
         n, eps, weight_offset, activation, slope, backend = ctx.settings
         dy = torch.zeros_like(input) if dy is None else dy
@@ -113,5 +113,4 @@ def rms_norm(
     if eps is None:
         eps = torch.finfo(torch.float64 if input.dtype == torch.float64 else torch.float32).eps
     settings = prod(shape), eps, weight_offset, activation, slope, backend
-    y, summed = RMSNormFunction.apply(input, residual, weight, settings)
-    return y if residual is None else (y, summed)
+    return RMSNormFunction.apply(input, residual, weight, settings)

@@ -1,0 +1,137 @@
+"""Batch norm in recurrent layers: parameters, running statistics of each step, and the norm of the input's term."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from normkernels.modules._recurrent import Recurrent, in_dtype
+from normkernels.ops import _checks, _recurrent
+from normkernels.ops._recurrent import Statistics
+from normkernels.ops.instance_norm import instance_norm
+
+SHOWN = {"norm_terms": "separate", "eps": 1e-5, "momentum": 0.1, "max_steps": 128, "track_running_stats": True,
+         "gain": 0.1, "backend": None}  # fmt: skip
+
+
+class BatchNormRecurrent(Recurrent):
+    """Mixin of the layers; ``FUNCTION`` is that of a sequence, ``GATES`` of them lie in a weight."""
+
+    GATES: int
+    FUNCTION: Any
+    OPTIONS: tuple[str, ...]  # of the function
+    bias: Any
+    norm_cell: str | None = None
+    eps: float
+    momentum: float
+    max_steps: int
+    track_running_stats: bool
+
+    def _set_up(self, switches: dict, device, dtype) -> None:
+        name, wide = type(self).__name__, self.GATES * self.hidden_size
+        _recurrent.check_cell_parameters(name, torch.empty(0), 0, switches.get("norm_cell"), None, None)
+        separate = _recurrent.check_terms(name, switches["norm_terms"])
+        if not isinstance(switches["max_steps"], int) or switches["max_steps"] < 1:
+            _checks.fail(name, "max_steps", "be a positive int", switches["max_steps"])
+        for key, value in switches.items():
+            setattr(self, key, value)
+        norms = {"_ih": wide, "_hh": wide} if separate else {"": wide}
+        norms |= {"_cell": self.hidden_size} if self.norm_cell is not None else {}
+        if self.track_running_stats:
+            for suffix in self.suffixes():
+                for norm, size in norms.items():
+                    zeros = torch.zeros(self.max_steps, size, device=device, dtype=dtype)
+                    self.register_buffer(f"running_mean{norm}{suffix}", zeros)
+                    self.register_buffer(f"running_var{norm}{suffix}", torch.ones_like(zeros))
+                counts = torch.zeros(self.max_steps, device=device, dtype=torch.long)
+                self.register_buffer(f"num_batches_tracked{suffix}", counts)
+        sizes = {f"norm_weight{norm}": size for norm, size in norms.items()}
+        sizes |= {"norm_bias_cell": self.hidden_size} if self.bias and self.norm_cell is not None else {}
+        self._add_norms(self.suffixes(), sizes, device, dtype)
+
+    def reset_running_stats(self) -> None:
+        """Mean 0, variance 1, no batch seen."""
+        for name, buffer in self.named_buffers():
+            buffer.fill_(1 if name.startswith("running_var") else 0)
+
+    def reset_parameters(self) -> None:
+        """Torch's first values, ``gain`` and 0 of the norms, and forgotten statistics."""
+        self.reset_running_stats()
+        super().reset_parameters()
+
+    def _statistics(self, norm: str, suffix: str) -> Statistics | None:
+        if not self.track_running_stats:
+            return None
+        return Statistics(*(getattr(self, f"running_{key}{norm}{suffix}") for key in ("mean", "var")))
+
+    def _layer(self, x, suffix, states, sizes, reverse) -> tuple[Tensor, ...]:
+        training = self.training or not self.track_running_stats
+        rows = sizes.tolist() if sizes is not None else [x.shape[1]] * len(x)
+        if training and rows and rows[-1] == 1:
+            rule = "have more than one row in every step in training (layer norm needs no batch)"
+            _checks.fail(type(self).__name__, "input", rule, "a step of one row")
+
+        def norm_input(p: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+            running = self._statistics("_ih", suffix)
+            return step_norm(p, rows, weight, bias, running, training, self.momentum, self.eps, reverse, self.backend)
+
+        input, weight_hh, weight, bias = self._terms(x, suffix, norm_input)
+        options = {k: in_dtype(s, input.dtype) for k, s in zip(("h_0", "c_0"), states, strict=False)}
+        of_steps = [self._statistics("_hh" if self.norm_terms == "separate" else "", suffix)]
+        if self.norm_cell is not None:
+            of_steps.append(self._statistics("_cell", suffix))
+            for key in ("weight", "bias"):
+                options["cell_" + key] = getattr(self, f"norm_{key}_cell{suffix}", None)
+        running = [t for statistics in of_steps for t in statistics or (None, None)]
+        options |= {k: getattr(self, k) for k in self.OPTIONS}
+        found = self.FUNCTION(
+            input, weight_hh, *running, weight=weight, bias=bias, batch_sizes=sizes, training=training, reverse=reverse,
+            **options,
+        )  # fmt: skip
+        if training and self.track_running_stats:
+            self._track(len(rows), suffix)
+        return found
+
+    @torch.no_grad()
+    def _track(self, steps: int, suffix: str) -> None:
+        """Count the batch; steps that no batch has reached yet take the statistics of the last one of this batch."""
+        counts, last = getattr(self, f"num_batches_tracked{suffix}"), min(steps, self.max_steps) - 1
+        counts[: last + 1] += 1
+        unseen = (counts == 0).unsqueeze(1)
+        for name, buffer in self.named_buffers():
+            if name.startswith("running") and name.endswith(suffix):
+                buffer.copy_(torch.where(unseen, buffer[last], buffer))
+
+
+def step_norm(
+    p: Tensor, rows: list[int], weight: Tensor, bias: Tensor | None, running: Statistics | None, training: bool,
+    momentum: float, eps: float, reverse: bool, backend: str | None,
+) -> Tensor:  # fmt: skip
+    """Batch norm of each step of p, (T, B, columns) or packed with so many rows in each step."""
+    flat, dtype = p.reshape(-1, p.shape[-1]), _recurrent.statistic_dtype(p)
+    if not training and running is not None:
+        mean, var = (t.repeat_interleave(torch.tensor(rows, device=p.device), 0) for t in
+                     running.of_steps(len(rows), reverse, dtype))  # fmt: skip
+        y = (flat - mean) * (var + eps).rsqrt() * weight
+        return (y if bias is None else y + bias).to(p.dtype).view(p.shape)
+    ys, found = [], []
+    for block in blocks(flat, rows):  # steps of as many rows are images whose channels lie last
+        ys.append(
+            instance_norm(block.movedim(-1, 1), weight=weight, bias=bias, eps=eps, backend=backend).movedim(1, -1)
+        )
+        if running is not None:
+            found.append(torch.var_mean(block.detach().to(dtype), 1, correction=0))
+    if running is not None:
+        var, mean = (torch.cat(parts) for parts in zip(*found, strict=True))
+        running.update(mean, var, torch.tensor(rows, device=p.device), momentum, reverse)
+    return torch.cat([y.reshape(-1, p.shape[-1]) for y in ys]).view(p.shape)
+
+
+def blocks(flat: Tensor, rows: list[int]) -> list[Tensor]:
+    """Runs of steps of as many rows, each as (steps, rows, columns)."""
+    found, at = [], 0
+    for n in dict.fromkeys(rows):
+        steps = rows.count(n)
+        found.append(flat[at : at + steps * n].view(steps, n, -1))
+        at += steps * n
+    return found

@@ -1,0 +1,57 @@
+"""BatchNormRNN."""
+
+from normkernels.modules._batch_norm_recurrent import SHOWN, BatchNormRecurrent
+from normkernels.ops._recurrent import check_nonlinearity
+from normkernels.ops.batch_norm_rnn import batch_norm_rnn
+
+
+class BatchNormRNN(BatchNormRecurrent):
+    """torch.nn.RNN with batch normalisation at each time step: the same arguments, inputs, outputs and names.
+
+    .. math::
+        h_t = f(\\text{BN}_t(W_{ih} x_t) + \\text{BN}_t(W_{hh} h_{t-1}) + b)
+
+    with statistics over the batch at step t, and a small gain at first: larger ones saturate f, and gradients vanish.
+
+    ``norm_terms="sum"`` with ``max_steps=1`` and ``gain=1.0`` is the recipe that came before and does not work,
+    :math:`h_t = f(\\text{BN}(W_{ih} x_t + W_{hh} h_{t-1}))` with one set of running statistics for all steps: in
+    training each step is normalised by its own batch, in ``eval()`` all by the same statistics, which fit none of them.
+
+    Args:
+        input_size, hidden_size, num_layers, nonlinearity, bias, batch_first, dropout, bidirectional: as in
+            torch.nn.RNN. ``bias_ih + bias_hh`` is b, added after the norms.
+        norm_terms: normalise both terms apart (``"separate"``), or their ``"sum"`` once.
+        eps: added to the variances.
+        momentum: weight of a batch in the running statistics.
+        max_steps: how many steps have running statistics of their own; later ones use the last of these, and steps
+            later than any in training the last one seen there. A reverse direction counts from the last step.
+        track_running_stats: without, ``eval()`` normalises with the statistics of the batch too.
+        gain: of the norms at first.
+        backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
+
+    Attributes: beside torch's, for layer k (and ``_reverse``) ``norm_weight_ih_l{k}`` and ``norm_weight_hh_l{k}``
+    (``norm_weight_l{k}`` of the sum), ``(hidden_size,)``; buffers ``running_mean_ih_l{k}``, ``running_var_ih_l{k}``,
+    ``running_mean_hh_l{k}``, ``running_var_hh_l{k}``, ``(max_steps, hidden_size)``, at first 0 and 1, and
+    ``num_batches_tracked_l{k}``, ``(max_steps,)``. A state_dict of torch.nn.RNN loads.
+
+    Shape: input ``(L, N, H_in)``, with ``batch_first`` ``(N, L, H_in)``, or a PackedSequence; in training N > 1, at
+    every step. Raises ValueError or RuntimeError, as torch does, if a shape or dtype is wrong.
+    Source: Cooijmans et al. 2017, arXiv:1603.09025, section 3; the sum: Laurent et al. 2016, arXiv:1510.01378, eq. 6.
+    """
+
+    GATES, STATES, SHOWN, FUNCTION = 1, 1, SHOWN, staticmethod(batch_norm_rnn)
+    OPTIONS = ("nonlinearity", "momentum", "eps", "norm_terms", "backend")
+
+    def __init__(
+        self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "tanh", bias: bool = True,
+        batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, device=None, dtype=None, *,
+        norm_terms: str = "separate", eps: float = 1e-5, momentum: float = 0.1, max_steps: int = 128,
+        track_running_stats: bool = True, gain: float = 0.1, backend: str | None = None,
+    ) -> None:  # fmt: skip
+        check_nonlinearity(type(self).__name__, nonlinearity)
+        sizes = input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional
+        super().__init__(f"RNN_{nonlinearity.upper()}", *sizes, device=device, dtype=dtype)
+        self.nonlinearity = nonlinearity
+        switches = {"norm_terms": norm_terms, "eps": eps, "momentum": momentum, "max_steps": max_steps}
+        switches |= {"track_running_stats": track_running_stats, "gain": gain, "backend": backend}
+        self._set_up(switches, device, dtype)

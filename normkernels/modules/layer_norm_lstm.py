@@ -1,0 +1,72 @@
+"""LayerNormLSTM and LayerNormLSTMCell."""
+
+from torch import Tensor, nn
+
+from normkernels.modules._layer_norm_recurrent import LayerNormalised, LayerNormRecurrent
+from normkernels.modules._recurrent import Cell
+from normkernels.ops.layer_norm_lstm import layer_norm_lstm, layer_norm_lstm_cell
+
+SHOWN = {"norm_over": "joint", "norm_terms": "separate", "norm_cell": "output", "eps": 1e-5, "backend": None}
+
+
+class LayerNormLSTM(LayerNormRecurrent):
+    """torch.nn.LSTM with layer normalisation: the same arguments, inputs, outputs and parameter names, and the norms'.
+
+    Each step computes, with gates i, f, g, o in torch's order,
+
+    .. math::
+        i, f, g, o = \\sigma, \\sigma, \\tanh, \\sigma\\,(\\text{LN}(W_{ih} x_t) + \\text{LN}(W_{hh} h_{t-1})), \\quad
+        c_t = f \\odot c_{t-1} + i \\odot g, \\quad h_t = o \\odot \\tanh(\\text{LN}(c_t))
+
+    A whole sequence is one call per layer and direction, forward and backward: see
+    :func:`normkernels.functional.layer_norm_lstm`.
+
+    Args:
+        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional: as in torch.nn.LSTM. ``bias_ih``
+            and ``bias_hh`` are added after the norms, whose biases they are.
+        norm_over: one norm over all gates (``"joint"``), or one for each ``"gate"``.
+        norm_terms: normalise both terms apart (``"separate"``, Ba et al.), or their ``"sum"`` once.
+        norm_cell: hand the cell on as it is (``"output"``, Ba et al.) or normalised (``"carried"``), or None: no norm.
+        eps: added to the variances.
+        backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
+
+    Attributes: beside torch's, for layer k (and ``_reverse``) ``norm_weight_ih_l{k}`` and ``norm_weight_hh_l{k}``
+    (``norm_weight_l{k}`` of the sum), ``(4 * hidden_size,)``, at first 1; ``norm_weight_cell_l{k}`` and
+    ``norm_bias_cell_l{k}``, ``(hidden_size,)``, at first 1 and 0. A state_dict of torch.nn.LSTM loads.
+
+    Shape: input ``(L, N, H_in)``, with ``batch_first`` ``(N, L, H_in)``, ``(L, H_in)``, or a PackedSequence.
+    Raises ValueError or RuntimeError, as torch does, if a shape or dtype is wrong.
+    Source: Ba et al. 2016, arXiv:1607.06450, equations 20 to 22.
+    """
+
+    GATES, SHOWN, STATES, FUNCTION = 4, SHOWN, 2, staticmethod(layer_norm_lstm)
+
+    def __init__(
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
+        dropout: float = 0.0, bidirectional: bool = False, device=None, dtype=None, *, norm_over: str = "joint",
+        norm_terms: str = "separate", norm_cell: str | None = "output", eps: float = 1e-5, backend: str | None = None,
+    ) -> None:  # fmt: skip
+        made = {"device": device, "dtype": dtype}
+        sizes = input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional
+        super().__init__("LSTM", *sizes, **made)
+        switches = {"norm_over": norm_over, "norm_terms": norm_terms, "norm_cell": norm_cell, "eps": eps}
+        self._set_up(self.suffixes(), switches | {"backend": backend}, **made)
+
+
+class LayerNormLSTMCell(LayerNormalised, Cell, nn.LSTMCell):
+    """One step of :class:`LayerNormLSTM`: torch.nn.LSTMCell's arguments, inputs and outputs, and the same switches."""
+
+    GATES, SHOWN = 4, SHOWN
+
+    def __init__(
+        self, input_size: int, hidden_size: int, bias: bool = True, device=None, dtype=None, *,
+        norm_over: str = "joint", norm_terms: str = "separate", norm_cell: str | None = "output", eps: float = 1e-5,
+        backend: str | None = None,
+    ) -> None:  # fmt: skip
+        made = {"device": device, "dtype": dtype}
+        super().__init__(input_size, hidden_size, bias, **made)
+        switches = {"norm_over": norm_over, "norm_terms": norm_terms, "norm_cell": norm_cell, "eps": eps}
+        self._set_up([""], switches | {"backend": backend}, **made)
+
+    def _step(self, x: Tensor, states) -> tuple[Tensor, ...]:
+        return self._call(layer_norm_lstm_cell, x, "", states)
