@@ -21,6 +21,11 @@ def slow(op, sample, name):
     return sample.big and (name != "float32" or sample.first.numel() > 80_000)
 
 
+def thin(op, sample, name):
+    """A loop over steps for each of the draws behind a tolerance takes long: two samples in the rarer dtypes."""
+    return op.kind == "recurrent" and name in ("float16", *MIXED) and sample not in op.samples[:2]
+
+
 GRID = [
     pytest.param(op, sample, dtypes, backend, device, id=f"{op.stem}-{sample.id}-{name}-{backend}-{device}")
     for op in OPS.values()
@@ -29,6 +34,7 @@ GRID = [
     for backend, device in TARGETS
     # parameters in another dtype need parameters
     if name not in MIXED or any(p in sample.present() for p in op.parameters)
+    if not thin(op, sample, name)
     if not (backend == "triton" and device == "cpu" and slow(op, sample, name))
 ]
 

@@ -10,8 +10,8 @@ def column_norm(mean, var, weight, bias, training, momentum, eps):
     """norm(k, a): F.batch_norm with the statistics of the k-th step that is taken."""
 
     def norm(k, a):
-        slot = None if mean is None else min(k, len(mean) - 1)
-        running = (None, None) if slot is None else (mean[slot], var[slot])
+        slot = 0 if mean is None else min(k, len(mean) - 1)
+        running = (None, None) if mean is None else (mean[slot], var[slot])
         return F.batch_norm(a, *running, weight, bias, training, momentum, eps)
 
     return norm

@@ -76,7 +76,7 @@ class BatchNormRecurrent(Recurrent):
             return step_norm(p, rows, weight, bias, running, training, self.momentum, self.eps, reverse, self.backend)
 
         input, weight_hh, weight, bias = self._terms(x, suffix, norm_input)
-        options = {k: in_dtype(s, input.dtype) for k, s in zip(("h_0", "c_0"), states, strict=False)}
+        options: dict[str, Any] = {k: in_dtype(s, input.dtype) for k, s in zip(("h_0", "c_0"), states, strict=False)}
         of_steps = [self._statistics("_hh" if self.norm_terms == "separate" else "", suffix)]
         if self.norm_cell is not None:
             of_steps.append(self._statistics("_cell", suffix))

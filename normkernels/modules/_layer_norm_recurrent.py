@@ -44,7 +44,7 @@ class LayerNormalised(Normalised):
         parts = [p.split(sizes, -1), weight.split(sizes), (None, None) if bias is None else bias.split(sizes)]
         return torch.cat([layer_norm(q, q.shape[-1:], w, b, **options) for q, w, b in zip(*parts, strict=True)], -1)
 
-    def _call(self, function, x: Tensor, suffix: str, states: States, **options) -> tuple[Tensor, ...]:
+    def _call(self, function, x: Tensor, suffix: str, states: States, **options) -> Any:
         """The function on the terms of x, with the norm of the cell if there is one."""
         input, *others = self._terms(x, suffix, self._norm_input)
         names = ("h_0", "c_0")[: len(states)]

@@ -1,4 +1,4 @@
-"""What the recurrent layers share: torch.nn's inputs, states, layers and directions, around one call for each of them."""
+"""What the recurrent layers share: torch.nn's inputs, states, layers and directions, around one call for each."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from normkernels.backends import check_name
+from normkernels.ops._checks import fail
 
 States = tuple[Tensor, ...]
 
@@ -121,6 +122,8 @@ class Recurrent(Normalised, nn.RNNBase):
 
     def _check(self, input: Tensor, states: States, sizes: Tensor | None) -> None:
         self.check_input(input, sizes)
+        if sizes is None and input.shape[1 if self.batch_first else 0] == 0:
+            fail(type(self).__name__, "input", "have at least one step", f"shape {tuple(input.shape)}")
         for name, state in zip(("h_0", "c_0"), states, strict=False):
             expected = self.get_expected_hidden_size(input, sizes)
             self.check_hidden_size(state, expected, f"{type(self).__name__}: Expected {name} size {{}}, got {{}}")

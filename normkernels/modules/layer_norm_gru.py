@@ -1,5 +1,7 @@
 """LayerNormGRU and LayerNormGRUCell."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from normkernels.modules._layer_norm_recurrent import LayerNormalised, LayerNormRecurrent
@@ -44,7 +46,7 @@ class LayerNormGRU(LayerNormRecurrent):
         dropout: float = 0.0, bidirectional: bool = False, device=None, dtype=None, *, norm_over: str = "rz",
         norm_terms: str = "separate", eps: float = 1e-5, backend: str | None = None,
     ) -> None:  # fmt: skip
-        made = {"device": device, "dtype": dtype}
+        made: dict[str, Any] = {"device": device, "dtype": dtype}
         sizes = input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional
         super().__init__("GRU", *sizes, **made)
         switches = {"norm_over": norm_over, "norm_terms": norm_terms, "eps": eps, "backend": backend}
@@ -60,7 +62,7 @@ class LayerNormGRUCell(LayerNormalised, Cell, nn.GRUCell):
         self, input_size: int, hidden_size: int, bias: bool = True, device=None, dtype=None, *, norm_over: str = "rz",
         norm_terms: str = "separate", eps: float = 1e-5, backend: str | None = None,
     ) -> None:  # fmt: skip
-        made = {"device": device, "dtype": dtype}
+        made: dict[str, Any] = {"device": device, "dtype": dtype}
         super().__init__(input_size, hidden_size, bias, **made)
         switches = {"norm_over": norm_over, "norm_terms": norm_terms, "eps": eps, "backend": backend}
         self._set_up([""], switches, **made)

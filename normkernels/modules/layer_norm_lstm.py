@@ -1,5 +1,7 @@
 """LayerNormLSTM and LayerNormLSTMCell."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from normkernels.modules._layer_norm_recurrent import LayerNormalised, LayerNormRecurrent
@@ -46,7 +48,7 @@ class LayerNormLSTM(LayerNormRecurrent):
         dropout: float = 0.0, bidirectional: bool = False, device=None, dtype=None, *, norm_over: str = "joint",
         norm_terms: str = "separate", norm_cell: str | None = "output", eps: float = 1e-5, backend: str | None = None,
     ) -> None:  # fmt: skip
-        made = {"device": device, "dtype": dtype}
+        made: dict[str, Any] = {"device": device, "dtype": dtype}
         sizes = input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional
         super().__init__("LSTM", *sizes, **made)
         switches = {"norm_over": norm_over, "norm_terms": norm_terms, "norm_cell": norm_cell, "eps": eps}
@@ -63,7 +65,7 @@ class LayerNormLSTMCell(LayerNormalised, Cell, nn.LSTMCell):
         norm_over: str = "joint", norm_terms: str = "separate", norm_cell: str | None = "output", eps: float = 1e-5,
         backend: str | None = None,
     ) -> None:  # fmt: skip
-        made = {"device": device, "dtype": dtype}
+        made: dict[str, Any] = {"device": device, "dtype": dtype}
         super().__init__(input_size, hidden_size, bias, **made)
         switches = {"norm_over": norm_over, "norm_terms": norm_terms, "norm_cell": norm_cell, "eps": eps}
         self._set_up([""], switches | {"backend": backend}, **made)

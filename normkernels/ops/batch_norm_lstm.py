@@ -77,11 +77,11 @@ class BatchNormLSTMFunction(torch.autograd.Function):
         training, separate, norm_cell, eps, reverse, sequence, _, backend = ctx.settings
         if torch.is_grad_enabled():  # create_graph=True
 
-            def reference(input, *others):
-                h, c = (recurrent.state(t, input, sequence) if t is None else t for t in others[5:])
-                given = [None] * 4 if training else statistics
+            def reference(input, weight_hh, weight, bias, cell_weight, cell_bias, *first):
+                h, c = (recurrent.state(t, input, sequence) if t is None else t for t in first)
+                mean, var, cell_mean, cell_var = [None] * 4 if training else statistics
                 found = batch_norm_lstm_ref(
-                    input, *others[:5], h, c, *given, batch_sizes, separate=separate, norm_cell=norm_cell, eps=eps,
+                    input, weight_hh, weight, bias, cell_weight, cell_bias, h, c, mean, var, cell_mean, cell_var, batch_sizes, separate=separate, norm_cell=norm_cell, eps=eps,
                     reverse=reverse,
                 )  # fmt: skip
                 return tuple(t.to(input.dtype) for t in found)

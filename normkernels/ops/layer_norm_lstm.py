@@ -74,10 +74,10 @@ class LayerNormLSTMFunction(torch.autograd.Function):
         groups, separate, norm_cell, eps, reverse, sequence, _, backend = ctx.settings
         if torch.is_grad_enabled():  # create_graph=True
 
-            def reference(input, *others):
-                h, c = (recurrent.state(t, input, sequence) if t is None else t for t in others[5:])
+            def reference(input, weight_hh, weight, bias, cell_weight, cell_bias, *first):
+                h, c = (recurrent.state(t, input, sequence) if t is None else t for t in first)
                 found = layer_norm_lstm_ref(
-                    input, *others[:5], h, c, batch_sizes, groups=groups, separate=separate, norm_cell=norm_cell,
+                    input, weight_hh, weight, bias, cell_weight, cell_bias, h, c, batch_sizes, groups=groups, separate=separate, norm_cell=norm_cell,
                     eps=eps, reverse=reverse,
                 )  # fmt: skip
                 return tuple(t.to(input.dtype) for t in found)

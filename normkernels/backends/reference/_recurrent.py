@@ -84,8 +84,8 @@ def norm_backward(dq: Tensor, xhat: Tensor, rstd: Tensor, weight: Tensor | None,
 def groups_backward(dq, xhat, rstd, weight, groups: list[int]) -> Tensor:
     """The same, group by group."""
     g = dq if weight is None else dq * weight
-    parts = zip(*(of_groups(t, groups) for t in (g, xhat, rstd)), strict=True)
-    return torch.cat([norm_backward(*part, None, -1) for part in parts], -1)
+    parts = zip(of_groups(g, groups), of_groups(xhat, groups), of_groups(rstd, groups), strict=True)
+    return torch.cat([norm_backward(g, h, r, None, -1) for g, h, r in parts], -1)
 
 
 class ParameterGrad:

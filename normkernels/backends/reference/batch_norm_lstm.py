@@ -79,7 +79,7 @@ def batch_norm_lstm_bwd(
     sums, cell_sums = ParameterGrad(dweight, dbias), ParameterGrad(dcell_weight, dcell_bias)
     for t, rows, n in steps(len(dy), len(dh), batch_sizes, not reverse):
         i, f, g, o = gates[rows].to(mean.dtype).chunk(4, -1)
-        normalised, cell_xhat, cell_rstd = cells[rows], None, None
+        normalised = cells[rows]
         if cell_mean is not None:
             raw, cell_rstd = cells if raw_cells is None else raw_cells, (cell_var[t] + eps).rsqrt()
             cell_xhat = (raw[rows] - cell_mean[t]) * cell_rstd

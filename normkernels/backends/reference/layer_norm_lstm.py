@@ -79,7 +79,7 @@ def layer_norm_lstm_bwd(
     sums, cell_sums = ParameterGrad(dweight, dbias), ParameterGrad(dcell_weight, dcell_bias)
     for _, rows, n in steps(len(dy), len(dh), batch_sizes, not reverse):
         i, f, g, o = gates[rows].to(mean.dtype).chunk(4, -1)
-        normalised, cell_xhat = cells[rows], None
+        normalised = cells[rows]
         if cell_mean is not None:
             raw = cells if raw_cells is None else raw_cells
             cell_xhat = (raw[rows] - cell_mean[rows]) * cell_rstd[rows]
