@@ -32,6 +32,7 @@ demo: setup ## train, compare with torch.nn, validate, benchmark; plots in out/
 	$(PY) examples/digits_stream.py --quick --out $(OUT)
 	$(PY) examples/digits_normprop.py --quick --out $(OUT)
 	$(PY) examples/nin.py --data digits --quick
+	$(PY) examples/digits_rows.py --quick --out $(OUT)
 	$(PY) -m normkernels info
 	$(PY) -m normkernels validate --quick
 	$(MAPPED) $(PY) -m bench --quick --csv $(OUT)/bench.csv --plot $(OUT)
