@@ -23,8 +23,8 @@ struct LstmColumn : ColumnBwd<T, 4> {
   using A = acc_t<T>;
   const BatchNormLstmBwd<T>& p;
   const A* raw;          // the cell before its norm
-  bool normed, carried;  // the cell has a norm; what comes back from the step after, comes back to its result
-  A mean = 0, rstd = 1, weight = 1, bias = 0;  // of the cell
+  bool normed, carried;  // the cell has a norm; dc is of what it gives, not of what it takes
+  A cell_mean = 0, cell_rstd = 1, cell_weight = 1, cell_bias = 0;
   A cell_sums[2] = {};
 
   __device__ LstmColumn(const BatchNormLstmBwd<T>& p, ColumnScratch<A, 8>* scratch)
@@ -34,17 +34,18 @@ struct LstmColumn : ColumnBwd<T, 4> {
         normed(p.cell_mean != nullptr),
         carried(!normed || p.lstm.raw_cells != nullptr) {
     if (!normed) return;
-    mean = p.cell_mean[p.t * p.hidden + this->unit];
-    rstd = rsqrt(p.cell_var[p.t * p.hidden + this->unit] + p.eps);
-    weight = load_channel<T>(p.lstm.cell_weight, this->unit, 0, 1);
-    bias = load_channel<T>(p.lstm.cell_bias, this->unit, 0, 0);
+    cell_mean = p.cell_mean[p.t * p.hidden + this->unit];
+    cell_rstd = rsqrt(p.cell_var[p.t * p.hidden + this->unit] + p.eps);
+    cell_weight = load_channel<T>(p.lstm.cell_weight, this->unit, 0, 1);
+    cell_bias = load_channel<T>(p.lstm.cell_bias, this->unit, 0, 0);
   }
 
   __device__ A gate(int64_t r, int g) const { return widen(p.lstm.gates[this->at(p.first + r, g)]); }
   __device__ A& dc(int64_t r) const { return p.lstm.dc[this->of_state(r)]; }
 
   __device__ UnitGrad<A> output_grad(int64_t r) const {
-    const A dh = this->load_dh(r), xhat = (raw[this->of_row(r)] - mean) * rstd, h = tanh(xhat * weight + bias);
+    const A dh = this->load_dh(r), xhat = (raw[this->of_row(r)] - cell_mean) * cell_rstd;
+    const A h = tanh(xhat * cell_weight + cell_bias);
     return {dh * h, dh * gate(r, 3) * (1 - h * h), xhat};
   }
 
@@ -61,7 +62,7 @@ struct LstmColumn : ColumnBwd<T, 4> {
   __device__ A cell_grad(int64_t r, const UnitGrad<A>& d) const {
     const A dcell = carried ? d.normed + dc(r) : d.normed;
     if (!normed) return dcell;
-    const A before = rstd * weight * (dcell - cell_sums[1] - d.xhat * cell_sums[0]);
+    const A before = cell_rstd * cell_weight * (dcell - cell_sums[1] - d.xhat * cell_sums[0]);
     return carried ? before : before + dc(r);
   }
 

@@ -28,9 +28,7 @@ template <typename T>
 __global__ void __launch_bounds__(kCellUnits* kCellRows) batch_norm_rnn_bwd_kernel(const BatchNormRnnBwd<T> p) {
   __shared__ ColumnScratch<acc_t<T>, 2> scratch[2];
   ColumnBwd<T, 1> column(p, scratch);
-  const auto dz = [&](int64_t r) {
-    return nonlinearity_grad(column.load_dh(r), widen(p.y[column.of_row(r)]), p.relu);
-  };
+  const auto dz = [&](int64_t r) { return nonlinearity_grad(column.load_dh(r), widen(p.y[column.of_row(r)]), p.relu); };
   column.each_row([&](int64_t r) { column.add(r, 0, dz(r)); });
   column.finish_sums();
   column.each_row([&](int64_t r) { column.store(r, 0, dz(r)); });

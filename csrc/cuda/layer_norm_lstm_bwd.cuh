@@ -24,9 +24,9 @@ struct LstmRow : RowBwd<T, 4, PACKED> {
   const LayerNormLstmBwd<T>& p;
   const A* raw;  // the cell before its norm
   A* dc;
-  bool normed, carried;         // the cell has a norm; what comes back from the step after, comes back to its result
-  A mean = 0, rstd = 1;         // of the cell
-  A sums[2] = {};               // of g * xhat and of g in the cell's norm; then their means
+  bool normed, carried;  // the cell has a norm; dc is of what it gives, not of what it takes
+  A cell_mean = 0, cell_rstd = 1;
+  A cell_sums[2] = {};  // of g * xhat and of g in the cell's norm; then their means
 
   __device__ LstmRow(const LayerNormLstmBwd<T>& p, int64_t b)
       : RowBwd<T, 4, PACKED>(p, b),
@@ -35,14 +35,14 @@ struct LstmRow : RowBwd<T, 4, PACKED> {
         dc(p.lstm.dc + b * p.hidden),
         normed(p.cell_mean != nullptr),
         carried(!normed || p.lstm.raw_cells != nullptr) {
-    if (normed) mean = p.cell_mean[this->at], rstd = p.cell_rstd[this->at];
+    if (normed) cell_mean = p.cell_mean[this->at], cell_rstd = p.cell_rstd[this->at];
   }
 
   __device__ Wide<T> gate(int g, int c) const { return this->load(p.lstm.gates + this->place(g), c); }
   __device__ Wide<T> cell_weight(int c) const { return this->load(p.lstm.cell_weight, 1, 0, c); }
 
   __device__ OutputGrad<T> output_grad(int c) const {
-    OutputGrad<T> d{this->load_dh(c), gate(3, c), this->load_xhat(raw, c, mean, rstd)};
+    OutputGrad<T> d{this->load_dh(c), gate(3, c), this->load_xhat(raw, c, cell_mean, cell_rstd)};
     const Wide<T> w = cell_weight(c), b = this->load(p.lstm.cell_bias, 0, 0, c);
 #pragma unroll
     for (int k = 0; k < kPack<T>; ++k) {
@@ -68,11 +68,11 @@ struct LstmRow : RowBwd<T, 4, PACKED> {
       const Wide<T> w = cell_weight(c);
 #pragma unroll
       for (int k = 0; k < kPack<T>; ++k)
-        sums[0] += d.normed.v[k] * w.v[k] * d.xhat.v[k], sums[1] += d.normed.v[k] * w.v[k];
+        cell_sums[0] += d.normed.v[k] * w.v[k] * d.xhat.v[k], cell_sums[1] += d.normed.v[k] * w.v[k];
       add_lines(this->tile, c, p.lstm.cell_partial, p.P, p.hidden, 0, d.normed, d.xhat);
     }
-    sum(sums);
-    for (A& s : sums) s /= A(p.hidden);
+    sum(cell_sums);
+    for (A& s : cell_sums) s /= A(p.hidden);
   }
 
   // what comes back to f c + i g
@@ -82,7 +82,8 @@ struct LstmRow : RowBwd<T, 4, PACKED> {
     if (!normed) return dcell;
     const Wide<T> w = cell_weight(c);
 #pragma unroll
-    for (int k = 0; k < kPack<T>; ++k) dcell.v[k] = rstd * (dcell.v[k] * w.v[k] - sums[1] - d.xhat.v[k] * sums[0]);
+    for (int k = 0; k < kPack<T>; ++k)
+      dcell.v[k] = cell_rstd * (dcell.v[k] * w.v[k] - cell_sums[1] - d.xhat.v[k] * cell_sums[0]);
     if (!carried) add_later(dcell, c);
     return dcell;
   }
@@ -102,7 +103,8 @@ struct LstmRow : RowBwd<T, 4, PACKED> {
 };
 
 template <typename T, bool PACKED>
-__global__ void __launch_bounds__(kCellThreads) layer_norm_lstm_bwd_kernel(const LayerNormLstmBwd<T> p) {
+__global__ void __launch_bounds__(kCellThreads, kFewBlocks<!PACKED, 1>)
+    layer_norm_lstm_bwd_kernel(const LayerNormLstmBwd<T> p) {
   __shared__ acc_t<T> scratch[2][8][32];
   BlockSum<acc_t<T>, 8> sum{scratch};
   for (int64_t b = blockIdx.x; b < p.rows; b += p.P) {

@@ -32,7 +32,8 @@ __global__ void __launch_bounds__(kCellThreads) layer_norm_rnn_fwd_kernel(const 
 }
 
 template <typename T, bool PACKED>
-__global__ void __launch_bounds__(kCellThreads) layer_norm_rnn_bwd_kernel(const LayerNormRnnBwd<T> p) {
+__global__ void __launch_bounds__(kCellThreads, kFewBlocks<!kFast<T>, 1>)
+    layer_norm_rnn_bwd_kernel(const LayerNormRnnBwd<T> p) {
   __shared__ acc_t<T> scratch[2][2][32];
   BlockSum<acc_t<T>, 2> sum{scratch};
   for (int64_t b = blockIdx.x; b < p.rows; b += p.P) {

@@ -14,7 +14,7 @@ struct StepFwd {
   acc_t<T> eps;
   bool separate;  // normalise a alone; else a + input, which then takes a's place
   int64_t hidden;
-  int64_t t, rows, first, own;  // its rows begin at `first` in buffers of all steps, at `own` in those that may have one
+  int64_t t, rows, first, own;  // where its rows begin: first, of all steps; own, where one may be all that is kept
 };
 
 // A step backward; every buffer has the rows of all steps.
@@ -25,14 +25,15 @@ struct StepBwd {
   T *dh, *dinput, *da;  // dh: (B, H); da: that of a, null where it is dinput
   acc_t<T> eps;
   acc_t<T>* partial;  // (2, P, gates H), sums of dq * xhat and of dq, added to step by step; null: not wanted
-  int64_t P, hidden, t, rows, first;
+  int64_t P, hidden;
+  int64_t t, rows, first;
 };
 
 // An LSTM's part of either; the cells are in the dtype of the arithmetic.
 template <typename T>
 struct LstmFwd {
-  T* gates;                         // (rows, 4 H): i, f, g, o
-  acc_t<T>*c, *cells, *raw_cells;   // (B, H); (rows, H); raw_cells: where normalised cells are handed on
+  T* gates;                          // (rows, 4 H): i, f, g, o
+  acc_t<T>*c, *cells, *raw_cells;    // (B, H); (rows, H); raw_cells: where normalised cells are handed on
   Parameter cell_weight, cell_bias;  // (H,)
 };
 template <typename T>

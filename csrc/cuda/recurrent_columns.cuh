@@ -63,7 +63,7 @@ struct Column {
     }
   }
   template <int K>
-  __device__ void mean(A (&v)[K]) {
+  __device__ void average(A (&v)[K]) {
     sum(v);
 #pragma unroll
     for (int k = 0; k < K; ++k) v[k] /= A(count);
@@ -73,17 +73,15 @@ struct Column {
 // A column's statistics in training, by the gates of a unit: load(r, g) gives values, the same ones both times.
 template <typename A, int MOST, int GATES, typename Load>
 __device__ void measure(Column<A, MOST>& column, A (&mean)[GATES], A (&var)[GATES], Load load) {
-  column.each_row([&](int64_t r) {
-    for_gates<GATES>([&](auto g) { mean[g] += load(r, g); });
-  });
-  column.mean(mean);
+  column.each_row([&](int64_t r) { for_gates<GATES>([&](auto g) { mean[g] += load(r, g); }); });
+  column.average(mean);
   column.each_row([&](int64_t r) {
     for_gates<GATES>([&](auto g) {
       const A centred = load(r, g) - mean[g];
       var[g] += centred * centred;
     });
   });
-  column.mean(var);
+  column.average(var);
 }
 
 // ---- host ----

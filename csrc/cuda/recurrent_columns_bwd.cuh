@@ -7,8 +7,8 @@
 
 namespace normkernels::cuda {
 
-// v: sums of dq * xhat of N columns, then of dq. Adds them to partial, (2, N) here and in every step; then v are the
-// means to subtract. Column k of the thread is at first + k * hidden.
+// v: this thread's sums of dq * xhat of K columns, hidden apart, then of dq. Adds those of all threads to partial,
+// (2, K hidden), where the steps before left theirs; then v are the means to subtract.
 template <int K, typename A, int MOST>
 __device__ void finish_columns(Column<A, MOST>& column, A (&v)[2 * K], A* partial, int64_t hidden, bool training) {
   column.sum(v);

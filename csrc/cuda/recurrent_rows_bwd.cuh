@@ -1,5 +1,5 @@
-// Backward of layer norm inside a recurrent cell: with dq, the gradient of q = xhat * weight + bias, and g = dq * weight
-// da = rstd * (g - mean(g) - xhat * mean(g * xhat)) over each group of gates.
+// Backward of layer norm inside a recurrent cell: with dq, the gradient of q = xhat * weight + bias, and g = dq *
+// weight da = rstd * (g - mean(g) - xhat * mean(g * xhat)) over each group of gates.
 #pragma once
 
 #include "recurrent_rows.cuh"
@@ -33,9 +33,9 @@ template <typename T, int GATES, bool PACKED>
 struct RowBwd : Units<T, PACKED> {
   using A = acc_t<T>;
   const RowStepBwd<T, GATES>& p;
-  int64_t row, at;            // of the state, and of the sequence
+  int64_t row, at;             // of the state, and of the sequence
   A mean[GATES], rstd[GATES];  // of each gate's group
-  A sums[2 * GATES] = {};     // of g * xhat by gate, then of g; then their means by group
+  A sums[2 * GATES] = {};      // of g * xhat by gate, then of g; then their means by group
 
   __device__ RowBwd(const RowStepBwd<T, GATES>& p, int64_t row)
       : Units<T, PACKED>(p.hidden), p(p), row(row), at(p.first + row) {
@@ -58,8 +58,7 @@ struct RowBwd : Units<T, PACKED> {
   __device__ void add(int g, int c, const Wide<T>& dq) {
     const Wide<T> x = xhat(g, c), w = this->load(p.weight, 1, g * p.hidden, c);
 #pragma unroll
-    for (int k = 0; k < kPack<T>; ++k)
-      sums[g] += dq.v[k] * w.v[k] * x.v[k], sums[GATES + g] += dq.v[k] * w.v[k];
+    for (int k = 0; k < kPack<T>; ++k) sums[g] += dq.v[k] * w.v[k] * x.v[k], sums[GATES + g] += dq.v[k] * w.v[k];
   }
 
   template <typename Sum>
@@ -82,7 +81,7 @@ struct RowBwd : Units<T, PACKED> {
 // ---- host ----
 
 // Lines that a batch of rows adds its sums to.
-inline int64_t lines_of(int64_t batch) { return std::clamp<int64_t>(batch, 1, kCellLines); }
+inline int64_t lines_of(int64_t batch) { return std::min<int64_t>(batch, kCellLines); }
 
 template <typename T, typename Params>
 void launch_cells_bwd(void (*kernel)(Params), const Params& p, const Device& device) {

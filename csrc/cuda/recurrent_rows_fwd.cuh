@@ -62,9 +62,7 @@ struct RowFwd : Units<T, PACKED> {
     for (int g = 0; g < GATES; ++g) rstd[g] = rsqrt(rstd[g] + p.eps);
   }
 
-  __device__ Wide<T> input(int g, int c) const {
-    return this->load(p.input + (first * GATES + g) * p.hidden, c);
-  }
+  __device__ Wide<T> input(int g, int c) const { return this->load(p.input + (first * GATES + g) * p.hidden, c); }
 
   // xhat * weight + bias of gate g
   __device__ Wide<T> normed(int g, int c) const {

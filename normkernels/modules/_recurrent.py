@@ -90,8 +90,8 @@ class Recurrent(Normalised, nn.RNNBase):
         if isinstance(input, PackedSequence):
             data, sizes, order, back = input
             states = self._states(data, hx, int(sizes[0]))
-            states = states if order is None else tuple(s.index_select(1, order) for s in states)
             self._check(data, states, sizes)
+            states = states if order is None else tuple(s.index_select(1, order) for s in states)
             y, states = self._layers(data, states, sizes)
             states = states if back is None else tuple(s.index_select(1, back) for s in states)
             return PackedSequence(y, sizes, order, back), self._handed_out(states)

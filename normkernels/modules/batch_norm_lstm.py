@@ -28,7 +28,7 @@ class BatchNormLSTM(BatchNormRecurrent):
 
     Shape: input ``(L, N, H_in)``, with ``batch_first`` ``(N, L, H_in)``, or a PackedSequence; in training N > 1, at
     every step. Raises ValueError or RuntimeError, as torch does, if a shape or dtype is wrong.
-    Source: Cooijmans et al. 2017, arXiv:1603.09025, equations 6 to 8.
+    Source: Cooijmans et al. 2017, arXiv:1603.09025, section 3.
     """
 
     GATES, STATES, SHOWN = 4, 2, SHOWN | {"norm_cell": "output"}

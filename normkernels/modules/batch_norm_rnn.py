@@ -36,7 +36,7 @@ class BatchNormRNN(BatchNormRecurrent):
 
     Shape: input ``(L, N, H_in)``, with ``batch_first`` ``(N, L, H_in)``, or a PackedSequence; in training N > 1, at
     every step. Raises ValueError or RuntimeError, as torch does, if a shape or dtype is wrong.
-    Source: Cooijmans et al. 2017, arXiv:1603.09025, section 3; the sum: Laurent et al. 2016, arXiv:1510.01378, eq. 6.
+    Source: Cooijmans et al. 2017, arXiv:1603.09025, section 3; the sum: Laurent et al. 2016, arXiv:1510.01378.
     """
 
     GATES, STATES, SHOWN, FUNCTION = 1, 1, SHOWN, staticmethod(batch_norm_rnn)

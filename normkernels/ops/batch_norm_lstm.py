@@ -169,7 +169,7 @@ def batch_norm_lstm(
     differentiable (through the reference). Kept for it: y, a and the gates (two tensors of input's size), the cells
     (twice with ``"carried"``), the statistics of each step.
     Deterministic: yes.
-    Source: Cooijmans et al. 2017, arXiv:1603.09025, equations 6 to 8.
+    Source: Cooijmans et al. 2017, arXiv:1603.09025, section 3.
     """
     name = "batch_norm_lstm"
     sequence = recurrent.check_sequence(name, input, weight_hh, 4, batch_sizes, h_0=h_0, c_0=c_0)

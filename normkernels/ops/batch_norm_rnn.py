@@ -143,7 +143,7 @@ def batch_norm_rnn(
     reference). Kept for it: y, a (one tensor of input's size) and the statistics of each step.
     Deterministic: yes.
     Source: Cooijmans et al. 2017, arXiv:1603.09025, section 3; ``norm_terms="sum"``: Laurent et al. 2016,
-    arXiv:1510.01378, equation 6.
+    arXiv:1510.01378.
     """
     name = "batch_norm_rnn"
     sequence = recurrent.check_sequence(name, input, weight_hh, 1, batch_sizes, h_0=h_0)

@@ -1,0 +1,49 @@
+// The RNN with batch norm.
+#include "batch_norm_rnn.cuh"
+#include "recurrent.h"
+
+namespace normkernels::cuda {
+namespace {
+
+void batch_norm_rnn_fwd(Tensor x, Tensor weight_hh, Optional weight, Optional bias, Optional batch_sizes, Tensor h,
+                        Tensor y, Tensor a, Tensor mean, Tensor var, bool training, bool separate,
+                        std::string nonlinearity, double eps, bool reverse) {
+  dispatch(x, [&](auto zero) {
+    using T = decltype(zero);
+    using A = acc_t<T>;
+    Session session(x);
+    BatchNormRnnFwd<T> p{};
+    fill<T>(p, x, weight, bias, h, y, a, separate, eps);
+    p.mean = output<A>(mean), p.var = output<A>(var);
+    p.training = training, p.relu = nonlinearity == "relu";
+    walk_forward(p, y, weight_hh, h, a, batch_sizes, reverse,
+                 [&](const auto& step) { batch_norm_rnn_step(step, session.device); });
+  });
+}
+
+void batch_norm_rnn_bwd(Tensor dy, Tensor y, Tensor a, Tensor mean, Tensor var, Tensor weight_hh, Optional weight,
+                        Optional batch_sizes, Tensor dh, Tensor dinput, Optional da, Optional dweight, Optional dbias,
+                        bool training, std::string nonlinearity, double eps, bool reverse) {
+  dispatch(dy, [&](auto zero) {
+    using T = decltype(zero);
+    using A = acc_t<T>;
+    Session session(dy);
+    BatchNormRnnBwd<T> p{};
+    fill<T>(p, dy, a, weight, dh, dinput, da);
+    p.mean = input<A>(mean), p.var = input<A>(var), p.eps = eps;
+    p.training = training, p.y = input<T>(y), p.relu = nonlinearity == "relu";
+    p.P = 1, p.partial = zero_lines<T>(session, dweight, dbias, p.P, p.hidden);
+    walk_backward(p, da ? *da : dinput, weight_hh, dh, batch_sizes, reverse,
+                  [&](const auto& step) { batch_norm_rnn_step(step, session.device); });
+    add_lines_up<T>(p.partial, dweight, dbias, p.P, p.hidden, session.device);
+  });
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CUDA, m) {
+  m.impl("batch_norm_rnn_fwd", TORCH_BOX(&batch_norm_rnn_fwd));
+  m.impl("batch_norm_rnn_bwd", TORCH_BOX(&batch_norm_rnn_bwd));
+}
+
+}  // namespace normkernels::cuda

@@ -1,0 +1,54 @@
+// The GRU with layer norm.
+#include "layer_norm_gru.cuh"
+#include "recurrent.h"
+
+namespace normkernels::cuda {
+namespace {
+
+void layer_norm_gru_fwd(Tensor x, Tensor weight_hh, Optional weight, Optional bias, Optional batch_sizes, Tensor h,
+                        Tensor y, Tensor a, Tensor mean, Tensor rstd, Tensor gates, std::vector<int64_t> groups,
+                        bool separate, double eps, bool reverse) {
+  dispatch(x, [&](auto zero) {
+    using T = decltype(zero);
+    using A = acc_t<T>;
+    Session session(x);
+    LayerNormGruFwd<T> p{};
+    fill<T>(p, x, weight, bias, h, y, a, separate, eps);
+    p.mean = output<A>(mean), p.rstd = output<A>(rstd);
+    p.groups = make_groups<A, 3>(groups.data(), groups.size(), p.hidden);
+    p.gates = output<T>(gates), p.packed = packed_step<T>(p) && packed<T>({}, {p.gates});
+    walk_forward(p, y, weight_hh, h, a, batch_sizes, reverse,
+                 [&](const auto& step) { layer_norm_gru_step(step, session.device); });
+  });
+}
+
+void layer_norm_gru_bwd(Tensor dy, Tensor gates, Tensor previous, Tensor a, Tensor mean, Tensor rstd, Tensor weight_hh,
+                        Optional weight, Optional bias, Optional batch_sizes, Tensor dh, Tensor dinput, Optional da,
+                        Optional dweight, Optional dbias, std::vector<int64_t> groups, bool reverse) {
+  dispatch(dy, [&](auto zero) {
+    using T = decltype(zero);
+    using A = acc_t<T>;
+    Session session(dy);
+    LayerNormGruBwd<T> p{};
+    fill<T>(p, dy, a, weight, dh, dinput, da);
+    p.mean = input<A>(mean), p.rstd = input<A>(rstd), p.bias = parameter(bias);
+    p.groups = make_groups<A, 3>(groups.data(), groups.size(), p.hidden);
+    p.gates = input<T>(gates), p.previous = input<T>(previous), p.direct = zeros<T>(session, dh.numel());
+    p.P = lines_of(dh.size(0)), p.partial = zero_lines<T>(session, dweight, dbias, p.P, 3 * p.hidden);
+    p.packed = packed_step<T>(p) && packed<T>({}, {p.gates, p.previous, p.direct});
+    walk_backward(p, da ? *da : dinput, weight_hh, dh, batch_sizes, reverse,
+                  [&](const auto& step) { layer_norm_gru_step(step, session.device); });
+    layer_norm_gru_add(p, dh.size(0), session.device);
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+    add_lines_up<T>(p.partial, dweight, dbias, p.P, 3 * p.hidden, session.device);
+  });
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CUDA, m) {
+  m.impl("layer_norm_gru_fwd", TORCH_BOX(&layer_norm_gru_fwd));
+  m.impl("layer_norm_gru_bwd", TORCH_BOX(&layer_norm_gru_bwd));
+}
+
+}  // namespace normkernels::cuda

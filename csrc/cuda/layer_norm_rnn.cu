@@ -1,0 +1,52 @@
+// The RNN with layer norm.
+#include "layer_norm_rnn.cuh"
+#include "recurrent.h"
+
+namespace normkernels::cuda {
+namespace {
+
+void layer_norm_rnn_fwd(Tensor x, Tensor weight_hh, Optional weight, Optional bias, Optional batch_sizes, Tensor h,
+                        Tensor y, Tensor a, Tensor mean, Tensor rstd, bool separate, std::string nonlinearity,
+                        double eps, bool reverse) {
+  dispatch(x, [&](auto zero) {
+    using T = decltype(zero);
+    using A = acc_t<T>;
+    Session session(x);
+    LayerNormRnnFwd<T> p{};
+    fill<T>(p, x, weight, bias, h, y, a, separate, eps);
+    const int64_t gates = 1;
+    p.mean = output<A>(mean), p.rstd = output<A>(rstd), p.groups = make_groups<A, 1>(&gates, 1, p.hidden);
+    p.relu = nonlinearity == "relu", p.packed = packed_step<T>(p);
+    walk_forward(p, y, weight_hh, h, a, batch_sizes, reverse,
+                 [&](const auto& step) { layer_norm_rnn_step(step, session.device); });
+  });
+}
+
+void layer_norm_rnn_bwd(Tensor dy, Tensor y, Tensor a, Tensor mean, Tensor rstd, Tensor weight_hh, Optional weight,
+                        Optional batch_sizes, Tensor dh, Tensor dinput, Optional da, Optional dweight, Optional dbias,
+                        std::string nonlinearity, bool reverse) {
+  dispatch(dy, [&](auto zero) {
+    using T = decltype(zero);
+    using A = acc_t<T>;
+    Session session(dy);
+    LayerNormRnnBwd<T> p{};
+    fill<T>(p, dy, a, weight, dh, dinput, da);
+    const int64_t gates = 1;
+    p.mean = input<A>(mean), p.rstd = input<A>(rstd), p.groups = make_groups<A, 1>(&gates, 1, p.hidden);
+    p.y = input<T>(y), p.relu = nonlinearity == "relu";
+    p.P = lines_of(dh.size(0)), p.partial = zero_lines<T>(session, dweight, dbias, p.P, p.hidden);
+    p.packed = packed_step<T>(p) && packed<T>({}, {p.y});
+    walk_backward(p, da ? *da : dinput, weight_hh, dh, batch_sizes, reverse,
+                  [&](const auto& step) { layer_norm_rnn_step(step, session.device); });
+    add_lines_up<T>(p.partial, dweight, dbias, p.P, p.hidden, session.device);
+  });
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CUDA, m) {
+  m.impl("layer_norm_rnn_fwd", TORCH_BOX(&layer_norm_rnn_fwd));
+  m.impl("layer_norm_rnn_bwd", TORCH_BOX(&layer_norm_rnn_bwd));
+}
+
+}  // namespace normkernels::cuda
