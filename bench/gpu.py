@@ -30,6 +30,7 @@ def steps(device: str, folder: Path, arch: str) -> list[Step]:
     alone = "tests/test_cuda.py"  # its tensors are so big that only one test fits on the GPU
     table = ["--json", str(folder / "validate.json")]
     watched = [python, "-m", "bench.exercise", "--device", device]
+    recurrent = ["--seconds", "0.5", "--csv", f"{folder}/recurrent.csv"]
     found = [
         Step("build", [python, "setup.py", "build_ext", "--inplace"], 180, build),
         Step("info", [python, "-m", "normkernels", "info"], 40),
@@ -37,6 +38,7 @@ def steps(device: str, folder: Path, arch: str) -> list[Step]:
         Step("tests", [python, "-m", "pytest", "tests", "-q", "-k", selected, "--ignore", alone, *workers], 150, plain),
         Step("big tests", [python, "-m", "pytest", alone, "-q"], 60, plain),
         Step("bench stream", [python, "-m", "bench.stream", "--device", device, "--csv", f"{folder}/stream.csv"], 60),
+        Step("bench recurrent", [python, "-m", "bench.recurrent", "--device", device, *recurrent], 40),
         *(_bench(python, device, folder, dtype, limit) for dtype, limit in (("bfloat16", 120), ("float32", 50))),
     ]
     if device == "cuda":

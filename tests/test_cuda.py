@@ -57,12 +57,24 @@ def test_batch_norm_of_more_than_2_31_elements(backend, channels_last):
 def test_cuda_graph(op, backend):
     """Forward and backward are captured once and replayed on new numbers."""
     need(op, backend, "cuda")
-    sample = small(op, 300, 257, device="cuda")
+    captured_and_replayed(op, small(op, 300, 257, device="cuda"), backend)
+
+
+@gpu_backends
+@pytest.mark.parametrize("op", [op for op in OPS.values() if op.kind == "recurrent"], ids=str)
+def test_cuda_graph_of_a_sequence(op, backend):
+    """The loop over time too."""
+    need(op, backend, "cuda")
+    captured_and_replayed(op, op.make((9, 33, 65), torch.float32, "cuda"), backend)
+
+
+def captured_and_replayed(op, sample, backend):
     x = sample.tensors["input"].requires_grad_()
+    leaves = [x, sample.tensors["weight"].requires_grad_()]
 
     def step():
         y = call(op, sample, backend)
-        return y, torch.autograd.grad(y, [x, sample.tensors["weight"].requires_grad_()], sample.cotangents)
+        return y[0] if isinstance(y, tuple) else y, torch.autograd.grad(y, leaves, sample.cotangents)
 
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())

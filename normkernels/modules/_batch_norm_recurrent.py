@@ -109,9 +109,11 @@ def step_norm(
 ) -> Tensor:  # fmt: skip
     """Batch norm of each step of p, (T, B, columns) or packed with so many rows in each step."""
     flat, dtype = p.reshape(-1, p.shape[-1]), _recurrent.statistic_dtype(p)
+    same = len(set(rows)) == 1  # then nothing is copied to the device
+    sizes = torch.full((len(rows),), rows[0], device=p.device) if same else torch.tensor(rows, device=p.device)
     if not training and running is not None:
-        mean, var = (t.repeat_interleave(torch.tensor(rows, device=p.device), 0) for t in
-                     running.of_steps(len(rows), reverse, dtype))  # fmt: skip
+        statistics = running.of_steps(len(rows), reverse, dtype)
+        mean, var = (t.repeat_interleave(sizes, 0, output_size=len(flat)) for t in statistics)
         y = (flat - mean) * (var + eps).rsqrt() * weight
         return (y if bias is None else y + bias).to(p.dtype).view(p.shape)
     ys, found = [], []
@@ -123,7 +125,7 @@ def step_norm(
             found.append(torch.var_mean(block.detach().to(dtype), 1, correction=0))
     if running is not None:
         var, mean = (torch.cat(parts) for parts in zip(*found, strict=True))
-        running.update(mean, var, torch.tensor(rows, device=p.device), momentum, reverse)
+        running.update(mean, var, sizes, momentum, reverse)
     return torch.cat([y.reshape(-1, p.shape[-1]) for y in ys]).view(p.shape)
 
 

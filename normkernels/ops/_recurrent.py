@@ -198,10 +198,12 @@ def check_statistics(op: str, input: Tensor, columns: int, needed: bool, **tenso
     return Statistics(*present) if present else None
 
 
-def rows_of_steps(sequence: Sequence, batch_sizes: Tensor | None) -> Tensor:
+def rows_of_steps(sequence: Sequence, batch_sizes: Tensor | None, device: torch.device) -> Tensor:
+    """(T,); on that device from the start where they are all the same, so that nothing is copied there."""
     if batch_sizes is not None:
         return batch_sizes
-    return torch.full((sequence.total // sequence.batch if sequence.batch else 1,), sequence.batch)
+    steps = sequence.total // sequence.batch if sequence.batch else 1
+    return torch.full((steps,), sequence.batch, device=device)
 
 
 def first_statistics(

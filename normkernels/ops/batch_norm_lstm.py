@@ -81,8 +81,8 @@ class BatchNormLSTMFunction(torch.autograd.Function):
                 h, c = (recurrent.state(t, input, sequence) if t is None else t for t in first)
                 mean, var, cell_mean, cell_var = [None] * 4 if training else statistics
                 found = batch_norm_lstm_ref(
-                    input, weight_hh, weight, bias, cell_weight, cell_bias, h, c, mean, var, cell_mean, cell_var, batch_sizes, separate=separate, norm_cell=norm_cell, eps=eps,
-                    reverse=reverse,
+                    input, weight_hh, weight, bias, cell_weight, cell_bias, h, c, mean, var, cell_mean, cell_var,
+                    batch_sizes, separate=separate, norm_cell=norm_cell, eps=eps, reverse=reverse,
                 )  # fmt: skip
                 return tuple(t.to(input.dtype) for t in found)
 
@@ -180,7 +180,10 @@ def batch_norm_lstm(
     running = recurrent.check_statistics(name, input, 4 * hidden, not training, **given)
     given = {"cell_running_mean": cell_running_mean, "cell_running_var": cell_running_var}
     of_cell = recurrent.check_statistics(name, input, hidden, normed and not training, **given)
-    separate, sizes = recurrent.check_terms(name, norm_terms), recurrent.rows_of_steps(sequence, batch_sizes)
+    separate, sizes = (
+        recurrent.check_terms(name, norm_terms),
+        recurrent.rows_of_steps(sequence, batch_sizes, input.device),
+    )
     first = (training, reverse)
     statistics = recurrent.first_statistics(name, input, sequence, sizes, 4 * hidden, running, *first)
     if normed:

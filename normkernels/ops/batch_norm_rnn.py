@@ -152,7 +152,7 @@ def batch_norm_rnn(
     running = recurrent.check_statistics(name, input, sequence.hidden, not training, **given)
     separate = recurrent.check_terms(name, norm_terms)
     recurrent.check_nonlinearity(name, nonlinearity)
-    sizes = recurrent.rows_of_steps(sequence, batch_sizes)
+    sizes = recurrent.rows_of_steps(sequence, batch_sizes, input.device)
     mean, var = recurrent.first_statistics(name, input, sequence, sizes, sequence.hidden, running, training, reverse)
     kept = recurrent.wants_grad(input, weight_hh, weight, bias, h_0)
     settings = Settings(

@@ -77,8 +77,8 @@ class LayerNormLSTMFunction(torch.autograd.Function):
             def reference(input, weight_hh, weight, bias, cell_weight, cell_bias, *first):
                 h, c = (recurrent.state(t, input, sequence) if t is None else t for t in first)
                 found = layer_norm_lstm_ref(
-                    input, weight_hh, weight, bias, cell_weight, cell_bias, h, c, batch_sizes, groups=groups, separate=separate, norm_cell=norm_cell,
-                    eps=eps, reverse=reverse,
+                    input, weight_hh, weight, bias, cell_weight, cell_bias, h, c, batch_sizes, groups=groups,
+                    separate=separate, norm_cell=norm_cell, eps=eps, reverse=reverse,
                 )  # fmt: skip
                 return tuple(t.to(input.dtype) for t in found)
 
