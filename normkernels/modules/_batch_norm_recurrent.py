@@ -8,7 +8,7 @@ from torch import Tensor
 from normkernels.modules._recurrent import Recurrent, in_dtype
 from normkernels.ops import _checks, _recurrent
 from normkernels.ops._recurrent import Statistics
-from normkernels.ops.instance_norm import instance_norm
+from normkernels.ops._step_norm import step_norm
 
 SHOWN = {"norm_terms": "separate", "eps": 1e-5, "momentum": 0.1, "max_steps": 128, "track_running_stats": True,
          "gain": 0.1, "backend": None}  # fmt: skip
@@ -101,39 +101,3 @@ class BatchNormRecurrent(Recurrent):
         for name, buffer in self.named_buffers():
             if name.startswith("running") and name.endswith(suffix):
                 buffer.copy_(torch.where(unseen, buffer[last], buffer))
-
-
-def step_norm(
-    p: Tensor, rows: list[int], weight: Tensor, bias: Tensor | None, running: Statistics | None, training: bool,
-    momentum: float, eps: float, reverse: bool, backend: str | None,
-) -> Tensor:  # fmt: skip
-    """Batch norm of each step of p, (T, B, columns) or packed with so many rows in each step."""
-    flat, dtype = p.reshape(-1, p.shape[-1]), _recurrent.statistic_dtype(p)
-    same = len(set(rows)) == 1  # then nothing is copied to the device
-    sizes = torch.full((len(rows),), rows[0], device=p.device) if same else torch.tensor(rows, device=p.device)
-    if not training and running is not None:
-        statistics = running.of_steps(len(rows), reverse, dtype)
-        mean, var = (t.repeat_interleave(sizes, 0, output_size=len(flat)) for t in statistics)
-        y = (flat - mean) * (var + eps).rsqrt() * weight
-        return (y if bias is None else y + bias).to(p.dtype).view(p.shape)
-    ys, found = [], []
-    for block in blocks(flat, rows):  # steps of as many rows are images whose channels lie last
-        ys.append(
-            instance_norm(block.movedim(-1, 1), weight=weight, bias=bias, eps=eps, backend=backend).movedim(1, -1)
-        )
-        if running is not None:
-            found.append(torch.var_mean(block.detach().to(dtype), 1, correction=0))
-    if running is not None:
-        var, mean = (torch.cat(parts) for parts in zip(*found, strict=True))
-        running.update(mean, var, sizes, momentum, reverse)
-    return torch.cat([y.reshape(-1, p.shape[-1]) for y in ys]).view(p.shape)
-
-
-def blocks(flat: Tensor, rows: list[int]) -> list[Tensor]:
-    """Runs of steps of as many rows, each as (steps, rows, columns)."""
-    found, at = [], 0
-    for n in dict.fromkeys(rows):
-        steps = rows.count(n)
-        found.append(flat[at : at + steps * n].view(steps, n, -1))
-        at += steps * n
-    return found

@@ -20,7 +20,7 @@ def batch_norm_lstm_ref(
     input, weight_hh, weight, bias, cell_weight, cell_bias, h, c, mean, var, cell_mean, cell_var, batch_sizes, *,
     separate, norm_cell, eps=1e-5, reverse=False,
 ):  # fmt: skip
-    """(y, h, c): gates BN_t(weight_hh h) + input, c = f c + i g, h = o tanh(BN_t(c)) (Cooijmans et al. 2017, section 3).
+    """(y, h, c): gates BN_t(weight_hh h) + input, c = f c + i g, h = o tanh(BN_t(c)) (Cooijmans et al. 2017).
 
     Without ``separate`` the gates are BN_t(weight_hh h + input). ``norm_cell``: ``"carried"`` hands BN_t(c) on to the
     next step, ``"output"`` c itself, None normalises no cell. mean, var: (T, 4 H), cell_mean, cell_var: (T, H), given;
