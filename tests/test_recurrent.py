@@ -223,7 +223,9 @@ def test_invariances(layer, norm_terms):
     weights = [ours.weight_ih_l0, ours.weight_hh_l0]
     grads = torch.autograd.grad(y, weights, torch.randn_like(y))
     inner = sum((w * g).sum() for w, g in zip(weights, grads, strict=True))
-    assert abs(inner.item()) < 1e-12 * sum(w.norm().item() * g.norm().item() for w, g in zip(weights, grads, strict=True))
+    assert abs(inner.item()) < 1e-12 * sum(
+        w.norm().item() * g.norm().item() for w, g in zip(weights, grads, strict=True)
+    )
     with torch.no_grad():
         for change in (lambda w: w.mul_(3), lambda w: w.add_(torch.randn(w.shape[1], dtype=w.dtype))):
             for w in weights:
@@ -315,7 +317,10 @@ class TestErrors:
     def test_switches(self):
         for make, message in [
             (partial(nk.LayerNormLSTM, norm_over="rz"), "LayerNormLSTM: norm_over must be one of 'joint', 'gate'"),
-            (partial(nk.LayerNormLSTM, norm_cell="yes"), "LayerNormLSTM: norm_cell must be None, 'output' or 'carried'"),
+            (
+                partial(nk.LayerNormLSTM, norm_cell="yes"),
+                "LayerNormLSTM: norm_cell must be None, 'output' or 'carried'",
+            ),
             (partial(nk.LayerNormRNN, nonlinearity="gelu"), "LayerNormRNN: nonlinearity must be 'tanh' or 'relu'"),
             (partial(nk.BatchNormRNN, max_steps=0), "BatchNormRNN: max_steps must be a positive int, got 0"),
         ]:

@@ -41,6 +41,7 @@ FIELDS = (*KEYS, "registers", "spills", "shared_bytes", "load_bits", "store_bits
 ARCHITECTURES = (90, 80, 100)
 BF16, F16, F32, F64 = torch.bfloat16, torch.float16, torch.float32, torch.float64
 DTYPES = ((BF16, BF16), (BF16, F32), (F16, F16), (F32, F32), (F64, F64))  # of x, of weight and bias
+TRAITS = ("SEPARATE", "TRAINING", "ONE")  # of the recurrent kernels
 NAME = {BF16: "bf16", F16: "fp16", F32: "fp32", F64: "fp64", torch.int32: "i32", torch.int64: "i64"}
 
 
@@ -63,7 +64,8 @@ class Launch(NamedTuple):
         words = ["x".join(map(str, tile)), f"{self.num_warps} warps"]
         words += [f"align {given['ALIGN']}"] if "ALIGN" in given else []
         words += [f"{given['SEGMENTS']} segments"] if "SEGMENTS" in given else []
-        words += [k.lower() for k in ("IMAGES", "LAST", "POOLED", "STABLE", "MIXED") if given.get(k)]
+        words += [k.lower() for k in ("IMAGES", "LAST", "POOLED", "STABLE", "MIXED", *TRAITS) if given.get(k)]
+        words += [f"{given['PER']} gates"] if "PER" in given else []
         words += ["clamp"] if given.get("CLAMP", inf) != inf else []
         words += (
             [f"p {given.get('P', given.get('WHOLE', 0) + given.get('PART', 0)):g}"]
@@ -293,6 +295,47 @@ def record_normprop(x: torch.dtype, w: torch.dtype, case: Channels, activation: 
     return launches
 
 
+def record_recurrent(
+    op: str, x: torch.dtype, w: torch.dtype, N: int, separate: bool, cell: str | None = "output", groups=None,
+    batch: int = 64, training: bool = True,
+) -> list[Launch]:  # fmt: skip
+    """The same of the recurrent family, of one step."""
+    stat, kind, columns = F64 if x == F64 else F32, op.rpartition("_")[2], op.startswith("batch")
+    gates = {"rnn": 1, "gru": 3, "lstm": 4}[kind]
+    groups = groups or [gates]
+
+    def new(dtype, *shape):
+        return torch.empty(shape, dtype=dtype, device="meta")
+
+    t, h, W, p, wide = (
+        new(x, batch, gates * N),
+        new(x, batch, N),
+        new(x, gates * N, N),
+        new(w, gates * N),
+        new(stat, batch, N),
+    )
+    s = (new(stat, 1, gates * N) if columns else new(stat, batch, len(groups)),) * 2
+    cells = (wide, wide if cell == "carried" else None)
+    cs = (None if cell is None else new(stat, 1, N) if columns else new(stat, batch, 1),) * 2
+    cp, da = (new(w, N) if cell else None,) * 2, t if separate else None
+    form, eps = [training] if columns else [] if kind == "rnn" else [groups], [1e-5] if columns else []
+    module = importlib.import_module(f"normkernels.backends.triton.{op}")
+    forward, backward = getattr(module, op + "_fwd"), getattr(module, op + "_bwd")
+    with recording(NAME[x] + ("" if x == w else "/" + NAME[w])) as launches:
+        if kind == "rnn":
+            forward(t, W, p, p, None, h, h, t, *s, *form, separate, "tanh", 1e-5, False)
+            backward(h, h, t, *s, W, p, None, h, t, da, p, p, *form, "tanh", *eps, False)
+        elif kind == "gru":
+            forward(t, W, p, p, None, h, h, t, *s, t, *form, separate, 1e-5, False)
+            backward(h, t, h, t, *s, W, p, p, None, h, t, da, p, p, *form, False)
+        else:
+            forward(t, W, p, p, *cp, None, h, wide, h, t, *s, t, *cells, *cs, *form, separate, 1e-5, False)
+            backward(
+                h, t, *cells, *cs, wide, t, *s, W, p, *cp, None, h, wide, t, da, p, p, *cp, *form, *eps, False
+            )  # fmt: skip
+    return launches
+
+
 def lengths(op: str, arch: int) -> tuple[int, ...]:
     """One N for every launch size: the powers of two up to the longest tile one beyond, and the longest odd ones."""
     if op == "layer_norm_2d":
@@ -324,7 +367,7 @@ def launches(arch: int) -> list[Launch]:
     if arch == 90:
         found += chain(*(record_channels(F32, F32, case) for case in HELD + SHARED))
         found += chain(*(record_channels(F64, F64, case, "silu") for case in HELD[6:8] + SHARED))
-    return list(dict.fromkeys(found + stateful(arch) + weights(arch)))
+    return list(dict.fromkeys(found + stateful(arch) + weights(arch) + recurrent(arch)))
 
 
 def stateful(arch: int) -> list[Launch]:
@@ -360,6 +403,23 @@ def weights(arch: int) -> list[Launch]:
     for case in (SHARED[1], *SHARED[4:]):
         found += record_normprop(BF16, F32, case, "relu") + record_normprop(BF16, F32, case, "prelu")
     return found
+
+
+def recurrent(arch: int) -> list[Launch]:
+    """The launches of the recurrent family: a step in one tile or in several, aligned or not, and each form of it."""
+    found = []
+    for op in ("layer_norm_rnn", "layer_norm_gru", "layer_norm_lstm", "batch_norm_rnn", "batch_norm_lstm"):
+        of_each = [1] * (3 if op.endswith("gru") else 4 if op.endswith("lstm") else 1)
+        found += record_recurrent(op, BF16, F32, 1024, True)
+        if arch != 90:
+            continue
+        found += record_recurrent(op, BF16, F32, 1024, False, "carried")
+        found += record_recurrent(op, BF16, BF16, 256, True, None, of_each, 16, training=False)
+        found += record_recurrent(op, BF16, BF16, 4096, False, groups=of_each, batch=1000)
+        found += record_recurrent(op, BF16, F32, 33, False, None)
+        found += record_recurrent(op, F32, F32, 1024, True) + record_recurrent(op, F32, F32, 33, True, "carried")
+        found += record_recurrent(op, F64, F64, 1024, False)
+    return [*found, *(record_recurrent("layer_norm_gru", BF16, F32, 1024, True, groups=[2, 1]) if arch == 90 else [])]
 
 
 def width(ptx: str, access: str) -> int:

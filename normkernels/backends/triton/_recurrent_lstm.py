@@ -1,0 +1,137 @@
+"""Recurrent: what the LSTMs share on a loaded tile, whichever the axis of their norms: gates, cell, and its own norm.
+
+Without a norm the statistics of the cell are None. RAW: the cells where it is the normalised ones that are handed on.
+"""
+
+import triton
+import triton.language as tl
+
+from normkernels.backends.triton._activations import sigmoid, tanh
+from normkernels.backends.triton._recurrent_norm import (
+    add_groups,
+    add_squares,
+    add_sums,
+    means_of,
+    no_sums,
+    through_norm,
+)
+from normkernels.backends.triton._recurrent_tiles import (
+    add_term,
+    at,
+    load,
+    normed,
+    standardised,
+    store,
+    summed,
+    times_parameter,
+)
+
+
+@triton.jit
+def lstm_cell(X, A, W, B, C, stats, tile, SEPARATE: tl.constexpr, dtype: tl.constexpr):
+    # what is normalised; i, f, g, o; f c + i g, 0 outside the mask
+    a = summed(X, A, tile, 4, SEPARATE, dtype)
+    z_i, z_f, z_g, z_o = add_term(normed(a, stats, W, B, tile, 4), X, tile, 4, SEPARATE)
+    i, f, g, o = sigmoid(z_i), sigmoid(z_f), tanh(z_g), sigmoid(z_o)
+    return a, (i, f, g, o), tl.where(tile[2], f * load(C, tile, 1, dtype)[0] + i * g, 0.0)
+
+
+@triton.jit
+def cell_statistics(
+    c, X, A, W, B, C, stats, base, END, SEPARATE: tl.constexpr, ONE: tl.constexpr, STEP: tl.constexpr,
+    AXIS: tl.constexpr, dtype: tl.constexpr,
+):  # fmt: skip
+    # mean and variance of the cells; c: those of the first tile
+    totals, squares = no_sums(c, 1, 1), no_sums(c, 1, 1)
+    for start in range(0, END, STEP):
+        if not ONE:
+            c = lstm_cell(X, A, W, B, C, stats, at(base, start, AXIS), SEPARATE, dtype)[2]
+        totals = add_groups(totals, (c,), 1, 1)
+    means = means_of(totals, base, 1, 1, AXIS)
+    for start in range(0, END, STEP):
+        tile = at(base, start, AXIS)
+        if not ONE:
+            c = lstm_cell(X, A, W, B, C, stats, tile, SEPARATE, dtype)[2]
+        squares = add_squares(squares, (c,), means, tile[2], 1, 1)
+    return means, means_of(squares, base, 1, 1, AXIS)
+
+
+@triton.jit
+def store_cell(C, CELLS, RAW, H, Y, CW, CB, c, o, cell_stats, tile):
+    normalised = (c,)
+    if cell_stats is not None:
+        normalised = normed((c,), cell_stats, CW, CB, tile, 1)
+    carried = (c,)
+    if RAW is not None:
+        carried = normalised
+    y = (o * tanh(normalised[0]),)
+    store(RAW, (c,), tile, 1)
+    store(CELLS, carried, tile, 1)
+    store(C, carried, tile, 1)
+    store(H, y, tile, 1)
+    store(Y, y, tile, 1)
+
+
+@triton.jit
+def cell_grads(given, cell_stats, tile, dtype: tl.constexpr):
+    # of the normalised cell (the cell, if there is no norm), its xhat, and do
+    DY, DH, DC, GATES, CELLS, RAW, _, _, CW, CB = given
+    o = load(GATES, tile, 4, dtype)[3]
+    dy = load(DY, tile, 1, dtype)[0] + load(DH, tile, 1, dtype)[0]
+    xhat = load(CELLS if RAW is None else RAW, tile, 1, dtype)
+    normalised = xhat
+    if cell_stats is not None:
+        normalised = normed(xhat, cell_stats, CW, CB, tile, 1)
+        xhat = standardised(xhat, cell_stats, 1)
+    t = tanh(normalised[0])
+    dn = dy * o * (1 - t * t)
+    if cell_stats is None or RAW is not None:
+        dn += load(DC, tile, 1, dtype)[0]
+    return (dn,), xhat, dy * t
+
+
+@triton.jit
+def cell_sums(
+    dn, xhat, WEIGHT, given, cell_stats, base, END, ONE: tl.constexpr, STEP: tl.constexpr, AXIS: tl.constexpr,
+    dtype: tl.constexpr,
+):  # fmt: skip
+    # of g = dn weight and g xhat; dn, xhat: those of the first tile
+    sums = no_sums(dn[0], 1, 1), no_sums(dn[0], 1, 1)
+    for start in range(0, END, STEP):
+        tile = at(base, start, AXIS)
+        if not ONE:
+            dn, xhat, _ = cell_grads(given, cell_stats, tile, dtype)
+        sums = add_sums(sums, times_parameter(dn, WEIGHT, tile, 1), xhat, 1, 1)
+    return sums
+
+
+@triton.jit
+def lstm_grads(dn, cell_xhat, do, given, stats, cell_stats, cell_means, tile, dtype: tl.constexpr):
+    # dz and xhat of the gates, dc of the step before
+    _, _, DC, GATES, _, RAW, PREVIOUS, A, CW, _ = given
+    dcell = dn
+    if cell_stats is not None:
+        dcell = through_norm(times_parameter(dn, CW, tile, 1), cell_xhat, cell_stats, cell_means, 1)
+    dc = dcell[0]
+    if cell_stats is not None and RAW is None:
+        dc += load(DC, tile, 1, dtype)[0]
+    i, f, g, o = load(GATES, tile, 4, dtype)
+    di, df = dc * g * i * (1 - i), dc * load(PREVIOUS, tile, 1, dtype)[0] * f * (1 - f)
+    xhats = standardised(load(A, tile, 4, dtype), stats, 4)
+    return (di, df, dc * i * (1 - g * g), do * o * (1 - o)), xhats, dc * f
+
+
+@triton.jit
+def gate_sums(
+    dz, xhats, WEIGHT, given, stats, cell_stats, cell_means, base, END, PER: tl.constexpr, ONE: tl.constexpr,
+    STEP: tl.constexpr, AXIS: tl.constexpr, dtype: tl.constexpr,
+):  # fmt: skip
+    # as cell_sums, of each group of gates
+    sums = no_sums(dz[0], 4, PER), no_sums(dz[0], 4, PER)
+    for start in range(0, END, STEP):
+        tile = at(base, start, AXIS)
+        if not ONE:
+            dn, cell_xhat, do = cell_grads(given, cell_stats, tile, dtype)
+            dz, xhats, _ = lstm_grads(dn, cell_xhat, do, given, stats, cell_stats, cell_means, tile, dtype)
+        sums = add_sums(sums, times_parameter(dz, WEIGHT, tile, 4), xhats, 4, PER)
+    return sums
