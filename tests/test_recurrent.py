@@ -15,7 +15,7 @@ import normkernels as nk
 from normkernels import functional as F
 from normkernels.cases import OPS
 from normkernels.cases._recurrent import MIXED, sample
-from normkernels.tolerance import run
+from normkernels.tolerance import check, run
 
 RECURRENT = [op for op in OPS.values() if op.kind == "recurrent"]
 LAYERS = [nk.LayerNormRNN, nk.LayerNormLSTM, nk.LayerNormGRU, nk.BatchNormRNN, nk.BatchNormLSTM]
@@ -99,6 +99,21 @@ def test_without_gradients(op, backend, device):
         with_graph = call()
         with torch.no_grad():
             assert all(map(torch.equal, with_graph, call()))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the sizes of launches are too small for a GPU")
+@every_recurrent
+def test_triton_walks_over_tiles(op, monkeypatch):
+    """Rows, or a batch, that do not fit one tile, and programs with several tiles of rows."""
+    need(op, "triton", "cpu")
+    from normkernels.backends.triton import _recurrent_columns, _recurrent_rows
+
+    for module in (_recurrent_columns, _recurrent_rows):
+        monkeypatch.setattr(module, "THREADS", 1)
+    monkeypatch.setattr(_recurrent_rows, "PROGRAMS", 2)
+    for options in ({}, MIXED):
+        reports = check(op, sample(op.stem, "tiles", 2, 5 if op.state else 33, 17, **options), "triton", torch.float32)
+        assert all(r.worst <= 1 for r in reports), [str(r) for r in reports if r.worst > 1]
 
 
 @every_layer_norm

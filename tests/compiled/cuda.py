@@ -2,11 +2,13 @@
 
 Exit status 1, naming the kernel, when it spills, has a stack frame, does not move packs in 128-bit accesses, or takes
 so many more registers than docs/compiled/cuda.csv says that fewer warps fit a multiprocessor. Needs nvcc; without it,
-it says so and succeeds.
+it says so and succeeds. A source is compiled again when it, a header that it includes, the flags, nvcc or torch changed
+since the table was written; --all compiles every one.
 """
 
 import argparse
 import csv
+import hashlib
 import os
 import re
 import shutil
@@ -19,6 +21,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = ROOT / "docs/compiled/cuda.csv"
+SOURCES = ROOT / "docs/compiled/cuda_sources.csv"  # what each source was when the table was written
 ARCHS = ("80", "90", "100")
 FLAGS = (
     "-O3 -std=c++20 --expt-relaxed-constexpr -DTORCH_TARGET_VERSION=0x020b000000000000 -D__CUDA_NO_HALF_OPERATORS__ "
@@ -120,6 +123,38 @@ def compile_one(nvcc: str, cuobjdump: str | None, source: Path, arch: str, inclu
     return kernels
 
 
+def headers(source: Path) -> set[Path]:
+    """The source and every file of ours that it includes."""
+    found, left = set(), [source]
+    while left:
+        path = left.pop()
+        found.add(path)
+        included = (path.parent / name for name in re.findall(r'#include "([^"]+)"', path.read_text()))
+        left += [p for p in {path.resolve() for path in included} if p.exists() and p not in found]
+    return found
+
+
+def digest(source: Path, tools: str) -> str:
+    """Of all that its machine code depends on."""
+    found = hashlib.sha256(f"{tools} {FLAGS} {ARCHS}".encode())
+    for path in sorted(headers(source)):
+        found.update(path.read_bytes())
+    return found.hexdigest()[:16]
+
+
+def read(path: Path) -> list[list[str]]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.reader(file))[1:]
+
+
+def write(path: Path, rows: list) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+
+
 def problems(kernels: list[Kernel], committed: dict[tuple[str, str, str], Kernel], widths: bool) -> list[str]:
     """What is wrong, one sentence per kernel."""
     found = []
@@ -144,33 +179,37 @@ def problems(kernels: list[Kernel], committed: dict[tuple[str, str, str], Kernel
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="write the table that later runs are compared with")
+    parser.add_argument("--all", action="store_true", help="compile what did not change too")
     parser.add_argument("--jobs", type=int, default=2, help="compilers at a time (default 2)")
     args = parser.parse_args()
     nvcc, cuobjdump = find("nvcc"), find("cuobjdump")
     if nvcc is None:
         sys.stdout.write("nvcc not found: the CUDA kernels were not compiled\n")
         return 0
+    import torch
     from torch.utils.cpp_extension import include_paths
 
+    version = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout.split()[-1]
+    sources = sorted(ROOT.glob("csrc/cuda/*.cu"))
+    digests = {source.name: digest(source, f"{version} {torch.__version__.split('+')[0]}") for source in sources}
+    before = {} if args.all else dict(read(SOURCES))
+    changed = [source for source in sources if before.get(source.name) != digests[source.name]]
     includes = [f"-I{path}" for path in include_paths()]
-    jobs = [(source, arch) for source in sorted(ROOT.glob("csrc/cuda/*.cu")) for arch in ARCHS]
+    jobs = [(source, arch) for source in changed for arch in ARCHS]
     with ThreadPoolExecutor(args.jobs) as pool:
         compiled = pool.map(lambda job: compile_one(nvcc, cuobjdump, *job, includes), jobs)
         kernels = [kernel for part in compiled for kernel in part]
-    kernels.sort(key=lambda k: (k.source, k.kernel, int(k.arch)))
+    table = [Kernel(source, kernel, arch, *map(int, numbers)) for source, kernel, arch, *numbers in read(TABLE)]
     if args.write:
-        TABLE.parent.mkdir(parents=True, exist_ok=True)
-        with TABLE.open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([Kernel._fields, *kernels])
-    committed = {}
-    if TABLE.exists():
-        with TABLE.open(newline="") as file:
-            for source, kernel, arch, *numbers in list(csv.reader(file))[1:]:
-                row = Kernel(source, kernel, arch, *map(int, numbers))
-                committed[row.key] = row
+        kept = [k for k in table if k.source in digests and k.source not in {source.name for source in changed}]
+        table = sorted([*kept, *kernels], key=lambda k: (k.source, k.kernel, int(k.arch)))
+        write(TABLE, [Kernel._fields, *table])
+        write(SOURCES, [("source", "digest"), *sorted(digests.items())])
+    committed = {row.key: row for row in table}
     found = problems(kernels, committed, widths=cuobjdump is not None)
     widths = "" if cuobjdump else "; no cuobjdump, so access widths were not looked at"
-    lines = [*found, f"{len(kernels)} compiled kernels, {len(found)} problems{widths}"]
+    same = f"{len(sources) - len(changed)} of {len(sources)} sources are as when the table was written"
+    lines = [*found, f"{same}; {len(kernels)} compiled kernels, {len(found)} problems{widths}"]
     sys.stdout.write("\n".join(lines) + "\n")
     return 1 if found else 0
 

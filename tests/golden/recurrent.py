@@ -122,7 +122,8 @@ if __name__ == "__main__":
     FORMS = [{"norm_terms": "separate", "reverse": False}, {"norm_terms": "sum", "reverse": True}]
     OWN = {"layer_norm_rnn": ({}, {}), "batch_norm_rnn": ({}, {}),
            "layer_norm_gru": ({"norm_over": "rz"}, {"norm_over": "gate"}),
-           "layer_norm_lstm": ({"norm_over": "joint", "norm_cell": "output"}, {"norm_over": "gate", "norm_cell": "carried"}),
+           "layer_norm_lstm": ({"norm_over": "joint", "norm_cell": "output"},
+                               {"norm_over": "gate", "norm_cell": "carried"}),
            "batch_norm_lstm": ({"norm_cell": "output"}, {"norm_cell": "carried"})}  # fmt: skip
     for stem, own in OWN.items():
         write(stem, [case(stem, i, **FORMS[i], **options) for i, options in enumerate(own)])
