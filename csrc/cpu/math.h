@@ -1,4 +1,5 @@
-// exp, expm1, log1p, sigmoid, tanh and the normal distribution for float, written so that loops over them vectorise; std:: for double.
+// exp, expm1, log1p, sigmoid, tanh and the normal distribution for float, so that loops over them vectorise; std:: for
+// double.
 #pragma once
 
 #include <cmath>

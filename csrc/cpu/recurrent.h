@@ -84,7 +84,7 @@ void each_row(int64_t rows, int64_t columns, int64_t room, const F& f) {
 // Rows of a batch whose parameter gradients are summed in a line of their own.
 struct Parts {
   int64_t batch;
-  int64_t count() const { return std::clamp<int64_t>(batch / 4, 1, 16); }
+  int64_t count() const { return std::clamp<int64_t>(batch / 4, 1, 64); }
   int64_t rows() const { return (batch + count() - 1) / count(); }
 };
 

@@ -3,11 +3,14 @@
 The launchers run on meta tensors while the launches are recorded, so that nothing is compiled but what they choose.
 Registers, spilt bytes and shared memory are read from the machine code, the width of the accesses to global memory from
 the PTX. ``docs/compiled/triton.csv`` is the table of the last ``--write``; without it, exit status 1 on a spill, a
-narrower access, or a row that is missing here or there.
+narrower access, or a row that is missing here or there. A launch is compiled again when its kernel, a file that this
+imports, the launch or Triton changed since its row was written; --all compiles every one.
 """
 
 import argparse
 import csv
+import functools
+import hashlib
 import importlib
 import re
 import subprocess
@@ -37,7 +40,7 @@ from normkernels.ops._normprop import SMOOTH, epilogue  # noqa: E402
 
 TABLE = ROOT / "docs" / "compiled" / "triton.csv"
 KEYS = ("kernel", "config", "dtype", "arch")
-FIELDS = (*KEYS, "registers", "spills", "shared_bytes", "load_bits", "store_bits")
+FIELDS = (*KEYS, "registers", "spills", "shared_bytes", "load_bits", "store_bits", "digest")
 ARCHITECTURES = (90, 80, 100)
 BF16, F16, F32, F64 = torch.bfloat16, torch.float16, torch.float32, torch.float64
 DTYPES = ((BF16, BF16), (BF16, F32), (F16, F16), (F32, F32), (F64, F64))  # of x, of weight and bias
@@ -55,6 +58,19 @@ class Launch(NamedTuple):
     divisible: tuple[int, ...]
     num_warps: int
     dtype: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.module.rsplit('.', 1)[1].lstrip('_')}.{self.kernel}"
+
+    def key(self, arch: int) -> tuple[str, str, str, str]:
+        """What tells its row of the table."""
+        return self.name, self.config, self.dtype, f"sm_{arch}"
+
+    def digest(self, arch: int) -> str:
+        """Of all that its machine code depends on."""
+        text = f"{code(self.module)} {self} {arch} {triton.__version__}"
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
     def config(self) -> str:
@@ -79,6 +95,17 @@ class Launch(NamedTuple):
         words += [given["ACT"]] if given.get("ACT", "identity") != "identity" else []
         absent = [k.lower() for k, v in self.constants if v is None]
         return " ".join(words + ([f"no {','.join(absent)}"] if absent else []))
+
+
+@functools.cache
+def code(module: str) -> str:
+    """The module and every one of Triton's here that it imports, as a digest."""
+    found, left = {}, [module]
+    while left:
+        name = left.pop()
+        found[name] = (ROOT / f"{name.replace('.', '/')}.py").read_text()
+        left += set(re.findall(r"from (normkernels\.backends\.triton\.\w+) import", found[name])) - set(found)
+    return hashlib.sha256("".join(found[name] for name in sorted(found)).encode()).hexdigest()
 
 
 class Channels(NamedTuple):
@@ -446,15 +473,13 @@ def compile_one(launch: Launch, arch: int) -> dict[str, str]:
             re.findall(r"(\w+):(\d+)", subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         )
     row = {
-        "kernel": f"{launch.module.rsplit('.', 1)[1].lstrip('_')}.{launch.kernel}",
-        "config": launch.config,
-        "dtype": launch.dtype,
-        "arch": f"sm_{arch}",
+        **dict(zip(KEYS, launch.key(arch), strict=True)),
         "registers": usage["REG"],
         "spills": int(usage["STACK"]) + int(usage["LOCAL"]),
         "shared_bytes": made.metadata.shared,
         "load_bits": width(made.asm["ptx"], "ld"),
         "store_bits": width(made.asm["ptx"], "st"),
+        "digest": launch.digest(arch),
     }
     return {k: str(v) for k, v in row.items()}
 
@@ -481,18 +506,27 @@ def complaints(rows: list[dict[str, str]], committed: list[dict[str, str]]) -> l
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="write the table instead of comparing with it")
+    parser.add_argument("--all", action="store_true", help="compile what did not change too")
     parser.add_argument("--jobs", type=int, default=2, help="processes that compile (default: %(default)s)")
     parser.add_argument("--arch", type=int, nargs="+", default=ARCHITECTURES, help="compute capabilities, e.g. 90")
     args = parser.parse_args()
-    work = [(launch, arch) for arch in args.arch for launch in launches(arch)]
+    committed = list(csv.DictReader(TABLE.open())) if TABLE.exists() else []
+    known = {} if args.all else {(*(row[k] for k in KEYS), row.get("digest")): row for row in committed}
+    work, rows = [], []
+    for arch, launch in chain(*(((arch, launch) for launch in launches(arch)) for arch in args.arch)):
+        row = known.get((*launch.key(arch), launch.digest(arch)))
+        if row:
+            rows.append(row)
+        else:
+            work.append((launch, arch))
+    same = len(rows)
     with (
         tempfile.TemporaryDirectory() as cache,
         ProcessPoolExecutor(args.jobs, initializer=set_cache, initargs=(cache,)) as pool,
     ):
         futures = [pool.submit(compile_one, *item) for item in work]
-        rows = [f.result() for f in track(as_completed(futures), "compiling", len(futures))]
+        rows += [f.result() for f in track(as_completed(futures), "compiling", len(futures))]
     names = {f"sm_{arch}" for arch in args.arch}
-    committed = list(csv.DictReader(TABLE.open())) if TABLE.exists() else []
     before = rows if args.write else [row for row in committed if row["arch"] in names]
     if args.write:
         rows = sorted(rows, key=lambda row: [natural(row[k]) for k in KEYS])
@@ -503,7 +537,7 @@ def main() -> int:
             writer.writerows(rows + [row for row in committed if row["arch"] not in names])
     found = complaints(rows, before)
     sys.stdout.writelines(line + "\n" for line in found)
-    sys.stdout.write(f"{len(rows)} compilations, {len(found)} complaints\n")
+    sys.stdout.write(f"{len(work)} compilations, {same} launches as in the table, {len(found)} complaints\n")
     return 1 if found else 0
 
 
