@@ -513,12 +513,13 @@ def main() -> int:
     committed = list(csv.DictReader(TABLE.open())) if TABLE.exists() else []
     known = {} if args.all else {(*(row[k] for k in KEYS), row.get("digest")): row for row in committed}
     work, rows = [], []
-    for arch, launch in chain(*(((arch, launch) for launch in launches(arch)) for arch in args.arch)):
-        row = known.get((*launch.key(arch), launch.digest(arch)))
-        if row:
-            rows.append(row)
-        else:
-            work.append((launch, arch))
+    for arch in args.arch:
+        for launch in launches(arch):
+            row = known.get((*launch.key(arch), launch.digest(arch)))
+            if row:
+                rows.append(row)
+            else:
+                work.append((launch, arch))
     same = len(rows)
     with (
         tempfile.TemporaryDirectory() as cache,
