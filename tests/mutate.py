@@ -50,6 +50,7 @@ NATIVE = "tests/test_backends.py tests/test_properties.py -k native"
 SCAN = "tests/test_online_norm.py -k native"
 RULES = "tests/test_batch_renorm.py tests/test_streaming_norm.py -k native"
 WEIGHTS = "tests/test_normprop.py tests/test_weight_norm.py tests/test_data_norm.py tests/test_fold.py" + QUIET
+RECURRENT = "tests/test_recurrent.py -k 'not triton and not native and not compile'"
 
 # (file, tests): its lines and what becomes of them
 TABLE = {
@@ -316,6 +317,43 @@ TABLE = {
         ("if type(layer) not in (nn.Linear, *KINDS.values()):", "if False:"),
     ],
     ("normkernels/moments.py", WEIGHTS): [("(1 - slope) * (1 - slope) / math.pi) / 2", "(1 - slope) / math.pi) / 2")],
+    (f"{OPS}/_recurrent.py", f"{WITNESS} -k 'packed and (rnn or gru or lstm)'"): [
+        ("other = steps + 1 if reverse else steps - 1", "other = steps - 1"),
+        (" & (row < batch_sizes[there])", ""),
+    ],
+    (f"{OPS}/_recurrent.py", RECURRENT): [
+        ("mean.flip(0) if reverse else mean", "mean"),
+        ("unbiased = var * (sizes / (sizes - 1))", "unbiased = var"),
+        ("(1 - momentum) ** left + moved", "(1 - momentum) + moved"),
+    ],
+    (f"{OPS}/_step_norm.py", RECURRENT): [("running.update(mean, var, sizes, momentum, reverse)", "pass")],
+    (f"{REFERENCE}/_recurrent.py", RECURRENT): [
+        ("(g - g.mean(dims, keepdim=True) - xhat", "(g - xhat"),
+        ("buffer.shape[0] == total", "True"),
+    ],
+    (f"{REFERENCE}/layer_norm_gru.py", RECURRENT): [
+        ("dn * q_n * r * (1 - r)", "dn * q_n * r"),
+        ("(dh_new * z + of_a[rows] @ weight_hh)", "(of_a[rows] @ weight_hh)"),
+    ],
+    (f"{REFERENCE}/layer_norm_lstm.py", RECURRENT): [
+        ("dcell = dcell + (dc[:n] if raw_cells is None else 0)", "pass"),
+        ("(dc[:n] if cell_mean is None or raw_cells is not None else 0)", "dc[:n]"),
+    ],
+    ("normkernels/modules/_recurrent.py", RECURRENT): [
+        ("states if order is None else tuple(s.index_select(1, order) for s in states)", "states"),
+        ("layer + 1 < self.num_layers", "layer < self.num_layers"),
+        ("reverse=direction == 1", "reverse=False"),
+        ("None if bias_ih is None else bias_ih + bias_hh", "bias_hh"),
+        ("if not any(prefix + name in state_dict for name in norms):", "if True:"),
+    ],
+    ("normkernels/modules/_layer_norm_recurrent.py", RECURRENT): [
+        ("sizes = [2 * self.hidden_size, self.hidden_size]", "sizes = [self.hidden_size, 2 * self.hidden_size]"),
+    ],
+    ("normkernels/modules/_batch_norm_recurrent.py", RECURRENT): [
+        ("counts[: last + 1] += 1", "pass"),
+        ("torch.where(unseen, buffer[last], buffer)", "buffer"),
+        ("training = self.training or not self.track_running_stats", "training = self.training"),
+    ],
 }
 MUTATIONS = [Mutation(*key, *change) for key, changes in TABLE.items() for change in changes]
 

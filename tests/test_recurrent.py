@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 import normkernels as nk
 from normkernels import functional as F
 from normkernels.cases import OPS
-from normkernels.cases._recurrent import MIXED, sample
+from normkernels.cases._recurrent import MIXED, row_norm, sample
 from normkernels.tolerance import check, run
 
 RECURRENT = [op for op in OPS.values() if op.kind == "recurrent"]
@@ -151,6 +151,27 @@ def test_layer_is_a_loop_of_cells(layer, switches):
     close(*(torch.autograd.grad(out, parameters, dy, retain_graph=True) for out in (y, want)))
 
 
+@pytest.mark.parametrize(
+    ("layer", "norm_over", "groups"),
+    [(nk.LayerNormRNN, None, (1,)), (nk.LayerNormLSTM, "joint", (4,)), (nk.LayerNormLSTM, "gate", (1, 1, 1, 1)),
+     (nk.LayerNormGRU, "joint", (3,)), (nk.LayerNormGRU, "gate", (1, 1, 1)), (nk.LayerNormGRU, "rz", (2, 1))],
+)  # fmt: skip
+def test_both_terms(layer, norm_over, groups):
+    """The input's term is normalised as the recurrent one is, group by group; biases come after."""
+    switches = {} if norm_over is None else {"norm_over": norm_over}
+    ours = layer(3, 4, norm_terms="separate", dtype=torch.float64, **switches)
+    for p in ours.parameters():
+        nn.init.normal_(p)
+    p = {name.removesuffix("_l0"): t for name, t in ours.named_parameters()}
+    x = torch.randn(5, 2, 3, dtype=torch.float64)
+    terms = [row_norm(t @ p["weight_ih"].T, p["norm_weight_ih"], p["bias_ih"], 1e-5, groups) for t in x]
+    cell = {f"cell_{k}": p[f"norm_{k}_cell"] for k in ("weight", "bias") if layer is nk.LayerNormLSTM}
+    loop = OPS[f"layer_norm_{layer.__name__.removeprefix('LayerNorm').lower()}"].torch
+    options = switches | cell | {"norm_terms": "separate"}
+    want = loop(torch.stack(terms), p["weight_hh"], p["norm_weight_hh"], p["bias_hh"], **options)
+    close(ours(x)[0], want[0])
+
+
 @every_layer
 def test_packed_sequences(layer):
     """Rows of different lengths, in any order, are what each is alone; batch norm shares statistics, so in eval."""
@@ -208,8 +229,12 @@ def test_as_torch(layer):
 def test_dropout_between_layers(layer):
     """All of the second layer's input is dropped."""
     ours = layer(3, 4, 2, dropout=1.0)
+    for p in ours.parameters():
+        nn.init.normal_(p)
     x = torch.randn(5, 6, 3)
-    close(ours(x)[0], ours(torch.randn(5, 6, 3))[0])
+    y = ours(x)[0]
+    close(y, ours(torch.randn(5, 6, 3))[0])
+    assert y.any()  # and nothing of the last one's output
 
 
 @pytest.mark.parametrize("cell", CELLS.values(), ids=lambda c: c.__name__)
