@@ -142,11 +142,6 @@ def before(values: Tensor, first: Tensor | None, batch: int, batch_sizes: Tensor
     return torch.cat([first, values]).index_select(0, index.to(values.device))
 
 
-def weight_grad(da: Tensor, previous: Tensor) -> Tensor:
-    """dweight_hh: one product over all steps."""
-    return da.t() @ previous
-
-
 class Statistics(NamedTuple):
     """The running statistics of a batch norm, (slots, columns): of the first steps of a walk; the last one is reused.
 

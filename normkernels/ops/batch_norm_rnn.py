@@ -82,7 +82,7 @@ class BatchNormRNNFunction(torch.autograd.Function):
             dweight, dbias, training, nonlinearity, eps, reverse, backend,
         )  # fmt: skip
         previous = recurrent.before(y, h_0, sequence.batch, batch_sizes, reverse)
-        dweight_hh = recurrent.weight_grad(da if separate else dinput, previous)
+        dweight_hh = (da if separate else dinput).t() @ previous  # one product over all steps
         return dinput, dweight_hh, dweight, dbias, None if h_0 is None else dh, None, None, None, None
 
 

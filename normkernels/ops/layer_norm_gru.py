@@ -79,7 +79,7 @@ class LayerNormGRUFunction(torch.autograd.Function):
             dy.contiguous(), gates, previous, a, mean, rstd, weight_hh.contiguous(), flat(weight), flat(bias),
             batch_sizes, dh, dinput, da, dweight, dbias, groups, reverse, backend,
         )  # fmt: skip
-        dweight_hh = recurrent.weight_grad(da if separate else dinput, previous)
+        dweight_hh = (da if separate else dinput).t() @ previous  # one product over all steps
         return dinput, dweight_hh, dweight, dbias, None if h_0 is None else dh, None, None
 
 

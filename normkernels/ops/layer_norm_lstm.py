@@ -94,7 +94,7 @@ class LayerNormLSTMFunction(torch.autograd.Function):
             dweight, dbias, dcell_weight, dcell_bias, groups, reverse, backend,
         )  # fmt: skip
         previous = recurrent.before(y, h_0, sequence.batch, batch_sizes, reverse)
-        dweight_hh = recurrent.weight_grad(da if separate else dinput, previous)
+        dweight_hh = (da if separate else dinput).t() @ previous  # one product over all steps
         dh_0, dc_0 = None if h_0 is None else dh, None if c_0 is None else dc.to(dy.dtype)
         return dinput, dweight_hh, dweight, dbias, dcell_weight, dcell_bias, dh_0, dc_0, None, None
 
