@@ -164,7 +164,7 @@ SAMPLES = (
 
 
 def specialise(kernel: JITFunction, args: tuple, kwargs: dict, dtype: str) -> Launch:
-    """What Triton makes of these arguments: None and 1 are constants, multiples of 16 are marked."""
+    """What Triton makes of these arguments: None and 1 are constants, multiples of 16 marked, floats as annotated."""
     given = dict(zip(kernel.arg_names, args, strict=False)) | kwargs
     signature, constants, divisible = [], [], []
     for i, parameter in enumerate(kernel.params):
@@ -173,6 +173,9 @@ def specialise(kernel: JITFunction, args: tuple, kwargs: dict, dtype: str) -> La
         if parameter.is_constexpr or value is None or (isinstance(value, int) and value == 1 and not plain):
             signature.append((parameter.name, "constexpr"))
             constants.append((parameter.name, value))
+            continue
+        if parameter.annotation_type:  # a float
+            signature.append((parameter.name, parameter.annotation_type))
             continue
         tensor = isinstance(value, torch.Tensor)
         signature.append((parameter.name, "*" + NAME[value.dtype] if tensor else "i32" if value < 2**31 else "i64"))

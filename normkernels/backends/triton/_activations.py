@@ -5,6 +5,8 @@ import math
 import triton
 import triton.language as tl
 
+from normkernels.backends.triton._rows import number
+
 SQRT_HALF = tl.constexpr(math.sqrt(0.5))
 DENSITY_0 = tl.constexpr(1 / math.sqrt(2 * math.pi))  # of N(0, 1) at 0
 GELU_SCALE, GELU_CUBIC = tl.constexpr(math.sqrt(2 / math.pi)), tl.constexpr(0.044715)
@@ -55,14 +57,14 @@ def softplus(u):
 
 
 @triton.jit
-def activation(u, NAME: tl.constexpr, SLOPE: tl.constexpr):
+def activation(u, NAME: tl.constexpr, SLOPE):
     """f(u). SLOPE is leaky_relu's."""
     if NAME == "identity":
         f = u
     elif NAME == "relu":
         f = tl.where(u < 0, 0.0, u)
     elif NAME == "leaky_relu":
-        f = tl.where(u > 0, u, u * SLOPE)
+        f = tl.where(u > 0, u, u * number(SLOPE, u.dtype))
     elif NAME == "relu6":
         f = clamp(u, 0.0, 6.0)
     elif NAME == "tanh":
@@ -97,7 +99,7 @@ def activation(u, NAME: tl.constexpr, SLOPE: tl.constexpr):
 
 
 @triton.jit
-def derivative(u, NAME: tl.constexpr, SLOPE: tl.constexpr):
+def derivative(u, NAME: tl.constexpr, SLOPE):
     """f'(u), with torch's choice at the kinks."""
     if NAME == "identity":
         d = tl.full(u.shape, 1.0, u.dtype)

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from normkernels.backends.triton._activations import derivative
-from normkernels.backends.triton._rows import affine, rounded
+from normkernels.backends.triton._rows import affine, number, rounded
 
 
 @triton.jit
@@ -61,7 +61,7 @@ def broad(v, RANK: tl.constexpr):
     if v is not None:
         for _ in tl.static_range(RANK - len(v.shape)):
             v = tl.expand_dims(v, -1)
-    return v
+        return v
 
 
 @triton.jit
@@ -133,15 +133,13 @@ def records(C, G, rows, start, BLOCK_R: tl.constexpr, BLOCK_G: tl.constexpr):
 @triton.jit
 def load(P, at, mask, dtype: tl.constexpr):
     if P is not None:
-        P = tl.load(P + at, mask=mask, other=0.0).to(dtype)
-    return P
+        return tl.load(P + at, mask=mask, other=0.0).to(dtype)
 
 
 @triton.jit
 def load_tile(P, tile, dtype: tl.constexpr):
     if P is not None:
-        P = tl.load(P + tile[0] + tile[1], mask=tile[2], other=0.0).to(dtype)
-    return P
+        return tl.load(P + tile[0] + tile[1], mask=tile[2], other=0.0).to(dtype)
 
 
 @triton.jit
@@ -157,13 +155,13 @@ def store(P, value, at, mask):
 
 
 @triton.jit
-def statistics(MEAN, VAR, at, mask, EPS: tl.constexpr):
+def statistics(MEAN, VAR, at, mask, EPS):
     # mean and rstd = (var + eps)^(-1/2); without eps, it is 1 / var
     mean, rstd = tl.load(MEAN + at, mask=mask, other=0.0), tl.load(VAR + at, mask=mask, other=1.0)
     if EPS is None:
         rstd = 1 / rstd
     else:
-        rstd = tl.rsqrt(rstd + EPS)
+        rstd = tl.rsqrt(rstd + number(EPS, rstd.dtype))
     return mean, rstd
 
 
@@ -185,7 +183,7 @@ def preactivation(xhat, w, b, skip):
 
 
 @triton.jit
-def differentiated(DY, SKIP, xhat, w, b, tile, ACT: tl.constexpr, SLOPE: tl.constexpr):
+def differentiated(DY, SKIP, xhat, w, b, tile, ACT: tl.constexpr, SLOPE):
     # du = dy act'(u); it is 0 outside the tensor, for dy is
     du = load_tile(DY, tile, xhat.dtype)
     if ACT != "identity":
@@ -194,7 +192,7 @@ def differentiated(DY, SKIP, xhat, w, b, tile, ACT: tl.constexpr, SLOPE: tl.cons
 
 
 @triton.jit
-def grads(DY, X, SKIP, w, b, mean, rstd, tile, ACT: tl.constexpr, SLOPE: tl.constexpr):
+def grads(DY, X, SKIP, w, b, mean, rstd, tile, ACT: tl.constexpr, SLOPE):
     # xhat and du
     xhat = (load_tile(X, tile, rstd.dtype) - mean) * rstd
     return xhat, differentiated(DY, SKIP, xhat, w, b, tile, ACT, SLOPE)

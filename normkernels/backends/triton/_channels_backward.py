@@ -25,6 +25,7 @@ from normkernels.backends.triton._channels_sizes import (
     BACKWARD_LIMIT,
     BACKWARD_TILE,
     STEPS,
+    deviation,
     holding,
     merging,
     parts,
@@ -39,7 +40,7 @@ from normkernels.backends.triton._rows import accumulator, affine, finalise
 @triton.jit(do_not_specialize=["C", "S", "G", "PLANES"])
 def _resident_kernel(
     DY, X, SKIP, W, B, MEAN, VAR, DX, DSKIP, PARTIAL_W, PARTIAL_B,  # as in the schema; partials: (B, C)
-    C, S, G, PLANES, EPS: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr,
+    C, S, G, PLANES, EPS: tl.float64, ACT: tl.constexpr, SLOPE: tl.float64,
     IMAGES: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr,
     BLOCK_A: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_B: tl.constexpr,
 ):  # fmt: skip
@@ -68,7 +69,7 @@ def _resident_kernel(
 @triton.jit(do_not_specialize=["N", "C", "S", "G", "images", "parts", "steps"])
 def _sums_kernel(
     DY, X, SKIP, W, B, MEAN, VAR, PARTIAL_W, PARTIAL_B, DX, DSKIP,  # partials: (rows, C), sums of du xhat and of du
-    N, C, S, G, images, parts, steps, EPS: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr,
+    N, C, S, G, images, parts, steps, EPS: tl.float64, SCALED: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.float64,
     IMAGES: tl.constexpr, POOLED: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr,
     BLOCK_A: tl.constexpr, BLOCK_B: tl.constexpr,
 ):  # fmt: skip
@@ -76,8 +77,11 @@ def _sums_kernel(
     C, S = aligned(C, S, LAST, ALIGN)
     low, row, image, first, tiles = walk(tl.program_id(0), N, C, S, parts, steps, IMAGES, BLOCK_A, BLOCK_B)
     channels = low + tl.arange(0, BLOCK_A)
-    mean, rstd = statistics(MEAN, VAR, place(image, channels, C, G, images, POOLED), channels < C, EPS)
-    mean, rstd, w = mean[:, None], rstd[:, None], broad(load(W, channels, channels < C, dtype), 2)
+    stat = place(image, channels, C, G, images, POOLED)
+    mean, rstd = statistics(MEAN, VAR, stat, channels < C, None if SCALED else EPS)
+    mean = mean[:, None]
+    rstd = rstd[:, None]
+    w = broad(load(W, channels, channels < C, dtype), 2)
     b = broad(load(B if ACT != "identity" else None, channels, channels < C, dtype), 2)
     dw, db = tl.zeros([BLOCK_A, BLOCK_B], dtype), tl.zeros([BLOCK_A, BLOCK_B], dtype)
     for i in tl.range(0, tiles, num_stages=2):
@@ -116,7 +120,7 @@ def _merge_kernel(
 @triton.jit(do_not_specialize=["N", "C", "S", "G", "images", "parts", "steps"])
 def _dx_kernel(
     DY, X, SKIP, W, B, MEAN, VAR, MEAN_GX, MEAN_G, DX, DSKIP,  # as in the schema; means as above
-    N, C, S, G, images, parts, steps, EPS: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr,
+    N, C, S, G, images, parts, steps, EPS: tl.float64, ACT: tl.constexpr, SLOPE: tl.float64,
     IMAGES: tl.constexpr, POOLED: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr,
     BLOCK_A: tl.constexpr, BLOCK_B: tl.constexpr,
 ):  # fmt: skip
@@ -128,7 +132,9 @@ def _dx_kernel(
     channels = low + tl.arange(0, BLOCK_A)
     stat = place(image, channels, C, G, images, POOLED)
     mean, rstd = statistics(MEAN, VAR, stat, channels < C, EPS)
-    mean, rstd, w = mean[:, None], rstd[:, None], broad(load(W, channels, channels < C, dtype), 2)
+    mean = mean[:, None]
+    rstd = rstd[:, None]
+    w = broad(load(W, channels, channels < C, dtype), 2)
     b = broad(load(B if ACT != "identity" else None, channels, channels < C, dtype), 2)
     mean_gx = load(MEAN_GX, stat, channels < C, dtype)[:, None]
     mean_g = load(MEAN_G, stat, channels < C, dtype)[:, None]
@@ -149,7 +155,7 @@ def walk_parts(dy, x, skip, weight, bias, mean, var, partial_w, partial_b, dx, d
     programs, given, constants = walking(x, z, split(z, BACKWARD_TILE))
     _sums_kernel[(programs,)](
         dy, x, skip, weight, bias, mean, var, partial_w, partial_b, dx, dskip, *given,
-        EPS=eps, ACT=activation, SLOPE=slope, **constants,
+        **deviation(eps), ACT=activation, SLOPE=slope, **constants,
     )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from normkernels.backends.triton._channels_sizes import (
     FORWARD_LIMIT,
     FORWARD_TILE,
     STEPS,
+    deviation,
     holding,
     merging,
     parts,
@@ -33,13 +34,13 @@ from normkernels.backends.triton._channels_sizes import (
     split,
     walking,
 )
-from normkernels.backends.triton._rows import accumulator
+from normkernels.backends.triton._rows import accumulator, number
 
 
 @triton.jit(do_not_specialize=["C", "S", "G", "PLANES"])
 def _resident_kernel(
     X, SKIP, W, B, Y, MEAN, VAR,  # x, skip, y: (N, C, S) or LAST; w, b: (C,); mean, var: (B, G)
-    C, S, G, PLANES, EPS: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr,
+    C, S, G, PLANES, EPS: tl.float64, ACT: tl.constexpr, SLOPE: tl.float64,
     IMAGES: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr,
     BLOCK_A: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_B: tl.constexpr,
 ):  # fmt: skip
@@ -52,8 +53,9 @@ def _resident_kernel(
     tl.store(MEAN + stat, mean, mask=there)
     tl.store(VAR + stat, var, mask=there)
     if Y is not None:
-        w, b = broad(load(W, channels, channels < C, dtype), 3), broad(load(B, channels, channels < C, dtype), 3)
-        u = preactivation(x, slope_of(broad(tl.rsqrt(var + EPS), 3), w), b, load_tile(SKIP, tile, dtype))
+        w = broad(load(W, channels, channels < C, dtype), 3)
+        b = broad(load(B, channels, channels < C, dtype), 3)
+        u = preactivation(x, slope_of(broad(tl.rsqrt(var + number(EPS, dtype)), 3), w), b, load_tile(SKIP, tile, dtype))
         store_tile(Y, activation(u, ACT, SLOPE), tile)
 
 
@@ -131,7 +133,7 @@ def values(row, length, chunk, each, parts, dtype: tl.constexpr):
 @triton.jit(do_not_specialize=["N", "C", "S", "G", "images", "parts", "steps"])
 def _apply_kernel(
     X, SKIP, W, B, Y, MEAN, VAR, N, C, S, G, images, parts, steps,
-    EPS: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr,
+    EPS: tl.float64, SCALED: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.float64,
     IMAGES: tl.constexpr, POOLED: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr,
     BLOCK_A: tl.constexpr, BLOCK_B: tl.constexpr,
 ):  # fmt: skip
@@ -141,8 +143,10 @@ def _apply_kernel(
     program = tl.num_programs(0) - 1 - tl.program_id(0)
     low, _, image, first, tiles = walk(program, N, C, S, parts, steps, IMAGES, BLOCK_A, BLOCK_B)
     channels = low + tl.arange(0, BLOCK_A)
-    mean, rstd = statistics(MEAN, VAR, place(image, channels, C, G, images, POOLED), channels < C, EPS)
-    slope, b = slope_of(rstd, load(W, channels, channels < C, dtype)), load(B, channels, channels < C, dtype)
+    stat = place(image, channels, C, G, images, POOLED)
+    mean, rstd = statistics(MEAN, VAR, stat, channels < C, None if SCALED else EPS)
+    slope = slope_of(rstd, load(W, channels, channels < C, dtype))
+    b = load(B, channels, channels < C, dtype)
     for i in tl.range(0, tiles, num_stages=2):
         tile = step(i, low, image, first, C, S, IMAGES, LAST, BLOCK_A, BLOCK_B)
         x = load_tile(X, tile, dtype) - mean[:, None]
@@ -177,7 +181,7 @@ def apply(x, skip, weight, bias, mean, var, y, eps, activation, slope, last):
     z = sizes(x, mean, last)
     programs, given, constants = walking(x, z, split(z, FORWARD_TILE, STEPS))
     _apply_kernel[(programs,)](
-        x, skip, weight, bias, y, mean, var, *given, EPS=eps, ACT=activation, SLOPE=slope, **constants
+        x, skip, weight, bias, y, mean, var, *given, **deviation(eps), ACT=activation, SLOPE=slope, **constants
     )
 
 

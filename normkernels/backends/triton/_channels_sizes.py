@@ -131,6 +131,11 @@ def holding(x: Tensor, z: Sizes, r: Resident) -> tuple[int, tuple[int, ...], dic
     return z.B * triton.cdiv(z.G, r.BLOCK_A), (z.C, z.S, z.G, z.planes), constants
 
 
+def deviation(eps: float | None) -> dict[str, float | bool]:
+    """What a kernel is told of its table VAR: variances under eps, or without eps SCALED, what to divide by."""
+    return {"EPS": eps or 0.0, "SCALED": eps is None}
+
+
 def walking(x: Tensor, z: Sizes, s: Split) -> tuple[int, tuple[int, ...], dict[str, bool | int]]:
     """Programs, runtime arguments and constants of a kernel that walks the parts of x."""
     each, rows = parts(z, s)

@@ -21,17 +21,18 @@ from normkernels.backends.triton._rows import (
     forward_tile,
     inside,
     load_rows,
+    number,
 )
 
 
 @triton.jit
-def statistic(squares, N, EPS: tl.constexpr):
-    # rstd, or without eps the norm; and what v - mean is multiplied by
-    if EPS is None:
+def statistic(squares, N, EPS, CENTER: tl.constexpr):
+    # rstd, or without a mean the norm; and what v - mean is multiplied by
+    if not CENTER:
         stat = tl.sqrt(squares)
         factor = inverse(stat)
     else:
-        stat = tl.rsqrt(squares / N + EPS)
+        stat = tl.rsqrt(squares / N + number(EPS, squares.dtype))
         factor = stat
     return stat, factor
 
@@ -39,7 +40,7 @@ def statistic(squares, N, EPS: tl.constexpr):
 @triton.jit(do_not_specialize=["M"])
 def _fwd_kernel(
     V, G, W, MEAN, STAT,  # v, w: (M, N); g, mean, stat: (M,)
-    M, N, EPS: tl.constexpr, ALIGN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    M, N, EPS: tl.float64, ALIGN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     N = N // ALIGN * ALIGN
     rows = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -49,7 +50,7 @@ def _fwd_kernel(
     if MEAN is not None:
         v, mean, rest = centre(v, mask, N)
         store_stat(MEAN, mean + rest, rows, M)
-    stat, factor = statistic(tl.sum(v * v, axis=1)[:, None], N, EPS)
+    stat, factor = statistic(tl.sum(v * v, axis=1)[:, None], N, EPS, MEAN is not None)
     store_stat(STAT, stat, rows, M)
     store_filters(W, v * times(factor, G, rows, M), rows, cols, N, mask)
 
@@ -104,13 +105,13 @@ def merged(PARTIAL, N, CENTER: tl.constexpr, BLOCK_N: tl.constexpr, CHUNK: tl.co
 @triton.jit(do_not_specialize=["START", "M"])
 def _merge_kernel(
     V, G, W, MEAN, STAT, PARTIAL, START, M, N,  # as above
-    EPS: tl.constexpr, ALIGN: tl.constexpr, BLOCK_N: tl.constexpr, CHUNK: tl.constexpr,
+    EPS: tl.float64, ALIGN: tl.constexpr, BLOCK_N: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     N = N // ALIGN * ALIGN
     rows, low, cols, mask = segment(START, N, BLOCK_N)
     v = load_rows(V + low, rows, cols, N, mask, STAT.dtype.element_ty)
     mean, rest, squares = merged(PARTIAL, N, MEAN is not None, BLOCK_N, CHUNK)
-    stat, factor = statistic(squares, N, EPS)
+    stat, factor = statistic(squares, N, EPS, MEAN is not None)
     if tl.program_id(0) == 0:
         tl.store(STAT + START + tl.program_id(1), stat)
         if MEAN is not None:

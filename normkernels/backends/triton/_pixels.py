@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from normkernels.backends.triton._activations import derivative
-from normkernels.backends.triton._rows import Tile, affine, rounded, unaligned
+from normkernels.backends.triton._rows import Tile, affine, number, rounded, unaligned
 
 # A program's tile is BLOCK_M channels of BLOCK_N neighbouring pixels; a pixel of at most BLOCK_M channels is read once.
 LIMIT = {2: (512, 256), 4: (512, 256), 8: (128, 64)}  # itemsize of x -> most channels of one tile: forward, backward
@@ -51,11 +51,10 @@ def store_tile(P, value, start, channels, pixels, N, S):
 
 
 @triton.jit
-def load_channel(P, channels, N, OFFSET: tl.constexpr, dtype: tl.constexpr):
+def load_channel(P, channels, N, OFFSET, dtype: tl.constexpr):
     # p + offset as (BLOCK_M, 1), or None
     if P is not None:
-        P = (tl.load(P + channels, mask=channels < N, other=0.0).to(dtype) + OFFSET)[:, None]
-    return P
+        return (tl.load(P + channels, mask=channels < N, other=0.0).to(dtype) + number(OFFSET, dtype))[:, None]
 
 
 @triton.jit
@@ -81,7 +80,7 @@ def centre(x, channels, N, count):
 @triton.jit
 def grads(
     DY, X, W, B, mean, rstd, start, channels, pixels, N, S,
-    OFFSET: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr,
+    OFFSET, ACT: tl.constexpr, SLOPE,
 ):  # fmt: skip
     # xhat, du = dy act'(u), g = du (w + offset); du and g are 0 outside the tensor, for dy is
     xhat = (load_tile(X, start, channels, pixels, N, S, rstd.dtype) - mean[None, :]) * rstd[None, :]

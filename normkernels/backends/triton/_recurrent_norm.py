@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 
 from normkernels.backends.triton._recurrent_tiles import at, summed
+from normkernels.backends.triton._rows import number
 
 
 @triton.constexpr_function
@@ -91,10 +92,10 @@ def statistics(
 
 
 @triton.jit
-def with_rstd(means, variances, EPS: tl.constexpr, G: tl.constexpr):
+def with_rstd(means, variances, EPS, G: tl.constexpr):
     found = ()
     for gate in tl.static_range(G):
-        found += ((means[gate], tl.rsqrt(variances[gate] + EPS)),)
+        found += ((means[gate], tl.rsqrt(variances[gate] + number(EPS, variances[gate].dtype))),)
     return found
 
 

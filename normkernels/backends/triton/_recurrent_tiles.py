@@ -45,7 +45,9 @@ def summed(X, A, tile, G: tl.constexpr, SEPARATE: tl.constexpr, dtype: tl.conste
     # what is normalised: the product in A, with the input's term as rounded in memory
     found = load(A, tile, G, dtype)
     if not SEPARATE:
-        x, products, found = load(X, tile, G, dtype), found, ()
+        x = load(X, tile, G, dtype)
+        products = found
+        found = ()
         for gate in tl.static_range(G):
             found += (rounded(products[gate] + x[gate], A.dtype.element_ty).to(dtype),)
     return found
@@ -93,7 +95,8 @@ def normed(a, stats, W, B, tile, G: tl.constexpr):
 def add_term(q, X, tile, G: tl.constexpr, SEPARATE: tl.constexpr):
     # the input's term, where it is not part of the sum
     if SEPARATE:
-        x, found = load(X, tile, G, q[0].dtype), ()
+        x = load(X, tile, G, q[0].dtype)
+        found = ()
         for gate in tl.static_range(G):
             found += (q[gate] + x[gate],)
         q = found

@@ -109,6 +109,12 @@ def rounded(x, dtype: tl.constexpr):
 
 
 @triton.jit
+def number(value, dtype: tl.constexpr):
+    """A float that a launcher was given, in ``dtype``: it comes as float64, or as a Python float if interpreted."""
+    return tl.full((), value, dtype)
+
+
+@triton.jit
 def load_rows(P, rows, cols, stride, mask, dtype: tl.constexpr):
     return tl.load(P + rows[:, None] * stride + cols[None, :], mask=mask, other=0.0).to(dtype)
 
@@ -142,11 +148,10 @@ def centre(x, mask, count):
 
 
 @triton.jit
-def load_parameter(P, cols, N, OFFSET: tl.constexpr, dtype: tl.constexpr):
+def load_parameter(P, cols, N, OFFSET, dtype: tl.constexpr):
     # p + offset as (1, BLOCK_N), or None
     if P is not None:
-        P = tl.load(P + cols[None, :], mask=cols[None, :] < N, other=0.0).to(dtype) + OFFSET
-    return P
+        return tl.load(P + cols[None, :], mask=cols[None, :] < N, other=0.0).to(dtype) + number(OFFSET, dtype)
 
 
 @triton.jit

@@ -29,7 +29,7 @@ from normkernels.backends.triton._rows import (
 
 @triton.jit
 def grads(
-    DY, X, w, b, MEAN, RSTD, rows, cols, mask, M, stride_dy, stride_x, ACT: tl.constexpr, SLOPE: tl.constexpr
+    DY, X, w, b, MEAN, RSTD, rows, cols, mask, M, stride_dy, stride_x, ACT: tl.constexpr, SLOPE
 ):  # fmt: skip
     # xhat = (x - mean) rstd, du = dy act'(u), g = du (w + offset), rstd; du and g are 0 outside the mask, for dy is
     rstd = load_stat(RSTD, rows, M)
@@ -60,7 +60,7 @@ def store_partial(PARTIAL, total, row, cols, N):
 def _bwd_kernel(
     DY, DSUMMED, X, W, B, MEAN, RSTD, DX, PARTIAL_W, PARTIAL_B,  # as in the schema; partials: (programs, N)
     M, N, stride_dy, stride_dsummed, stride_x,
-    OFFSET: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr,
+    OFFSET: tl.float64, ACT: tl.constexpr, SLOPE: tl.float64,
     ALIGN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     N = N // ALIGN * ALIGN
@@ -93,7 +93,7 @@ def _bwd_kernel(
 def _sums_kernel(
     DY, X, W, B, MEAN, RSTD, SUMS,  # sums: (wave, segments, 2), of g xhat and of g
     START, M, N, stride_dy, stride_x,
-    OFFSET: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr, ALIGN: tl.constexpr, BLOCK_N: tl.constexpr,
+    OFFSET: tl.float64, ACT: tl.constexpr, SLOPE: tl.float64, ALIGN: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     N = N // ALIGN * ALIGN
     rows = START + tl.program_id(0).to(tl.int64) + tl.arange(0, 1)
@@ -114,7 +114,7 @@ def _sums_kernel(
 def _spread_kernel(
     DY, DSUMMED, X, W, B, MEAN, RSTD, DX, PARTIAL_W, PARTIAL_B, SUMS,  # sums as above; partials: (row groups, N)
     START, END, M, N, stride_dy, stride_dsummed, stride_x, rows_each, segments,
-    OFFSET: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr,
+    OFFSET: tl.float64, ACT: tl.constexpr, SLOPE: tl.float64,
     ALIGN: tl.constexpr, BLOCK_N: tl.constexpr, SEGMENTS: tl.constexpr,
 ):  # fmt: skip
     N = N // ALIGN * ALIGN

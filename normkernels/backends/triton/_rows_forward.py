@@ -15,6 +15,7 @@ from normkernels.backends.triton._rows import (
     inside,
     load_parameter,
     load_rows,
+    number,
     rounded,
     stride,
     wave,
@@ -25,7 +26,7 @@ from normkernels.backends.triton._rows import (
 def _fwd_kernel(
     X, RESIDUAL, W, B, Y, SUMMED, MEAN, RSTD,  # x, residual, y, summed: (M, N); w, b: (N,); mean, rstd: (M,)
     M, N, stride_x, stride_residual,
-    EPS: tl.constexpr, OFFSET: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr,
+    EPS: tl.float64, OFFSET: tl.float64, ACT: tl.constexpr, SLOPE: tl.float64,
     ALIGN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     N = N // ALIGN * ALIGN
@@ -39,7 +40,7 @@ def _fwd_kernel(
         x, mean, rest = centre(x, mask, N)
         tl.store(MEAN + rows[:, None], mean + rest, mask=rows[:, None] < M)
     # rstd = (mean(x^2) + eps)^(-1/2)
-    rstd = tl.rsqrt(tl.sum(x * x, axis=1)[:, None] / N + EPS)
+    rstd = tl.rsqrt(tl.sum(x * x, axis=1)[:, None] / N + number(EPS, x.dtype))
     tl.store(RSTD + rows[:, None], rstd, mask=rows[:, None] < M)
     w = load_parameter(W, cols, N, OFFSET, rstd.dtype)
     b = load_parameter(B, cols, N, 0.0, rstd.dtype)
@@ -72,7 +73,7 @@ def _moments_kernel(
 @triton.jit(do_not_specialize=["START"])
 def _merge_kernel(
     X, W, B, Y, MEAN, RSTD, PARTIAL, START, N, stride_x,  # partial as above
-    EPS: tl.constexpr, OFFSET: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr,
+    EPS: tl.float64, OFFSET: tl.float64, ACT: tl.constexpr, SLOPE: tl.float64,
     ALIGN: tl.constexpr, BLOCK_N: tl.constexpr, SEGMENTS: tl.constexpr,
 ):  # fmt: skip
     N = N // ALIGN * ALIGN
@@ -92,7 +93,7 @@ def _merge_kernel(
         rest = tl.sum(distance * count, axis=0) / N
         squares += (distance - rest) * (distance - rest) * count
         x = x - mean - rest
-    rstd = tl.rsqrt(tl.sum(squares, axis=0) / N + EPS)
+    rstd = tl.rsqrt(tl.sum(squares, axis=0) / N + number(EPS, squares.dtype))
     if tl.program_id(1) == 0:
         tl.store(RSTD + START + tl.program_id(0), rstd)
         if MEAN is not None:

@@ -70,7 +70,8 @@ def averages(X, MEAN, RSTD, XHAT_MEAN, XHAT_SQUARE, at, mask, dtype: tl.constexp
         xhat = (load(X, at, mask, dtype) - load(MEAN, at, mask, dtype)) * rstd
         square = xhat * xhat
     else:
-        xhat, square = load(XHAT_MEAN, at, mask, dtype), load(XHAT_SQUARE, at, mask, dtype)
+        xhat = load(XHAT_MEAN, at, mask, dtype)
+        square = load(XHAT_SQUARE, at, mask, dtype)
     return rstd, xhat, square
 
 
@@ -78,8 +79,7 @@ def averages(X, MEAN, RSTD, XHAT_MEAN, XHAT_SQUARE, at, mask, dtype: tl.constexp
 def of_sample(P, image):
     # a sample's number, or None
     if P is not None:
-        P = tl.load(P + image)
-    return P
+        return tl.load(P + image)
 
 
 @triton.jit
@@ -93,7 +93,7 @@ def guarded(z, gain, CLAMP: tl.constexpr):
 
 
 @triton.jit
-def gradient(dy, xhat, w, b, gain, skip, CLAMP: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr):
+def gradient(dy, xhat, w, b, gain, skip, CLAMP: tl.constexpr, ACT: tl.constexpr, SLOPE):
     # z = xhat w + b, du = dy act'(u), and what of du the clamp lets through
     z = affine(xhat, w, b)
     if ACT != "identity":

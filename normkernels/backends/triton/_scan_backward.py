@@ -39,7 +39,7 @@ from normkernels.backends.triton._scan import (
 @triton.jit(do_not_specialize=["N", "C", "S", "G", "images", "parts", "steps"])
 def _sums_kernel(
     DY, X, SKIP, W, B, MEAN, RSTD, GAIN, PARTIAL_GX, PARTIAL_G,  # partials: (rows, C), sums of dz xhat and of dz
-    N, C, S, G, images, parts, steps, CLAMP: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr,
+    N, C, S, G, images, parts, steps, CLAMP: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.float64,
     IMAGES: tl.constexpr, POOLED: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr,
     BLOCK_A: tl.constexpr, BLOCK_B: tl.constexpr,
 ):  # fmt: skip
@@ -49,12 +49,14 @@ def _sums_kernel(
     channels = low + tl.arange(0, BLOCK_A)
     stat = place(image, channels, C, G, images, POOLED)
     mean, rstd = load(MEAN, stat, channels < C, dtype)[:, None], load(RSTD, stat, channels < C, dtype)[:, None]
-    w, b = broad(load(W, channels, channels < C, dtype), 2), broad(load(B, channels, channels < C, dtype), 2)
+    w = broad(load(W, channels, channels < C, dtype), 2)
+    b = broad(load(B, channels, channels < C, dtype), 2)
     gain = of_sample(GAIN, image)
     gx, g = tl.zeros([BLOCK_A, BLOCK_B], dtype), tl.zeros([BLOCK_A, BLOCK_B], dtype)
     for i in tl.range(0, tiles, num_stages=2):
         tile = step(i, low, image, first, C, S, IMAGES, LAST, BLOCK_A, BLOCK_B)
-        xhat, skip = (load_tile(X, tile, dtype) - mean) * rstd, load_tile(SKIP, tile, dtype)
+        xhat = (load_tile(X, tile, dtype) - mean) * rstd
+        skip = load_tile(SKIP, tile, dtype)
         _, _, dz = gradient(load_tile(DY, tile, dtype), xhat, w, b, gain, skip, CLAMP, ACT, SLOPE)
         gx += dz * xhat
         g += dz
@@ -65,14 +67,16 @@ def _sums_kernel(
 @triton.jit(do_not_specialize=["N", "C"])
 def _values_kernel(
     DY, X, SKIP, W, B, MEAN, RSTD, GAIN, SUM_G, DSKIP, N, C, CLAMP: tl.constexpr, ACT: tl.constexpr,
-    SLOPE: tl.constexpr, ALIGN: tl.constexpr, BLOCK_A: tl.constexpr, BLOCK_B: tl.constexpr,
+    SLOPE: tl.float64, ALIGN: tl.constexpr, BLOCK_A: tl.constexpr, BLOCK_B: tl.constexpr,
 ):  # fmt: skip
     # samples of one value: dz, and dskip
     dtype: tl.constexpr = MEAN.dtype.element_ty
     samples, channels, tile = values(N, C, ALIGN, BLOCK_A, BLOCK_B)
     xhat = (load_tile(X, tile, dtype) - load_tile(MEAN, tile, dtype)) * load_tile(RSTD, tile, dtype)
-    w, b = load(W, channels, channels < C, dtype), load(B, channels, channels < C, dtype)
-    gain, skip = load(GAIN, samples, samples < N, dtype), load_tile(SKIP, tile, dtype)
+    w = load(W, channels, channels < C, dtype)
+    b = load(B, channels, channels < C, dtype)
+    gain = load(GAIN, samples, samples < N, dtype)
+    skip = load_tile(SKIP, tile, dtype)
     _, du, dz = gradient(load_tile(DY, tile, dtype), xhat, w, b, gain, skip, CLAMP, ACT, SLOPE)
     store_tile(SUM_G, dz, tile)
     store_tile(DSKIP, du, tile)
@@ -118,8 +122,10 @@ def _control_kernel(
     dtype: tl.constexpr = MEAN.dtype.element_ty
     C = C // ALIGN * ALIGN
     channels = tl.program_id(0) * BLOCK_A + tl.arange(0, BLOCK_A)[None, :]
-    w, b = load(W, channels, channels < C, dtype), load(B, channels, channels < C, dtype)
-    e, u = load(E, channels, channels < C, tl.float64), load(U, channels, channels < C, tl.float64)
+    w = load(W, channels, channels < C, dtype)
+    b = load(B, channels, channels < C, dtype)
+    e = load(E, channels, channels < C, tl.float64)
+    u = load(U, channels, channels < C, tl.float64)
     share = 1 / count.to(dtype)
     dw, db = tl.zeros([BLOCK_B, BLOCK_A], dtype), tl.zeros([BLOCK_B, BLOCK_A], dtype)
     for start in range(0, N + 1, BLOCK_B):
@@ -132,7 +138,8 @@ def _control_kernel(
         rstd, xhat, square = averages(X, MEAN, RSTD, XHAT_MEAN, XHAT_SQUARE, at, past, dtype)
         if GAIN is not None:
             some = (samples > 0) & (samples <= N)
-            gain, kappa = load(GAIN, samples - 1, some, dtype), load(KAPPA, samples - 1, some, dtype)
+            gain = load(GAIN, samples - 1, some, dtype)
+            kappa = load(KAPPA, samples - 1, some, dtype)
             g, gx = scaled(g, gx, xhat, square, w, b, gain, kappa)
         dw += gx
         db += g
@@ -189,7 +196,7 @@ def damping(square, P: tl.constexpr, STABLE: tl.constexpr):
 @triton.jit(do_not_specialize=["N", "C", "S", "G", "images", "parts", "steps"])
 def _dx_kernel(
     DY, X, SKIP, W, B, MEAN, RSTD, GAIN, KAPPA, PE, PU, DX, DSKIP, N, C, S, G, images, parts, steps,
-    CLAMP: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr,
+    CLAMP: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.float64,
     IMAGES: tl.constexpr, POOLED: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr,
     BLOCK_A: tl.constexpr, BLOCK_B: tl.constexpr,
 ):  # fmt: skip
@@ -201,12 +208,16 @@ def _dx_kernel(
     channels = low + tl.arange(0, BLOCK_A)
     stat = place(image, channels, C, G, images, POOLED)
     mean, rstd = load(MEAN, stat, channels < C, dtype)[:, None], load(RSTD, stat, channels < C, dtype)[:, None]
-    w, b = broad(load(W, channels, channels < C, dtype), 2), broad(load(B, channels, channels < C, dtype), 2)
-    pe, pu = broad(load(PE, stat, channels < C, dtype), 2), broad(load(PU, stat, channels < C, dtype), 2)
-    gain, kappa = of_sample(GAIN, image), of_sample(KAPPA, image)
+    w = broad(load(W, channels, channels < C, dtype), 2)
+    b = broad(load(B, channels, channels < C, dtype), 2)
+    pe = broad(load(PE, stat, channels < C, dtype), 2)
+    pu = broad(load(PU, stat, channels < C, dtype), 2)
+    gain = of_sample(GAIN, image)
+    kappa = of_sample(KAPPA, image)
     for i in tl.range(0, tiles, num_stages=2):
         tile = step(i, low, image, first, C, S, IMAGES, LAST, BLOCK_A, BLOCK_B)
-        xhat, skip = (load_tile(X, tile, dtype) - mean) * rstd, load_tile(SKIP, tile, dtype)
+        xhat = (load_tile(X, tile, dtype) - mean) * rstd
+        skip = load_tile(SKIP, tile, dtype)
         z, du, dz = gradient(load_tile(DY, tile, dtype), xhat, w, b, gain, skip, CLAMP, ACT, SLOPE)
         store_tile(DSKIP, du, tile)
         store_tile(DX, controlled(unscaled(dz, z, gain, kappa), xhat, w, rstd, pe, pu), tile)
@@ -219,10 +230,12 @@ def _dx_values_kernel(
 ):  # fmt: skip
     dtype: tl.constexpr = MEAN.dtype.element_ty
     samples, channels, tile = values(N, C, ALIGN, BLOCK_A, BLOCK_B)
-    rstd, w = load_tile(RSTD, tile, dtype), load(W, channels, channels < C, dtype)
+    rstd = load_tile(RSTD, tile, dtype)
+    w = load(W, channels, channels < C, dtype)
     xhat = (load_tile(X, tile, dtype) - load_tile(MEAN, tile, dtype)) * rstd
     z = affine(xhat, w, load(B, channels, channels < C, dtype))
-    gain, kappa = load(GAIN, samples, samples < N, dtype), load(KAPPA, samples, samples < N, dtype)
+    gain = load(GAIN, samples, samples < N, dtype)
+    kappa = load(KAPPA, samples, samples < N, dtype)
     dz = unscaled(load_tile(SUM_G, tile, dtype), z, gain, kappa)
     store_tile(DX, controlled(dz, xhat, w, rstd, load_tile(PE, tile, dtype), load_tile(PU, tile, dtype)), tile)
 

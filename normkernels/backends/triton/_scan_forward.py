@@ -19,7 +19,7 @@ from normkernels.backends.triton._channels import (
 )
 from normkernels.backends.triton._channels_forward import moments
 from normkernels.backends.triton._channels_sizes import FORWARD_TILE, STEPS, sizes, split, walking
-from normkernels.backends.triton._rows import accumulator, affine
+from normkernels.backends.triton._rows import accumulator, affine, number
 from normkernels.backends.triton._scan import (
     averaging,
     finite,
@@ -37,7 +37,7 @@ from normkernels.backends.triton._scan import (
 @triton.jit(do_not_specialize=["N", "C"])
 def _scan_kernel(
     M, S, RATES, RUNNING_MEAN, RUNNING_VAR, MEAN, RSTD, XHAT_MEAN, XHAT_SQUARE, NEW_MEAN, NEW_VAR,
-    N, C, EPS: tl.constexpr, ALIGN: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_A: tl.constexpr,
+    N, C, EPS: tl.float64, ALIGN: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_A: tl.constexpr,
 ):  # fmt: skip
     # m, s: (N, C), mean and variance of the samples, s absent where a sample is one value
     dtype: tl.constexpr = MEAN.dtype.element_ty
@@ -51,7 +51,8 @@ def _scan_kernel(
             met_mean, met_var = tl.broadcast_to(mean, at.shape), tl.broadcast_to(var, at.shape)
         else:
             past = (samples > 0) & (samples <= N) & (channels < C)
-            m, s = load(M, at - C, past, dtype), tl.zeros(at.shape, dtype)
+            m = load(M, at - C, past, dtype)
+            s = tl.zeros(at.shape, dtype)
             if S is not None:
                 s = load(S, at - C, past, dtype)
             # so that (m - mean)^2 is finite too
@@ -65,7 +66,7 @@ def _scan_kernel(
             store(NEW_MEAN, met_mean, final, past & (samples == N))
             store(NEW_VAR, met_var, final, past & (samples == N))
             mean, var = last_row(met_mean), last_row(met_var)
-        rstd = tl.rsqrt(met_var + EPS)
+        rstd = tl.rsqrt(met_var + number(EPS, dtype))
         store(MEAN, met_mean, at, there)
         store(RSTD, rstd, at, there)
         if XHAT_MEAN is not None:
@@ -76,7 +77,7 @@ def _scan_kernel(
 
 @triton.jit(do_not_specialize=["C"])
 def _gain_kernel(
-    M, S, MEAN, RSTD, W, B, GAIN, C, EPS: tl.constexpr, ALIGN: tl.constexpr, BLOCK_A: tl.constexpr
+    M, S, MEAN, RSTD, W, B, GAIN, C, EPS: tl.float64, ALIGN: tl.constexpr, BLOCK_A: tl.constexpr
 ):  # fmt: skip
     # mean(z^2) of a sample: per channel the square of z's mean, and its variance
     dtype: tl.constexpr = MEAN.dtype.element_ty
@@ -90,13 +91,13 @@ def _gain_kernel(
         squares += tl.where(there, z * z, 0.0)
         if S is not None:
             squares += load(S, at, there, dtype) * slope * slope
-    tl.store(GAIN + tl.program_id(0), tl.rsqrt(tl.sum(squares, axis=0) / C.to(dtype) + EPS))
+    tl.store(GAIN + tl.program_id(0), tl.rsqrt(tl.sum(squares, axis=0) / C.to(dtype) + number(EPS, dtype)))
 
 
 @triton.jit(do_not_specialize=["N", "C", "S", "G", "images", "parts", "steps"])
 def _apply_kernel(
     X, SKIP, W, B, Y, MEAN, RSTD, GAIN, N, C, S, G, images, parts, steps,
-    CLAMP: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr,
+    CLAMP: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.float64,
     IMAGES: tl.constexpr, POOLED: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr,
     BLOCK_A: tl.constexpr, BLOCK_B: tl.constexpr,
 ):  # fmt: skip
@@ -109,7 +110,8 @@ def _apply_kernel(
     stat = place(image, channels, C, G, images, POOLED)
     mean = load(MEAN, stat, channels < C, dtype)[:, None]
     slope = slope_of(load(RSTD, stat, channels < C, dtype), load(W, channels, channels < C, dtype))[:, None]
-    b, gain = broad(load(B, channels, channels < C, dtype), 2), of_sample(GAIN, image)
+    b = broad(load(B, channels, channels < C, dtype), 2)
+    gain = of_sample(GAIN, image)
     for i in tl.range(0, tiles, num_stages=2):
         tile = step(i, low, image, first, C, S, IMAGES, LAST, BLOCK_A, BLOCK_B)
         z = guarded(affine(load_tile(X, tile, dtype) - mean, slope, b), gain, CLAMP)
@@ -119,14 +121,15 @@ def _apply_kernel(
 
 @triton.jit(do_not_specialize=["N", "C"])
 def _values_kernel(
-    X, SKIP, W, B, Y, MEAN, RSTD, GAIN, N, C, CLAMP: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr,
+    X, SKIP, W, B, Y, MEAN, RSTD, GAIN, N, C, CLAMP: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.float64,
     ALIGN: tl.constexpr, BLOCK_A: tl.constexpr, BLOCK_B: tl.constexpr,
 ):  # fmt: skip
     # samples of one value: x is a table too
     dtype: tl.constexpr = MEAN.dtype.element_ty
     samples, channels, tile = values(N, C, ALIGN, BLOCK_A, BLOCK_B)
     slope = slope_of(load_tile(RSTD, tile, dtype), load(W, channels, channels < C, dtype))
-    b, gain = load(B, channels, channels < C, dtype), load(GAIN, samples, samples < N, dtype)
+    b = load(B, channels, channels < C, dtype)
+    gain = load(GAIN, samples, samples < N, dtype)
     z = guarded(affine(load_tile(X, tile, dtype) - load_tile(MEAN, tile, dtype), slope, b), gain, CLAMP)
     u = preactivation(z, None, None, load_tile(SKIP, tile, dtype))
     store_tile(Y, activation(u, ACT, SLOPE), tile)

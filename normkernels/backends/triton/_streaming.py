@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 
 from normkernels.backends.triton._channels import load, store
+from normkernels.backends.triton._rows import number
 
 
 def exponent(p: float) -> dict[str, int | float]:
@@ -41,7 +42,7 @@ def root(t, P: tl.constexpr):
 @triton.jit
 def streamed(
     found, LONG_TERM, SHORT_TERM, COUNTS, NEW, at, there,
-    LONG: tl.constexpr, SHORT: tl.constexpr, CURRENT: tl.constexpr,
+    LONG, SHORT, CURRENT,
 ):  # fmt: skip
     # what is used; and the new short term, which stands in for a long term that is not yet there
     arrivals, updates = tl.load(COUNTS), tl.load(COUNTS + 1)
@@ -49,16 +50,17 @@ def streamed(
     short += (found - short) / (arrivals + 1)
     store(NEW, short, at, there)
     past = tl.where(updates > 0, load(LONG_TERM, at, there, found.dtype), short)
-    return LONG * past + SHORT * short + CURRENT * found
+    long, now = number(LONG, found.dtype), number(CURRENT, found.dtype)
+    return long * past + number(SHORT, found.dtype) * short + now * found
 
 
 @triton.jit
 def met(
     mean, power, LONG_TERM, SHORT_TERM, COUNTS, FOUND, USED, NEW, channels, there, C,
-    LONG: tl.constexpr, SHORT: tl.constexpr, P: tl.constexpr, EPS: tl.constexpr,
+    LONG, SHORT, P: tl.constexpr, EPS,
 ):  # fmt: skip
     # the mean and the scale that are used; power: the mean of |x - mean|^p
-    scale = root(power + EPS, P)
+    scale = root(power + number(EPS, power.dtype), P)
     store(FOUND, mean, channels, there)
     store(FOUND, scale, C + channels, there)
     mean = streamed(mean, LONG_TERM, SHORT_TERM, COUNTS, NEW, channels, there, LONG, SHORT, 0.0)
@@ -71,7 +73,7 @@ def met(
 @triton.jit
 def arrived(
     gx, g, scale, FOUND, DEVIATIONS, LONG_TERM, SHORT_TERM, COUNTS, NEW, channels, there, C, count,
-    LONG: tl.constexpr, SHORT: tl.constexpr, CURRENT: tl.constexpr, P: tl.constexpr,
+    LONG, SHORT, CURRENT, P: tl.constexpr,
 ):  # fmt: skip
     # from the sums of g xhat and of g: dx = g / scale + slope deviation(x - mean) + shift
     of_mean = streamed(-g / scale, LONG_TERM, SHORT_TERM, COUNTS, NEW, channels, there, LONG, SHORT, CURRENT)

@@ -38,8 +38,8 @@ BLOCK = 256
 @triton.jit(do_not_specialize=["C", "S", "G", "PLANES"])
 def _resident_kernel(
     DY, X, SKIP, W, B, FOUND, USED, DEVIATIONS, LONG_TERM, SHORT_TERM, COUNTS, DX, DSKIP, DW, DB, NEW,
-    C, S, G, PLANES, LONG: tl.constexpr, SHORT: tl.constexpr, CURRENT: tl.constexpr,
-    P: tl.constexpr, WHOLE: tl.constexpr, PART: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr,
+    C, S, G, PLANES, LONG: tl.float64, SHORT: tl.float64, CURRENT: tl.float64,
+    P: tl.constexpr, WHOLE: tl.constexpr, PART: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.float64,
     IMAGES: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr,
     BLOCK_A: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_B: tl.constexpr,
 ):  # fmt: skip
@@ -67,15 +67,17 @@ def _resident_kernel(
 @triton.jit(do_not_specialize=["C", "count"])
 def _rule_kernel(
     SUM_GX, SUM_G, W, FOUND, USED, DEVIATIONS, LONG_TERM, SHORT_TERM, COUNTS, NEW, DW, DB, AWAY, SHIFT, C, count,
-    LONG: tl.constexpr, SHORT: tl.constexpr, CURRENT: tl.constexpr, P: tl.constexpr, BLOCK_N: tl.constexpr,
+    LONG: tl.float64, SHORT: tl.float64, CURRENT: tl.float64, P: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     dtype: tl.constexpr = FOUND.dtype.element_ty
     channels = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     there = channels < C
-    dw, db = load(SUM_GX, channels, there, dtype), load(SUM_G, channels, there, dtype)
+    dw = load(SUM_GX, channels, there, dtype)
+    db = load(SUM_G, channels, there, dtype)
     store(DW, dw, channels, there)
     store(DB, db, channels, there)
-    w, scale = load(W, channels, there, dtype), tl.load(USED + C + channels, mask=there, other=1.0)
+    w = load(W, channels, there, dtype)
+    scale = tl.load(USED + C + channels, mask=there, other=1.0)
     slope, shift = arrived(
         affine(dw, w, None), affine(db, w, None), scale, FOUND, DEVIATIONS, LONG_TERM, SHORT_TERM, COUNTS, NEW,
         channels, there, C, count.to(dtype), LONG, SHORT, CURRENT, P,
@@ -87,7 +89,7 @@ def _rule_kernel(
 @triton.jit(do_not_specialize=["N", "C", "S", "G", "images", "parts", "steps"])
 def _dx_kernel(
     DY, X, SKIP, W, B, FOUND, USED, AWAY, SHIFT, DX, DSKIP, N, C, S, G, images, parts, steps,
-    WHOLE: tl.constexpr, PART: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr,
+    WHOLE: tl.constexpr, PART: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.float64,
     IMAGES: tl.constexpr, POOLED: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr,
     BLOCK_A: tl.constexpr, BLOCK_B: tl.constexpr,
 ):  # fmt: skip
@@ -99,8 +101,11 @@ def _dx_kernel(
     channels = low + tl.arange(0, BLOCK_A)
     there = channels < C
     mean, rstd = statistics(USED, USED + C, channels, there, None)
-    w, b = load(W, channels, there, dtype), load(B if ACT != "identity" else None, channels, there, dtype)
-    slope, w, b = slope_of(rstd, w)[:, None], broad(w, 2), broad(b, 2)
+    w = load(W, channels, there, dtype)
+    b = load(B if ACT != "identity" else None, channels, there, dtype)
+    slope = slope_of(rstd, w)[:, None]
+    w = broad(w, 2)
+    b = broad(b, 2)
     mean, rstd, found = mean[:, None], rstd[:, None], load(FOUND, channels, there, dtype)[:, None]
     of_away, shift = load(AWAY, channels, there, dtype)[:, None], load(SHIFT, channels, there, dtype)[:, None]
     for i in tl.range(0, tiles, num_stages=2):

@@ -40,8 +40,8 @@ BLOCK = 256
 @triton.jit(do_not_specialize=["C", "S", "G", "PLANES"])
 def _resident_kernel(
     X, SKIP, W, B, LONG_TERM, SHORT_TERM, COUNTS, Y, FOUND, USED, DEVIATIONS, NEW,  # as in the schema
-    C, S, G, PLANES, LONG: tl.constexpr, SHORT: tl.constexpr, P: tl.constexpr, WHOLE: tl.constexpr, PART: tl.constexpr,
-    EPS: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr, IMAGES: tl.constexpr, LAST: tl.constexpr,
+    C, S, G, PLANES, LONG: tl.float64, SHORT: tl.float64, P: tl.constexpr, WHOLE: tl.constexpr, PART: tl.constexpr,
+    EPS: tl.float64, ACT: tl.constexpr, SLOPE: tl.float64, IMAGES: tl.constexpr, LAST: tl.constexpr,
     ALIGN: tl.constexpr, BLOCK_A: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_B: tl.constexpr,
 ):  # fmt: skip
     dtype: tl.constexpr = FOUND.dtype.element_ty
@@ -87,12 +87,13 @@ def _powers_kernel(
 @triton.jit(do_not_specialize=["C"])
 def _rule_kernel(
     POWER, LONG_TERM, SHORT_TERM, COUNTS, FOUND, USED, NEW, C,
-    LONG: tl.constexpr, SHORT: tl.constexpr, P: tl.constexpr, EPS: tl.constexpr, BLOCK_N: tl.constexpr,
+    LONG: tl.float64, SHORT: tl.float64, P: tl.constexpr, EPS: tl.float64, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     dtype: tl.constexpr = FOUND.dtype.element_ty
     channels = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     there = channels < C
-    mean, power = load(FOUND, channels, there, dtype), tl.load(POWER + channels, mask=there, other=1.0)
+    mean = load(FOUND, channels, there, dtype)
+    power = tl.load(POWER + channels, mask=there, other=1.0)
     met(mean, power, LONG_TERM, SHORT_TERM, COUNTS, FOUND, USED, NEW, channels, there, C, LONG, SHORT, P, EPS)
 
 

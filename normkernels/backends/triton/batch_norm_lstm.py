@@ -31,7 +31,7 @@ from normkernels.backends.triton._rows import finalise, on_device
 def _fwd_kernel(
     X, A, W, B, CW, CB, H, C, Y, MEAN, VAR, GATES, CELLS, RAW, CELL_MEAN, CELL_VAR,  # as in the schema
     T, START, OWN, M, N,  # M rows of step T: from row START of a sequence, row OWN of what may be kept of one step
-    EPS: tl.constexpr, TRAINING: tl.constexpr, SEPARATE: tl.constexpr,
+    EPS: tl.float64, TRAINING: tl.constexpr, SEPARATE: tl.constexpr,
     ALIGN: tl.constexpr, ONE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     N = N // ALIGN * ALIGN
@@ -79,7 +79,7 @@ def _fwd_kernel(
 def _bwd_kernel(
     DY, GATES, CELLS, RAW, CELL_MEAN, CELL_VAR, PREVIOUS, A, MEAN, VAR, W, CW, CB, DH, DC, DINPUT, DA,  # the schema's
     PARTIAL_W, PARTIAL_B, PARTIAL_CW, PARTIAL_CB, T, START, M, N,  # partials: (T, 4 N), (T, N)
-    EPS: tl.constexpr, TRAINING: tl.constexpr,
+    EPS: tl.float64, TRAINING: tl.constexpr,
     ALIGN: tl.constexpr, ONE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     N = N // ALIGN * ALIGN

@@ -23,7 +23,7 @@ from normkernels.backends.triton._rows import finalise, on_device
 def _fwd_kernel(
     X, A, W, B, H, Y, MEAN, VAR,  # as in the schema
     T, START, OWN, M, N,  # M rows of step T: from row START of a sequence, row OWN of what may be kept of one step
-    EPS: tl.constexpr, TRAINING: tl.constexpr, SEPARATE: tl.constexpr, ACT: tl.constexpr,
+    EPS: tl.float64, TRAINING: tl.constexpr, SEPARATE: tl.constexpr, ACT: tl.constexpr,
     ALIGN: tl.constexpr, ONE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     N = N // ALIGN * ALIGN
@@ -53,7 +53,7 @@ def _fwd_kernel(
 def _bwd_kernel(
     DY, Y, A, MEAN, VAR, W, DH, DINPUT, DA, PARTIAL_W, PARTIAL_B,  # as in the schema; partials: (T, N)
     T, START, M, N,
-    EPS: tl.constexpr, TRAINING: tl.constexpr, ACT: tl.constexpr,
+    EPS: tl.float64, TRAINING: tl.constexpr, ACT: tl.constexpr,
     ALIGN: tl.constexpr, ONE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     N = N // ALIGN * ALIGN

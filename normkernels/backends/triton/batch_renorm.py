@@ -20,7 +20,7 @@ from normkernels.backends.triton._channels import (
 )
 from normkernels.backends.triton._channels_forward import apply, moments
 from normkernels.backends.triton._channels_sizes import FORWARD_LIMIT, holding, resident, sizes
-from normkernels.backends.triton._rows import accumulator, on_device
+from normkernels.backends.triton._rows import accumulator, number, on_device
 
 BLOCK = 256
 
@@ -33,12 +33,12 @@ def between(t, low, high):
 
 
 @triton.jit
-def correction(mean, var, RUNNING_MEAN, RUNNING_STD, R_MAX, D_MAX, channels, there, EPS: tl.constexpr):
+def correction(mean, var, RUNNING_MEAN, RUNNING_STD, R_MAX, D_MAX, channels, there, EPS):
     # r and d
     r_max, d_max = tl.load(R_MAX), tl.load(D_MAX)
     std = tl.load(RUNNING_STD + channels, mask=there, other=1.0)
     away = mean - tl.load(RUNNING_MEAN + channels, mask=there, other=0.0)
-    return between(tl.sqrt(var + EPS) / std, 1 / r_max, r_max), between(away / std, -d_max, d_max)
+    return between(tl.sqrt(var + number(EPS, var.dtype)) / std, 1 / r_max, r_max), between(away / std, -d_max, d_max)
 
 
 @triton.jit
@@ -53,7 +53,7 @@ def corrected(w, b, r, d):
 @triton.jit(do_not_specialize=["C", "S", "G", "PLANES"])
 def _resident_kernel(
     X, SKIP, W, B, RUNNING_MEAN, RUNNING_STD, R_MAX, D_MAX, Y, MEAN, VAR, R, D,  # as in the schema
-    C, S, G, PLANES, EPS: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr,
+    C, S, G, PLANES, EPS: tl.float64, ACT: tl.constexpr, SLOPE: tl.float64,
     IMAGES: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr,
     BLOCK_A: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_B: tl.constexpr,
 ):  # fmt: skip
@@ -69,19 +69,22 @@ def _resident_kernel(
     store(R, r, channels, there)
     store(D, d, channels, there)
     slope, shift = corrected(load(W, channels, there, dtype), load(B, channels, there, dtype), r, d)
-    u = preactivation(x, broad(slope * tl.rsqrt(var + EPS), 3), broad(shift, 3), load_tile(SKIP, tile, dtype))
+    u = preactivation(
+        x, broad(slope * tl.rsqrt(var + number(EPS, dtype)), 3), broad(shift, 3), load_tile(SKIP, tile, dtype)
+    )
     store_tile(Y, activation(u, ACT, SLOPE), tile)
 
 
 @triton.jit(do_not_specialize=["C"])
 def _correction_kernel(
-    W, B, RUNNING_MEAN, RUNNING_STD, R_MAX, D_MAX, MEAN, VAR, R, D, SCALE, SHIFT, C, EPS: tl.constexpr,
+    W, B, RUNNING_MEAN, RUNNING_STD, R_MAX, D_MAX, MEAN, VAR, R, D, SCALE, SHIFT, C, EPS: tl.float64,
     BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     dtype: tl.constexpr = MEAN.dtype.element_ty
     channels = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     there = channels < C
-    mean, var = load(MEAN, channels, there, dtype), load(VAR, channels, there, dtype)
+    mean = load(MEAN, channels, there, dtype)
+    var = load(VAR, channels, there, dtype)
     r, d = correction(mean, var, RUNNING_MEAN, RUNNING_STD, R_MAX, D_MAX, channels, there, EPS)
     store(R, r, channels, there)
     store(D, d, channels, there)
@@ -95,7 +98,8 @@ def _corrected_kernel(W, B, R, D, SCALE, SHIFT, C, BLOCK_N: tl.constexpr):
     dtype: tl.constexpr = R.dtype.element_ty
     channels = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     there = channels < C
-    r, d = load(R, channels, there, dtype), load(D, channels, there, dtype)
+    r = load(R, channels, there, dtype)
+    d = load(D, channels, there, dtype)
     slope, shift = corrected(load(W, channels, there, dtype), load(B, channels, there, dtype), r, d)
     store(SCALE, slope, channels, there)
     store(SHIFT, shift, channels, there)

@@ -17,13 +17,22 @@ from normkernels.backends.triton._pixels import (
     store_dx,
     store_tile,
 )
-from normkernels.backends.triton._rows import accumulator, affine, alignment, finalise, on_device, programs, rounded
+from normkernels.backends.triton._rows import (
+    accumulator,
+    affine,
+    alignment,
+    finalise,
+    number,
+    on_device,
+    programs,
+    rounded,
+)
 
 
 @triton.jit
 def _fwd_kernel(
     X, RESIDUAL, W, B, Y, SUMMED, MEAN, RSTD,  # x, residual, y, summed: (B, N, S); w, b: (N,); mean, rstd: (B, S)
-    N, S, EPS: tl.constexpr, OFFSET: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr,
+    N, S, EPS: tl.float64, OFFSET: tl.float64, ACT: tl.constexpr, SLOPE: tl.float64,
     ALIGN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     image, pixels, S, start = locate(tl.program_id(0), N, S, ALIGN, BLOCK_N)
@@ -31,7 +40,7 @@ def _fwd_kernel(
     x = load_sum(X, RESIDUAL, SUMMED, start, channels, pixels, N, S, RSTD.dtype.element_ty)
     x, mean, rest, squares = centre(x, channels, N, N)
     # rstd = (mean((x - mean)^2) + eps)^(-1/2)
-    rstd = tl.rsqrt(squares / N + EPS)
+    rstd = tl.rsqrt(squares / N + number(EPS, squares.dtype))
     tl.store(MEAN + image * S + pixels, mean + rest, mask=pixels < S)
     tl.store(RSTD + image * S + pixels, rstd, mask=pixels < S)
     w = load_channel(W, channels, N, OFFSET, rstd.dtype)
@@ -43,7 +52,7 @@ def _fwd_kernel(
 @triton.jit
 def _loop_fwd_kernel(
     X, RESIDUAL, W, B, Y, SUMMED, MEAN, RSTD,  # as above
-    N, S, EPS: tl.constexpr, OFFSET: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr,
+    N, S, EPS: tl.float64, OFFSET: tl.float64, ACT: tl.constexpr, SLOPE: tl.float64,
     ALIGN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     dtype: tl.constexpr = RSTD.dtype.element_ty
@@ -61,7 +70,7 @@ def _loop_fwd_kernel(
         moved = mean + (move + rest)
         rest = (mean - moved) + (move + rest)
         mean = moved
-    rstd = tl.rsqrt(squares / N + EPS)
+    rstd = tl.rsqrt(squares / N + number(EPS, squares.dtype))
     tl.store(MEAN + image * S + pixels, mean + rest, mask=pixels < S)
     tl.store(RSTD + image * S + pixels, rstd, mask=pixels < S)
     for low in range(0, N, BLOCK_M):
@@ -79,7 +88,7 @@ def _loop_fwd_kernel(
 @triton.jit(do_not_specialize=["blocks"])
 def _bwd_kernel(
     DY, DSUMMED, X, W, B, MEAN, RSTD, DX, PARTIAL_W, PARTIAL_B,  # as in the schema; partials: (programs, N)
-    blocks, N, S, OFFSET: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr,
+    blocks, N, S, OFFSET: tl.float64, ACT: tl.constexpr, SLOPE: tl.float64,
     ALIGN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     channels = tl.arange(0, BLOCK_M)
@@ -102,7 +111,7 @@ def _bwd_kernel(
 @triton.jit(do_not_specialize=["blocks"])
 def _loop_bwd_kernel(
     DY, DSUMMED, X, W, B, MEAN, RSTD, DX, PARTIAL_W, PARTIAL_B,  # as above
-    blocks, N, S, OFFSET: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.constexpr,
+    blocks, N, S, OFFSET: tl.float64, ACT: tl.constexpr, SLOPE: tl.float64,
     ALIGN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     for block in tl.range(tl.program_id(0), blocks, tl.num_programs(0)):

@@ -45,7 +45,7 @@ def gru_gates(q, X, tile, SEPARATE: tl.constexpr):
 def _fwd_kernel(
     X, A, W, B, H, Y, MEAN, RSTD, GATES,  # as in the schema
     START, OWN, M, N,  # a step's M rows: from row START of a sequence, from row OWN of what may be kept of one step
-    EPS: tl.constexpr, PER: tl.constexpr, SEPARATE: tl.constexpr,
+    EPS: tl.float64, PER: tl.constexpr, SEPARATE: tl.constexpr,
     ALIGN: tl.constexpr, ONE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     N = N // ALIGN * ALIGN

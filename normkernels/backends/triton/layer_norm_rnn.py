@@ -22,7 +22,7 @@ from normkernels.backends.triton._rows import finalise, on_device
 def _fwd_kernel(
     X, A, W, B, H, Y, MEAN, RSTD,  # as in the schema
     START, OWN, M, N,  # a step's M rows: from row START of a sequence, from row OWN of what may be kept of one step
-    EPS: tl.constexpr, SEPARATE: tl.constexpr, ACT: tl.constexpr,
+    EPS: tl.float64, SEPARATE: tl.constexpr, ACT: tl.constexpr,
     ALIGN: tl.constexpr, ONE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     N = N // ALIGN * ALIGN

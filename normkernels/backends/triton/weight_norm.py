@@ -18,7 +18,7 @@ PROJECTED = {2: Tile(4, 1024, 4), 4: Tile(4, 1024, 4), 8: Tile(4, 512, 8)}  # it
 @on_device
 def weight_norm_fwd(v, g, w, norm):
     """w = g v / |v|."""
-    forward(v, g, w, None, norm, None)
+    forward(v, g, w, None, norm, 0.0)
 
 
 @on_device
