@@ -3,7 +3,9 @@
 import pytest
 import torch
 from common import call, every_op, every_op_by_row, need, small
+from torch.nn.utils.rnn import pack_padded_sequence
 
+import normkernels as nk
 from normkernels.cases import OPS
 
 pytestmark = pytest.mark.cuda
@@ -61,11 +63,29 @@ def test_cuda_graph(op, backend):
 
 
 @gpu_backends
+@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
 @pytest.mark.parametrize("op", [op for op in OPS.values() if op.kind == "recurrent"], ids=str)
-def test_cuda_graph_of_a_sequence(op, backend):
+def test_cuda_graph_of_a_sequence(op, packed, backend):
     """The loop over time too."""
     need(op, backend, "cuda")
-    captured_and_replayed(op, op.make((9, 33, 65), torch.float32, "cuda"), backend)
+    captured_and_replayed(op, op.make((9, 33, 65), torch.float32, "cuda", packed=packed), backend)
+
+
+@gpu_backends
+@pytest.mark.parametrize("layer", [nk.LayerNormLSTM, nk.LayerNormGRU, nk.BatchNormRNN, nk.BatchNormLSTM])
+def test_cuda_graph_of_a_packed_layer(layer, backend):
+    """With states, statistics and both directions."""
+    packed = pack_padded_sequence(torch.randn(5, 4, 33, device="cuda"), torch.tensor([5, 5, 3, 2]))
+    made = layer(33, 65, bidirectional=True, device="cuda", backend=backend)
+
+    def step():
+        y = made(packed)[0].data.clone()
+        return y, torch.autograd.grad(y.sum(), [*made.parameters()], allow_unused=True)
+
+    graph, (y, _) = captured(step)
+    y.zero_()
+    graph.replay()
+    assert torch.equal(y, step()[0])
 
 
 def captured_and_replayed(op, sample, backend):
@@ -76,6 +96,17 @@ def captured_and_replayed(op, sample, backend):
         y = call(op, sample, backend)
         return y[0] if isinstance(y, tuple) else y, torch.autograd.grad(y, leaves, sample.cotangents)
 
+    graph, (y, grads) = captured(step)
+    with torch.no_grad():
+        x.copy_(torch.randn_like(x))
+    graph.replay()
+    got = [t.clone() for t in (y, *grads)]
+    want_y, want_grads = step()
+    assert all(map(torch.equal, got, (want_y, *want_grads)))
+
+
+def captured(step):
+    """A graph of it, after three calls as a warm-up, and what it returns."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -84,13 +115,8 @@ def captured_and_replayed(op, sample, backend):
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        y, grads = step()
-    with torch.no_grad():
-        x.copy_(torch.randn_like(x))
-    graph.replay()
-    captured = [t.clone() for t in (y, *grads)]
-    want_y, want_grads = step()
-    assert all(map(torch.equal, captured, (want_y, *want_grads)))
+        found = step()
+    return graph, found
 
 
 @gpu_backends

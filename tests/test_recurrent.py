@@ -3,6 +3,7 @@
 import copy
 import inspect
 import pickle
+import warnings
 from dataclasses import replace
 from functools import partial
 
@@ -11,6 +12,8 @@ import torch
 from common import every_target, need
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import normkernels as nk
 from normkernels import functional as F
@@ -174,6 +177,34 @@ def test_both_terms(layer, norm_over, groups):
     options = switches | cell | {"norm_terms": "separate"}
     want = loop(torch.stack(terms), p["weight_hh"], p["norm_weight_hh"], p["bias_hh"], **options)
     close(ours(x)[0], want[0])
+
+
+class Copies(TorchDispatchMode):
+    """Lists what takes a tensor from one device to another, but for our own ops, which read batch_sizes on the CPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        tensors = [t for t in tree_leaves((args, kwargs, out)) if isinstance(t, torch.Tensor) and t.dim() > 0]
+        if func.namespace != "normkernels" and len({t.device for t in tensors}) > 1:
+            self.found.append(str(func))
+        return out
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("norm_terms", ["separate", "sum"])
+@every_layer
+def test_packed_sequences_copy_nothing_to_the_device(layer, norm_terms, training):
+    """A copy from the host waits for the device, and a CUDA graph cannot capture it; meta stands for any device."""
+    made = layer(6, 5, bidirectional=True, norm_terms=norm_terms, device="meta").train(training)
+    x = torch.randn(5, 4, 6, device="meta", requires_grad=True)
+    packed = pack_padded_sequence(x, torch.tensor([5, 5, 3, 2]))
+    with Copies() as copies, warnings.catch_warnings(action="ignore"):
+        made(packed)[0].data.sum().backward()
+    assert copies.found == []
 
 
 @every_layer

@@ -132,14 +132,25 @@ def before(values: Tensor, first: Tensor | None, batch: int, batch_sizes: Tensor
     first = values.new_zeros(batch, values.shape[1]) if first is None else first.to(values.dtype)
     if batch_sizes is None:
         return torch.cat([values[batch:], first] if reverse else [first, values[: len(values) - batch]])
-    steps = torch.arange(len(batch_sizes)).repeat_interleave(batch_sizes)
-    starts = batch_sizes.cumsum(0) - batch_sizes
-    row = torch.arange(len(values)) - starts[steps]
+    sizes, rows = filled_with(batch_sizes, values.device), torch.arange(len(values), device=values.device)
+    ends = sizes.cumsum(0)
+    steps, starts = torch.searchsorted(ends, rows, right=True), ends - sizes
+    row = rows - starts[steps]
     other = steps + 1 if reverse else steps - 1
-    there = other.clamp(0, len(batch_sizes) - 1)
-    inside = (other == there) & (row < batch_sizes[there])
+    there = other.clamp(0, len(sizes) - 1)
+    inside = (other == there) & (row < sizes[there])
     index = torch.where(inside, batch + starts[there] + row, row)
-    return torch.cat([first, values]).index_select(0, index.to(values.device))
+    return torch.cat([first, values]).index_select(0, index)
+
+
+def filled_with(batch_sizes: Tensor, device: torch.device) -> Tensor:
+    """batch_sizes on the device, each run of equal ones filled in there: a copy from the host would wait for the device,
+    and a CUDA graph cannot capture it."""
+    if device == batch_sizes.device:
+        return batch_sizes
+    sizes, counts = torch.unique_consecutive(batch_sizes, return_counts=True)
+    runs = zip(sizes.tolist(), counts.tolist(), strict=True)
+    return torch.cat([torch.full((count,), size, device=device) for size, count in runs])
 
 
 class Statistics(NamedTuple):
@@ -159,7 +170,7 @@ class Statistics(NamedTuple):
 
     def update(self, mean: Tensor, var: Tensor, sizes: Tensor, momentum: float, reverse: bool) -> None:
         """With the population statistics (T, columns) of steps of so many rows, in time's order."""
-        sizes = sizes.to(var).unsqueeze(1)
+        sizes = filled_with(sizes, var.device).to(var.dtype).unsqueeze(1)
         with torch.no_grad():
             _average(self.mean, mean.flip(0) if reverse else mean, momentum)
             unbiased = var * (sizes / (sizes - 1))

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from normkernels.backends import requested
 from normkernels.ops._channels import ChannelsFunction, Settings, statistic_dtype
-from normkernels.ops._recurrent import Statistics
+from normkernels.ops._recurrent import Statistics, filled_with
 from normkernels.ops.instance_norm import instance_norm_bwd, instance_norm_fwd
 
 
@@ -15,8 +15,7 @@ def step_norm(
 ) -> Tensor:  # fmt: skip
     """p, (T, B, columns) or packed with so many rows in each step: each column normalised over the rows of its step."""
     flat, same = p.reshape(-1, p.shape[-1]), len(set(rows)) == 1
-    # where all steps have as many rows, nothing is copied to the device
-    sizes = torch.full((len(rows),), rows[0], device=p.device) if same else torch.tensor(rows, device=p.device)
+    sizes = filled_with(torch.tensor(rows), p.device)
     if not training and running is not None:
         statistics = running.of_steps(len(rows), reverse, statistic_dtype(p))
         mean, var = (t.repeat_interleave(sizes, 0, output_size=len(flat)) for t in statistics)
