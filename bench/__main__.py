@@ -21,6 +21,14 @@ def arguments() -> argparse.Namespace:
     add("--mode", nargs="+", choices=["fwd", "bwd"], default=["fwd", "bwd"])
     add("--dtype", nargs="+", choices=DTYPES, default=["float32", "bfloat16"], help="of x; parameters stay float32")
     add("--backend", nargs="+", choices=PROVIDERS, metavar="NAME", help=f"{' '.join(PROVIDERS)}; default: all that run")
+    add(
+        "--without",
+        nargs="+",
+        choices=PROVIDERS,
+        metavar="NAME",
+        default=[],
+        help="leave these out: compile takes long",
+    )
     add("--shape", nargs="+", help="16384x1024, 8x96x56x56, 8x96x56x56:nhwc (channels last); each for the ops it fits")
     add("--threads", nargs="+", type=int, default=[1], help="of the CPU")
     add("--device", choices=["cpu", "cuda"], help="default: cuda if there is one")

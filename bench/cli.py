@@ -21,7 +21,7 @@ def main(args, device: str, deadline: float) -> int:
     out, tasks = tables.console(), _tasks(args, device)
     about = machine.describe(device, args.threads, machine.copy_gb_s(device))
     out.print("# " + machine.line(about), highlight=False, soft_wrap=True)
-    rows = _run(args, device, tasks, deadline, out)
+    rows = _run(args, device, tasks, deadline, about, out)
     if args.base:
         base.add_column(args, rows, device, out)
     out.print(tables.table(rows, device))
@@ -53,7 +53,8 @@ def _tasks(args, device: str) -> list[Task]:
     return tasks
 
 
-def _run(args, device: str, tasks: list[Task], deadline: float, out) -> list[Row]:
+def _run(args, device: str, tasks: list[Task], deadline: float, about: dict, out) -> list[Row]:
+    """The rows, printed and written as they come where nobody watches a progress bar."""
     seconds = args.seconds or (0.08 if args.quick else 0.25)
     columns = TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn()
     rows: list[Row] = []
@@ -63,17 +64,29 @@ def _run(args, device: str, tasks: list[Task], deadline: float, out) -> list[Row
             if time.monotonic() > deadline:
                 break
             progress.update(bar, description=f"{task.op} {task.shape} {str(task.dtype)[6:]}")
-            names = args.backend or [n for n in available(task.op, device) if not (args.quick and n == "compile")]
+            left_out = [*args.without, *(["compile"] if args.quick else [])]
+            names = args.backend or [n for n in available(task.op, device) if n not in left_out]
             try:
-                rows += run(replace(task), names, args.mode, threads, seconds)
+                found = run(replace(task), names, args.mode, threads, seconds)
             except torch.OutOfMemoryError:
                 out.print(f"[yellow]{task.op} {task.shape} does not fit in memory[/]")
+            else:
+                rows += found
+                _tell(args, found, rows, about, out)
             progress.advance(bar)
         left = int(progress.tasks[0].remaining)
     if left:
         out.print(f"[yellow]time is up: {left} of {len(tasks) * len(args.threads)} shapes were not run[/]")
     order = list(dict.fromkeys(task.op for task in tasks))
     return sorted(rows, key=lambda row: (row.threads, order.index(row.op)))
+
+
+def _tell(args, found: list[Row], rows: list[Row], about: dict, out) -> None:
+    """What a shape gave, at once: a run that is cut short has told what it found until then."""
+    if not out.is_terminal:
+        out.print("\n".join(map(tables.line, found)), highlight=False, markup=False, soft_wrap=True)
+    if args.json:
+        report.write_json(args.json, rows, about)
 
 
 def _write(args, rows: list[Row], about: dict, out) -> None:

@@ -1,4 +1,7 @@
-"""Every native kernel on small samples, forward and backward: what compute-sanitizer watches; no result is judged."""
+"""Every native kernel on small samples, forward and backward: what compute-sanitizer watches; no result is judged.
+
+The exit status is 1 where nothing ran, so that nobody takes that for a pass.
+"""
 
 import argparse
 import sys
@@ -14,7 +17,9 @@ DTYPES = ((torch.float32, None), (torch.bfloat16, torch.float32), (torch.float64
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.exercise", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.exercise", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--seconds", type=float, default=30.0, help="calls left then are counted and left out")
     args = parser.parse_args()
@@ -31,7 +36,7 @@ def main() -> int:
     if args.device == "cuda":
         torch.cuda.synchronize()
     sys.stdout.write(f"{done} of {len(calls)} calls on {args.device}: {', '.join(op.stem for op in ops) or 'no op'}\n")
-    return 0
+    return 0 if done else 1
 
 
 if __name__ == "__main__":

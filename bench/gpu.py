@@ -1,118 +1,149 @@
-"""Everything that needs a GPU, step after step; one that fails or runs out of time does not stop the next."""
+"""Everything that needs a GPU, step after step, what matters most first; one that fails does not stop the next.
+
+``results.json`` and ``log.txt`` are true whenever this is cut: both are rewritten as results come. The exit status is 1
+if a step failed, 2 if one was only cut short, 0 if all came to their end.
+"""
 
 import argparse
 import importlib.util
-import json
 import os
 import shutil
-import subprocess
+import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from bench.record import Record, gpu, versions
 from bench.step import Step
-from bench.tables import console, summary_table
 
-TOTAL = 570.0  # seconds for all steps together
-TAIL = 12  # lines of a failed step's log in the summary
+ROOT = Path(__file__).parent.parent
+TOTAL = 570.0  # seconds; the limits of the steps add up to it
+BARE = ROOT / "build" / "bare"  # what setup.py needs without pyproject.toml, which setuptools before 77 refuses
 
 
-def steps(device: str, folder: Path, arch: str) -> list[Step]:
-    """In order of what is needed first; the last ones get what time is left."""
-    python = sys.executable
-    build = {"NORMKERNELS_CUDA_ARCHS": arch, "MAX_JOBS": str(os.cpu_count())} if device == "cuda" else {}
-    workers = ["-p", "xdist", "-n", "8"] if device == "cuda" and importlib.util.find_spec("xdist") else []
-    plain = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # whatever else is installed there
-    selected = "cuda" if device == "cuda" else "layer_norm and reference and not cuda"
-    alone = "tests/test_cuda.py"  # its tensors are so big that only one test fits on the GPU
-    table = ["--json", str(folder / "validate.json")]
-    watched = [python, "-m", "bench.exercise", "--device", device]
-    recurrent = ["--seconds", "0.5", "--csv", f"{folder}/recurrent.csv"]
-    found = [
-        Step("build", [python, "setup.py", "build_ext", "--inplace"], 180, build),
-        Step("info", [python, "-m", "normkernels", "info"], 40),
-        Step("validate", [python, "-m", "normkernels", "validate", "--device", device, *table], 60),
-        Step("tests", [python, "-m", "pytest", "tests", "-q", "-k", selected, "--ignore", alone, *workers], 150, plain),
-        Step("big tests", [python, "-m", "pytest", alone, "-q"], 60, plain),
-        Step("bench stream", [python, "-m", "bench.stream", "--device", device, "--csv", f"{folder}/stream.csv"], 60),
-        Step("bench recurrent", [python, "-m", "bench.recurrent", "--device", device, *recurrent], 40),
-        *(_bench(python, device, folder, dtype, limit) for dtype, limit in (("bfloat16", 120), ("float32", 50))),
+def steps(device: str, rows: Path, arch: str) -> list[Step]:
+    """The native kernels, what they may corrupt, the speed of all kernels, then what takes Triton long to compile."""
+    cuda, python, jobs = device == "cuda", sys.executable, str(os.cpu_count())
+    build = {"NORMKERNELS_NATIVE": "1", "MAX_JOBS": jobs} | ({"NORMKERNELS_CUDA_ARCHS": arch} if cuda else {})
+    exercise = [python, "-m", "bench.exercise", "--device", device]
+
+    def module(name: str, limit: float, what: str, *options: str, suffix: str = ".json", **more) -> Step:
+        path = rows / f"{name.replace(' ', '-')}{suffix}"
+        command = [python, "-m", *what.split(), "--device", device, *options, f"--{suffix[1:]}", str(path)]
+        return Step(name, command, limit, rows=path, **more)
+
+    def bench(name: str, limit: float, dtype: str, *options: str) -> Step:
+        few = ["--limit", str(limit - 15), "--seconds", "0.1"] if cuda else ["--quick"]
+        return module(name, limit, "bench", "--dtype", dtype, *few, *options)
+
+    checked = ["--backend", "native", "triton", "--dtype", "bfloat16", "float32", "--jobs", jobs, "--seconds", "80"]
+    if not cuda:
+        checked = ["--backend", "native", "--quick"]
+    return [
+        Step("build", [python, "setup.py", "build_ext", "--inplace"], 110, build, BARE),
+        Step("info", [python, "-m", "normkernels", "info"], 15),
+        Step("native exercise", exercise, 25, native=True),
+        *([_sanitized("memcheck", 50, exercise)] if cuda else []),
+        *([_tests("large tensors", 45, ["tests/test_cuda.py"], "native")] if cuda else []),
+        _tests("native tests", 45, ["tests", "--ignore=tests/test_cuda.py"], _native(device), "-n", "8"),
+        bench("bench bfloat16", 65, "bfloat16", "--without", "compile"),
+        module("validate", 90, "normkernels validate", *checked),
+        *([_sanitized("racecheck", 30, exercise)] if cuda else []),
+        *([_tests("large tensors, triton", 20, ["tests/test_cuda.py"], "triton")] if cuda else []),
+        module("bench stream", 15, "bench.stream", "--seconds", "0.1", suffix=".csv"),
+        module("bench recurrent", 15, "bench.recurrent", "--seconds", "0.2", suffix=".csv"),
+        bench("bench float32", 25, "float32", "--without", "compile"),
+        bench("bench with compile", 20, "bfloat16"),
     ]
-    if device == "cuda":
-        apart = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}  # each tensor its own allocation, so that its ends are watched
-        found.insert(0, Step("nvidia-smi", ["nvidia-smi"], 20))
-        for tool in ("memcheck", "racecheck"):
-            sanitizer = [_sanitizer(), "--tool", tool, "--error-exitcode", "9", *watched]
-            found.append(Step(f"sanitizer {tool}", sanitizer, 100, apart))
-    else:
-        found.append(Step("exercise", watched, 60))
-    return found
 
 
-def _bench(python: str, device: str, folder: Path, dtype: str, limit: int) -> Step:
-    name = f"{folder}/bench-{dtype}"
-    files = ["--csv", f"{name}.csv", "--json", f"{name}.json", "--plot", f"{folder}/plots"]
-    few = ["--limit", str(limit - 30), "--seconds", "0.1"] if device == "cuda" else ["--quick"]
-    return Step(f"bench {dtype}", [python, "-m", "bench", "--device", device, "--dtype", dtype, *few, *files], limit)
+def _native(device: str) -> str:
+    return "native and cuda" if device == "cuda" else "layer_norm and native and not cuda"
 
 
-def _sanitizer() -> str:
+def _tests(name: str, limit: float, where: list[str], which: str, *workers: str) -> Step:
+    spread = ["-p", "xdist", *workers] if workers and importlib.util.find_spec("xdist") else []
+    command = [sys.executable, "-m", "pytest", *where, "-q", "-k", which, "--maxfail", "25", *spread]
+    plain = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # whatever else is installed there
+    return Step(name, command, limit, plain, native="triton" not in name)
+
+
+def _sanitized(tool: str, limit: float, exercise: list[str]) -> Step:
     beside = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda")) / "bin/compute-sanitizer"
-    return "compute-sanitizer" if shutil.which("compute-sanitizer") else str(beside)
+    sanitizer = "compute-sanitizer" if shutil.which("compute-sanitizer") else str(beside)
+    command = [sanitizer, "--tool", tool, "--error-exitcode", "9", *exercise, "--seconds", str(limit - 20)]
+    apart = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}  # each tensor its own allocation, so that its ends are watched
+    return Step(tool, command, limit, apart, native=True)
 
 
-def gpu() -> tuple[str, str]:
-    """Name and compute capability ("90") of the first GPU."""
-    query = ["nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=20).stdout.splitlines()[0]
-        name, capability = answer.rsplit(",", 1)
-        return name.strip(), capability.strip().replace(".", "")
-    except (OSError, subprocess.TimeoutExpired, IndexError, ValueError):
-        return "", "90"
+def bare() -> None:
+    """Links to what a build needs."""
+    BARE.mkdir(parents=True, exist_ok=True)
+    for name in ("setup.py", "csrc", "normkernels"):
+        if not (BARE / name).exists():
+            (BARE / name).symlink_to(ROOT / name)
 
 
-def report(found: list[Step], folder: Path, out) -> None:
-    """The end of each failed step's log, the benchmark's means, and last the steps, failures first."""
-    for step in (s for s in found if s.bad and s.log(folder).exists()):
-        lines = step.log(folder).read_text(errors="replace").splitlines()
-        out.print(f"[red]{step.name}: {step.status}[/], the end of {step.log(folder)}:")
-        out.print(escape("\n".join("    " + line[:150] for line in lines[-TAIL:])), highlight=False)
-    for path in sorted(folder.glob("bench-*.json")):
-        content = json.loads(path.read_text())
-        out.print(f"{path.stem}: {', '.join(str(v) for v in content['machine'].values() if v)}", highlight=False)
-        out.print(summary_table(content["summary"]))
-    table = Table("step", "status", "seconds", "log", title=f"results in {folder}", title_justify="left", box=None)
-    for step in sorted(found, key=lambda s: not s.bad):
-        style = "red" if step.bad else "yellow" if step.status.startswith("skipped") else "green"
-        table.add_row(step.name, f"[{style}]{escape(step.status)}[/]", f"{step.seconds:.0f}", step.log(folder).name)
+def report(record: Record, out: Console) -> None:
+    """The end of what a step that did not come to its end printed, and last the steps, failures first."""
+    for step in (s for s in record.steps if record.tails.get(s.name)):
+        out.print(f"[red]{step.name}: {escape(step.status)}[/], the end of what it printed:")
+        out.print(escape("\n".join("    " + line[:150] for line in record.tails[step.name])), highlight=False)
+    table = Table("step", "status", "seconds", "why", title=f"{record.results}", title_justify="left", box=None)
+    for step in sorted(record.steps, key=lambda s: (not s.failed, not s.cut)):
+        style = "red" if step.failed else "yellow" if step.status != "ok" else "green"
+        table.add_row(step.name, f"[{style}]{escape(step.status)}[/]", f"{step.seconds:.0f}", escape(step.why))
     out.print(table)
 
 
+def walk(record: Record, deadline: float, out: Console) -> None:
+    """Every step; without a build there is nothing native to run."""
+    built = True
+    for step in record.steps:
+        if step.native and not built:
+            step.status = "skipped: the build failed"
+            record.write()
+        else:
+            record.run(step, deadline)
+        built = built and not (step.name == "build" and (step.failed or step.cut))
+        style = "red" if step.failed else "yellow" if step.status != "ok" else "green"
+        line = f"{step.name}: [{style}]{escape(step.status)}[/], {step.seconds:.0f} s  {escape(step.why)}"
+        out.print(line, highlight=False, soft_wrap=True)
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="bench/gpu.sh", description=__doc__)
-    parser.add_argument(
-        "--device", choices=["cuda", "cpu"], default="cuda", help="cpu: the same steps, for trying them"
+    parser = argparse.ArgumentParser(
+        prog="bench/gpu.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seconds", type=float, default=TOTAL, help="for all steps together")
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="cpu: the same steps, to rehearse")
+    parser.add_argument(
+        "--seconds", type=float, default=TOTAL, help="for all steps together; their limits grow with it"
+    )
     args = parser.parse_args()
-    deadline, out = time.monotonic() + args.seconds, console()
-    name, arch = gpu()
-    default = f"bench/results/{(name or args.device).replace(' ', '-').lower()}"
-    folder = Path(os.environ.get("OUT") or default).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    for earlier in (*folder.glob("*.json"), *folder.glob("*.log")):
-        earlier.unlink()
-    found = steps(args.device, folder, arch)
-    for step in found:
-        out.print(f"{step.name} ...", highlight=False)
-        step.run(folder, deadline)
-        out.print(f"{step.name}: {step.status}, {step.seconds:.0f} s", highlight=False)
-    report(found, folder, out)
-    return int(any(step.bad for step in found))
+    deadline, out, machine = time.monotonic() + args.seconds, Console(width=140), versions()
+    for key, value in machine.items():
+        out.print(f"{key}: {value}", highlight=False, soft_wrap=True)
+    name, arch, _ = gpu()
+    folder = Path(os.environ.get("OUT") or ROOT / "bench/results" / (name or args.device).replace(" ", "-").lower())
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as after Ctrl-C, the step is stopped and told of
+    bare()
+    with tempfile.TemporaryDirectory() as rows:
+        found = steps(args.device, Path(rows), arch)
+        for step in found:
+            step.limit *= args.seconds / TOTAL
+        record = Record(folder, machine, found)
+        try:
+            walk(record, deadline, out)
+        except KeyboardInterrupt:
+            out.print("[red]interrupted[/]")
+        record.write()
+    report(record, out)
+    return record.status
 
 
 if __name__ == "__main__":

@@ -114,12 +114,12 @@ def main() -> int:
             if stem.startswith("batch") and "x1x" in shape:
                 continue  # one row has no batch statistics
             rows += compare(stem, shape, getattr(torch, dtype), args.device, args.seconds)
+            if args.csv:
+                write_csv(args.csv, rows, about)
     table = Table(*COLUMNS, box=None)
     for row in rows:
         table.add_row(*(f"{v:.2f}" if isinstance(v, float) else v for v in row.values()))
     out.print(table)
-    if args.csv:
-        write_csv(args.csv, rows, about)
     return 0
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -75,7 +76,9 @@ def write_csv(path: Path, rows: list[Row], machine: dict) -> None:
 def write_json(path: Path, rows: list[Row], machine: dict) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"machine": machine, "summary": summary(rows), "rows": [_values(row) for row in rows]}
-    path.write_text(json.dumps(content, indent=1))
+    temporary = path.with_suffix(".part")
+    temporary.write_text(json.dumps(content, indent=1))
+    os.replace(temporary, path)  # whole at any moment, for it is read while rows come
 
 
 def read_json(path: Path) -> list[Row]:

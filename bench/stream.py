@@ -120,9 +120,9 @@ def main() -> int:
         for threads, dtype, shape, backend in product(args.threads, args.dtype, args.shape or listed, runs):
             task = Task(BASE, shape, getattr(torch, dtype), args.device)
             rows += compare(task, backend, threads, args.seconds)
+            if args.csv:
+                write_csv(args.csv, rows, about)
     out.print(table(rows))
-    if args.csv:
-        write_csv(args.csv, rows, about)
     return int(any(row["check"] != "ok" for row in rows))
 
 

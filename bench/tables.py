@@ -30,6 +30,13 @@ def table(rows: list[Row], device: str) -> Table:
     return out
 
 
+def line(row: Row) -> str:
+    """A row on its own, before its table is there."""
+    told = ("us", "copy_percent", "x_eager", "x_best")
+    numbers = [f"{_text(name, value)} {TITLES.get(name, name)}" for name in told if (value := getattr(row, name))]
+    return ", ".join([" ".join(getattr(row, name) for name in TEXT), *numbers, row.check])
+
+
 def _style(row: Row) -> str | None:
     styles = ["bold"] if row.backend in OURS else []
     return " ".join(styles + (["red"] if row.check not in ("", "ok") else [])) or None

@@ -144,8 +144,10 @@ def before(values: Tensor, first: Tensor | None, batch: int, batch_sizes: Tensor
 
 
 def filled_with(batch_sizes: Tensor, device: torch.device) -> Tensor:
-    """batch_sizes on the device, each run of equal ones filled in there: a copy from the host would wait for the device,
-    and a CUDA graph cannot capture it."""
+    """batch_sizes on the device, each run of equal ones filled in there.
+
+    A copy from the host would wait for the device, and a CUDA graph cannot capture it.
+    """
     if device == batch_sizes.device:
         return batch_sizes
     sizes, counts = torch.unique_consecutive(batch_sizes, return_counts=True)

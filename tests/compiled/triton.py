@@ -80,7 +80,7 @@ class Launch(NamedTuple):
         words = ["x".join(map(str, tile)), f"{self.num_warps} warps"]
         words += [f"align {given['ALIGN']}"] if "ALIGN" in given else []
         words += [f"{given['SEGMENTS']} segments"] if "SEGMENTS" in given else []
-        words += [k.lower() for k in ("IMAGES", "LAST", "POOLED", "STABLE", "MIXED", *TRAITS) if given.get(k)]
+        words += [k.lower() for k in ("IMAGES", "LAST", "POOLED", "STABLE", "MIXED", "SCALED", *TRAITS) if given.get(k)]
         words += [f"{given['PER']} gates"] if "PER" in given else []
         words += ["clamp"] if given.get("CLAMP", inf) != inf else []
         words += (

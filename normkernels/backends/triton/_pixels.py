@@ -14,7 +14,7 @@ LOOP = {2: Tile(64, 64, 8), 4: Tile(64, 32, 4), 8: Tile(32, 32, 4)}  # more chan
 def tile(N: int, S: int, itemsize: int, limit: int) -> Tile:
     """Channels by pixels, from N, S and the dtype alone; S that 128-bit accesses do not divide takes more registers."""
     if (min(limit, 64) if unaligned(S, itemsize) else limit) < N:
-        return LOOP[itemsize]
+        return LOOP[itemsize]._replace(num_warps=8) if unaligned(S, itemsize) else LOOP[itemsize]
     BLOCK_M = max(32, triton.next_power_of_2(N))
     return Tile(BLOCK_M, 32, max(4, min(16, BLOCK_M // (16 if itemsize < 8 else 4))))
 
