@@ -6,7 +6,8 @@ none is needed to build. Install with ``pip install --no-build-isolation .`` so 
 """
 
 import os
-import shutil
+import re
+import subprocess
 import sys
 from glob import glob
 
@@ -17,14 +18,25 @@ DEFAULT_ARCHS = "80;90;100"
 NATIVE = os.environ.get("NORMKERNELS_NATIVE", "")
 
 
+def toolkit() -> str | None:
+    """The folder of the CUDA toolkit, from nvcc itself: what lies in PATH may be a script that calls another one."""
+    nvcc = os.path.join(os.environ["CUDA_HOME"], "bin", "nvcc") if os.environ.get("CUDA_HOME") else "nvcc"
+    try:
+        said = subprocess.run([nvcc, "--dryrun", "asked.cu"], capture_output=True, text=True).stderr
+    except OSError:
+        return None
+    found = re.search(r"^#\$ TOP=(.+)$", said, re.MULTILINE)
+    return os.path.realpath(found[1]) if found else None
+
+
 def cuda_archs() -> list[str] | None:
     """The compute capabilities to build CUDA kernels for; None without a CUDA torch or without nvcc."""
     import torch
-    from torch.utils import cpp_extension
 
-    nvcc = os.path.join(cpp_extension.CUDA_HOME or "", "bin", "nvcc")
-    if torch.version.cuda is None or not (os.path.exists(nvcc) or shutil.which("nvcc")):
+    home = toolkit()
+    if torch.version.cuda is None or home is None:
         return None
+    os.environ["CUDA_HOME"] = home  # which torch.utils.cpp_extension reads when it is imported
     return os.environ.get("NORMKERNELS_CUDA_ARCHS", DEFAULT_ARCHS).replace(",", ";").split(";")
 
 
@@ -32,9 +44,10 @@ def extension():
     """The extension, from the same globs as CMakeLists.txt."""
     import pybind11
     import torch
-    from torch.utils.cpp_extension import CppExtension, CUDAExtension
 
     archs = cuda_archs()
+    from torch.utils.cpp_extension import CppExtension, CUDAExtension
+
     sources = sorted(glob("csrc/*.cpp") + glob("csrc/cpu/*.cpp") + (glob("csrc/cuda/*.cu") if archs else []))
     defines = [f"-DTORCH_TARGET_VERSION={STABLE_ABI}", f"-DNORMKERNELS_TORCH_VERSION={torch.__version__}"]
     cxx = ["-O3", "-std=c++20", "-g0", "-fvisibility=hidden", *defines]
@@ -63,9 +76,8 @@ def build() -> dict:
     if NATIVE == "0":
         return {}
     try:
-        from torch.utils.cpp_extension import BuildExtension
-
         modules = [extension()]
+        from torch.utils.cpp_extension import BuildExtension
     except ImportError as error:
         without(error)
         return {}

@@ -92,6 +92,44 @@ def test_backends_allocate_no_output(path):
             assert "workspace" in "\n".join(lines[max(0, i - 5) : i + 1]), f"{path}:{i + 1}: {line.strip()}"
 
 
+def jitted(path: Path) -> list[ast.FunctionDef]:
+    found = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef)]
+    return [f for f in found if any("triton.jit" in ast.unparse(d) for d in f.decorator_list)]
+
+
+def compared_with_none(function: ast.AST) -> set[str]:
+    """The names that it compares with None."""
+    compares = [n for n in ast.walk(function) if isinstance(n, ast.Compare) and isinstance(n.left, ast.Name)]
+    return {n.left.id for n in compares if ast.unparse(n.comparators[0]) == "None"}
+
+
+def optional(function: ast.FunctionDef) -> bool:
+    """Whether a helper gives a value in an ``if ... is not None`` alone, and falls off its end otherwise."""
+    returns = any(isinstance(n, ast.Return) and n.value for n in ast.walk(function))
+    return returns and isinstance(function.body[-1], ast.If) and not function.body[-1].orelse
+
+
+OPTIONAL = {f.name for path in TRITON_FILES for f in jitted(path) if optional(f)}
+
+
+@pytest.mark.parametrize("path", TRITON_FILES, ids=lambda p: p.name)
+def test_what_may_be_none(path):
+    """Triton 3.6 gives None back from an ``if`` alone, and packs none into a tuple: one such value to an assignment."""
+    for function in jitted(path):
+        returns = [n for n in function.body if isinstance(n, ast.Return) and isinstance(n.value, ast.Name)]
+        handed = {n.value.id for n in returns} & compared_with_none(function) & {a.arg for a in function.args.args}
+        assigned = {ast.unparse(n.targets[0]) for n in function.body if isinstance(n, ast.Assign)}
+        assert not handed - assigned, f"{path.name}:{function.lineno}: return {handed} in its if alone"
+        for packed in (n for n in ast.walk(function) if isinstance(n, ast.Tuple) and isinstance(n.ctx, ast.Load)):
+            called = {ast.unparse(n.func) for n in packed.elts if isinstance(n, ast.Call)}
+            assert not called & OPTIONAL, f"{path.name}:{packed.lineno}: {called & OPTIONAL} may be None"
+
+
+def test_optional_helpers_are_found():
+    """The rule above knows the helpers that load what may be absent."""
+    assert {"load", "load_tile", "load_parameter", "load_channel", "broad", "of_sample"} <= OPTIONAL
+
+
 @pytest.mark.parametrize("path", [*CSRC.glob("cuda/*.cuh")], ids=lambda p: p.name)
 def test_device_headers_know_no_torch(path):
     """Device code is plain CUDA, so that it compiles and is tested alone."""

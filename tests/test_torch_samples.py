@@ -9,6 +9,7 @@ from common import every_target, need
 import normkernels as nk
 from normkernels.cases import OPS
 
+pytest.importorskip("expecttest", reason="torch's test helpers import it")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # torch's test helpers import what is deprecated
     from torch.testing._internal.common_methods_invocations import op_db
