@@ -1,0 +1,74 @@
+"""Pass every Triton launch through the front end of the Triton that is installed, which refuses what it cannot express.
+
+Nothing is compiled, so one version takes a minute where all the machine code takes ten; ``versions.py`` runs this on
+the oldest and the newest Triton that are supported.
+"""
+
+import argparse
+import importlib
+import importlib.util
+import sys
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent
+sys.path[0] = str(FOLDER.parents[1])  # in place of this folder, where `import triton` would find a file of ours
+
+from triton import __version__  # noqa: E402
+from triton._C.libtriton import ir  # noqa: E402
+from triton.backends.compiler import GPUTarget  # noqa: E402
+from triton.compiler import ASTSource  # noqa: E402
+from triton.compiler.compiler import make_backend  # noqa: E402
+
+ARCH = 90
+
+
+def table():
+    """``tests/compiled/triton.py``, which knows every launch."""
+    if "compiled_launches" not in sys.modules:
+        spec = importlib.util.spec_from_file_location("compiled_launches", FOLDER / "triton.py")
+        sys.modules["compiled_launches"] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules["compiled_launches"])
+    return sys.modules["compiled_launches"]
+
+
+def refused(launch) -> str | None:
+    """What the front end says against a launch."""
+    target = GPUTarget("cuda", ARCH, 32)
+    backend, context = make_backend(target), ir.context()
+    kernel = getattr(importlib.import_module(launch.module), launch.kernel)
+    attributes = {(i,): [["tt.divisibility", 16]] for i in launch.divisible}
+    source = ASTSource(kernel, dict(launch.signature), dict(launch.constants), attributes)
+    options = backend.parse_options({"num_warps": launch.num_warps})
+    ir.load_dialects(context)
+    backend.load_dialects(context)
+    try:
+        source.make_ir(target, options, backend.get_codegen_implementation(options), backend.get_module_map(), context)
+    except Exception as error:
+        while error.__cause__ is not None:
+            error = error.__cause__
+        return str(error).strip().rpartition("\n")[2] or type(error).__name__
+    return None
+
+
+def share(first: int, of: int) -> list[tuple[str, str]]:
+    """(kernel, complaint) of every so many-th launch."""
+    launches = table().launches(ARCH)[first::of]
+    return [(launch.name, why) for launch in launches if (why := refused(launch))]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=2, help="processes (default: %(default)s)")
+    jobs = parser.parse_args().jobs
+    with ProcessPoolExecutor(jobs) as pool:
+        found = [bad for part in pool.map(share, range(jobs), [jobs] * jobs) for bad in part]
+    for (kernel, why), count in Counter(found).most_common():
+        sys.stdout.write(f"{kernel}: {count} launches refused: {why}\n")
+    sys.stdout.write(f"Triton {__version__}: {len(found)} of {len(table().launches(ARCH))} launches refused\n")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
