@@ -46,7 +46,7 @@ class Step:
         return self.status.startswith(("waiting", "running", "timed out", "no time left", "interrupted"))
 
     def run(self, log: Path, deadline: float, look: Callable[[], object]) -> None:
-        """Fill in what became of it; its output is appended to ``log``, and ``look`` is called now and then meanwhile."""
+        """Fill in what became of it; its output is appended to ``log``, and ``look`` is called now and then."""
         start, limit = time.monotonic(), min(self.limit, deadline - time.monotonic())
         if limit < LEAST or not shutil.which(self.command[0]):
             self.status = "no time left" if limit < LEAST else f"skipped: no {self.command[0]} here"

@@ -96,7 +96,7 @@ def _run(args: argparse.Namespace, results: dict, console: Console, end: float) 
 
 @contextmanager
 def _map(jobs: int) -> Iterator:
-    """``map``, over processes if there are several; each share has its own, for an error of a GPU stays in a process."""
+    """``map``, over processes if there are several; each share has its own: an error of a GPU stays in a process."""
     if jobs == 1:
         yield map
         return
