@@ -56,7 +56,8 @@ class Result:
 def main(argv: list[str] | None = None) -> int:
     """Print the table; the exit status: 1 if anything missed its tolerance or failed."""
     args, console = _parse(argv), Console()
-    results = {key: _expected(*key, args) for key in product(args.ops or OPS, args.backend, args.dtype)}
+    keys = product(args.ops or OPS, args.backend, args.dtype)
+    results = {(stem, backend, dtype): _expected(stem, backend, dtype, args) for stem, backend, dtype in keys}
     end, interrupted = time.monotonic() + args.seconds, False
     try:
         _run(args, results, console, end)
