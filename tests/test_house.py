@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -135,6 +136,14 @@ def test_device_headers_know_no_torch(path):
     """Device code is plain CUDA, so that it compiles and is tested alone."""
     included = re.findall(r'#include\s+[<"]([^>"]+)', path.read_text())
     assert not [name for name in included if name.startswith(("torch/", "ATen/", "c10/"))]
+
+
+def test_mutations_apply():
+    """Each line that tests/mutate.py breaks is there exactly once."""
+    mutations = runpy.run_path(str(ROOT / "tests/mutate.py"))["MUTATIONS"]
+    stale = [(m.file, m.old) for m in mutations if (ROOT / m.file).read_text().count(m.old) != 1]
+    assert len(mutations) > 100
+    assert not stale
 
 
 NAMED = {
