@@ -47,9 +47,10 @@ class Step:
 
     def run(self, log: Path, deadline: float, look: Callable[[], object]) -> None:
         """Fill in what became of it; its output is appended to ``log``, and ``look`` is called now and then."""
-        start, limit = time.monotonic(), min(self.limit, deadline - time.monotonic())
-        if limit < LEAST or not shutil.which(self.command[0]):
-            self.status = "no time left" if limit < LEAST else f"skipped: no {self.command[0]} here"
+        start = time.monotonic()
+        left, limit = deadline - start, min(self.limit, deadline - start)
+        if left < LEAST or not shutil.which(self.command[0]):
+            self.status = "no time left" if left < LEAST else f"skipped: no {self.command[0]} here"
             return
         self.status, before = "running", log.stat().st_size
         look()

@@ -81,8 +81,8 @@ def test_time_out_asks_first(tmp_path):
 
 
 def test_no_time_left(tmp_path):
-    found = walked(tmp_path, python("late", ""), seconds=0.3)
-    assert [s["status"] for s in found["steps"]] == ["no time left"]
+    found = walked(tmp_path, python("long", "import time; time.sleep(60)"), python("late", ""), seconds=2)
+    assert [s["status"] for s in found["steps"]] == ["timed out (2 s)", "no time left"]
     assert found["exit_status"] == 2
 
 
