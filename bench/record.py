@@ -72,6 +72,9 @@ class Record:
         before = self.log.stat().st_size
         try:
             step.run(self.log, deadline, self.write)
+        except BaseException:
+            step.status = "interrupted"
+            raise
         finally:
             text = self.log.read_bytes()[before:].decode(errors="replace")
             self.tails[step.name] = text.strip().splitlines()[-LINES:] if step.failed or step.cut else []

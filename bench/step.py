@@ -61,9 +61,6 @@ class Step:
             )  # fmt: skip
             try:
                 self._wait(process, start + limit, look)
-            except BaseException:
-                self.status = "interrupted"
-                raise
             finally:
                 _end(process)
                 self.seconds = time.monotonic() - start

@@ -344,10 +344,10 @@ TABLE = {
         ("process.send_signal(signal.SIGINT)", "pass"),
         ("code == 1 or LOST.search(text)", "code == 1"),
         ('"pytest" in self.command and not', "False and not"),
-        ('self.status = "interrupted"', "pass"),
         ("min(self.limit, deadline - start)", "self.limit"),
     ],
     ("bench/record.py", "tests/test_gpu_run.py"): [
+        ('step.status = "interrupted"', "pass"),
         ("1 if any(s.failed for s in self.steps) else 2 if", "2 if"),
         (
             "        self.tails: dict[str, list[str]] = {}\n        self.write()",
