@@ -325,9 +325,9 @@ TABLE = {
     ],
     ("normkernels/moments.py", WEIGHTS): [("(1 - slope) * (1 - slope) / math.pi) / 2", "(1 - slope) / math.pi) / 2")],
     (f"{OPS}/_recurrent.py", f"{WITNESS} -k 'packed and (rnn or gru or lstm)'"): [
-        ("other = steps + 1 if reverse else steps - 1", "other = steps - 1"),
-        (" & (row < sizes[there])", ""),
-        ("torch.searchsorted(ends, rows, right=True)", "torch.searchsorted(ends, rows)"),
+        ("first[below:size]", "first[: size - below]"),
+        ("values[end : end + below]", "values[at : at + below]"),
+        ("values[at - above :][:size]", "values[at - size :][:size]"),
     ],
     (f"{OPS}/_recurrent.py", "tests/test_recurrent.py -k copy_nothing"): [
         ("    if device == batch_sizes.device:\n        return", "    if True:\n        return"),

@@ -132,15 +132,22 @@ def before(values: Tensor, first: Tensor | None, batch: int, batch_sizes: Tensor
     first = values.new_zeros(batch, values.shape[1]) if first is None else first.to(values.dtype)
     if batch_sizes is None:
         return torch.cat([values[batch:], first] if reverse else [first, values[: len(values) - batch]])
-    sizes, rows = filled_with(batch_sizes, values.device), torch.arange(len(values), device=values.device)
-    ends = sizes.cumsum(0)
-    steps, starts = torch.searchsorted(ends, rows, right=True), ends - sizes
-    row = rows - starts[steps]
-    other = steps + 1 if reverse else steps - 1
-    there = other.clamp(0, len(sizes) - 1)
-    inside = (other == there) & (row < sizes[there])
-    index = torch.where(inside, batch + starts[there] + row, row)
-    return torch.cat([first, values]).index_select(0, index)
+    parts, at, above = [], 0, batch
+    runs = runs_of(batch_sizes)
+    for (size, count), (below, _) in itertools.pairwise([*runs, (0, 0)]):
+        end = at + size * count
+        if reverse:  # the rows that the next step lacks begin here
+            parts += [values[at + size : end], values[end : end + below], first[below:size]]
+        else:
+            parts += [values[at - above :][:size] if at else first[:size], values[at : end - size]]
+        at, above = end, size
+    return torch.cat(parts)
+
+
+def runs_of(batch_sizes: Tensor) -> list[tuple[int, int]]:
+    """Steps of as many rows that follow each other: the rows, and how many steps."""
+    sizes, counts = torch.unique_consecutive(batch_sizes, return_counts=True)
+    return list(zip(sizes.tolist(), counts.tolist(), strict=True))
 
 
 def filled_with(batch_sizes: Tensor, device: torch.device) -> Tensor:
@@ -150,9 +157,7 @@ def filled_with(batch_sizes: Tensor, device: torch.device) -> Tensor:
     """
     if device == batch_sizes.device:
         return batch_sizes
-    sizes, counts = torch.unique_consecutive(batch_sizes, return_counts=True)
-    runs = zip(sizes.tolist(), counts.tolist(), strict=True)
-    return torch.cat([torch.full((count,), size, device=device) for size, count in runs])
+    return torch.cat([torch.full((count,), size, device=device) for size, count in runs_of(batch_sizes)])
 
 
 class Statistics(NamedTuple):
