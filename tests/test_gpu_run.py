@@ -35,6 +35,14 @@ def walked(folder: Path, *steps: Step, seconds: float = 60) -> dict:
     return json.loads(record.results.read_text())
 
 
+def test_versions_first(tmp_path):
+    """The machine and what is planned are told before anything has run."""
+    record = Record(tmp_path, {"torch": "any"}, [python("a", "")])
+    found = json.loads(record.results.read_text())
+    assert (found["machine"], found["steps"][0]["status"]) == ({"torch": "any"}, "waiting")
+    assert "torch: any" in record.log.read_text()
+
+
 def test_all_is_well(tmp_path):
     rows = tmp_path / "rows.json"
     found = walked(tmp_path, python("a", f"open({str(rows)!r}, 'w').write('[1, 2]'); print('hello')", rows=rows))
