@@ -38,10 +38,10 @@ def steps(device: str, rows: Path, arch: str) -> list[Step]:
         return Step(name, command, limit, rows=path, **more)
 
     def bench(name: str, limit: float, dtype: str, *options: str) -> Step:
-        few = ["--limit", str(limit - 15), "--seconds", "0.1"] if cuda else ["--quick"]
+        few = ["--limit", str(limit - 10), "--seconds", "0.1"] if cuda else ["--quick"]
         return module(name, limit, "bench", "--dtype", dtype, *few, *options)
 
-    checked = ["--backend", "native", "triton", "--dtype", "bfloat16", "float32", "--jobs", jobs, "--seconds", "80"]
+    checked = ["--backend", "native", "triton", "--dtype", "bfloat16", "float32", "--jobs", jobs, "--seconds", "70"]
     if not cuda:
         checked = ["--backend", "native", "--quick"]
     return [
@@ -52,13 +52,13 @@ def steps(device: str, rows: Path, arch: str) -> list[Step]:
         *([_tests("large tensors", 45, ["tests/test_cuda.py"], "native")] if cuda else []),
         _tests("native tests", 45, ["tests", "--ignore=tests/test_cuda.py"], _native(device), "-n", "8"),
         bench("bench bfloat16", 65, "bfloat16", "--without", "compile"),
-        module("validate", 90, "normkernels validate", *checked),
+        module("validate", 80, "normkernels validate", *checked),
         *([_sanitized("racecheck", 30, exercise)] if cuda else []),
         *([_tests("large tensors, triton", 20, ["tests/test_cuda.py"], "triton")] if cuda else []),
         module("bench stream", 15, "bench.stream", "--seconds", "0.1", suffix=".csv"),
         module("bench recurrent", 15, "bench.recurrent", "--seconds", "0.2", suffix=".csv"),
         bench("bench float32", 25, "float32", "--without", "compile"),
-        bench("bench with compile", 20, "bfloat16"),
+        bench("bench with compile", 30, "bfloat16"),
     ]
 
 
