@@ -6,9 +6,12 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from normkernels.backends import check_name
+from normkernels.modules._leaf import leaf
 from normkernels.ops._checks import fail
+from normkernels.ops._state import count, write
 from normkernels.ops.batch_norm import batch_norm
 
 MODES = ("global", "batch", "running")
@@ -93,13 +96,15 @@ class DataNorm(nn.Module):
         return self
 
     def forward(self, input: Tensor) -> Tensor:
+        if isinstance(input, Proxy):
+            return leaf(self, input)
         self._check(input)
         x = input.reshape(len(input), prod(self.shape))
         mean, var = self.running_mean.view(-1), self.running_var.view(-1)
         if self.training and self.mode == "batch":
             momentum = 0.1 if self.momentum is None else self.momentum
             y = batch_norm(x, mean, var, None, None, True, momentum, self.eps, backend=self.backend)
-            self.num_samples_tracked.add_(len(input))
+            count(self.num_samples_tracked, len(input))
             return y.view(input.shape)
         if self.training and self.mode == "running":
             self._take_in(x.detach())
@@ -120,9 +125,9 @@ class DataNorm(nn.Module):
         if self.momentum is not None:
             share = torch.where(seen == 0, 1.0, self.momentum).to(mean.dtype)
         distance, spread = wide.mean(0) - mean, wide.var(0, correction=0)
-        var.copy_(var + share * (spread - var) + share * (1 - share) * distance.square())
-        mean.add_(share * distance)
-        seen.add_(len(x))
+        write(var, var + share * (spread - var) + share * (1 - share) * distance.square())
+        write(mean, mean + share * distance)
+        count(seen, len(x))
 
     def _check(self, input: Tensor) -> None:
         if not isinstance(input, Tensor) or tuple(input.shape[1:]) != self.shape or input.dim() != len(self.shape) + 1:

@@ -13,6 +13,9 @@ import warnings
 from collections.abc import Callable, Iterator
 
 import torch
+from torch._subclasses.functional_tensor import FunctionalTensor
+from torch.autograd import forward_ad
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 NAMES = ("triton", "native", "reference")
 AUTOMATIC = {"cuda": ("triton", "native", "reference"), "cpu": ("native", "reference")}
@@ -44,9 +47,41 @@ def use_backend(name: str | None) -> Iterator[None]:
         _request = before
 
 
-def requested(backend: str | None, op: str) -> str | None:
-    """The backend asked for: the argument, else ``use_backend``, else ``NORMKERNELS_BACKEND``, else None: automatic."""
-    return _request if backend is None else check_name(backend, op)
+def requested(backend: str | None, op: str, input: torch.Tensor | None = None) -> str | None:
+    """The backend asked for: the argument, else ``use_backend``, else ``NORMKERNELS_BACKEND``, else None: automatic.
+
+    What looks inside a call needs ordinary torch ops, so the reference; another backend is refused there.
+    """
+    asked = _request if backend is None else check_name(backend, op)
+    if asked == "reference":
+        return asked
+    reason = transformed() or _wrapper(input)
+    if reason is None:
+        return asked
+    if asked is not None:
+        raise RuntimeError(
+            f"{op}: backend {asked!r} cannot run here: {reason}, which only ordinary torch ops let it do"
+        )
+    return "reference"
+
+
+def transformed() -> str | None:
+    """What looks inside the calls that are made now, if anything does."""
+    if torch._C._are_functorch_transforms_active():
+        return "a transform of torch.func looks inside"
+    if torch._C._get_tracing_state() is not None:
+        return "torch.jit.trace or an ONNX export looks inside"
+    if forward_ad._current_level >= 0:
+        return "forward-mode AD looks inside"
+    return None
+
+
+def _wrapper(input: torch.Tensor | None) -> str | None:
+    """Tensors made of others see ops one by one, and know torch's own."""
+    if type(input) in (torch.Tensor, torch.nn.Parameter) or input is None or torch.compiler.is_compiling():
+        return None
+    wraps = is_traceable_wrapper_subclass(input) and not isinstance(input, FunctionalTensor)
+    return f"{type(input).__name__} looks inside" if wraps else None
 
 
 @functools.cache

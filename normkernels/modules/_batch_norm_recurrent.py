@@ -8,6 +8,7 @@ from torch import Tensor
 from normkernels.modules._recurrent import Recurrent, in_dtype
 from normkernels.ops import _checks, _recurrent
 from normkernels.ops._recurrent import Statistics
+from normkernels.ops._state import count, write
 from normkernels.ops._step_norm import step_norm
 
 SHOWN = {"norm_terms": "separate", "eps": 1e-5, "momentum": 0.1, "max_steps": 128, "track_running_stats": True,
@@ -66,14 +67,14 @@ class BatchNormRecurrent(Recurrent):
 
     def _layer(self, x, suffix, states, sizes, reverse) -> tuple[Tensor, ...]:
         training = self.training or not self.track_running_stats
-        rows = sizes.tolist() if sizes is not None else [x.shape[1]] * len(x)
-        if training and rows and rows[-1] == 1:
+        least = x.shape[1] if sizes is None else int(sizes[-1])
+        if training and least == 1:
             rule = "have more than one row in every step in training (layer norm needs no batch)"
             _checks.fail(type(self).__name__, "input", rule, "a step of one row")
 
         def norm_input(p: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
             running = self._statistics("_ih", suffix)
-            return step_norm(p, rows, weight, bias, running, training, self.momentum, self.eps, reverse, self.backend)
+            return step_norm(p, sizes, weight, bias, running, training, self.momentum, self.eps, reverse, self.backend)
 
         input, weight_hh, weight, bias = self._terms(x, suffix, norm_input)
         options: dict[str, Any] = {k: in_dtype(s, input.dtype) for k, s in zip(("h_0", "c_0"), states, strict=False)}
@@ -89,15 +90,15 @@ class BatchNormRecurrent(Recurrent):
             **options,
         )  # fmt: skip
         if training and self.track_running_stats:
-            self._track(len(rows), suffix)
+            self._track(len(x if sizes is None else sizes), suffix)
         return found
 
     @torch.no_grad()
     def _track(self, steps: int, suffix: str) -> None:
         """Count the batch; steps that no batch has reached yet take the statistics of the last one of this batch."""
         counts, last = getattr(self, f"num_batches_tracked{suffix}"), min(steps, self.max_steps) - 1
-        counts[: last + 1] += 1
+        count(counts, (torch.arange(len(counts), device=counts.device) <= last).to(counts.dtype))
         unseen = (counts == 0).unsqueeze(1)
         for name, buffer in self.named_buffers():
             if name.startswith("running") and name.endswith(suffix):
-                buffer.copy_(torch.where(unseen, buffer[last], buffer))
+                write(buffer, torch.where(unseen, buffer[last], buffer))

@@ -6,9 +6,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn.utils.rnn import PackedSequence
 
 from normkernels.backends import check_name
+from normkernels.modules._leaf import leaf
 from normkernels.ops._checks import fail
 
 States = tuple[Tensor, ...]
@@ -86,6 +88,8 @@ class Recurrent(Normalised, nn.RNNBase):
 
     def forward(self, input, hx=None):
         """As in torch.nn: ``output, h_n``, or ``output, (h_n, c_n)``."""
+        if isinstance(input, Proxy):
+            return leaf(self, input, hx)
         self._update_flat_weights()
         if isinstance(input, PackedSequence):
             data, sizes, order, back = input
@@ -157,6 +161,8 @@ class Cell(Normalised):
 
     def forward(self, input, hx=None):
         """As in torch.nn: the new state, or ``(h, c)``."""
+        if isinstance(input, Proxy):
+            return leaf(self, input, hx)
         name, two = type(self).__name__, isinstance(self, nn.LSTMCell)
         given = () if hx is None else hx if two else (hx,)
         for what, t in {"input": input, **{f"hx[{i}]": s for i, s in enumerate(given)}}.items():

@@ -2,8 +2,11 @@
 
 import torch
 from torch import Tensor
+from torch.fx import Proxy
 
 from normkernels.modules._channels import Running
+from normkernels.modules._leaf import leaf
+from normkernels.ops._state import count
 from normkernels.ops.batch_norm import batch_norm
 
 
@@ -33,6 +36,8 @@ class _BatchNorm(Running, torch.nn.modules.batchnorm._BatchNorm):
         self.drop_bias(not bias)
 
     def forward(self, input: Tensor, skip: Tensor | None = None) -> Tensor:
+        if isinstance(input, Proxy):
+            return leaf(self, input, skip)
         self._check_input_dim(input)
         training = self.training and not self.frozen_statistics
         tracks = training and self.track_running_stats
@@ -46,7 +51,7 @@ class _BatchNorm(Running, torch.nn.modules.batchnorm._BatchNorm):
             training or self.running_mean is None, momentum, self.eps, skip=skip, **self.extras(),
         )  # fmt: skip
         if tracks and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
+            count(self.num_batches_tracked)
         return y
 
 

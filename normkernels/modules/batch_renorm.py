@@ -1,7 +1,9 @@
 """BatchRenorm1d, 2d and 3d: batch norm that trains on what it will infer with."""
 
 from torch import Tensor
+from torch.fx import Proxy
 
+from normkernels.modules._leaf import leaf
 from normkernels.modules._state import Stateful
 from normkernels.ops.batch_renorm import Ramp, batch_renorm
 
@@ -60,6 +62,8 @@ class _BatchRenorm(Stateful):
         return self._ramp().bounds(self.running_std, self.num_batches_tracked)
 
     def forward(self, input: Tensor, skip: Tensor | None = None) -> Tensor:
+        if isinstance(input, Proxy):
+            return leaf(self, input, skip)
         self._check_input_dim(input)
         return batch_renorm(
             input, self.running_mean, self.running_std, self.weight, self.bias, self._statistics_move(), self.momentum,

@@ -2,8 +2,10 @@
 
 import torch
 from torch import Tensor
+from torch.fx import Proxy
 
 from normkernels.modules._channels import ChannelExtras
+from normkernels.modules._leaf import leaf
 from normkernels.ops.group_norm import group_norm
 
 
@@ -32,4 +34,6 @@ class GroupNorm(ChannelExtras, torch.nn.GroupNorm):
         self.drop_bias(not bias)
 
     def forward(self, input: Tensor, skip: Tensor | None = None) -> Tensor:
+        if isinstance(input, Proxy):
+            return leaf(self, input, skip)
         return group_norm(input, self.num_groups, self.weight, self.bias, self.eps, skip=skip, **self.extras())

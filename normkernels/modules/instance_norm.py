@@ -4,8 +4,10 @@ import warnings
 
 import torch
 from torch import Tensor
+from torch.fx import Proxy
 
 from normkernels.modules._channels import Running
+from normkernels.modules._leaf import leaf
 from normkernels.ops.instance_norm import instance_norm
 
 
@@ -36,6 +38,8 @@ class _InstanceNorm(Running, torch.nn.modules.instancenorm._InstanceNorm):
         self.drop_bias(not bias)
 
     def forward(self, input: Tensor, skip: Tensor | None = None) -> Tensor:
+        if isinstance(input, Proxy):
+            return leaf(self, input, skip)
         self._check_input_dim(input)
         channels = input.shape[input.dim() - self._get_no_batch_dim()]
         if channels != self.num_features and not self.affine and not self.track_running_stats:

@@ -2,8 +2,10 @@
 
 import torch
 from torch import Tensor
+from torch.fx import Proxy
 
 from normkernels.modules._extras import Extras
+from normkernels.modules._leaf import leaf
 from normkernels.ops.layer_norm import layer_norm
 
 
@@ -37,6 +39,8 @@ class LayerNorm(Extras, torch.nn.LayerNorm):
             torch.nn.init.constant_(self.weight, 1.0 - self.weight_offset)
 
     def forward(self, input: Tensor, residual: Tensor | None = None):
+        if isinstance(input, Proxy):
+            return leaf(self, input, residual)
         return layer_norm(
             input, self.normalized_shape, self.weight, self.bias, self.eps, residual=residual, **self.extras()
         )

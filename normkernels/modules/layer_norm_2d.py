@@ -1,7 +1,9 @@
 """LayerNorm2d: layer norm over the channels of each pixel."""
 
 from torch import Tensor
+from torch.fx import Proxy
 
+from normkernels.modules._leaf import leaf
 from normkernels.modules.layer_norm import LayerNorm
 from normkernels.ops.layer_norm_2d import layer_norm_2d
 
@@ -12,4 +14,6 @@ class LayerNorm2d(LayerNorm):
     """
 
     def forward(self, input: Tensor, residual: Tensor | None = None):
+        if isinstance(input, Proxy):
+            return leaf(self, input, residual)
         return layer_norm_2d(input, self.weight, self.bias, self.eps, residual=residual, **self.extras())

@@ -6,9 +6,11 @@ from typing import Any, Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn.modules.utils import _pair, _single, _triple
 
 from normkernels.backends import check_name, requested
+from normkernels.modules._leaf import leaf
 from normkernels.moments import Moments, activation_moments
 from normkernels.ops import _checks
 from normkernels.ops.normprop import callable_moments, check_activation, normprop_conv, normprop_linear, scale_filters
@@ -129,6 +131,8 @@ class NormPropLinear(_NormProp):
         self._set_up(shape, activation, gain_init, bias, slope, num_parameters, device, dtype, backend)
 
     def forward(self, input: Tensor) -> Tensor:
+        if isinstance(input, Proxy):
+            return leaf(self, input)
         return normprop_linear(
             input, self.weight, self.gain, self.bias, self.activation, self.slope, backend=self.backend,
             filters=self.filters,
@@ -176,6 +180,8 @@ class _NormPropConv(_NormProp):
         self._set_up(shape, activation, gain_init, bias, slope, num_parameters, device, dtype, backend)
 
     def forward(self, input: Tensor) -> Tensor:
+        if isinstance(input, Proxy):
+            return leaf(self, input)
         padding = self.padding
         if self.padding_mode != "zeros":
             input, padding = F.pad(input, self._pads(), self.padding_mode), 0

@@ -2,7 +2,9 @@
 
 import torch
 from torch import Tensor
+from torch.fx import Proxy
 
+from normkernels.modules._leaf import leaf
 from normkernels.modules._state import Stateful
 from normkernels.ops.online_norm import check_settings, online_norm
 
@@ -60,6 +62,8 @@ class _OnlineNorm(Stateful):
         self.reset_parameters()
 
     def forward(self, input: Tensor, skip: Tensor | None = None) -> Tensor:
+        if isinstance(input, Proxy):
+            return leaf(self, input, skip)
         self._check_input_dim(input)
         return online_norm(
             input, self.running_mean, self.running_var, self.epsilon_1, self.epsilon_y, self.weight, self.bias,

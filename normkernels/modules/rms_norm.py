@@ -2,8 +2,10 @@
 
 import torch
 from torch import Tensor
+from torch.fx import Proxy
 
 from normkernels.modules._extras import Extras
+from normkernels.modules._leaf import leaf
 from normkernels.ops.rms_norm import rms_norm
 
 
@@ -36,4 +38,6 @@ class RMSNorm(Extras, torch.nn.RMSNorm):
             torch.nn.init.constant_(self.weight, 1.0 - self.weight_offset)
 
     def forward(self, input: Tensor, residual: Tensor | None = None):
+        if isinstance(input, Proxy):
+            return leaf(self, input, residual)
         return rms_norm(input, self.normalized_shape, self.weight, self.eps, residual=residual, **self.extras())

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.fx import Proxy
 from torch.utils.hooks import RemovableHandle
 
+from normkernels.modules._leaf import leaf
 from normkernels.modules._state import Stateful
 from normkernels.ops.streaming_norm import check_settings, long_term_statistics, streaming_norm, streaming_norm_update
 
@@ -77,6 +79,8 @@ class _StreamingNorm(Stateful):
         return optimizer.register_step_post_hook(lambda *_: self.weights_changed())
 
     def forward(self, input: Tensor, skip: Tensor | None = None) -> Tensor:
+        if isinstance(input, Proxy):
+            return leaf(self, input, skip)
         self._check_input_dim(input)
         return streaming_norm(
             input, self.long_term, self.short_term, self.counts, self.weight, self.bias, self._statistics_move(),

@@ -1,4 +1,4 @@
-"""What the channel family shares in Python: canonical views, schemas, and the one autograd.Function."""
+"""What the channel family shares in Python: canonical views, schemas, and the one recipe."""
 
 from collections.abc import Callable
 from math import prod
@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from normkernels.backends.reference._channels import channels_ref
+from normkernels.backends.reference._channels import channels_ref, moments
 from normkernels.ops import _checks
 from normkernels.ops._rows import differentiable_backward, empty, flat
+from normkernels.ops._state import write
+from normkernels.ops._ways import Recipe, differentiated_again
 
 # x, skip, y, dy, dx, dskip: contiguous (N, C, S), or (N, S, C) with channels_last; weight, bias, dweight, dbias: (C,)
 # mean, var: (B, G), var biased; a statistic pools N / B images and C / G adjacent channels
@@ -41,7 +43,7 @@ def lies_last(t: Tensor) -> bool:
     """Whether the channels (dim 1) of t are adjacent in memory: (N, C), channels_last, or nearly so."""
     if prod(t.shape[2:]) == 1:
         return True
-    return t.shape[1] > 1 and t.stride(1) == 1 and not t.is_contiguous()
+    return t.shape[1] > 1 and t.stride(1) == 1
 
 
 def view(t: Tensor | None, last: bool, batch: bool) -> Any:
@@ -59,25 +61,42 @@ def planes(t: Tensor | None) -> Any:
     return None if t is None else t.reshape(*t.shape[:2], prod(t.shape[2:]))
 
 
+def as_it_is(t: Tensor) -> bool:
+    """Whether t is contiguous, which an empty tensor always is, in the order of its dims."""
+    return t.is_contiguous() and t.numel() > 0
+
+
 def like(input: Tensor, last: bool) -> Tensor:
-    """An unfilled buffer of input's shape, dense in the layout ``last``."""
-    if not last or input.is_contiguous():
+    """An unfilled buffer of input's shape, dense in the layout ``last``. No view, which could not change in place."""
+    if not last or as_it_is(input):
         return torch.empty_like(input, memory_format=torch.contiguous_format)
-    return input.new_empty(input.shape[0], *input.shape[2:], input.shape[1]).movedim(-1, 1)
+    channels, strides = input.shape[1], [1]
+    for size in reversed(input.shape[2:]):
+        strides.insert(0, channels)
+        channels = channels * size
+    return input.new_empty_strided(input.shape, (channels, 1, *strides[:-1]))
+
+
+def lying(planes: Tensor, input: Tensor) -> Tensor:
+    """planes (N, C, S) in the shape of input (N, C, *), and in its layout."""
+    y = planes.reshape(input.shape)
+    if not lies_last(input) or as_it_is(input):
+        return y
+    return y.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
 def statistic_dtype(t: Tensor) -> torch.dtype:
     return t.dtype if t.dtype.itemsize > 2 else torch.float32
 
 
-class ChannelsFunction(torch.autograd.Function):
+class ChannelsRecipe(Recipe):
     """(input, skip, weight, bias, mean, var) -> (y, mean, var) of input where mean and var are None; else (y,)."""
 
     @staticmethod
-    def forward(ctx, input, skip, weight, bias, mean, var, settings: Settings):
+    def run(input, skip, weight, bias, mean, var, settings: Settings):
         fwd, _, batch, groups, eps, activation, slope, backend = settings
-        last, training, y = lies_last(input), mean is None, None
-        x, y = view(input, last, batch), like(input, last)
+        last, training, y = lies_last(input), mean is None, like(input, lies_last(input))
+        x = view(input, last, batch)
         if training:
             shape = 1 if batch else x.shape[0], groups
             mean, var = (x.new_empty(shape, dtype=statistic_dtype(x)) for _ in range(2))
@@ -87,46 +106,56 @@ class ChannelsFunction(torch.autograd.Function):
         fwd(x, view(skip, last, batch), flat(weight), flat(bias), *results, eps, activation, slope, last, backend)
         # u = xhat * weight + bias + skip is computed again in backward, so skip is needed where act'(u) is
         kept = None if activation == "identity" else skip
-        ctx.save_for_backward(input, kept, weight, bias, mean, var)
-        ctx.settings, ctx.training = settings, training
-        if not training:
-            return (y,)
-        ctx.mark_non_differentiable(mean, var)
-        return y, mean, var
+        return (y, mean, var) if training else (y,), (input, kept, weight, bias, mean, var)
+
+    @staticmethod
+    def composed(input, skip, weight, bias, mean, var, settings: Settings):
+        x, training = planes(input), mean is None
+        if training:
+            shape = 1 if settings.batch else x.shape[0], settings.groups
+            mean, var = moments(x.to(statistic_dtype(x)), shape)
+        numbers = settings.eps, settings.activation, settings.slope
+        y = channels_ref(x, planes(skip), weight, bias, mean, var, mean.shape, *numbers)
+        return (lying(y, input), mean.detach(), var.detach()) if training else (lying(y, input),)
+
+    @staticmethod
+    def forward(ctx, *args):
+        outputs, kept = ChannelsRecipe.run(*args)
+        ctx.save_for_backward(*kept)
+        ctx.settings, ctx.training = args[-1], len(outputs) > 1
+        ctx.mark_non_differentiable(*outputs[1:])
+        return outputs
 
     @staticmethod
     def backward(ctx, dy, *_):
         input, skip, weight, bias, mean, var = ctx.saved_tensors
         _, bwd, batch, _, eps, activation, slope, backend = ctx.settings
-        if torch.is_grad_enabled():  # create_graph=True
-            grads = _differentiable(ctx, input, skip, weight, bias, mean, var, dy)
+        wanted = ctx.needs_input_grad
+        if differentiated_again():
+            given = (None, None) if ctx.training else (mean, var)
+
+            def composed(*inputs):
+                return ChannelsRecipe.composed(*inputs, *given, ctx.settings)[:1]
+
+            grads = differentiable_backward(composed, (input, skip, weight, bias), (dy,))
         else:
+            grads = buffers(input, skip, weight, bias, wanted)
             last = lies_last(input)
-            dx, dskip = like(input, last), None
-            if skip is not None and ctx.needs_input_grad[1]:
-                dskip = like(input, last)
-            dweight, dbias = empty(weight, ctx.needs_input_grad[2]), empty(bias, ctx.needs_input_grad[3])
-            x, g, s, to_x, to_s = (view(t, last, batch) for t in (input, dy, skip, dx, dskip))
+            x, g, s, to_x, to_s = (view(t, last, batch) for t in (input, dy, skip, *grads[:2]))
             bwd(
-                g, x, s, flat(weight), flat(bias), mean, var, to_x, to_s, flat(dweight), flat(dbias),
-                eps, ctx.training, activation, slope, last, backend,
+                g, x, s, flat(weight), flat(bias), mean, var, to_x, to_s, flat(grads[2]), flat(grads[3]), eps,
+                ctx.training, activation, slope, last, backend,
             )  # fmt: skip
-            grads = [dx, dskip, dweight, dbias]
-        if activation == "identity" and ctx.needs_input_grad[1]:
+        if activation == "identity" and wanted[1]:
             grads[1] = dy
         return *grads, None, None, None
 
 
-def _differentiable(ctx, input, skip, weight, bias, mean, var, dy) -> list[Tensor | None]:
-    _, _, batch, groups, eps, activation, slope, _ = ctx.settings
-    given = (None, None) if ctx.training else (mean, var)
-
-    def reference(input, skip, weight, bias):
-        x, s = planes(input), planes(skip)
-        y = channels_ref(x, s, weight, bias, *given, (1 if batch else x.shape[0], groups), eps, activation, slope)
-        return (y.view(input.shape),)
-
-    return differentiable_backward(reference, (input, skip, weight, bias), (dy,))
+def buffers(input, skip, weight, bias, wanted) -> list[Tensor | None]:
+    """For the gradients of these; that of skip only where skip was kept."""
+    last = lies_last(input)
+    dskip = like(input, last) if skip is not None and wanted[1] else None
+    return [like(input, last), dskip, empty(weight, wanted[2]), empty(bias, wanted[3])]
 
 
 def check_channels(name: str, input: Tensor, weight: Tensor | None, bias: Tensor | None, skip: Tensor | None) -> None:
@@ -154,8 +183,7 @@ def given_statistics(input: Tensor, *statistics: Tensor | None) -> list[Tensor]:
     return [t.detach().reshape(1, -1).to(dtype, copy=copy) for t in statistics if t is not None]
 
 
-@torch.no_grad()
 def update_running(running: Tensor | None, found: Tensor, momentum: float) -> None:
     """running = (1 - momentum) * running + momentum * found, in the precision of found."""
     if running is not None:
-        running.copy_(running.to(found.dtype).lerp_(found, momentum))
+        write(running, torch.lerp(running.detach().to(found.dtype), found, momentum))

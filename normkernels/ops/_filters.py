@@ -1,6 +1,5 @@
 """What the filter family shares in Python: a weight as rows, one filter in each."""
 
-import torch
 from torch import Tensor
 
 from normkernels.ops import _checks
@@ -27,7 +26,6 @@ def rows(t: Tensor, dims: list[int], filters: int) -> Tensor:
 
 
 def shaped(rows: Tensor, like: Tensor, dims: list[int]) -> Tensor:
-    """The inverse of :func:`rows`: the shape of ``like``, in its layout."""
+    """The inverse of :func:`rows`: the shape of ``like``, its dims in the same order in memory."""
     back = sorted(range(len(dims)), key=dims.__getitem__)
-    t = rows.view([like.shape[d] for d in dims]).permute(back)
-    return t if t.stride() == like.stride() else torch.empty_like(like, dtype=t.dtype).copy_(t)
+    return rows.view([like.shape[d] for d in dims]).permute(back)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from normkernels.ops import _checks
 from normkernels.ops._channels import statistic_dtype
+from normkernels.ops._state import write
 
 GROUPS = {"joint": [[1], None, [3], [4]], "gate": [[1], None, [1, 1, 1], [1] * 4], "rz": [None, None, [2, 1], None]}
 TERMS = ("separate", "sum")
@@ -58,6 +59,13 @@ def check_sequence(
         if state.dtype != input.dtype:
             _checks.fail(op, name, f"have input's dtype {input.dtype}", state.dtype)
         _checks.check_device(op, name, state, input)
+    return sizes_of(input, weight_hh, batch_sizes)
+
+
+def sizes_of(input: Tensor, weight_hh: Tensor, batch_sizes: Tensor | None) -> Sequence:
+    """Of a call that was checked. A recipe asks again, for torch.compile takes no symbolic sizes as settings."""
+    batch = input.shape[1] if batch_sizes is None else int(batch_sizes[0])
+    hidden = weight_hh.shape[1]
     return Sequence(input.shape[:-1].numel(), batch, hidden, (*input.shape[:-1], hidden))
 
 
@@ -118,13 +126,13 @@ def state(first: Tensor | None, like: Tensor, sequence: Sequence, wide: bool = F
     """A running state: a copy of the first, or zeros. Cells run in the dtype of the arithmetic."""
     dtype = statistic_dtype(like) if wide else like.dtype
     if first is None:
-        return like.new_zeros(sequence.batch, sequence.hidden, dtype=dtype)
+        return zeros(like, sequence).to(dtype)
     return like.new_empty(sequence.batch, sequence.hidden, dtype=dtype).copy_(first)
 
 
-def wants_grad(*tensors: Tensor | None) -> bool:
-    """Whether a backward may follow: what it needs is then kept of every step."""
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+def zeros(like: Tensor, sequence: Sequence) -> Tensor:
+    """A first state."""
+    return like.new_zeros(sequence.batch, sequence.hidden)
 
 
 def before(values: Tensor, first: Tensor | None, batch: int, batch_sizes: Tensor | None, reverse: bool) -> Tensor:
@@ -178,21 +186,22 @@ class Statistics(NamedTuple):
     def update(self, mean: Tensor, var: Tensor, sizes: Tensor, momentum: float, reverse: bool) -> None:
         """With the population statistics (T, columns) of steps of so many rows, in time's order."""
         sizes = filled_with(sizes, var.device).to(var.dtype).unsqueeze(1)
-        with torch.no_grad():
-            _average(self.mean, mean.flip(0) if reverse else mean, momentum)
-            unbiased = var * (sizes / (sizes - 1))
-            _average(self.var, unbiased.flip(0) if reverse else unbiased, momentum)
+        unbiased = var * (sizes / (sizes - 1))
+        for running, found in ((self.mean, mean), (self.var, unbiased)):
+            write(running, _averaged(running.detach(), found.flip(0) if reverse else found, momentum))
 
 
-def _average(running: Tensor, found: Tensor, momentum: float) -> None:
-    """Move each slot on by its step, and the last one by all that are left, one after the other."""
+def _averaged(running: Tensor, found: Tensor, momentum: float) -> Tensor:
+    """Each slot moved on by its step, and the last one by all that are left, one after the other."""
     found, last = found.to(running.dtype), len(running) - 1
-    running[: len(found)][:last].lerp_(found[:last], momentum)
+    own = min(len(found), last)
+    moved = [torch.lerp(running[:own], found[:own], momentum), running[own:last], running[last:]]
     left = len(found) - last
     if left > 0:
         decays = (1 - momentum) ** torch.arange(left - 1, -1, -1, device=found.device, dtype=found.dtype)
-        moved = momentum * (decays.unsqueeze(1) * found[last:]).sum(0)
-        running[last] = running[last] * (1 - momentum) ** left + moved
+        arrived = momentum * (decays.unsqueeze(1) * found[last:]).sum(0)
+        moved[2] = moved[2] * (1 - momentum) ** left + arrived
+    return torch.cat(moved)
 
 
 def check_statistics(op: str, input: Tensor, columns: int, needed: bool, **tensors: Tensor | None) -> Statistics | None:

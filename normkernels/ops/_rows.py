@@ -42,19 +42,16 @@ def empty(t: Tensor | None, wanted: bool = True) -> Any:
 def differentiable_backward(
     function: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor | None], grads: Sequence[Tensor | None]
 ) -> list[Tensor | None]:
-    """Gradients of ``function(*inputs)`` that can be differentiated again: those of the reference.
-
-    ``torch.func.vjp``, not ``torch.autograd.grad``: an input may be an output of the node being differentiated.
-    """
-    present = [t for t in inputs if t is not None]
-
-    def of_present(*tensors):
-        given = iter(tensors)
-        return function(*(None if t is None else next(given) for t in inputs))
-
-    with torch.enable_grad():
-        outputs, pullback = torch.func.vjp(of_present, *present)[:2]
-        found = iter(
-            pullback(tuple(torch.zeros_like(y) if dy is None else dy for y, dy in zip(outputs, grads, strict=True)))
-        )
+    """Gradients of ``function(*inputs)`` that can be differentiated again: those of ordinary torch ops."""
+    with torch.enable_grad():  # of aliases, for an input may be an output of the node that is differentiated
+        aliases = [None if t is None else _alias(t) for t in inputs]
+        pairs = [(y, dy) for y, dy in zip(function(*aliases), grads, strict=True) if dy is not None]
+    outputs, given = zip(*pairs, strict=True)
+    present = [t for t in aliases if t is not None]
+    again = torch.is_grad_enabled()
+    found = iter(torch.autograd.grad(outputs, present, given, create_graph=again, materialize_grads=True))
     return [None if t is None else next(found) for t in inputs]
+
+
+def _alias(t: Tensor) -> Tensor:
+    return t.view_as(t) if t.requires_grad else t.detach().requires_grad_()

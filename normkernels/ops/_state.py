@@ -12,7 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C import _functorch as _C
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.utils.weak import WeakTensorKeyDictionary
+
+from normkernels.backends import transformed
 
 State = list[Tensor]
 NO_GRAPH = 64  # calls without a graph that are remembered: those that a reentrant checkpoint makes again
@@ -53,29 +57,34 @@ def advance(owner: Tensor, state: Sequence[Tensor], run: Callable[[State], tuple
     ``owner``: the tensor by which past calls are found; a part of the state, or what parts of it are views of.
     """
     before = [t.detach().clone() for t in state]
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or transformed() is not None:
         y, after = run(before)
-        _move(state, after)
+        move(state, after)
         return y
     calls: Calls = _calls.setdefault(owner, Calls())
     first = _recomputed(calls, run) if torch._C._current_graph_task_id() != -1 else None
     if first is not None:
         return run(first.before)[0]
     y, after = run(before)
-    _move(state, after)
+    move(state, after)
     calls.add(Call(before, after), y)
     return y
 
 
-def accumulate(ctx, state: Sequence[Tensor], run: Callable[[State], State]) -> None:
-    """``run(state) -> new state`` in a backward: a second one through the same graph starts where the first one did."""
-    if torch.compiler.is_compiling():
-        _move(state, run([t.detach().clone() for t in state]))
-    elif (before := getattr(ctx, "accumulated_from", None)) is not None:
-        run(before)
-    else:
-        ctx.accumulated_from = [t.detach().clone() for t in state]
-        _move(state, run(ctx.accumulated_from))
+def accumulate(
+    ctx, state: Sequence[Tensor], run: Callable[[State], State], seen: Sequence[Tensor] = ()
+) -> None:  # fmt: skip
+    """``run(state) -> new state`` in a backward: a second one through the same graph starts where the first one did.
+
+    ctx: the backward's; None: nothing moves. seen: the state, where a transform has to know what is read.
+    """
+    before = seen or getattr(ctx, "accumulated_from", None) or [t.detach().clone() for t in state]
+    after = run(list(before))
+    if ctx is None or getattr(ctx, "accumulated_from", None) is not None:
+        return
+    if not torch.compiler.is_compiling():
+        ctx.accumulated_from = before
+    move(state, after, first=True)
 
 
 def _recomputed(calls: Calls, run: Callable[[State], tuple[Tensor, State]]) -> Call | None:
@@ -89,7 +98,51 @@ def _recomputed(calls: Calls, run: Callable[[State], tuple[Tensor, State]]) -> C
     return None
 
 
-@torch.no_grad()
-def _move(state: Sequence[Tensor], after: State) -> None:
+def move(state: Sequence[Tensor], after: State, first: bool = False) -> None:
+    """The state becomes ``after``, in place; ``first`` as in :func:`write`."""
     for t, new in zip(state, after, strict=True):
-        t.copy_(new)
+        write(t, new, first)
+
+
+def count(counter: Tensor, more: Tensor | int = 1) -> None:
+    """counter += more"""
+    if torch._C._are_functorch_transforms_active():
+        write(counter, counter + more)
+    else:
+        counter.add_(more)
+
+
+def write(target: Tensor, value: Tensor, first: bool = False) -> None:
+    """target = value, from inside a transform too, as torch.nn.BatchNorm writes its statistics there.
+
+    Under vmap there is a value for each call. With one target for all that is an error; with ``first`` it gets the
+    first one.
+    """
+    if not (torch._C._are_functorch_transforms_active() or _C.is_legacy_batchedtensor(value)):
+        target.copy_(value.detach())
+        return
+    (to, own), (found, many) = _peeled(target), _peeled(value)
+    if many is not None and own is None:
+        if not first:
+            raise RuntimeError(
+                "a running state must be mapped over together with the input of vmap, got one state for all: give "
+                "vmap one for each (torch.func.stack_module_state), or call eval() first"
+            )
+        found, many = found.select(many, 0), None
+    with temporarily_clear_interpreter_stack(), torch.no_grad():
+        to = to if own is None else to.movedim(own, 0)
+        to.copy_(found if many is None else found.movedim(many, 0))
+
+
+def _peeled(t: Tensor) -> tuple[Tensor, int | None]:
+    """The tensor below the wrappers of transforms, and its dim that vmap maps over."""
+    if _C.is_legacy_batchedtensor(t):  # of autograd.grad(is_grads_batched=True)
+        level = torch._C._vmapmode_increment_nesting() - 1
+        torch._C._vmapmode_decrement_nesting()
+        return torch._remove_batch_dim(t, level, 1, 0), 0
+    batch = None
+    while _C.is_functorch_wrapped_tensor(t):
+        dim = _C.maybe_get_bdim(t)
+        batch = dim if dim >= 0 else batch
+        t = _C.get_unwrapped(t)
+    return t, batch

@@ -7,7 +7,8 @@ from torch import Tensor
 from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.ops import _channels, _checks
-from normkernels.ops._channels import BWD, FWD, ChannelsFunction, Settings
+from normkernels.ops._channels import BWD, FWD, ChannelsRecipe, Settings
+from normkernels.ops._ways import call, function
 
 batch_norm_fwd = kernel("batch_norm_fwd" + FWD)
 batch_norm_bwd = kernel("batch_norm_bwd" + BWD)
@@ -32,6 +33,7 @@ batch_norm_dx = kernel(
 )
 
 
+@function
 def batch_norm(
     input: Tensor,
     running_mean: Tensor | None,
@@ -87,7 +89,7 @@ def batch_norm(
     _channels.check_channels(name, input, weight, bias, skip)
     _channels.check_running(name, input, running_mean, running_var, needed=not training)
     activation = _checks.check_activation(name, activation)
-    backend = requested(backend, name)
+    backend = requested(backend, name, input)
     N, C = input.shape[:2]
     count = N * prod(input.shape[2:])
     if training and count == 1:
@@ -97,7 +99,7 @@ def batch_norm(
     if not training:
         fwd, (mean, var) = batch_norm_apply, _channels.given_statistics(input, running_mean, running_var)
     settings = Settings(fwd, batch_norm_bwd, True, C, eps, activation, slope, backend)
-    y, *found = ChannelsFunction.apply(input, skip, weight, bias, mean, var, settings)
+    y, *found = call(ChannelsRecipe, input, skip, weight, bias, mean, var, settings)
     if training and count > 0:
         mean, var = found
         _channels.update_running(running_mean, mean[0], momentum)

@@ -8,8 +8,10 @@ from torch import Tensor
 from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.backends.reference.batch_norm_lstm import batch_norm_lstm_ref
+from normkernels.backends.reference.batch_norm_rnn import Measured
 from normkernels.ops import _recurrent as recurrent
 from normkernels.ops._rows import differentiable_backward, empty, flat
+from normkernels.ops._ways import Recipe, call, differentiated_again, function, wants_grad
 
 # as layer_norm_lstm's, but that a column is normalised over the rows of its step; mean, var: (T, 4 H), cell_mean,
 # cell_var: (T, H), population statistics in time's order: measured in training, else read
@@ -36,21 +38,21 @@ class Settings(NamedTuple):
     norm_cell: str | None
     eps: float
     reverse: bool
-    sequence: recurrent.Sequence
     kept: bool
     backend: str | None
 
 
-class BatchNormLSTMFunction(torch.autograd.Function):
+class BatchNormLSTMRecipe(Recipe):
     """(input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0, batch_sizes, 4 statistics) -> (y, h_n, c_n).
 
     And the statistics as they were used.
     """
 
     @staticmethod
-    def forward(ctx, *args):
+    def run(*args):
         input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0, batch_sizes, *statistics, settings = args
-        training, separate, norm_cell, eps, reverse, sequence, kept, backend = settings
+        training, separate, norm_cell, eps, reverse, kept, backend = settings
+        sequence = recurrent.sizes_of(input, weight_hh, batch_sizes)
         hidden = sequence.hidden
         y, h = sequence.like(input, True, hidden), recurrent.state(h_0, input, sequence)
         a, gates = (sequence.like(input, kept, 4 * hidden) for _ in range(2))
@@ -58,35 +60,52 @@ class BatchNormLSTMFunction(torch.autograd.Function):
         raw_cells = empty(cells, norm_cell == "carried")
         mean, var, cell_mean, cell_var = statistics = [None if t is None else t.clone() for t in statistics]
         batch_norm_lstm_fwd(
-            input, weight_hh.contiguous(), flat(weight), flat(bias), flat(cell_weight), flat(cell_bias), batch_sizes, h,
-            c, y, a, mean, var, gates, cells, raw_cells, cell_mean, cell_var, training, separate, eps, reverse, backend,
+            recurrent.flat_rows(input), weight_hh.contiguous(), flat(weight), flat(bias), flat(cell_weight),
+            flat(cell_bias), batch_sizes, h, c, y, a, mean, var, gates, cells, raw_cells, cell_mean, cell_var, training,
+            separate, eps, reverse, backend,
         )  # fmt: skip
-        saved = [y, a, gates, cells, raw_cells, *statistics] if kept else []
-        ctx.save_for_backward(*args[:9], *saved)
-        ctx.settings = settings
         used = [t for t in statistics if t is not None]
-        ctx.mark_non_differentiable(*used)
-        return y, h, c.to(input.dtype), *used
+        saved = [y, a, gates, cells, raw_cells] if kept else []
+        return (y, h, c.to(input.dtype), *used), (*args[:9], *statistics, *saved)
+
+    @staticmethod
+    def composed(*args):
+        input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0, batch_sizes, *statistics, settings = args
+        sequence, measured = recurrent.sizes_of(input, weight_hh, batch_sizes), [Measured(), Measured()]
+        first = (recurrent.zeros(input, sequence) if t is None else t for t in (h_0, c_0))
+        given = [None] * 4 if settings.training else statistics
+        found = batch_norm_lstm_ref(
+            recurrent.flat_rows(input), weight_hh, weight, bias, cell_weight, cell_bias, *first, *given, batch_sizes,
+            separate=settings.separate, norm_cell=settings.norm_cell, eps=settings.eps, reverse=settings.reverse,
+            measured=measured,
+        )  # fmt: skip
+        if settings.training:
+            statistics = [t for m in measured[: 1 if settings.norm_cell is None else 2] for t in m.of_steps()]
+        return *(t.to(input.dtype) for t in found), *(t for t in statistics if t is not None)
+
+    @staticmethod
+    def forward(ctx, *args):
+        outputs, kept = BatchNormLSTMRecipe.run(*args)
+        ctx.save_for_backward(*kept)
+        ctx.settings = args[-1]
+        ctx.mark_non_differentiable(*outputs[3:])
+        return outputs
 
     @staticmethod
     def backward(ctx, dy, dh_n, dc_n, *_):
-        *inputs, batch_sizes = ctx.saved_tensors[:9]
-        _, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0 = inputs
-        y, a, gates, cells, raw_cells, *statistics = ctx.saved_tensors[9:]
+        saved = ctx.saved_tensors  # once: a checkpoint without reentrance hands them out once
+        inputs, batch_sizes, statistics = saved[:8], saved[8], saved[9:13]
+        input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0 = inputs
+        y, a, gates, cells, raw_cells = saved[13:]
         mean, var, cell_mean, cell_var = statistics
-        training, separate, norm_cell, eps, reverse, sequence, _, backend = ctx.settings
-        if torch.is_grad_enabled():  # create_graph=True
+        training, separate, _, eps, reverse, _, backend = ctx.settings
+        if differentiated_again():
 
-            def reference(input, weight_hh, weight, bias, cell_weight, cell_bias, *first):
-                h, c = (recurrent.state(t, input, sequence) if t is None else t for t in first)
-                mean, var, cell_mean, cell_var = [None] * 4 if training else statistics
-                found = batch_norm_lstm_ref(
-                    input, weight_hh, weight, bias, cell_weight, cell_bias, h, c, mean, var, cell_mean, cell_var,
-                    batch_sizes, separate=separate, norm_cell=norm_cell, eps=eps, reverse=reverse,
-                )  # fmt: skip
-                return tuple(t.to(input.dtype) for t in found)
+            def composed(*inputs):
+                return BatchNormLSTMRecipe.composed(*inputs, batch_sizes, *statistics, ctx.settings)[:3]
 
-            return *differentiable_backward(reference, inputs, (dy, dh_n, dc_n)), *[None] * 6
+            return *differentiable_backward(composed, inputs, (dy, dh_n, dc_n)), *[None] * 6
+        sequence = recurrent.sizes_of(input, weight_hh, batch_sizes)
         previous_cells = recurrent.before(cells, c_0, sequence.batch, batch_sizes, reverse)
         dh, dc = recurrent.state(dh_n, dy, sequence), recurrent.state(dc_n, dy, sequence, wide=True)
         dinput = torch.empty_like(gates)
@@ -100,9 +119,10 @@ class BatchNormLSTMFunction(torch.autograd.Function):
         previous = recurrent.before(y, h_0, sequence.batch, batch_sizes, reverse)
         dweight_hh = (da if separate else dinput).t() @ previous  # one product over all steps
         dh_0, dc_0 = None if h_0 is None else dh, None if c_0 is None else dc.to(dy.dtype)
-        return dinput, dweight_hh, dweight, dbias, dcell_weight, dcell_bias, dh_0, dc_0, *[None] * 6
+        return dinput.view(input.shape), dweight_hh, dweight, dbias, dcell_weight, dcell_bias, dh_0, dc_0, *[None] * 6
 
 
+@function
 def batch_norm_lstm(
     input: Tensor,
     weight_hh: Tensor,
@@ -188,10 +208,10 @@ def batch_norm_lstm(
     statistics = recurrent.first_statistics(name, input, sequence, sizes, 4 * hidden, running, *first)
     if normed:
         statistics += recurrent.first_statistics(name, input, sequence, sizes, hidden, of_cell, *first)
-    kept = recurrent.wants_grad(input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0)
-    settings = Settings(training, separate, norm_cell, eps, reverse, sequence, kept, requested(backend, name))
-    y, h, c, *found = BatchNormLSTMFunction.apply(
-        recurrent.flat_rows(input), weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0, batch_sizes,
+    kept = wants_grad(input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0)
+    settings = Settings(training, separate, norm_cell, eps, reverse, kept, requested(backend, name, input))
+    y, h, c, *found = call(BatchNormLSTMRecipe, 
+        input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0, batch_sizes,
         *statistics, *[None] * (4 - len(statistics)), settings,
     )  # fmt: skip
     if training and sequence.batch:

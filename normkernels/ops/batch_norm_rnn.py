@@ -7,9 +7,10 @@ from torch import Tensor
 
 from normkernels._library import kernel
 from normkernels.backends import requested
-from normkernels.backends.reference.batch_norm_rnn import batch_norm_rnn_ref
+from normkernels.backends.reference.batch_norm_rnn import Measured, batch_norm_rnn_ref
 from normkernels.ops import _recurrent as recurrent
 from normkernels.ops._rows import differentiable_backward, empty, flat
+from normkernels.ops._ways import Recipe, call, differentiated_again, function, wants_grad
 
 # as layer_norm_rnn's, but that a column of a is normalised over the rows of its step; mean, var: (T, H), population
 # statistics in time's order: measured in training, else read
@@ -33,48 +34,59 @@ class Settings(NamedTuple):
     nonlinearity: str
     eps: float
     reverse: bool
-    sequence: recurrent.Sequence
     kept: bool
     backend: str | None
 
 
-class BatchNormRNNFunction(torch.autograd.Function):
+class BatchNormRNNRecipe(Recipe):
     """(input, weight_hh, weight, bias, h_0, mean, var, batch_sizes) -> (y, h_n, mean, var), the statistics as used."""
 
     @staticmethod
-    def forward(ctx, input, weight_hh, weight, bias, h_0, mean, var, batch_sizes, settings: Settings):
-        training, separate, nonlinearity, eps, reverse, sequence, kept, backend = settings
+    def run(input, weight_hh, weight, bias, h_0, mean, var, batch_sizes, settings: Settings):
+        training, separate, nonlinearity, eps, reverse, kept, backend = settings
+        sequence = recurrent.sizes_of(input, weight_hh, batch_sizes)
         y, h = sequence.like(input, True, sequence.hidden), recurrent.state(h_0, input, sequence)
         a = sequence.like(input, kept, sequence.hidden)
         mean, var = (t.clone() for t in (mean, var))
         batch_norm_rnn_fwd(
-            input, weight_hh.contiguous(), flat(weight), flat(bias), batch_sizes, h, y, a, mean, var, training,
-            separate, nonlinearity, eps, reverse, backend,
+            recurrent.flat_rows(input), weight_hh.contiguous(), flat(weight), flat(bias), batch_sizes, h, y, a, mean,
+            var, training, separate, nonlinearity, eps, reverse, backend,
         )  # fmt: skip
-        ctx.save_for_backward(
-            input, weight_hh, weight, bias, h_0, batch_sizes, *([y, a, mean, var] if kept else [])
+        saved = [y, a] if kept else []
+        return (y, h, mean, var), (input, weight_hh, weight, bias, h_0, mean, var, batch_sizes, *saved)
+
+    @staticmethod
+    def composed(input, weight_hh, weight, bias, h_0, mean, var, batch_sizes, settings: Settings):
+        sequence, measured = recurrent.sizes_of(input, weight_hh, batch_sizes), Measured()
+        h = recurrent.zeros(input, sequence) if h_0 is None else h_0
+        given = (None, None) if settings.training else (mean, var)
+        found = batch_norm_rnn_ref(
+            recurrent.flat_rows(input), weight_hh, weight, bias, h, *given, batch_sizes, separate=settings.separate,
+            nonlinearity=settings.nonlinearity, eps=settings.eps, reverse=settings.reverse, measured=measured,
         )  # fmt: skip
-        ctx.settings = settings
-        ctx.mark_non_differentiable(mean, var)
-        return y, h, mean, var
+        used = measured.of_steps() if settings.training else (mean, var)
+        return *(t.to(input.dtype) for t in found), *used
+
+    @staticmethod
+    def forward(ctx, *args):
+        outputs, kept = BatchNormRNNRecipe.run(*args)
+        ctx.save_for_backward(*kept)
+        ctx.settings = args[-1]
+        ctx.mark_non_differentiable(*outputs[2:])
+        return outputs
 
     @staticmethod
     def backward(ctx, dy, dh_n, *_):
-        input, weight_hh, weight, bias, h_0, batch_sizes, y, a, mean, var = ctx.saved_tensors
-        training, separate, nonlinearity, eps, reverse, sequence, _, backend = ctx.settings
-        if torch.is_grad_enabled():  # create_graph=True
+        *inputs, mean, var, batch_sizes, y, a = ctx.saved_tensors
+        input, weight_hh, weight, bias, h_0 = inputs
+        training, separate, nonlinearity, eps, reverse, _, backend = ctx.settings
+        if differentiated_again():
 
-            def reference(input, weight_hh, weight, bias, h_0):
-                h = recurrent.state(h_0, input, sequence) if h_0 is None else h_0
-                given = (None, None) if training else (mean, var)
-                found = batch_norm_rnn_ref(
-                    input, weight_hh, weight, bias, h, *given, batch_sizes, separate=separate,
-                    nonlinearity=nonlinearity, eps=eps, reverse=reverse,
-                )  # fmt: skip
-                return tuple(t.to(input.dtype) for t in found)
+            def composed(*inputs):
+                return BatchNormRNNRecipe.composed(*inputs, mean, var, batch_sizes, ctx.settings)[:2]
 
-            grads = differentiable_backward(reference, (input, weight_hh, weight, bias, h_0), (dy, dh_n))
-            return *grads, None, None, None, None
+            return *differentiable_backward(composed, inputs, (dy, dh_n)), None, None, None, None
+        sequence = recurrent.sizes_of(input, weight_hh, batch_sizes)
         dh, dinput = recurrent.state(dh_n, dy, sequence), torch.empty_like(dy, memory_format=torch.contiguous_format)
         da, dweight, dbias = (empty(dinput, separate), *map(empty, (weight, bias), ctx.needs_input_grad[2:4]))
         batch_norm_rnn_bwd(
@@ -83,9 +95,10 @@ class BatchNormRNNFunction(torch.autograd.Function):
         )  # fmt: skip
         previous = recurrent.before(y, h_0, sequence.batch, batch_sizes, reverse)
         dweight_hh = (da if separate else dinput).t() @ previous  # one product over all steps
-        return dinput, dweight_hh, dweight, dbias, None if h_0 is None else dh, None, None, None, None
+        return dinput.view(input.shape), dweight_hh, dweight, dbias, None if h_0 is None else dh, None, None, None, None
 
 
+@function
 def batch_norm_rnn(
     input: Tensor,
     weight_hh: Tensor,
@@ -154,13 +167,11 @@ def batch_norm_rnn(
     recurrent.check_nonlinearity(name, nonlinearity)
     sizes = recurrent.rows_of_steps(sequence, batch_sizes, input.device)
     mean, var = recurrent.first_statistics(name, input, sequence, sizes, sequence.hidden, running, training, reverse)
-    kept = recurrent.wants_grad(input, weight_hh, weight, bias, h_0)
+    kept = wants_grad(input, weight_hh, weight, bias, h_0)
     settings = Settings(
-        training, separate, nonlinearity, eps, reverse, sequence, kept, requested(backend, name)
+        training, separate, nonlinearity, eps, reverse, kept, requested(backend, name, input)
     )  # fmt: skip
-    y, h, mean, var = BatchNormRNNFunction.apply(
-        recurrent.flat_rows(input), weight_hh, weight, bias, h_0, mean, var, batch_sizes, settings
-    )
+    y, h, mean, var = call(BatchNormRNNRecipe, input, weight_hh, weight, bias, h_0, mean, var, batch_sizes, settings)
     if training and running is not None and sequence.batch:
         running.update(mean, var, sizes, momentum, reverse)
     return y.view(sequence.shape), h

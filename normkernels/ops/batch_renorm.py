@@ -8,10 +8,22 @@ from torch import Tensor
 
 from normkernels._library import kernel
 from normkernels.backends import requested
-from normkernels.backends.reference.batch_renorm import batch_renorm_ref
-from normkernels.ops import _channels, _checks, _state
-from normkernels.ops._channels import ChannelsFunction, lies_last, like, planes, statistic_dtype, view
-from normkernels.ops._rows import differentiable_backward, empty, flat
+from normkernels.backends.reference._channels import moments
+from normkernels.backends.reference.batch_renorm import batch_renorm_ref, correction
+from normkernels.ops import _channels, _checks
+from normkernels.ops._channels import (
+    ChannelsRecipe,
+    buffers,
+    lies_last,
+    like,
+    lying,
+    planes,
+    statistic_dtype,
+    view,
+)  # fmt: skip
+from normkernels.ops._rows import differentiable_backward, flat
+from normkernels.ops._state import advance
+from normkernels.ops._ways import Recipe, call, differentiated_again, function
 from normkernels.ops.batch_norm import batch_norm_apply, batch_norm_bwd
 
 # as in _channels; running_mean, running_std, mean, var, r, d: (1, C); r_max, d_max: scalars; all in the dtype of mean
@@ -55,17 +67,17 @@ class Ramp(NamedTuple):
         if step is None:
             return [like.new_full((), bound) for bound in (self.r_max, self.d_max)]
         after = (step - self.warmup_steps).to(like.dtype)
-        r, d = ((after / max(n, 1e-3)).clamp_(0, 1) for n in (self.r_ramp_steps, self.d_ramp_steps))
-        return [r.mul_(self.r_max - 1).add_(1), d.mul_(self.d_max)]
+        r, d = ((after / max(n, 1e-3)).clamp(0, 1) for n in (self.r_ramp_steps, self.d_ramp_steps))
+        return [r * (self.r_max - 1) + 1, d * self.d_max]
 
 
-class BatchRenormFunction(torch.autograd.Function):
+class BatchRenormRecipe(Recipe):
     """(input, skip, weight, bias, running mean, running std, r_max, d_max) -> (y, mean, var) of input."""
 
     @staticmethod
-    def forward(ctx, input, skip, weight, bias, running_mean, running_std, r_max, d_max, settings: Settings):
-        last, y = lies_last(input), like(input, lies_last(input))
-        x = view(input, last, True)
+    def run(input, skip, weight, bias, running_mean, running_std, r_max, d_max, settings: Settings):
+        last = lies_last(input)
+        x, y = view(input, last, True), like(input, last)
         mean, var, r, d = (torch.empty_like(running_mean) for _ in range(4))
         batch_renorm_fwd(
             x, view(skip, last, True), flat(weight), flat(bias), running_mean, running_std, r_max, d_max,
@@ -73,44 +85,56 @@ class BatchRenormFunction(torch.autograd.Function):
             settings.backend,
         )  # fmt: skip
         kept = None if settings.activation == "identity" else skip
-        ctx.save_for_backward(input, kept, weight, bias, mean, var, r, d)
-        ctx.settings = settings
-        ctx.mark_non_differentiable(mean, var)
-        return y, mean, var
+        return (y, mean, var), (input, kept, weight, bias, mean, var, r, d)
+
+    @staticmethod
+    def composed(input, skip, weight, bias, running_mean, running_std, r_max, d_max, settings: Settings):
+        x = planes(input)
+        mean, var = running_mean, running_std  # of an empty batch, which has none
+        if x.numel():
+            mean, var = (t.detach() for t in moments(x.to(running_mean.dtype), running_mean.shape))
+        r, d = correction(mean, var, running_mean, running_std, r_max, d_max, settings.eps)
+        return BatchRenormRecipe.corrected(input, skip, weight, bias, r, d, settings)[0], mean, var
+
+    @staticmethod
+    def corrected(input, skip, weight, bias, r, d, settings: Settings):
+        """(y,), with r and d for constants."""
+        y = batch_renorm_ref(planes(input), planes(skip), weight, bias, r, d, *settings[:3])
+        return (lying(y, input),)
+
+    @staticmethod
+    def forward(ctx, *args):
+        outputs, kept = BatchRenormRecipe.run(*args)
+        ctx.save_for_backward(*kept)
+        ctx.settings = args[-1]
+        ctx.mark_non_differentiable(*outputs[1:])
+        return outputs
 
     @staticmethod
     def backward(ctx, dy, *_):
         input, skip, weight, bias, mean, var, r, d = ctx.saved_tensors
         eps, activation, slope, backend = ctx.settings
-        wanted, last = ctx.needs_input_grad, lies_last(input)
-        if torch.is_grad_enabled():  # create_graph=True
-            grads = _differentiable(ctx.settings, input, skip, weight, bias, r, d, dy)
+        wanted = ctx.needs_input_grad
+        if differentiated_again():
+
+            def composed(*inputs):
+                return BatchRenormRecipe.corrected(*inputs, r, d, ctx.settings)
+
+            grads = differentiable_backward(composed, (input, skip, weight, bias), (dy,))
         else:
-            dx, dskip = like(input, last), None
-            if skip is not None and wanted[1]:
-                dskip = like(input, last)
-            dweight, dbias = empty(weight, wanted[2]), empty(bias, wanted[3])
-            x, g, s, to_x, to_s = (view(t, last, True) for t in (input, dy, skip, dx, dskip))
+            grads = buffers(input, skip, weight, bias, wanted)
+            last = lies_last(input)
+            x, g, s, to_x, to_s = (view(t, last, True) for t in (input, dy, skip, *grads[:2]))
             batch_renorm_bwd(
-                g, x, s, flat(weight), flat(bias), mean, var, r, d, to_x, to_s, flat(dweight), flat(dbias),
+                g, x, s, flat(weight), flat(bias), mean, var, r, d, to_x, to_s, flat(grads[2]), flat(grads[3]),
                 eps, activation, slope, last, backend,
             )  # fmt: skip
-            grads = [dx, dskip, dweight, dbias]
         if activation == "identity" and wanted[1]:
             grads[1] = dy
         return *grads, None, None, None, None, None
 
 
-def _differentiable(settings: Settings, input, skip, weight, bias, r, d, dy) -> list[Tensor | None]:
-    eps, activation, slope, _ = settings
-
-    def reference(input, skip, weight, bias):
-        x, s = planes(input), planes(skip)
-        return (batch_renorm_ref(x, s, weight, bias, r, d, eps, activation, slope).view(input.shape),)
-
-    return differentiable_backward(reference, (input, skip, weight, bias), (dy,))
-
-
+@function
 def batch_renorm(
     input: Tensor,
     running_mean: Tensor,
@@ -187,7 +211,7 @@ def batch_renorm(
     ramp = Ramp(r_max, d_max, warmup_steps, r_ramp_steps, d_ramp_steps)
     ramp.check(name)
     activation = _checks.check_activation(name, activation)
-    backend = requested(backend, name)
+    backend = requested(backend, name, input)
     N, C = input.shape[:2]
     count = N * prod(input.shape[2:])
     if training and count == 1:
@@ -196,13 +220,13 @@ def batch_renorm(
     if not training:
         mean, std = _channels.given_statistics(input, running_mean, running_std)
         settings = _channels.Settings(batch_norm_apply, batch_norm_bwd, True, C, 0.0, activation, slope, backend)
-        return ChannelsFunction.apply(input, skip, weight, bias, mean, std.square(), settings)[0]
+        return call(ChannelsRecipe, input, skip, weight, bias, mean, std.square(), settings)[0]
     dtype, settings = statistic_dtype(input), Settings(eps, activation, slope, backend)
 
     def run(state):
         before = [t.to(dtype) for t in state[:2]]
         rows, bounds = (t.view(1, C) for t in before), ramp.bounds(before[0], *state[2:])
-        y, mean, var = BatchRenormFunction.apply(input, skip, weight, bias, *rows, *bounds, settings)
+        y, mean, var = call(BatchRenormRecipe, input, skip, weight, bias, *rows, *bounds, settings)
         if count == 0:
             return y, state
         found = mean[0], (var[0] + eps).sqrt()
@@ -210,4 +234,4 @@ def batch_renorm(
         return y, [*moved, *(n + 1 for n in state[2:])]
 
     state = [running_mean, running_std, *([] if num_batches_tracked is None else [num_batches_tracked])]
-    return _state.advance(running_mean, state, run)
+    return advance(running_mean, state, run)

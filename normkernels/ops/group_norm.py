@@ -7,12 +7,14 @@ from torch import Tensor
 from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.ops import _channels, _checks
-from normkernels.ops._channels import BWD, FWD, ChannelsFunction, Settings
+from normkernels.ops._channels import BWD, FWD, ChannelsRecipe, Settings
+from normkernels.ops._ways import call, function
 
 group_norm_fwd = kernel("group_norm_fwd" + FWD)
 group_norm_bwd = kernel("group_norm_bwd" + BWD)
 
 
+@function
 def group_norm(
     input: Tensor,
     num_groups: int,
@@ -61,11 +63,11 @@ def group_norm(
     name = "group_norm"
     _channels.check_channels(name, input, weight, bias, skip)
     activation = _checks.check_activation(name, activation)
-    backend = requested(backend, name)
+    backend = requested(backend, name, input)
     N, C = input.shape[:2]
     if num_groups < 1 or C % num_groups:
         _checks.fail(name, "num_groups", f"divide the {C} channels of input", num_groups)
     if N * C * prod(input.shape[2:]) == num_groups:
         _checks.fail(name, "input", "have more than one value per group", f"shape {tuple(input.shape)}")
     settings = Settings(group_norm_fwd, group_norm_bwd, False, num_groups, eps, activation, slope, backend)
-    return ChannelsFunction.apply(input, skip, weight, bias, None, None, settings)[0]
+    return call(ChannelsRecipe, input, skip, weight, bias, None, None, settings)[0]

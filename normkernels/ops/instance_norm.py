@@ -7,13 +7,15 @@ from torch import Tensor
 from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.ops import _channels, _checks
-from normkernels.ops._channels import BWD, FWD, ChannelsFunction, Settings
+from normkernels.ops._channels import BWD, FWD, ChannelsRecipe, Settings
+from normkernels.ops._ways import call, function
 from normkernels.ops.batch_norm import batch_norm_apply, batch_norm_bwd
 
 instance_norm_fwd = kernel("instance_norm_fwd" + FWD)
 instance_norm_bwd = kernel("instance_norm_bwd" + BWD)
 
 
+@function
 def instance_norm(
     input: Tensor,
     running_mean: Tensor | None = None,
@@ -69,7 +71,7 @@ def instance_norm(
     _channels.check_channels(name, input, weight, bias, skip)
     _channels.check_running(name, input, running_mean, running_var, needed=not use_input_stats)
     activation = _checks.check_activation(name, activation)
-    backend = requested(backend, name)
+    backend = requested(backend, name, input)
     C, count = input.shape[1], prod(input.shape[2:])
     if use_input_stats and count == 1:
         rule = "have more than one value per channel of an instance (BatchNorm, GroupNorm and LayerNorm do not need it)"
@@ -80,7 +82,7 @@ def instance_norm(
     else:  # the same constants for every instance
         settings = Settings(batch_norm_apply, batch_norm_bwd, True, C, eps, activation, slope, backend)
         mean, var = _channels.given_statistics(input, running_mean, running_var)
-    y, *found = ChannelsFunction.apply(input, skip, weight, bias, mean, var, settings)
+    y, *found = call(ChannelsRecipe, input, skip, weight, bias, mean, var, settings)
     if use_input_stats and input.numel() > 0:
         mean, var = found
         _channels.update_running(running_mean, mean.mean(0), momentum)

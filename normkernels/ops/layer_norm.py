@@ -11,6 +11,7 @@ from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.backends.reference.layer_norm import layer_norm_ref
 from normkernels.ops import _checks, _rows
+from normkernels.ops._ways import Recipe, call, differentiated_again, function
 
 # x, residual, dy, dsummed: (M, N), adjacent columns, any row stride; y, summed, dx: contiguous; mean, rstd: (M,)
 FWD = (
@@ -26,60 +27,92 @@ layer_norm_bwd = kernel("layer_norm_bwd" + BWD)
 
 
 class Layout(NamedTuple):
-    """Where the normalised dim lies in memory: the ops for it, and the view they take."""
+    """Where the normalised dims lie, so many last ones or (0) dim 1: the ops for them, and the view that these take."""
 
+    dims: int
     fwd: Callable[..., None]
     bwd: Callable[..., None]
     view: Callable[[Tensor | None, int], Any]
 
 
-ROWS = Layout(layer_norm_fwd, layer_norm_bwd, _rows.rows)
+class Settings(NamedTuple):
+    """Everything of a call that is no tensor."""
+
+    layout: Layout
+    eps: float
+    weight_offset: float
+    activation: str
+    slope: float
+    backend: str | None
 
 
-class LayerNormFunction(torch.autograd.Function):
-    """(input, residual, weight, bias) -> y, or (y, summed) with a residual; N is the number of elements of weight."""
+def rows(dims: int) -> Layout:
+    """The last dims."""
+    return Layout(dims, layer_norm_fwd, layer_norm_bwd, _rows.rows)
+
+
+class LayerNormRecipe(Recipe):
+    """(input, residual, weight, bias) -> (y,), or (y, summed) with a residual."""
 
     @staticmethod
-    def forward(ctx, input, residual, weight, bias, settings):
-        n, layout, eps, weight_offset, activation, slope, backend = settings
+    def run(input, residual, weight, bias, settings):
+        layout, eps, *extras, backend = settings
+        n = normalised(input, layout)
         x = layout.view(input, n)
         y, summed = _rows.empty(input), _rows.empty(residual)
         mean, rstd = _rows.statistic(x), _rows.statistic(x)
         layout.fwd(
             x, layout.view(residual, n), _rows.flat(weight), _rows.flat(bias), layout.view(y, n),
-            layout.view(summed, n), mean, rstd, eps, weight_offset, activation, slope, backend,
+            layout.view(summed, n), mean, rstd, eps, *extras, backend,
         )  # fmt: skip
-        ctx.save_for_backward(input if summed is None else summed, weight, bias, mean, rstd)
-        ctx.settings = settings
+        outputs = (y,) if summed is None else (y, summed)  # torch.compile fails on an output that is None
+        return outputs, (input if summed is None else summed, weight, bias, mean, rstd)
+
+    @staticmethod
+    def composed(input, residual, weight, bias, settings):
+        layout, eps, *extras, _ = settings
+        n = normalised(input, layout)
+        x, w, b = layout.view(input, n), _rows.flat(weight), _rows.flat(bias)
+        found = layer_norm_ref(x, layout.view(residual, n), w, b, eps, *extras)
+        return tuple(t.view(input.shape) for t in found[: 1 if residual is None else 2])
+
+    @staticmethod
+    def forward(ctx, *args):
+        outputs, kept = LayerNormRecipe.run(*args)
+        ctx.save_for_backward(*kept)
+        ctx.settings = args[-1]
         ctx.set_materialize_grads(False)
-        return y if summed is None else (y, summed)  # torch.compile fails on an output that is None
+        return outputs
 
     @staticmethod
     def backward(ctx, dy, dsummed=None):
         input, weight, bias, mean, rstd = ctx.saved_tensors
-        n, layout, eps, weight_offset, activation, slope, backend = ctx.settings
+        layout, _, *extras, backend = ctx.settings
         dy = torch.zeros_like(input) if dy is None else dy
-        if torch.is_grad_enabled():  # create_graph=True
+        if differentiated_again():
 
-            def reference(input, weight, bias):
-                x, w, b = layout.view(input, n), _rows.flat(weight), _rows.flat(bias)
-                y, _ = layer_norm_ref(x, None, w, b, eps, weight_offset, activation, slope)
-                return y.view(input.shape), input
+            def composed(input, weight, bias):
+                return LayerNormRecipe.composed(input, None, weight, bias, ctx.settings)[0], input
 
-            dx, dweight, dbias = _rows.differentiable_backward(reference, (input, weight, bias), (dy, dsummed))
+            dx, dweight, dbias = _rows.differentiable_backward(composed, (input, weight, bias), (dy, dsummed))
         else:
-            x = layout.view(input, n)
-            dx = _rows.empty(input)
+            n, dx = normalised(input, layout), _rows.empty(input)
             dweight, dbias = _rows.empty(weight, ctx.needs_input_grad[2]), _rows.empty(bias, ctx.needs_input_grad[3])
             layout.bwd(
-                layout.view(dy, n), layout.view(dsummed, n), x, _rows.flat(weight),
-                _rows.flat(bias), mean, rstd, layout.view(dx, n), _rows.flat(dweight), _rows.flat(dbias),
-                weight_offset, activation, slope, backend,
+                layout.view(dy, n), layout.view(dsummed, n), layout.view(input, n), _rows.flat(weight),
+                _rows.flat(bias), mean, rstd, layout.view(dx, n), _rows.flat(dweight), _rows.flat(dbias), *extras,
+                backend,
             )  # fmt: skip
         dresidual = dx if ctx.needs_input_grad[1] else None
         return dx, dresidual, dweight, dbias, None
 
 
+def normalised(input: Tensor, layout: Layout) -> int:
+    """N, the number of values that are normalised together."""
+    return prod(input.shape[input.dim() - layout.dims :]) if layout.dims else input.shape[1]
+
+
+@function
 def layer_norm(
     input: Tensor,
     normalized_shape: int | list[int] | tuple[int, ...],
@@ -131,6 +164,7 @@ def layer_norm(
     _checks.check_parameter("layer_norm", "bias", bias, shape, input)
     _checks.check_like_input("layer_norm", "residual", residual, input)
     activation = _checks.check_activation("layer_norm", activation)
-    backend = requested(backend, "layer_norm")
-    settings = prod(shape), ROWS, eps, weight_offset, activation, slope, backend
-    return LayerNormFunction.apply(input, residual, weight, bias, settings)
+    backend = requested(backend, "layer_norm", input)
+    settings = Settings(rows(len(shape)), eps, weight_offset, activation, slope, backend)
+    found = call(LayerNormRecipe, input, residual, weight, bias, settings)
+    return found[0] if residual is None else found

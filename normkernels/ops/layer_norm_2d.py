@@ -5,15 +5,17 @@ from torch import Tensor
 from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.ops import _checks, _rows
-from normkernels.ops.layer_norm import BWD, FWD, ROWS, LayerNormFunction, Layout
+from normkernels.ops._ways import call, function
+from normkernels.ops.layer_norm import BWD, FWD, LayerNormRecipe, Layout, Settings, rows
 
 # x, residual, y, summed, dy, dsummed, dx: contiguous (B, N, S), a pixel's N channels lie S apart; mean, rstd: (B, S)
 layer_norm_2d_fwd = kernel("layer_norm_2d_fwd" + FWD)
 layer_norm_2d_bwd = kernel("layer_norm_2d_bwd" + BWD)
 
-COLUMNS = Layout(layer_norm_2d_fwd, layer_norm_2d_bwd, _rows.columns)
+COLUMNS = Layout(0, layer_norm_2d_fwd, layer_norm_2d_bwd, _rows.columns)
 
 
+@function
 def layer_norm_2d(
     input: Tensor,
     weight: Tensor | None = None,
@@ -57,13 +59,12 @@ def layer_norm_2d(
     _checks.check_parameter(name, "bias", bias, (channels,), input)
     _checks.check_like_input(name, "residual", residual, input)
     activation = _checks.check_activation(name, activation)
-    backend = requested(backend, name)
+    backend = requested(backend, name, input)
     layout = COLUMNS
     if input.movedim(1, -1).is_contiguous() and not input.is_contiguous():
-        layout, input = ROWS, input.movedim(1, -1)
+        layout, input = rows(1), input.movedim(1, -1)
         residual = None if residual is None else residual.movedim(1, -1)
-    settings = channels, layout, eps, weight_offset, activation, slope, backend
-    found = LayerNormFunction.apply(input, residual, weight, bias, settings)
-    if layout is not ROWS:
-        return found
-    return found.movedim(-1, 1) if residual is None else tuple(t.movedim(-1, 1) for t in found)
+    settings = Settings(layout, eps, weight_offset, activation, slope, backend)
+    found = call(LayerNormRecipe, input, residual, weight, bias, settings)
+    found = found if layout is COLUMNS else tuple(t.movedim(-1, 1) for t in found)
+    return found[0] if residual is None else found

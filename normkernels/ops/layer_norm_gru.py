@@ -10,6 +10,7 @@ from normkernels.backends import requested
 from normkernels.backends.reference.layer_norm_gru import layer_norm_gru_ref
 from normkernels.ops import _recurrent as recurrent
 from normkernels.ops._rows import differentiable_backward, empty, flat
+from normkernels.ops._ways import Recipe, call, differentiated_again, function, wants_grad
 
 # as layer_norm_rnn's, with three gates r, z, n side by side in input, dinput, a, da and gates (their values, after
 # sigmoid and tanh); mean, rstd: (rows, groups); previous: (total, H), h before each step
@@ -32,46 +33,57 @@ class Settings(NamedTuple):
     separate: bool
     eps: float
     reverse: bool
-    sequence: recurrent.Sequence
     kept: bool
     backend: str | None
 
 
-class LayerNormGRUFunction(torch.autograd.Function):
+class LayerNormGRURecipe(Recipe):
     """(input, weight_hh, weight, bias, h_0, batch_sizes) -> (y, h_n)."""
 
     @staticmethod
-    def forward(ctx, input, weight_hh, weight, bias, h_0, batch_sizes, settings: Settings):
-        groups, separate, eps, reverse, sequence, kept, backend = settings
+    def run(input, weight_hh, weight, bias, h_0, batch_sizes, settings: Settings):
+        groups, separate, eps, reverse, kept, backend = settings
+        sequence = recurrent.sizes_of(input, weight_hh, batch_sizes)
         hidden = sequence.hidden
         y, h = sequence.like(input, True, hidden), recurrent.state(h_0, input, sequence)
         a, gates = (sequence.like(input, kept, 3 * hidden) for _ in range(2))
         mean, rstd = (sequence.like(input, kept, len(groups), wide=True) for _ in range(2))
         layer_norm_gru_fwd(
-            input, weight_hh.contiguous(), flat(weight), flat(bias), batch_sizes, h, y, a, mean, rstd, gates, groups,
-            separate, eps, reverse, backend,
+            recurrent.flat_rows(input), weight_hh.contiguous(), flat(weight), flat(bias), batch_sizes, h, y, a, mean,
+            rstd, gates, groups, separate, eps, reverse, backend,
         )  # fmt: skip
         saved = [y, a, mean, rstd, gates] if kept else []
-        ctx.save_for_backward(input, weight_hh, weight, bias, h_0, batch_sizes, *saved)
-        ctx.settings = settings
-        return y, h
+        return (y, h), (input, weight_hh, weight, bias, h_0, batch_sizes, *saved)
+
+    @staticmethod
+    def composed(input, weight_hh, weight, bias, h_0, batch_sizes, settings: Settings):
+        sequence = recurrent.sizes_of(input, weight_hh, batch_sizes)
+        h = recurrent.zeros(input, sequence) if h_0 is None else h_0
+        found = layer_norm_gru_ref(
+            recurrent.flat_rows(input), weight_hh, weight, bias, h, batch_sizes, groups=settings.groups,
+            separate=settings.separate, eps=settings.eps, reverse=settings.reverse,
+        )  # fmt: skip
+        return tuple(t.to(input.dtype) for t in found)
+
+    @staticmethod
+    def forward(ctx, *args):
+        outputs, kept = LayerNormGRURecipe.run(*args)
+        ctx.save_for_backward(*kept)
+        ctx.settings = args[-1]
+        return outputs
 
     @staticmethod
     def backward(ctx, dy, dh_n):
-        input, weight_hh, weight, bias, h_0, batch_sizes, y, a, mean, rstd, gates = ctx.saved_tensors
-        groups, separate, eps, reverse, sequence, _, backend = ctx.settings
-        if torch.is_grad_enabled():  # create_graph=True
+        *inputs, batch_sizes, y, a, mean, rstd, gates = ctx.saved_tensors
+        input, weight_hh, weight, bias, h_0 = inputs
+        groups, separate, _, reverse, _, backend = ctx.settings
+        if differentiated_again():
 
-            def reference(input, weight_hh, weight, bias, h_0):
-                h = recurrent.state(h_0, input, sequence) if h_0 is None else h_0
-                found = layer_norm_gru_ref(
-                    input, weight_hh, weight, bias, h, batch_sizes, groups=groups, separate=separate, eps=eps,
-                    reverse=reverse,
-                )  # fmt: skip
-                return tuple(t.to(input.dtype) for t in found)
+            def composed(*inputs):
+                return LayerNormGRURecipe.composed(*inputs, batch_sizes, ctx.settings)
 
-            grads = differentiable_backward(reference, (input, weight_hh, weight, bias, h_0), (dy, dh_n))
-            return *grads, None, None
+            return *differentiable_backward(composed, inputs, (dy, dh_n)), None, None
+        sequence = recurrent.sizes_of(input, weight_hh, batch_sizes)
         previous = recurrent.before(y, h_0, sequence.batch, batch_sizes, reverse)
         dh, dinput = recurrent.state(dh_n, dy, sequence), torch.empty_like(gates)
         da, dweight, dbias = (empty(dinput, separate), *map(empty, (weight, bias), ctx.needs_input_grad[2:4]))
@@ -80,9 +92,10 @@ class LayerNormGRUFunction(torch.autograd.Function):
             batch_sizes, dh, dinput, da, dweight, dbias, groups, reverse, backend,
         )  # fmt: skip
         dweight_hh = (da if separate else dinput).t() @ previous  # one product over all steps
-        return dinput, dweight_hh, dweight, dbias, None if h_0 is None else dh, None, None
+        return dinput.view(input.shape), dweight_hh, dweight, dbias, None if h_0 is None else dh, None, None
 
 
+@function
 def layer_norm_gru(
     input: Tensor,
     weight_hh: Tensor,
@@ -138,12 +151,13 @@ def layer_norm_gru(
     sequence = recurrent.check_sequence(name, input, weight_hh, 3, batch_sizes, h_0=h_0)
     recurrent.check_parameters(name, input, 3 * sequence.hidden, weight=weight, bias=bias)
     groups, separate = recurrent.check_groups(name, norm_over, 3), recurrent.check_terms(name, norm_terms)
-    kept = recurrent.wants_grad(input, weight_hh, weight, bias, h_0)
-    settings = Settings(groups, separate, eps, reverse, sequence, kept, requested(backend, name))
-    y, h = LayerNormGRUFunction.apply(recurrent.flat_rows(input), weight_hh, weight, bias, h_0, batch_sizes, settings)
+    kept = wants_grad(input, weight_hh, weight, bias, h_0)
+    settings = Settings(groups, separate, eps, reverse, kept, requested(backend, name, input))
+    y, h = call(LayerNormGRURecipe, input, weight_hh, weight, bias, h_0, batch_sizes, settings)
     return y.view(sequence.shape), h
 
 
+@function
 def layer_norm_gru_cell(input: Tensor, weight_hh: Tensor, weight=None, bias=None, h_0=None, **options) -> Tensor:
     """One step of :func:`layer_norm_gru`: input ``(B, 3 H)``, the new state ``(B, H)``."""
     return layer_norm_gru(input.unsqueeze(0), weight_hh, weight, bias, h_0, **options)[1]

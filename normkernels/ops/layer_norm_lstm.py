@@ -10,6 +10,7 @@ from normkernels.backends import requested
 from normkernels.backends.reference.layer_norm_lstm import layer_norm_lstm_ref
 from normkernels.ops import _recurrent as recurrent
 from normkernels.ops._rows import differentiable_backward, empty, flat
+from normkernels.ops._ways import Recipe, call, differentiated_again, function, wants_grad
 
 # as layer_norm_rnn's, with four gates i, f, g, o side by side in input, dinput, a, da and gates (their values, after
 # sigmoid and tanh); mean, rstd: (rows, groups). In the dtype of the arithmetic: c, the running cell (B, H), cells,
@@ -38,18 +39,17 @@ class Settings(NamedTuple):
     norm_cell: str | None
     eps: float
     reverse: bool
-    sequence: recurrent.Sequence
     kept: bool
     backend: str | None
 
 
-class LayerNormLSTMFunction(torch.autograd.Function):
+class LayerNormLSTMRecipe(Recipe):
     """(input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0, batch_sizes) -> (y, h_n, c_n)."""
 
     @staticmethod
-    def forward(ctx, *args):
-        input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0, batch_sizes, settings = args
-        groups, separate, norm_cell, eps, reverse, sequence, kept, backend = settings
+    def run(input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0, batch_sizes, settings: Settings):
+        groups, separate, norm_cell, eps, reverse, kept, backend = settings
+        sequence = recurrent.sizes_of(input, weight_hh, batch_sizes)
         hidden, normed = sequence.hidden, norm_cell is not None
         y, h = sequence.like(input, True, hidden), recurrent.state(h_0, input, sequence)
         a, gates = (sequence.like(input, kept, 4 * hidden) for _ in range(2))
@@ -58,31 +58,46 @@ class LayerNormLSTMFunction(torch.autograd.Function):
         cell_mean, cell_rstd = (sequence.like(input, kept, 1, wide=True) if normed else None for _ in range(2))
         raw_cells = empty(cells, norm_cell == "carried")
         layer_norm_lstm_fwd(
-            input, weight_hh.contiguous(), flat(weight), flat(bias), flat(cell_weight), flat(cell_bias), batch_sizes, h,
-            c, y, a, mean, rstd, gates, cells, raw_cells, cell_mean, cell_rstd, groups, separate, eps, reverse, backend,
+            recurrent.flat_rows(input), weight_hh.contiguous(), flat(weight), flat(bias), flat(cell_weight),
+            flat(cell_bias), batch_sizes, h, c, y, a, mean, rstd, gates, cells, raw_cells, cell_mean, cell_rstd, groups,
+            separate, eps, reverse, backend,
         )  # fmt: skip
+        inputs = input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0, batch_sizes
         saved = [y, a, mean, rstd, gates, cells, raw_cells, cell_mean, cell_rstd] if kept else []
-        ctx.save_for_backward(*args[:-1], *saved)
-        ctx.settings = settings
-        return y, h, c.to(input.dtype)
+        return (y, h, c.to(input.dtype)), (*inputs, *saved)
+
+    @staticmethod
+    def composed(input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0, batch_sizes, settings: Settings):
+        sequence = recurrent.sizes_of(input, weight_hh, batch_sizes)
+        first = (recurrent.zeros(input, sequence) if t is None else t for t in (h_0, c_0))
+        found = layer_norm_lstm_ref(
+            recurrent.flat_rows(input), weight_hh, weight, bias, cell_weight, cell_bias, *first, batch_sizes,
+            groups=settings.groups, separate=settings.separate, norm_cell=settings.norm_cell, eps=settings.eps,
+            reverse=settings.reverse,
+        )  # fmt: skip
+        return tuple(t.to(input.dtype) for t in found)
+
+    @staticmethod
+    def forward(ctx, *args):
+        outputs, kept = LayerNormLSTMRecipe.run(*args)
+        ctx.save_for_backward(*kept)
+        ctx.settings = args[-1]
+        return outputs
 
     @staticmethod
     def backward(ctx, dy, dh_n, dc_n):
-        *inputs, batch_sizes = ctx.saved_tensors[:9]
-        _, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0 = inputs
-        y, a, mean, rstd, gates, cells, raw_cells, cell_mean, cell_rstd = ctx.saved_tensors[9:]
-        groups, separate, norm_cell, eps, reverse, sequence, _, backend = ctx.settings
-        if torch.is_grad_enabled():  # create_graph=True
+        saved = ctx.saved_tensors  # once: a checkpoint without reentrance hands them out once
+        inputs, batch_sizes = saved[:8], saved[8]
+        input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0 = inputs
+        y, a, mean, rstd, gates, cells, raw_cells, cell_mean, cell_rstd = saved[9:]
+        groups, separate, _, _, reverse, _, backend = ctx.settings
+        if differentiated_again():
 
-            def reference(input, weight_hh, weight, bias, cell_weight, cell_bias, *first):
-                h, c = (recurrent.state(t, input, sequence) if t is None else t for t in first)
-                found = layer_norm_lstm_ref(
-                    input, weight_hh, weight, bias, cell_weight, cell_bias, h, c, batch_sizes, groups=groups,
-                    separate=separate, norm_cell=norm_cell, eps=eps, reverse=reverse,
-                )  # fmt: skip
-                return tuple(t.to(input.dtype) for t in found)
+            def composed(*inputs):
+                return LayerNormLSTMRecipe.composed(*inputs, batch_sizes, ctx.settings)
 
-            return *differentiable_backward(reference, inputs, (dy, dh_n, dc_n)), None, None
+            return *differentiable_backward(composed, inputs, (dy, dh_n, dc_n)), None, None
+        sequence = recurrent.sizes_of(input, weight_hh, batch_sizes)
         previous_cells = recurrent.before(cells, c_0, sequence.batch, batch_sizes, reverse)
         dh, dc = recurrent.state(dh_n, dy, sequence), recurrent.state(dc_n, dy, sequence, wide=True)
         dinput = torch.empty_like(gates)
@@ -96,9 +111,10 @@ class LayerNormLSTMFunction(torch.autograd.Function):
         previous = recurrent.before(y, h_0, sequence.batch, batch_sizes, reverse)
         dweight_hh = (da if separate else dinput).t() @ previous  # one product over all steps
         dh_0, dc_0 = None if h_0 is None else dh, None if c_0 is None else dc.to(dy.dtype)
-        return dinput, dweight_hh, dweight, dbias, dcell_weight, dcell_bias, dh_0, dc_0, None, None
+        return dinput.view(input.shape), dweight_hh, dweight, dbias, dcell_weight, dcell_bias, dh_0, dc_0, None, None
 
 
+@function
 def layer_norm_lstm(
     input: Tensor,
     weight_hh: Tensor,
@@ -162,15 +178,16 @@ def layer_norm_lstm(
     recurrent.check_cell_parameters(name, input, sequence.hidden, norm_cell, cell_weight, cell_bias)
     settings = Settings(
         recurrent.check_groups(name, norm_over, 4), recurrent.check_terms(name, norm_terms), norm_cell, eps, reverse,
-        sequence, recurrent.wants_grad(input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0),
-        requested(backend, name),
+        wants_grad(input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0),
+        requested(backend, name, input),
     )  # fmt: skip
-    y, h, c = LayerNormLSTMFunction.apply(
-        recurrent.flat_rows(input), weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0, batch_sizes, settings
+    y, h, c = call(
+        LayerNormLSTMRecipe, input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0, batch_sizes, settings
     )
     return y.view(sequence.shape), h, c
 
 
+@function
 def layer_norm_lstm_cell(
     input: Tensor, weight_hh: Tensor, weight=None, bias=None, cell_weight=None, cell_bias=None, h_0=None, c_0=None,
     **options,

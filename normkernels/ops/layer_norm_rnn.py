@@ -10,6 +10,7 @@ from normkernels.backends import requested
 from normkernels.backends.reference.layer_norm_rnn import layer_norm_rnn_ref
 from normkernels.ops import _recurrent as recurrent
 from normkernels.ops._rows import differentiable_backward, empty, flat
+from normkernels.ops._ways import Recipe, call, differentiated_again, function, wants_grad
 
 # input, y, dy, dinput, da: contiguous (total, H), the rows of step 0, then of step 1, ...: batch_sizes[t] of them, or
 # all B; a: what is normalised, mean, rstd: (rows, 1): rows of all steps, or of one; h: the running state (B, H)
@@ -32,45 +33,56 @@ class Settings(NamedTuple):
     nonlinearity: str
     eps: float
     reverse: bool
-    sequence: recurrent.Sequence
     kept: bool
     backend: str | None
 
 
-class LayerNormRNNFunction(torch.autograd.Function):
+class LayerNormRNNRecipe(Recipe):
     """(input, weight_hh, weight, bias, h_0, batch_sizes) -> (y, h_n)."""
 
     @staticmethod
-    def forward(ctx, input, weight_hh, weight, bias, h_0, batch_sizes, settings: Settings):
-        separate, nonlinearity, eps, reverse, sequence, kept, backend = settings
-        hidden = sequence.hidden
-        y, h = sequence.like(input, True, hidden), recurrent.state(h_0, input, sequence)
-        a = sequence.like(input, kept, hidden)
+    def run(input, weight_hh, weight, bias, h_0, batch_sizes, settings: Settings):
+        separate, nonlinearity, eps, reverse, kept, backend = settings
+        sequence = recurrent.sizes_of(input, weight_hh, batch_sizes)
+        y, h = sequence.like(input, True, sequence.hidden), recurrent.state(h_0, input, sequence)
+        a = sequence.like(input, kept, sequence.hidden)
         mean, rstd = (sequence.like(input, kept, 1, wide=True) for _ in range(2))
         layer_norm_rnn_fwd(
-            input, weight_hh.contiguous(), flat(weight), flat(bias), batch_sizes, h, y, a, mean, rstd, separate,
-            nonlinearity, eps, reverse, backend,
+            recurrent.flat_rows(input), weight_hh.contiguous(), flat(weight), flat(bias), batch_sizes, h, y, a, mean,
+            rstd, separate, nonlinearity, eps, reverse, backend,
         )  # fmt: skip
-        ctx.save_for_backward(input, weight_hh, weight, bias, h_0, batch_sizes, *([y, a, mean, rstd] if kept else []))
-        ctx.settings = settings
-        return y, h
+        saved = [y, a, mean, rstd] if kept else []
+        return (y, h), (input, weight_hh, weight, bias, h_0, batch_sizes, *saved)
+
+    @staticmethod
+    def composed(input, weight_hh, weight, bias, h_0, batch_sizes, settings: Settings):
+        sequence = recurrent.sizes_of(input, weight_hh, batch_sizes)
+        h = recurrent.zeros(input, sequence) if h_0 is None else h_0
+        found = layer_norm_rnn_ref(
+            recurrent.flat_rows(input), weight_hh, weight, bias, h, batch_sizes, separate=settings.separate,
+            nonlinearity=settings.nonlinearity, eps=settings.eps, reverse=settings.reverse,
+        )  # fmt: skip
+        return tuple(t.to(input.dtype) for t in found)
+
+    @staticmethod
+    def forward(ctx, *args):
+        outputs, kept = LayerNormRNNRecipe.run(*args)
+        ctx.save_for_backward(*kept)
+        ctx.settings = args[-1]
+        return outputs
 
     @staticmethod
     def backward(ctx, dy, dh_n):
-        input, weight_hh, weight, bias, h_0, batch_sizes, y, a, mean, rstd = ctx.saved_tensors
-        separate, nonlinearity, eps, reverse, sequence, _, backend = ctx.settings
-        if torch.is_grad_enabled():  # create_graph=True
+        *inputs, batch_sizes, y, a, mean, rstd = ctx.saved_tensors
+        input, weight_hh, weight, bias, h_0 = inputs
+        separate, nonlinearity, _, reverse, _, backend = ctx.settings
+        if differentiated_again():
 
-            def reference(input, weight_hh, weight, bias, h_0):
-                h = recurrent.state(h_0, input, sequence) if h_0 is None else h_0
-                found = layer_norm_rnn_ref(
-                    input, weight_hh, weight, bias, h, batch_sizes, separate=separate, nonlinearity=nonlinearity,
-                    eps=eps, reverse=reverse,
-                )  # fmt: skip
-                return tuple(t.to(input.dtype) for t in found)
+            def composed(*inputs):
+                return LayerNormRNNRecipe.composed(*inputs, batch_sizes, ctx.settings)
 
-            grads = differentiable_backward(reference, (input, weight_hh, weight, bias, h_0), (dy, dh_n))
-            return *grads, None, None
+            return *differentiable_backward(composed, inputs, (dy, dh_n)), None, None
+        sequence = recurrent.sizes_of(input, weight_hh, batch_sizes)
         dh, dinput = recurrent.state(dh_n, dy, sequence), torch.empty_like(dy, memory_format=torch.contiguous_format)
         da, dweight, dbias = (empty(dinput, separate), *map(empty, (weight, bias), ctx.needs_input_grad[2:4]))
         layer_norm_rnn_bwd(
@@ -79,9 +91,10 @@ class LayerNormRNNFunction(torch.autograd.Function):
         )  # fmt: skip
         previous = recurrent.before(y, h_0, sequence.batch, batch_sizes, reverse)
         dweight_hh = (da if separate else dinput).t() @ previous  # one product over all steps
-        return dinput, dweight_hh, dweight, dbias, None if h_0 is None else dh, None, None
+        return dinput.view(input.shape), dweight_hh, dweight, dbias, None if h_0 is None else dh, None, None
 
 
+@function
 def layer_norm_rnn(
     input: Tensor,
     weight_hh: Tensor,
@@ -135,15 +148,16 @@ def layer_norm_rnn(
     sequence = recurrent.check_sequence(name, input, weight_hh, 1, batch_sizes, h_0=h_0)
     recurrent.check_parameters(name, input, sequence.hidden, weight=weight, bias=bias)
     separate = recurrent.check_terms(name, norm_terms)
-    kept = recurrent.wants_grad(input, weight_hh, weight, bias, h_0)
+    kept = wants_grad(input, weight_hh, weight, bias, h_0)
     settings = Settings(
-        separate, recurrent.check_nonlinearity(name, nonlinearity), eps, reverse, sequence, kept,
-        requested(backend, name),
+        separate, recurrent.check_nonlinearity(name, nonlinearity), eps, reverse, kept,
+        requested(backend, name, input),
     )  # fmt: skip
-    y, h = LayerNormRNNFunction.apply(recurrent.flat_rows(input), weight_hh, weight, bias, h_0, batch_sizes, settings)
+    y, h = call(LayerNormRNNRecipe, input, weight_hh, weight, bias, h_0, batch_sizes, settings)
     return y.view(sequence.shape), h
 
 
+@function
 def layer_norm_rnn_cell(input: Tensor, weight_hh: Tensor, weight=None, bias=None, h_0=None, **options) -> Tensor:
     """One step of :func:`layer_norm_rnn`: input ``(B, H)``, the new state ``(B, H)``."""
     return layer_norm_rnn(input.unsqueeze(0), weight_hh, weight, bias, h_0, **options)[1]

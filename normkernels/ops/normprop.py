@@ -17,6 +17,7 @@ from normkernels.ops._channels import statistic_dtype, view
 from normkernels.ops._filters import order, rows, shaped
 from normkernels.ops._normprop import Epilogue, Product, cached_epilogue, convolution, epilogue
 from normkernels.ops._rows import differentiable_backward, empty, flat
+from normkernels.ops._ways import Recipe, call, differentiated_again, function, wants_grad
 from normkernels.ops.weight_norm import weight_norm, weight_norm_bwd, weight_norm_fwd
 
 # u, y, dy, du, saved (y with from_output, else u): contiguous (N, C, S), or (N, S, C) with channels_last, y may be u;
@@ -37,6 +38,7 @@ class Settings(NamedTuple):
 
     product: Product
     epilogue: Epilogue
+    grad: bool  # whether a backward may follow
     backend: str | None
 
 
@@ -49,31 +51,42 @@ def scale_filters(weight: Tensor, gain: Tensor, dtype: torch.dtype, backend: str
     return shaped(scaled, weight, dims), norm
 
 
-class NormPropFunction(torch.autograd.Function):
-    """(input, weight, gain, bias, slope, scaled filters and norms) -> y. slope: (C,), of prelu; the others None."""
+class NormPropRecipe(Recipe):
+    """(input, weight, gain, bias, slope, scaled filters and norms) -> (y,). slope: (C,), of prelu; the others None."""
 
     @staticmethod
-    def forward(ctx, input, weight, gain, bias, slope, scaled, norm, settings: Settings):
-        product, e, backend = settings
+    def run(input, weight, gain, bias, slope, scaled, norm, settings: Settings):
+        product, e, grad, backend = settings
         u = product(input, scaled)
         ours = not (watched(u) or u._is_view())  # nobody else has or sees u: y can take its place
-        y = u if ours and (e.from_output or not any(ctx.needs_input_grad)) else torch.empty_like(u)
+        y = u if ours and (e.from_output or not grad) else torch.empty_like(u)
         (at, last), (to, _) = product.channels(u), product.channels(y)
         normprop_fwd(at, flat(bias), flat(slope), to, *e[:4], *e.kinks, *e.bounds, last, backend)
-        ctx.save_for_backward(input, weight, gain, bias, slope, scaled, norm, y if e.from_output else u)
-        ctx.settings = settings
-        return y
+        return (y,), (input, weight, gain, bias, slope, scaled, norm, y if e.from_output else u)
+
+    @staticmethod
+    def composed(input, weight, gain, bias, slope, _, __, settings: Settings):
+        product, e, *_ = settings
+        return (normprop_ref(input, weight, gain, bias, slope, product, e.activation, e.leak),)
+
+    @staticmethod
+    def forward(ctx, *args):
+        outputs, kept = NormPropRecipe.run(*args)
+        ctx.save_for_backward(*kept)
+        ctx.settings = args[-1]
+        return outputs
 
     @staticmethod
     def backward(ctx, dy):
-        input, weight, gain, bias, slope, scaled, norm, saved = ctx.saved_tensors
-        (product, e, backend), wanted = ctx.settings, ctx.needs_input_grad
-        if torch.is_grad_enabled():  # create_graph=True
+        *inputs, scaled, norm, saved = ctx.saved_tensors
+        input, weight, gain, bias, slope = inputs
+        (product, e, _, backend), wanted = ctx.settings, ctx.needs_input_grad
+        if differentiated_again():
 
-            def reference(input, weight, gain, bias, slope):
-                return (normprop_ref(input, weight, gain, bias, slope, product, e.activation, e.leak),)
+            def composed(*inputs):
+                return NormPropRecipe.composed(*inputs, None, None, ctx.settings)
 
-            return *differentiable_backward(reference, (input, weight, gain, bias, slope), (dy,)), None, None, None
+            return *differentiable_backward(composed, inputs, (dy,)), None, None, None
         kept, last = product.channels(saved)
         du, dbias, dslope = torch.empty_like(saved), empty(bias, wanted[3]), empty(slope, wanted[4])
         to = product.channels(du)[0]
@@ -136,7 +149,7 @@ def run(
     moments: Moments | None = None,
 ) -> Tensor:
     """What both functions do after their own checks."""
-    backend = requested(backend, name)
+    backend = requested(backend, name, input)
     if torch.is_autocast_enabled(input.device.type) and input.dtype != torch.float64:
         input = input.to(torch.get_autocast_dtype(input.device.type))
     if callable(activation):
@@ -152,9 +165,11 @@ def run(
         leak = 0.01 if slope is None else float(slope)
     found = epilogue if torch.compiler.is_compiling() else cached_epilogue
     e = found(activation or "identity", leak, input.dtype)
-    scaled, norm = filters(input.dtype) if filters else scale_filters(weight, gain, input.dtype, backend)
-    settings = Settings(product, e, backend)
-    return NormPropFunction.apply(input, weight, gain, bias, channel_slope, scaled, norm, settings)
+    scaled = norm = None
+    if backend != "reference":
+        scaled, norm = filters(input.dtype) if filters else scale_filters(weight, gain, input.dtype, backend)
+    settings = Settings(product, e, wants_grad(input, weight, gain, bias, channel_slope), backend)
+    return call(NormPropRecipe, input, weight, gain, bias, channel_slope, scaled, norm, settings)[0]
 
 
 def _check(name: str, input, weight, gain, bias, activation, slope) -> None:
@@ -170,6 +185,7 @@ def _check(name: str, input, weight, gain, bias, activation, slope) -> None:
         _checks.check_parameter(name, "slope", slope, ((1,) if slope.numel() == 1 else (len(weight),)), input)
 
 
+@function
 def normprop_linear(
     input: Tensor,
     weight: Tensor,
@@ -229,6 +245,7 @@ def normprop_linear(
     return run(name, Product(), input, weight, gain, bias, activation, slope, backend, filters, moments)
 
 
+@function
 def normprop_conv(
     input: Tensor,
     weight: Tensor,

@@ -2,18 +2,19 @@
 
 import math
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from normkernels._library import kernel
-from normkernels.backends import requested
+from normkernels.backends import requested, transformed
 from normkernels.backends.reference import online_norm as reference
-from normkernels.backends.reference._channels import affine
-from normkernels.ops import _channels, _checks, _state
-from normkernels.ops._channels import lies_last, like, planes, statistic_dtype, view
-from normkernels.ops._rows import empty, flat
+from normkernels.ops import _channels, _checks
+from normkernels.ops._channels import buffers, lies_last, like, lying, planes, statistic_dtype, view
+from normkernels.ops._rows import flat
+from normkernels.ops._state import accumulate, advance
+from normkernels.ops._ways import Recipe, call, differentiated_again, function, own_gradient
 
 # x, skip, y, dy, dx, dskip: contiguous (N, C, S), or (N, S, C) with channels_last; weight, bias and their gradients:
 # (C,) mean, rstd: (N, C), of the state that each sample meets; xhat_mean, xhat_square: (N, C), means over a sample of
@@ -51,11 +52,11 @@ class Settings(NamedTuple):
     backend: str | None
 
 
-class OnlineNormFunction(torch.autograd.Function):
+class OnlineNormRecipe(Recipe):
     """(input, skip, weight, bias, mean, var, rates, accumulators) -> (y, new mean, new var), or (y,) without rates."""
 
     @staticmethod
-    def forward(ctx, input, skip, weight, bias, mean, var, rates, epsilon_y, epsilon_1, settings: Settings):
+    def run(input, skip, weight, bias, mean, var, rates, epsilon_y, epsilon_1, settings: Settings):
         s = settings
         last, N, C = lies_last(input), *input.shape[:2]
         x, y = view(input, last, False), like(input, last)
@@ -72,60 +73,86 @@ class OnlineNormFunction(torch.autograd.Function):
             *new, s.eps, s.ls_eps, s.clamp, s.activation, s.slope, last, s.backend,
         )  # fmt: skip
         kept = None if s.activation == "identity" else skip
-        ctx.save_for_backward(input, kept, weight, bias, *tables, gain)
-        ctx.settings = settings
+        return (y,) if rates is None else (y, *new), (input, kept, weight, bias, *tables, gain)
+
+    @staticmethod
+    def composed(input, skip, weight, bias, mean, var, rates, epsilon_y, epsilon_1, settings: Settings):
+        constants = [t for t in (mean, var, rates) if t is not None]
+
+        def tables(input, mean, var, rates=None):
+            means, variances, *new = reference.statistics(planes(input.detach()).to(mean.dtype), mean, var, rates)
+            return (means, torch.rsqrt(variances + settings.eps)), new
+
+        def value(input, skip, weight, bias, *constants):
+            found = tables(input, *constants)[0]
+            y, _ = reference.online_norm_ref(planes(input), planes(skip), weight, bias, *found, *settings[3:8])
+            return lying(y, input)
+
+        def gradient(ctx, dy, input, skip, weight, bias, mean, var, rates, *seen):
+            grads: list[Any] = []
+
+            def run(state):
+                found, met = tables(input, mean, var, rates)[0], [t.to(mean.dtype) for t in state]
+                grads[:], new = _gradients(settings, input, skip, weight, bias, found, met, dy)
+                return new
+
+            accumulate(ctx, [epsilon_y, epsilon_1], run, seen)
+            return *grads, *[None] * (3 + len(seen))
+
+        inputs = input, skip, weight, bias, *constants
+        if rates is None:  # the gradient is the derivative
+            return (value(*inputs),)
+        seen = [t.detach().clone() for t in (epsilon_y, epsilon_1)] if transformed() else []
+        return own_gradient(value, gradient, inputs, seen), *tables(input, *constants)[1]
+
+    @staticmethod
+    def forward(ctx, *args):
+        outputs, kept = OnlineNormRecipe.run(*args)
+        ctx.save_for_backward(*kept)
+        *_, rates, epsilon_y, epsilon_1, ctx.settings = args
         ctx.accumulators = [epsilon_y, epsilon_1] if rates is not None else []
-        if rates is None:
-            return (y,)
-        ctx.mark_non_differentiable(*new)
-        return y, *new
+        ctx.mark_non_differentiable(*outputs[1:])
+        return outputs
 
     @staticmethod
     def backward(ctx, dy, *_):
         input, skip, weight, bias, *tables = ctx.saved_tensors
         s, wanted, last = ctx.settings, ctx.needs_input_grad, lies_last(input)
-        dx, dskip = like(input, last), None
-        if skip is not None and wanted[1]:
-            dskip = like(input, last)
-        dweight, dbias = empty(weight, wanted[2]), empty(bias, wanted[3])
-        x, g, add, to_x, to_skip = (view(t, last, False) for t in (input, dy, skip, dx, dskip))
-        met: list[Tensor] = []
+        grads: list[Any] = []
 
         def run(state):
             state = [t.to(tables[0].dtype) for t in state]
+            if differentiated_again():
+                grads[:], new = _gradients(s, input, skip, weight, bias, tables, state, dy)
+                return new
+            grads[:] = buffers(input, skip, weight, bias, wanted)
+            x, g, add, to_x, to_skip = (view(t, last, False) for t in (input, dy, skip, *grads[:2]))
             new = [torch.empty_like(t) for t in state]
             online_norm_bwd(
-                g.detach(), x.detach(), add, flat(weight), flat(bias), *tables, *(state or (None, None)), to_x, to_skip,
-                flat(dweight), flat(dbias), *(new or (None, None)), s.alpha_bkw, s.stable, s.clamp, s.activation,
-                s.slope, last, s.backend,
+                g, x, add, flat(weight), flat(bias), *tables, *(state or (None, None)), to_x, to_skip, flat(grads[2]),
+                flat(grads[3]), *(new or (None, None)), s.alpha_bkw, s.stable, s.clamp, s.activation, s.slope, last,
+                s.backend,
             )  # fmt: skip
-            met.extend(state)
             return new if input.numel() else state
 
-        with torch.no_grad():
-            _state.accumulate(ctx, ctx.accumulators, run)
-        grads: list[Tensor | None] = [dx, dskip, dweight, dbias]
-        if torch.is_grad_enabled():  # create_graph=True
-            grads = _differentiable(s, input, skip, weight, bias, tables, met, dy)
+        accumulate(ctx, ctx.accumulators, run)
         if s.activation == "identity" and wanted[1]:
             grads[1] = dy
         return *grads, None, None, None, None, None, None
 
 
-def _differentiable(s: Settings, input, skip, weight, bias, tables, accumulators, dy) -> list[Tensor | None]:
-    """The gradients once more, by torch, from a state that is constant."""
+def _gradients(s: Settings, input, skip, weight, bias, tables, accumulators, dy):
+    """(gradients, new accumulators) by differentiable ops, from a state that is constant."""
     mean, rstd = tables[:2]
-    e, u = accumulators or (None, None)
     x, add, g = (planes(t) for t in (input, skip, dy))
-    gain = None
-    if s.layer_scaling:
-        z = affine((x.to(mean.dtype) - mean[..., None]) * rstd[..., None], weight, bias, None)
-        gain = torch.rsqrt(z.square().mean((1, 2)) + s.ls_eps)
-    dx, dskip, dweight, dbias, *_ = reference.gradients(
-        g, x, add, weight, bias, mean, rstd, gain, e, u, s.alpha_bkw, s.stable, s.clamp, s.activation, s.slope
+    numbers = s.layer_scaling, s.ls_eps, s.clamp, s.activation, s.slope
+    gain = reference.online_norm_ref(x, add, weight, bias, mean, rstd, *numbers)[1]
+    *found, new_y, new_1 = reference.gradients(
+        g, x, add, weight, bias, mean, rstd, gain, *(accumulators or (None, None)), s.alpha_bkw, s.stable, *numbers[2:]
     )
-    like_inputs = zip((dx, dskip, dweight, dbias), (input, skip, weight, bias), strict=True)
-    return [None if t is None else d.to(t.dtype).reshape(t.shape) for d, t in like_inputs]
+    like_inputs = zip(found, (input, skip, weight, bias), strict=True)
+    grads = [None if t is None else d.to(t.dtype).reshape(t.shape) for d, t in like_inputs]
+    return grads, [new_y, new_1] if accumulators else []
 
 
 def _rates(input: Tensor, alpha: float, num_samples_tracked: Tensor | None) -> Tensor:
@@ -137,6 +164,7 @@ def _rates(input: Tensor, alpha: float, num_samples_tracked: Tensor | None) -> T
     return (1 - alpha) / (1 - torch.pow(alpha, seen))
 
 
+@function
 def online_norm(
     input: Tensor,
     running_mean: Tensor,
@@ -239,23 +267,23 @@ def online_norm(
         _checks.check_parameter(name, argument, tensor, (input.shape[1],), input)
     check_settings(name, alpha_fwd, alpha_bkw, guard, clamp)
     activation = _checks.check_activation(name, activation)
-    backend = requested(backend, name)
+    backend = requested(backend, name, input)
     bound = clamp if guard == "clamp" else math.inf
     scaling = guard == "layer_scaling"
     settings = Settings(alpha_bkw, stable, eps, scaling, ls_eps, bound, activation, slope, backend)
     given, dtype, N = (input, skip, weight, bias), statistic_dtype(input), input.shape[0]
     if not training:
         mean, var = (t.detach().to(dtype) for t in (running_mean, running_var))
-        return OnlineNormFunction.apply(*given, mean, var, None, None, None, settings)[0]
+        return call(OnlineNormRecipe, *given, mean, var, None, None, None, settings)[0]
 
     def run(state):
         rates = _rates(input, alpha_fwd, state[2] if len(state) > 2 else None)
         before = [t.to(dtype) for t in state[:2]]
-        y, *after = OnlineNormFunction.apply(*given, *before, rates, epsilon_y, epsilon_1, settings)
+        y, *after = call(OnlineNormRecipe, *given, *before, rates, epsilon_y, epsilon_1, settings)
         return y, [*(after if input.numel() else before), *(n + N for n in state[2:])]
 
     state = [running_mean, running_var, *([] if num_samples_tracked is None else [num_samples_tracked])]
-    return _state.advance(running_mean, state, run)
+    return advance(running_mean, state, run)
 
 
 def check_settings(name: str, alpha_fwd: float, alpha_bkw: float, guard: str | None, clamp: float) -> None:

@@ -1,6 +1,7 @@
 """Root-mean-square normalisation over the trailing dims (Zhang & Sennrich 2019, arXiv:1910.07467)."""
 
 from math import prod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.backends.reference.rms_norm import rms_norm_ref
 from normkernels.ops import _checks, _rows
+from normkernels.ops._ways import Recipe, call, differentiated_again, function
 
 # x, residual, dy, dsummed: (M, N), adjacent columns, any row stride; y, summed, dx: contiguous; rstd: (M,)
 rms_norm_fwd = kernel(
@@ -21,46 +23,69 @@ rms_norm_bwd = kernel(
 )
 
 
-class RMSNormFunction(torch.autograd.Function):
-    """(input, residual, weight) -> y, or (y, summed) with a residual; N is the number of elements of weight."""
+class Settings(NamedTuple):
+    """Everything of a call that is no tensor."""
+
+    dims: int  # how many of the last ones are normalised together
+    eps: float
+    weight_offset: float
+    activation: str
+    slope: float
+    backend: str | None
+
+
+class RMSNormRecipe(Recipe):
+    """(input, residual, weight) -> (y,), or (y, summed) with a residual."""
 
     @staticmethod
-    def forward(ctx, input, residual, weight, settings):
-        n, eps, weight_offset, activation, slope, backend = settings
+    def run(input, residual, weight, settings):
+        dims, *numbers = settings
+        n = prod(input.shape[input.dim() - dims :])
         x = _rows.rows(input, n)
         y, summed, rstd = _rows.empty(input), _rows.empty(residual), _rows.statistic(x)
         rms_norm_fwd(
-            x, _rows.rows(residual, n), _rows.flat(weight), _rows.rows(y, n), _rows.rows(summed, n), rstd,
-            eps, weight_offset, activation, slope, backend,
-        )  # fmt: skip
-        ctx.save_for_backward(input if summed is None else summed, weight, rstd)
-        ctx.settings = settings
+            x, _rows.rows(residual, n), _rows.flat(weight), _rows.rows(y, n), _rows.rows(summed, n), rstd, *numbers
+        )
+        outputs = (y,) if summed is None else (y, summed)  # torch.compile fails on an output that is None
+        return outputs, (input if summed is None else summed, weight, rstd)
+
+    @staticmethod
+    def composed(input, residual, weight, settings):
+        dims, *numbers, _ = settings
+        n = prod(input.shape[input.dim() - dims :])
+        found = rms_norm_ref(_rows.rows(input, n), _rows.rows(residual, n), _rows.flat(weight), *numbers)
+        return tuple(t.view(input.shape) for t in found[: 1 if residual is None else 2])
+
+    @staticmethod
+    def forward(ctx, *args):
+        outputs, kept = RMSNormRecipe.run(*args)
+        ctx.save_for_backward(*kept)
+        ctx.settings = args[-1]
         ctx.set_materialize_grads(False)
-        return y if summed is None else (y, summed)  # torch.compile fails on an output that is None
+        return outputs
 
     @staticmethod
     def backward(ctx, dy, dsummed=None):
         input, weight, rstd = ctx.saved_tensors
-        n, eps, weight_offset, activation, slope, backend = ctx.settings
+        dims, _, *extras = ctx.settings
         dy = torch.zeros_like(input) if dy is None else dy
-        if torch.is_grad_enabled():  # create_graph=True
+        if differentiated_again():
 
-            def reference(input, weight):
-                x = _rows.rows(input, n)
-                y, _ = rms_norm_ref(x, None, _rows.flat(weight), eps, weight_offset, activation, slope)
-                return y.view(input.shape), input
+            def composed(input, weight):
+                return RMSNormRecipe.composed(input, None, weight, ctx.settings)[0], input
 
-            dx, dweight = _rows.differentiable_backward(reference, (input, weight), (dy, dsummed))
+            dx, dweight = _rows.differentiable_backward(composed, (input, weight), (dy, dsummed))
         else:
+            n = prod(input.shape[input.dim() - dims :])
             dx, dweight = _rows.empty(input), _rows.empty(weight, ctx.needs_input_grad[2])
             rms_norm_bwd(
-                _rows.rows(dy, n), _rows.rows(dsummed, n), _rows.rows(input, n),
-                _rows.flat(weight), rstd, _rows.rows(dx, n), _rows.flat(dweight),
-                weight_offset, activation, slope, backend,
+                _rows.rows(dy, n), _rows.rows(dsummed, n), _rows.rows(input, n), _rows.flat(weight), rstd,
+                _rows.rows(dx, n), _rows.flat(dweight), *extras,
             )  # fmt: skip
         return dx, dx if ctx.needs_input_grad[1] else None, dweight, None
 
 
+@function
 def rms_norm(
     input: Tensor,
     normalized_shape: int | list[int] | tuple[int, ...],
@@ -109,8 +134,9 @@ def rms_norm(
     _checks.check_parameter("rms_norm", "weight", weight, shape, input)
     _checks.check_like_input("rms_norm", "residual", residual, input)
     activation = _checks.check_activation("rms_norm", activation)
-    backend = requested(backend, "rms_norm")
+    backend = requested(backend, "rms_norm", input)
     if eps is None:
         eps = torch.finfo(torch.float64 if input.dtype == torch.float64 else torch.float32).eps
-    settings = prod(shape), eps, weight_offset, activation, slope, backend
-    return RMSNormFunction.apply(input, residual, weight, settings)
+    settings = Settings(len(shape), eps, weight_offset, activation, slope, backend)
+    found = call(RMSNormRecipe, input, residual, weight, settings)
+    return found[0] if residual is None else found

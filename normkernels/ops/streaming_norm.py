@@ -2,17 +2,30 @@
 
 from collections.abc import Sequence
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from normkernels._library import kernel
-from normkernels.backends import requested
+from normkernels.backends import requested, transformed
 from normkernels.backends.reference import streaming_norm as reference
-from normkernels.ops import _channels, _checks, _state
-from normkernels.ops._channels import ChannelsFunction, lies_last, like, planes, statistic_dtype, view
-from normkernels.ops._rows import empty, flat
+from normkernels.backends.reference._activations import activation as act
+from normkernels.backends.reference._channels import affine
+from normkernels.ops import _channels, _checks
+from normkernels.ops._channels import (
+    ChannelsRecipe,
+    buffers,
+    lies_last,
+    like,
+    lying,
+    planes,
+    statistic_dtype,
+    view,
+)  # fmt: skip
+from normkernels.ops._rows import flat
+from normkernels.ops._state import accumulate, advance
+from normkernels.ops._ways import Recipe, call, differentiated_again, function, own_gradient
 from normkernels.ops.batch_norm import batch_norm_apply, batch_norm_bwd
 
 # as in _channels; found, used and the terms: (2, C), means and scales (in bwd: the gradients of both); counts: (2,),
@@ -47,15 +60,12 @@ class Settings(NamedTuple):
     backend: str | None
 
 
-class StreamingNormFunction(torch.autograd.Function):
+class StreamingNormRecipe(Recipe):
     """(input, skip, weight, bias, forward's terms and counts, backward's) -> (y, new short term)."""
 
     @staticmethod
-    def forward(
-        ctx, input, skip, weight, bias, long_term, short_term, counts, long_grad, short_grad, grad_counts,
-        settings: Settings,
-    ):  # fmt: skip
-        s, last = settings, lies_last(input)
+    def run(input, skip, weight, bias, long_term, short_term, counts, *args):
+        s, last = args[-1], lies_last(input)
         y = like(input, last)
         found, used, new = (torch.empty_like(short_term) for _ in range(3))
         deviations = None if s.p == 2 else torch.empty_like(short_term[0])
@@ -65,38 +75,64 @@ class StreamingNormFunction(torch.autograd.Function):
             s.backend,
         )  # fmt: skip
         kept = None if s.activation == "identity" else skip
-        ctx.save_for_backward(
-            input, kept, weight, bias, found, used, deviations, long_term, short_term, counts
-        )  # fmt: skip
-        ctx.settings, ctx.gradients = settings, [long_grad, short_grad, grad_counts]
-        ctx.mark_non_differentiable(new)
-        return y, new
+        return (y, new), (input, kept, weight, bias, found, used, deviations, long_term, short_term, counts)
+
+    @staticmethod
+    def composed(input, skip, weight, bias, long_term, short_term, counts, *args):
+        *gradients, s = args
+
+        def value(input, skip, weight, bias, *terms):
+            x = planes(input)
+            used = _statistics(s, x, terms)[1]
+            xhat = (x.to(used.dtype) - used[0, :, None]) / used[1, :, None]
+            y = act(s.activation, affine(xhat, weight, bias, planes(skip)), s.slope)
+            return lying(y.to(input.dtype), input)
+
+        def gradient(ctx, dy, input, skip, weight, bias, *constants):
+            terms, seen, grads = constants[:3], constants[3:], []
+
+            def run(state):
+                met = [t.to(terms[0].dtype) for t in state]
+                grads[:], new = _gradients(s, input, skip, weight, bias, terms, met, dy)
+                return [state[0], *_arrived(input, state[1], new, state[2])]
+
+            accumulate(ctx, gradients, run, seen)
+            return *grads, *[None] * len(constants)
+
+        inputs = input, skip, weight, bias, long_term, short_term, counts
+        seen = [t.detach().clone() for t in gradients] if transformed() else []
+        return own_gradient(value, gradient, inputs, seen), _statistics(s, planes(input.detach()), inputs[4:])[2]
+
+    @staticmethod
+    def forward(ctx, *args):
+        outputs, kept = StreamingNormRecipe.run(*args)
+        ctx.save_for_backward(*kept)
+        *_, long_grad, short_grad, grad_counts, ctx.settings = args
+        ctx.gradients = [long_grad, short_grad, grad_counts]
+        ctx.mark_non_differentiable(*outputs[1:])
+        return outputs
 
     @staticmethod
     def backward(ctx, dy, _):
-        input, skip, weight, bias, found, used, deviations, *before = ctx.saved_tensors
+        input, skip, weight, bias, found, used, deviations, *terms = ctx.saved_tensors
         s, wanted, last = ctx.settings, ctx.needs_input_grad, lies_last(input)
-        dx, dskip = like(input, last), None
-        if skip is not None and wanted[1]:
-            dskip = like(input, last)
-        dweight, dbias = empty(weight, wanted[2]), empty(bias, wanted[3])
-        x, g, add, to_x, to_skip = (view(t, last, True) for t in (input, dy, skip, dx, dskip))
-        met: list[Tensor] = []
+        grads: list[Any] = []
 
         def run(state):
-            met.extend(t.to(used.dtype) for t in state)
-            new = torch.empty_like(used)
-            streaming_norm_bwd(
-                g.detach(), x.detach(), add, flat(weight), flat(bias), found, used, deviations, *met, to_x, to_skip,
-                flat(dweight), flat(dbias), new, *s.beta, s.p, s.eps, s.activation, s.slope, last, s.backend,
-            )  # fmt: skip
+            met = [t.to(used.dtype) for t in state]
+            if differentiated_again():
+                grads[:], new = _gradients(s, input, skip, weight, bias, terms, met, dy)
+            else:
+                new = torch.empty_like(used)
+                grads[:] = buffers(input, skip, weight, bias, wanted)
+                x, g, add, to_x, to_skip = (view(t, last, True) for t in (input, dy, skip, *grads[:2]))
+                streaming_norm_bwd(
+                    g, x, add, flat(weight), flat(bias), found, used, deviations, *met, to_x, to_skip, flat(grads[2]),
+                    flat(grads[3]), new, *s.beta, s.p, s.eps, s.activation, s.slope, last, s.backend,
+                )  # fmt: skip
             return [state[0], *_arrived(input, state[1], new, state[2])]
 
-        with torch.no_grad():
-            _state.accumulate(ctx, ctx.gradients, run)
-        grads: list[Tensor | None] = [dx, dskip, dweight, dbias]
-        if torch.is_grad_enabled():  # create_graph=True
-            grads = _differentiable(s, input, skip, weight, bias, before, met, dy)
+        accumulate(ctx, ctx.gradients, run)
         if s.activation == "identity" and wanted[1]:
             grads[1] = dy
         return *grads, None, None, None, None, None, None, None
@@ -106,25 +142,28 @@ def _arrived(input: Tensor, short_term: Tensor, new: Tensor, counts: Tensor) -> 
     """The short term and the counts after one more arrival; none, if input is empty."""
     if input.numel() == 0:
         return short_term, counts
-    counts = counts.clone()
-    counts[:1].add_(1)
-    return new, counts
+    return new, torch.stack([counts[0] + 1, counts[1]])
 
 
-def _differentiable(s: Settings, input, skip, weight, bias, before, met, dy) -> list[Tensor | None]:
-    """The gradients once more, by torch, from states that are constant."""
-    x, add, g = (planes(t) for t in (input, skip, dy))
-    long_term, short_term, counts = before
+def _statistics(s: Settings, x, terms):
+    """Of x (N, C, S): what was found, what is used, and the new short term."""
+    long_term, short_term, counts = terms
     found = reference.statistics(x.to(long_term.dtype), s.p, s.eps)
-    used, _ = reference.streamed(found, long_term, short_term, counts, (*s.alpha, 0.0))
-    long_grad, short_grad, grad_counts = met
-    values = reference.gradients(
-        g, x, add, weight, bias, found, used, long_grad, short_grad, grad_counts, s.beta, s.p, s.activation, s.slope
-    )
-    like_inputs = zip(values[:4], (input, skip, weight, bias), strict=True)
-    return [None if t is None else d.to(t.dtype).reshape(t.shape) for d, t in like_inputs]
+    return found, *reference.streamed(found, long_term, short_term, counts, (*s.alpha, 0.0))
 
 
+def _gradients(s: Settings, input, skip, weight, bias, terms, met, dy):
+    """(gradients, the new short term of gradients) by differentiable ops, from states that are constant."""
+    x, add, g = (planes(t) for t in (input, skip, dy))
+    found, used, _ = _statistics(s, x, terms)
+    *values, new = reference.gradients(
+        g, x, add, weight, bias, found, used, *met, s.beta, s.p, s.activation, s.slope
+    )  # fmt: skip
+    like_inputs = zip(values, (input, skip, weight, bias), strict=True)
+    return [None if t is None else d.to(t.dtype).reshape(t.shape) for d, t in like_inputs], new
+
+
+@function
 def streaming_norm(
     input: Tensor,
     long_term: Tensor,
@@ -203,7 +242,7 @@ def streaming_norm(
         _checks.check_parameter(name, argument, tensor, shape, input)
     check_settings(name, p, alpha, beta)
     activation = _checks.check_activation(name, activation)
-    backend = requested(backend, name)
+    backend = requested(backend, name, input)
     if training and N * prod(input.shape[2:]) == 1:
         rule = "have more than one value per channel in training: one has no scale (OnlineNorm needs one only)"
         _checks.fail(name, "input", rule, f"shape {tuple(input.shape)}")
@@ -211,16 +250,16 @@ def streaming_norm(
     if not training:
         mean, scale = long_term_statistics(long_term, short_term, counts).detach().to(dtype).unsqueeze(1)
         constants = _channels.Settings(batch_norm_apply, batch_norm_bwd, True, C, 0.0, activation, slope, backend)
-        return ChannelsFunction.apply(input, skip, weight, bias, mean, scale.square(), constants)[0]
+        return call(ChannelsRecipe, input, skip, weight, bias, mean, scale.square(), constants)[0]
     settings = Settings(tuple(alpha), tuple(beta), float(p), eps, activation, slope, backend)  # type: ignore[arg-type]
     gradients = long_term[2:], short_term[2:], counts[1]
 
     def run(state):
         terms = [t.to(dtype) for t in state]
-        y, new = StreamingNormFunction.apply(input, skip, weight, bias, *terms, *gradients, settings)
+        y, new = call(StreamingNormRecipe, input, skip, weight, bias, *terms, *gradients, settings)
         return y, [terms[0], *_arrived(input, terms[1], new, terms[2])]
 
-    return _state.advance(long_term, [long_term[:2], short_term[:2], counts[0]], run)
+    return advance(long_term, [long_term[:2], short_term[:2], counts[0]], run)
 
 
 def long_term_statistics(long_term: Tensor, short_term: Tensor, counts: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Weight normalisation (Salimans & Kingma 2016, arXiv:1602.07868)."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from normkernels.ops import _checks
 from normkernels.ops._channels import statistic_dtype
 from normkernels.ops._filters import check_weight, order, rows, shaped
 from normkernels.ops._rows import differentiable_backward, empty, flat
+from normkernels.ops._ways import Recipe, call, differentiated_again, function
 
 # v, w, dw, dv: contiguous (M, N), a filter in each row; w and dw in v's dtype, or in 16 bits beside a float32 v;
 # g, dg: (M,), in v's dtype or float32; norm: (M,)
@@ -19,36 +21,55 @@ weight_norm_fwd = kernel("weight_norm_fwd(Tensor v, Tensor g, Tensor(a!) w, Tens
 weight_norm_bwd = kernel("weight_norm_bwd(Tensor dw, Tensor v, Tensor g, Tensor norm, Tensor(a!) dv, Tensor(b!)? dg)")
 
 
-class WeightNormFunction(torch.autograd.Function):
-    """(v, g) -> w, in v's shape; dim: None for one filter."""
+class Settings(NamedTuple):
+    """Everything of a call that is no tensor."""
+
+    dim: int | None  # None: one filter
+    backend: str | None
+
+
+class WeightNormRecipe(Recipe):
+    """(v, g) -> (w,), in v's shape."""
 
     @staticmethod
-    def forward(ctx, v, g, dim, backend):
-        dims = order(v, dim)
+    def run(v, g, settings: Settings):
+        dims = order(v, settings.dim)
         filters = rows(v, dims, g.numel())
         w, norm = torch.empty_like(filters), filters.new_empty(g.numel(), dtype=statistic_dtype(v))
-        weight_norm_fwd(filters, flat(g), w, norm, backend)
-        ctx.save_for_backward(v, g, norm)
-        ctx.settings = dims, backend
-        return shaped(w, v, dims)
+        weight_norm_fwd(filters, flat(g), w, norm, settings.backend)
+        return (shaped(w, v, dims),), (v, g, norm)
+
+    @staticmethod
+    def composed(v, g, settings: Settings):
+        dims = order(v, settings.dim)
+        w = weight_norm_ref(rows(v, dims, g.numel()), g.reshape(-1))
+        return (shaped(w.to(v.dtype), v, dims),)
+
+    @staticmethod
+    def forward(ctx, *args):
+        outputs, kept = WeightNormRecipe.run(*args)
+        ctx.save_for_backward(*kept)
+        ctx.settings = args[-1]
+        return outputs
 
     @staticmethod
     def backward(ctx, dw):
         v, g, norm = ctx.saved_tensors
-        dims, backend = ctx.settings
-        filters = g.numel()
-        if torch.is_grad_enabled():  # create_graph=True
+        dim, backend = ctx.settings
+        if differentiated_again():
 
-            def reference(v, g):
-                return (shaped(weight_norm_ref(rows(v, dims, filters), g.reshape(-1)).to(v.dtype), v, dims),)
+            def composed(v, g):
+                return WeightNormRecipe.composed(v, g, ctx.settings)
 
-            return *differentiable_backward(reference, (v, g), (dw,)), None, None
+            return *differentiable_backward(composed, (v, g), (dw,)), None
+        dims, filters = order(v, dim), g.numel()
         v_rows = rows(v, dims, filters)
         dv, dg = torch.empty_like(v_rows), empty(g, ctx.needs_input_grad[1])
         weight_norm_bwd(rows(dw, dims, filters), v_rows, flat(g), norm, dv, flat(dg), backend)
-        return shaped(dv, v, dims), dg, None, None
+        return shaped(dv, v, dims), dg, None
 
 
+@function
 def weight_norm(v: Tensor, g: Tensor, dim: int | None = 0, *, backend: str | None = None) -> Tensor:
     r"""Weight normalisation: direction and length of each filter of a weight as two parameters.
 
@@ -89,7 +110,7 @@ def weight_norm(v: Tensor, g: Tensor, dim: int | None = 0, *, backend: str | Non
     if tuple(g.shape) not in shapes:
         _checks.fail(name, "g", f"have shape {' or '.join(map(str, dict.fromkeys(shapes)))}", tuple(g.shape))
     _checks.check_parameter(name, "g", g, tuple(g.shape), v, like="v")
-    return WeightNormFunction.apply(v, g, dim, requested(backend, name))
+    return call(WeightNormRecipe, v, g, Settings(dim, requested(backend, name, v)))[0]
 
 
 @torch.no_grad()

@@ -1,5 +1,7 @@
 """Weight standardisation (Qiao et al. 2019, arXiv:1903.10520)."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,7 @@ from normkernels.ops import _checks
 from normkernels.ops._channels import statistic_dtype
 from normkernels.ops._filters import check_weight, order, rows, shaped
 from normkernels.ops._rows import differentiable_backward, empty, flat
+from normkernels.ops._ways import Recipe, call, differentiated_again, function
 
 # w, y, dy, dw: contiguous (M, N), a filter in each row, in one dtype; gain, dgain: (M,), in w's dtype or float32;
 # mean, rstd: (M,)
@@ -22,35 +25,56 @@ weight_standardization_bwd = kernel(
 )
 
 
-class WeightStandardizationFunction(torch.autograd.Function):
-    """(w, gain) -> the standardised weight, in w's shape."""
+class Settings(NamedTuple):
+    """Everything of a call that is no tensor."""
+
+    eps: float
+    backend: str | None
+
+
+class WeightStandardizationRecipe(Recipe):
+    """(w, gain) -> (the standardised weight,), in w's shape."""
 
     @staticmethod
-    def forward(ctx, w, gain, eps, backend):
+    def run(w, gain, settings: Settings):
         dims, filters = order(w, 0), w.shape[0]
         x = rows(w, dims, filters)
         y, mean, rstd = torch.empty_like(x), *(x.new_empty(filters, dtype=statistic_dtype(w)) for _ in range(2))
-        weight_standardization_fwd(x, flat(gain), y, mean, rstd, eps, backend)
-        ctx.save_for_backward(w, gain, mean, rstd)
-        ctx.settings = dims, filters, eps, backend
-        return shaped(y, w, dims)
+        weight_standardization_fwd(x, flat(gain), y, mean, rstd, *settings)
+        return (shaped(y, w, dims),), (w, gain, mean, rstd)
+
+    @staticmethod
+    def composed(w, gain, settings: Settings):
+        dims = order(w, 0)
+        y = weight_standardization_ref(rows(w, dims, w.shape[0]), gain, settings.eps)
+        return (shaped(y.to(w.dtype), w, dims),)
+
+    @staticmethod
+    def forward(ctx, *args):
+        outputs, kept = WeightStandardizationRecipe.run(*args)
+        ctx.save_for_backward(*kept)
+        ctx.settings = args[-1]
+        return outputs
 
     @staticmethod
     def backward(ctx, dy):
         w, gain, mean, rstd = ctx.saved_tensors
-        dims, filters, eps, backend = ctx.settings
-        if torch.is_grad_enabled():  # create_graph=True
+        if differentiated_again():
 
-            def reference(w, gain):
-                return (shaped(weight_standardization_ref(rows(w, dims, filters), gain, eps).to(w.dtype), w, dims),)
+            def composed(w, gain):
+                return WeightStandardizationRecipe.composed(w, gain, ctx.settings)
 
-            return *differentiable_backward(reference, (w, gain), (dy,)), None, None
+            return *differentiable_backward(composed, (w, gain), (dy,)), None
+        dims, filters = order(w, 0), w.shape[0]
         x = rows(w, dims, filters)
         dw, dgain = torch.empty_like(x), empty(gain, ctx.needs_input_grad[1])
-        weight_standardization_bwd(rows(dy, dims, filters), x, flat(gain), mean, rstd, dw, flat(dgain), backend)
-        return shaped(dw, w, dims), dgain, None, None
+        weight_standardization_bwd(
+            rows(dy, dims, filters), x, flat(gain), mean, rstd, dw, flat(dgain), ctx.settings.backend
+        )  # fmt: skip
+        return shaped(dw, w, dims), dgain, None
 
 
+@function
 def weight_standardization(
     w: Tensor, gain: Tensor | None = None, eps: float = 1e-5, *, backend: str | None = None
 ) -> Tensor:
@@ -81,4 +105,4 @@ def weight_standardization(
     name = "weight_standardization"
     check_weight(name, "w", w)
     _checks.check_parameter(name, "gain", gain, (w.shape[0],), w, like="w")
-    return WeightStandardizationFunction.apply(w, gain, eps, requested(backend, name))
+    return call(WeightStandardizationRecipe, w, gain, Settings(eps, requested(backend, name, w)))[0]

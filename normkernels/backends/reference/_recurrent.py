@@ -4,6 +4,7 @@ Rows of a sequence: those of the first step, then those of the second, as in a p
 ``batch_sizes[t]`` rows of a state; without batch_sizes it has all of them.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 
 import torch
@@ -14,8 +15,8 @@ from normkernels.backends.reference._rows import compute_dtype
 
 def steps(total: int, batch: int, batch_sizes: Tensor | None, reverse: bool) -> Iterator[tuple[int, slice, int]]:
     """(t, rows of the sequence, how many) in the order in which they are walked."""
-    sizes = [batch] * (total // batch if batch else 1) if batch_sizes is None else batch_sizes.tolist()
-    ends = torch.tensor(sizes).cumsum(0).tolist()
+    sizes = [int(batch)] * int(total // batch if batch else 1) if batch_sizes is None else batch_sizes.tolist()
+    ends = list(itertools.accumulate(sizes))
     for t in reversed(range(len(sizes))) if reverse else range(len(sizes)):
         yield t, slice(ends[t] - sizes[t], ends[t]), sizes[t]
 

@@ -18,7 +18,7 @@ from normkernels.backends.reference.batch_norm_rnn import measure, normalise_col
 
 def batch_norm_lstm_ref(
     input, weight_hh, weight, bias, cell_weight, cell_bias, h, c, mean, var, cell_mean, cell_var, batch_sizes, *,
-    separate, norm_cell, eps=1e-5, reverse=False,
+    separate, norm_cell, eps=1e-5, reverse=False, measured=(None, None),
 ):  # fmt: skip
     """(y, h, c): gates BN_t(weight_hh h) + input, c = f c + i g, h = o tanh(BN_t(c)) (Cooijmans et al. 2017).
 
@@ -32,11 +32,11 @@ def batch_norm_lstm_ref(
 
     def step(t, p, h, c):
         a = h @ weight_hh.T
-        z = affine(normalise_columns(a if separate else a + p, t, mean, var, eps), weight, bias)
+        z = affine(normalise_columns(a if separate else a + p, t, mean, var, eps, measured[0]), weight, bias)
         i, f, g, o = lstm_gates(z + p if separate else z)
         c = normalised = f * c + i * g
         if norm_cell:
-            normalised = affine(normalise_columns(c, t, cell_mean, cell_var, eps), cell_weight, cell_bias)
+            normalised = affine(normalise_columns(c, t, cell_mean, cell_var, eps, measured[1]), cell_weight, cell_bias)
         return o * torch.tanh(normalised), normalised if norm_cell == "carried" else c
 
     return unroll(input, batch_sizes, (h, c), reverse, step)

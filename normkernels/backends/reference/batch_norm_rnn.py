@@ -16,9 +16,21 @@ from normkernels.backends.reference._recurrent import (
 )  # fmt: skip
 
 
+class Measured:
+    """The population statistics of the steps of a training call, as they are measured."""
+
+    def __init__(self):
+        self.of_step = {}
+
+    def of_steps(self):
+        """mean and var, (T, columns), in time's order, as constants."""
+        return tuple(torch.stack(list(t)) for t in zip(*(self.of_step[t] for t in sorted(self.of_step)), strict=True))
+
+
 def batch_norm_rnn_ref(
-    input, weight_hh, weight, bias, h, mean, var, batch_sizes, *, separate, nonlinearity="tanh", eps=1e-5, reverse=False
-):
+    input, weight_hh, weight, bias, h, mean, var, batch_sizes, *, separate, nonlinearity="tanh", eps=1e-5,
+    reverse=False, measured=None,
+):  # fmt: skip
     """(y, h): h_t = f[BN_t(weight_hh h_{t-1} + input_t)], each column normalised over the rows of its step.
 
     ``separate``: h_t = f[BN_t(weight_hh h_{t-1}) + input_t]. mean, var: (T, H), given; None: those of the step itself.
@@ -27,15 +39,19 @@ def batch_norm_rnn_ref(
 
     def step(t, p, h):
         a = h @ weight_hh.T
-        q = affine(normalise_columns(a if separate else a + p, t, mean, var, eps), weight, bias)
+        q = affine(normalise_columns(a if separate else a + p, t, mean, var, eps, measured), weight, bias)
         return (activate(q + p if separate else q, nonlinearity),)
 
     return unroll(input, batch_sizes, (h,), reverse, step)
 
 
-def normalise_columns(a, t, mean, var, eps):
+def normalise_columns(a, t, mean, var, eps, measured=None):
     """Over the rows of a; with the statistics of step t where they are given."""
-    return normalise(a, 0, eps) if mean is None else (a - mean[t]) * torch.rsqrt(var[t] + eps)
+    if mean is not None:
+        return (a - mean[t]) * torch.rsqrt(var[t] + eps)
+    if measured is not None:
+        measured.of_step[t] = [s.detach() for s in reversed(torch.var_mean(a, 0, correction=0))]
+    return normalise(a, 0, eps)
 
 
 def measure(a, mean, var, t, training):

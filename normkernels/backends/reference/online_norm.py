@@ -29,7 +29,15 @@ def statistics(x, mean, var, rates):
         seen = counts(4 * (s + m * m))  # so that (m - mean)^2 is finite too
         var = torch.where(seen, var + rate * (s - var) + rate * (1 - rate) * (m - mean).square(), var)
         mean = torch.where(seen, mean + rate * (m - mean), mean)
-    return torch.stack(means), torch.stack(variances), mean, var
+    none = x.new_empty(0, x.shape[1])
+    return torch.stack(means) if means else none, torch.stack(variances) if means else none, mean, var
+
+
+def online_norm_ref(x, skip, weight, bias, mean, rstd, layer_scaling, ls_eps, clamp, activation, slope):
+    """y of x (N, C, S), and the gain of layer scaling or None (eqs. 8 to 10); mean, rstd: (N, C), constants."""
+    z = affine((x.to(mean.dtype) - mean[..., None]) * rstd[..., None], weight, bias, None)
+    gain = torch.rsqrt(z.square().mean((1, 2)) + ls_eps) if layer_scaling else None
+    return act(activation, affine(guarded(z, gain, clamp), None, None, skip), slope).to(x.dtype), gain
 
 
 def guarded(z, gain, clamp):

@@ -1,0 +1,119 @@
+"""The three ways that a call goes, and the recipe of a normaliser that all of them read.
+
+*Eager* and under ``torch.compile``: an ``autograd.Function`` around ops that fill buffers. *Exported*: the ops alone.
+*Composed*: ordinary differentiable torch ops, for whatever has to look inside: transforms of torch.func, forward-mode
+AD, batched gradients, jit, ONNX, tensors that are made of others; and always with ``backend="reference"``.
+"""
+
+import functools
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
+
+from normkernels.backends import transformed
+
+_GRADS_BATCHED = torch._C._parse_dispatch_key("VmapMode")  # autograd's own vmap, of is_grads_batched
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+class Recipe(torch.autograd.Function):
+    """What a normaliser allocates, keeps and differentiates. The last argument of a call is its ``Settings``."""
+
+    @staticmethod
+    def run(*args) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
+        """(outputs, what backward needs): buffers, and the ops that fill them."""
+        raise NotImplementedError
+
+    @staticmethod
+    def composed(*args) -> tuple[Tensor, ...]:
+        """The same outputs by ordinary differentiable torch ops."""
+        raise NotImplementedError
+
+
+def call(recipe: type[Recipe], *args) -> tuple[Tensor, ...]:
+    """The outputs of a recipe, whichever way they have to come."""
+    if args[-1].backend == "reference":
+        return recipe.composed(*args)
+    if torch.compiler.is_exporting():
+        return recipe.run(*args)[0]
+    return recipe.apply(*args)
+
+
+class OwnGradient(torch.autograd.Function):
+    """``value(*inputs)`` whose gradient is ``gradient(ctx, dy, *inputs, *seen)``: affine in dy, and not the derivative.
+
+    The one exception to ordinary ops alone, of ordinary ops itself, so that every transform goes through it. Forward
+    mode takes the transpose of the gradient's linear part.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(value, gradient, inputs, *tensors):
+        return value(*tensors[:inputs])
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        _, ctx.gradient, _, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+        ctx.shape = output.shape
+
+    @staticmethod
+    def backward(ctx, dy):
+        return None, None, None, *ctx.gradient(ctx, dy, *ctx.saved_tensors)
+
+    @staticmethod
+    def jvp(ctx, *tangents):
+        tensors, tangents = ctx.saved_tensors, tangents[3:]
+        moved = [i for i in range(4) if tangents[i] is not None]  # of input, skip, weight and bias; a state is constant
+
+        def linear(dy):
+            found = ctx.gradient(None, dy, *tensors)
+            return tuple(found[i] for i in moved)
+
+        transposed = torch.func.vjp(linear, tensors[0].new_zeros(ctx.shape))[1]
+        return transposed(tuple(tangents[i] for i in moved))[0]
+
+
+def own_gradient(value, gradient, inputs, seen) -> Tensor:
+    """The value, with a gradient of its own. All tensors that both read are given, for transforms to see them."""
+    if torch._C._get_tracing_state() is not None:
+        warnings.warn("a trace cannot hold a gradient that is not the derivative: no gradient flows here", stacklevel=2)
+        return value(*(None if t is None else t.detach() for t in inputs))
+    return OwnGradient.apply(value, gradient, len(inputs), *inputs, *seen)
+
+
+def wants_grad(*tensors: Tensor | None) -> bool:
+    """Whether a backward may follow."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def differentiated_again() -> bool:
+    """Whether a backward has to be made of differentiable ops: ``create_graph=True``, or many gradients at once."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return torch.is_grad_enabled()
+    return transformed() is not None or torch._C._dispatch_tls_is_dispatch_key_included(_GRADS_BATCHED)
+
+
+def function(public: Callable[..., Any]) -> Callable[..., Any]:
+    """A public function that fx proxies and subclasses of Tensor see whole, as torch's own functions are seen."""
+
+    @functools.wraps(public)
+    def seen(input, *args, **kwargs):
+        if torch._C._get_tracing_state() is not None:
+            with warnings.catch_warnings():  # that sizes are compared: the checks are not a part of the trace
+                warnings.simplefilter("ignore", torch.jit.TracerWarning)
+                return public(input, *args, **kwargs)
+        if type(input) in _PLAIN:
+            return public(input, *args, **kwargs)
+        given = (input, *args, *kwargs.values())
+        if has_torch_function(given):
+            return handle_torch_function(seen, given, input, *args, **kwargs)
+        return public(input, *args, **kwargs)
+
+    return seen
