@@ -5,9 +5,11 @@ from collections.abc import Callable
 import torch
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from normkernels.backends import resolve
+from normkernels._exported import in_grad_mode
+from normkernels.backends import chosen, native, resolve
 
 _LIBRARY = torch.library.Library("normkernels", "DEF")
+_NATIVE = torch.library.Library("normkernels_C", "IMPL")
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 
@@ -20,7 +22,8 @@ def kernel(schema: str) -> Callable[..., None]:
     """Define ``normkernels::<schema>`` with a trailing ``str? backend``, and return what calls it.
 
     Every result is a ``Tensor(a!)`` argument. So no fake kernel is needed, optional results are ``Tensor(a!)?``,
-    and no backend can disagree with another about a shape or a dtype.
+    and no backend can disagree with another about a shape or a dtype. What is compiled or exported for the native
+    backend holds the native op itself, which a process without Python can load.
     """
     name = schema[: schema.index("(")]
     _LIBRARY.define(f"{schema[:-1]}, str? backend) -> ()", tags=(torch.Tag.pt2_compliant_tag,))
@@ -37,10 +40,14 @@ def kernel(schema: str) -> Callable[..., None]:
             resolve(name, first.device.type, args[-1])(*args[:-1])
 
     def call(*args):
-        if watched(args[0]):
-            op(*args)
-        else:
+        if not watched(args[0]):
             run(*args)
+        elif torch.compiler.is_compiling() and chosen(name, args[0].device.type, args[-1]) == "native":
+            native(name)(*args[:-1])
+        else:
+            op(*args)
 
     _LIBRARY.impl(name, run, "CompositeExplicitAutograd")
+    _LIBRARY.impl(name, in_grad_mode(lambda: op, written), "Autograd")
+    _NATIVE.impl(name, in_grad_mode(lambda: native(name), written), "Autograd")
     return call

@@ -63,7 +63,7 @@ def test_backward_uses_what_forward_used(op, asked):
     assert asked == ["native", "triton", "native", "triton"]
 
 
-@pytest.mark.parametrize("name", nk.backends.__globals__["NAMES"])
+@pytest.mark.parametrize("name", ["triton", "native"])  # the reference is torch itself
 @every_op
 def test_a_request_never_falls_back(op, name, monkeypatch):
     """A backend that cannot run is an error with the reason, however it was asked for."""

@@ -18,6 +18,8 @@ from torch.autograd import forward_ad
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 NAMES = ("triton", "native", "reference")
+KEYS = {"cpu": torch._C.DispatchKey.CPU, "cuda": torch._C.DispatchKey.CUDA}
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
 AUTOMATIC = {"cuda": ("triton", "native", "reference"), "cpu": ("native", "reference")}
 
 
@@ -55,7 +57,7 @@ def requested(backend: str | None, op: str, input: torch.Tensor | None = None) -
     asked = _request if backend is None else check_name(backend, op)
     if asked == "reference":
         return asked
-    reason = transformed() or _wrapper(input)
+    reason = transformed() or (None if type(input) in _PLAIN else _wrapper(input))
     if reason is None:
         return asked
     if asked is not None:
@@ -78,7 +80,7 @@ def transformed() -> str | None:
 
 def _wrapper(input: torch.Tensor | None) -> str | None:
     """Tensors made of others see ops one by one, and know torch's own."""
-    if type(input) in (torch.Tensor, torch.nn.Parameter) or input is None or torch.compiler.is_compiling():
+    if input is None or torch.compiler.is_compiling():
         return None
     wraps = is_traceable_wrapper_subclass(input) and not isinstance(input, FunctionalTensor)
     return f"{type(input).__name__} looks inside" if wraps else None
@@ -94,8 +96,22 @@ def resolve(op: str, device: str, asked: str | None) -> Callable[..., None]:
         if reasons[name] is None:
             if name == "reference" and len(candidates) > 1:
                 _say_once(device, "; ".join(f"{k}: {v}" for k, v in reasons.items() if v))
-            return _load(name, op)
+            return _load(name, op, device)
     raise RuntimeError(f"{op}: " + "; ".join(f"backend {k!r} cannot run here: {v}" for k, v in reasons.items()))
+
+
+def chosen(op: str, device: str, asked: str | None) -> str | None:
+    """The name of the backend that runs ``op``, for what is compiled; None where none can."""
+    candidates = (asked,) if asked else AUTOMATIC.get(device, ("reference",))
+    return next((name for name in candidates if unusable(name, op, device) is None), None)
+
+
+chosen._dynamo_marked_constant = True  # torch.compiler.assume_constant_result, whose import costs a second
+
+
+def native(op: str) -> torch._ops.OpOverload:
+    """The op of the extension."""
+    return getattr(torch.ops.normkernels_C, op).default
 
 
 @functools.cache
@@ -112,7 +128,7 @@ def unusable(name: str, op: str, device: str) -> str | None:
         if reason:
             return reason
     try:
-        _load(name, op)
+        _load(name, op, device)
     except ModuleNotFoundError as error:
         if error.name != _module(name, op):
             raise
@@ -137,9 +153,9 @@ def _module(name: str, op: str) -> str:
     return f"normkernels.backends.{name}.{op.rpartition('_')[0]}"
 
 
-def _load(name: str, op: str) -> Callable[..., None]:
-    if name == "native":
-        return getattr(torch.ops.normkernels_C, op).default
+def _load(name: str, op: str, device: str) -> Callable[..., None]:
+    if name == "native":  # past the kernels for grad mode, which are for exported programs
+        return functools.partial(native(op).redispatch, torch._C.DispatchKeySet(KEYS[device]))
     return getattr(importlib.import_module(_module(name, op)), op)
 
 
@@ -149,11 +165,11 @@ def _native_unusable(op: str, device: str) -> str | None:
     except ImportError as error:
         how = "reinstall with a C++ compiler at hand: pip install --no-build-isolation ."
         return f"the extension normkernels._C is not built ({error}); {how}"
-    key = {"cpu": "CPU", "cuda": "CUDA"}.get(device)
-    if key is None:
+    if device not in KEYS:
         return f"runs on cpu and cuda, not {device}"
     if not hasattr(torch.ops.normkernels_C, op):
         return "not written yet"
+    key = KEYS[device].name
     if torch._C._dispatch_has_kernel_for_dispatch_key(f"normkernels_C::{op}", key):
         return None
     built = f"this build has no {key} kernels"

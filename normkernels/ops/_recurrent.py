@@ -1,6 +1,7 @@
 """What the recurrent family shares in Python: checks, buffers, and the states before each step."""
 
 import itertools
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -66,7 +67,7 @@ def sizes_of(input: Tensor, weight_hh: Tensor, batch_sizes: Tensor | None) -> Se
     """Of a call that was checked. A recipe asks again, for torch.compile takes no symbolic sizes as settings."""
     batch = input.shape[1] if batch_sizes is None else int(batch_sizes[0])
     hidden = weight_hh.shape[1]
-    return Sequence(input.shape[:-1].numel(), batch, hidden, (*input.shape[:-1], hidden))
+    return Sequence(prod(input.shape[:-1]), batch, hidden, (*input.shape[:-1], hidden))
 
 
 def _check_batch_sizes(op: str, batch_sizes: Tensor, rows: int) -> int:
@@ -139,7 +140,7 @@ def before(values: Tensor, first: Tensor | None, batch: int, batch_sizes: Tensor
     """For each row of a sequence the value that it had a step before; ``first`` (None: zeros) where there is none."""
     first = values.new_zeros(batch, values.shape[1]) if first is None else first.to(values.dtype)
     if batch_sizes is None:
-        return torch.cat([values[batch:], first] if reverse else [first, values[: len(values) - batch]])
+        return torch.cat([values[batch:], first] if reverse else [first, values[: values.shape[0] - batch]])
     parts, at, above = [], 0, batch
     runs = runs_of(batch_sizes)
     for (size, count), (below, _) in itertools.pairwise([*runs, (0, 0)]):

@@ -118,7 +118,8 @@ def write(target: Tensor, value: Tensor, first: bool = False) -> None:
     Under vmap there is a value for each call. With one target for all that is an error; with ``first`` it gets the
     first one.
     """
-    if not (torch._C._are_functorch_transforms_active() or _C.is_legacy_batchedtensor(value)):
+    inside = torch._C._are_functorch_transforms_active
+    if torch.compiler.is_compiling() or not (inside() or _C.is_legacy_batchedtensor(value)):
         target.copy_(value.detach())
         return
     (to, own), (found, many) = _peeled(target), _peeled(value)

@@ -1,6 +1,7 @@
 """The three ways that a call goes, and the recipe of a normaliser that all of them read.
 
-*Eager* and under ``torch.compile``: an ``autograd.Function`` around ops that fill buffers. *Exported*: the ops alone.
+*Eager* and under ``torch.compile``: an ``autograd.Function`` around ops that fill buffers. Exported, and without
+gradients: the ops alone.
 *Composed*: ordinary differentiable torch ops, for whatever has to look inside: transforms of torch.func, forward-mode
 AD, batched gradients, jit, ONNX, tensors that are made of others; and always with ``backend="reference"``.
 """
@@ -38,7 +39,7 @@ def call(recipe: type[Recipe], *args) -> tuple[Tensor, ...]:
     """The outputs of a recipe, whichever way they have to come."""
     if args[-1].backend == "reference":
         return recipe.composed(*args)
-    if torch.compiler.is_exporting():
+    if not torch.is_grad_enabled() or torch.compiler.is_exporting():
         return recipe.run(*args)[0]
     return recipe.apply(*args)
 
@@ -53,23 +54,23 @@ class OwnGradient(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(value, gradient, inputs, *tensors):
-        return value(*tensors[:inputs])
+    def forward(value, gradient, *tensors):
+        return value(*tensors)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        _, ctx.gradient, _, *tensors = inputs
+        _, ctx.gradient, *tensors = inputs
         ctx.save_for_backward(*tensors)
         ctx.save_for_forward(*tensors)
         ctx.shape = output.shape
 
     @staticmethod
     def backward(ctx, dy):
-        return None, None, None, *ctx.gradient(ctx, dy, *ctx.saved_tensors)
+        return None, None, *ctx.gradient(ctx, dy, *ctx.saved_tensors)
 
     @staticmethod
     def jvp(ctx, *tangents):
-        tensors, tangents = ctx.saved_tensors, tangents[3:]
+        tensors, tangents = ctx.saved_tensors, tangents[2:]
         moved = [i for i in range(4) if tangents[i] is not None]  # of input, skip, weight and bias; a state is constant
 
         def linear(dy):
@@ -85,7 +86,8 @@ def own_gradient(value, gradient, inputs, seen) -> Tensor:
     if torch._C._get_tracing_state() is not None:
         warnings.warn("a trace cannot hold a gradient that is not the derivative: no gradient flows here", stacklevel=2)
         return value(*(None if t is None else t.detach() for t in inputs))
-    return OwnGradient.apply(value, gradient, len(inputs), *inputs, *seen)
+    given = len(inputs)
+    return OwnGradient.apply(lambda *tensors: value(*tensors[:given]), gradient, *inputs, *seen)
 
 
 def wants_grad(*tensors: Tensor | None) -> bool:
@@ -101,19 +103,15 @@ def differentiated_again() -> bool:
 
 
 def function(public: Callable[..., Any]) -> Callable[..., Any]:
-    """A public function that fx proxies and subclasses of Tensor see whole, as torch's own functions are seen."""
+    """A public function; fx proxies and subclasses of Tensor see it whole, as torch's own functions are seen."""
 
     @functools.wraps(public)
-    def seen(input, *args, **kwargs):
-        if torch._C._get_tracing_state() is not None:
-            with warnings.catch_warnings():  # that sizes are compared: the checks are not a part of the trace
-                warnings.simplefilter("ignore", torch.jit.TracerWarning)
-                return public(input, *args, **kwargs)
-        if type(input) in _PLAIN:
-            return public(input, *args, **kwargs)
-        given = (input, *args, *kwargs.values())
+    def seen(*args, **kwargs):
+        if args and type(args[0]) in _PLAIN:
+            return public(*args, **kwargs)
+        given = (*args, *kwargs.values())
         if has_torch_function(given):
-            return handle_torch_function(seen, given, input, *args, **kwargs)
-        return public(input, *args, **kwargs)
+            return handle_torch_function(seen, given, *args, **kwargs)
+        return public(*args, **kwargs)
 
     return seen
