@@ -1,0 +1,70 @@
+"""Every public layer of the package, small: what the tests of all of them walk."""
+
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import normkernels as nk
+
+
+class Layer(NamedTuple):
+    """How to make one, and the shape of an input for it."""
+
+    name: str
+    args: tuple
+    shape: tuple[int, ...]
+    switches: dict
+
+    def __str__(self) -> str:
+        return self.name
+
+    def make(self, **switches) -> nn.Module:
+        torch.manual_seed(0)
+        return getattr(nk, self.name)(*self.args, **(self.switches | switches))
+
+    def input(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        return (1 + 2 * torch.randn(self.shape, generator=torch.Generator().manual_seed(1))).to(dtype)
+
+
+IMAGES = {"1d": (6, 4, 5), "2d": (3, 4, 3, 5), "3d": (3, 4, 2, 3, 3)}
+BY_RANK = [
+    Layer(kind + rank, (4,), shape, {"affine": True, "track_running_stats": True} if kind == "InstanceNorm" else {})
+    for kind in ("BatchNorm", "BatchRenorm", "InstanceNorm", "OnlineNorm", "StreamingNorm")
+    for rank, shape in IMAGES.items()
+]
+LAYERS = [
+    *BY_RANK,
+    Layer("DataNorm", (4, "batch"), (6, 4), {}),
+    Layer("GroupNorm", (2, 4), (3, 4, 5), {}),
+    Layer("LayerNorm", (4,), (6, 4), {}),
+    Layer("LayerNorm2d", (4,), (3, 4, 3, 5), {}),
+    Layer("RMSNorm", (4,), (6, 4), {}),
+    Layer("NormPropLinear", (4, 3), (6, 4), {"activation": "tanh"}),
+    *(Layer(f"NormPropConv{rank}", (4, 3, 2), shape, {"activation": "tanh"}) for rank, shape in IMAGES.items()),
+    *(Layer(name, (4, 3), (5, 6, 4), {}) for name in ("BatchNormRNN", "BatchNormLSTM")),
+    *(Layer(f"LayerNorm{kind}", (4, 3), (5, 6, 4), {"num_layers": 2}) for kind in ("RNN", "LSTM", "GRU")),
+    *(Layer(f"LayerNorm{kind}Cell", (4, 3), (6, 4), {}) for kind in ("RNN", "LSTM", "GRU")),
+]
+every_layer = pytest.mark.parametrize("layer", LAYERS, ids=str)
+every_trained_layer = pytest.mark.parametrize("layer", [a for a in LAYERS if a.name != "DataNorm"], ids=str)
+
+
+def output(module: nn.Module, *inputs: Tensor) -> Tensor:
+    """The first one."""
+    y = module(*inputs)
+    return y[0] if isinstance(y, tuple) else y
+
+
+def step(module: nn.Module, x: Tensor) -> None:
+    """A forward and a backward."""
+    module.zero_grad()
+    output(module, x.detach().requires_grad_()).square().sum().backward()
+
+
+def fresh(layer: Layer, module: nn.Module) -> nn.Module:
+    """A new layer with the parameters and buffers of one that was used."""
+    new = layer.make().to(next(module.parameters()).dtype).train(module.training)
+    new.load_state_dict(module.state_dict())
+    return new
