@@ -36,6 +36,8 @@ def test_one_bad_batch(name, first, value):
             torch.testing.assert_close(t[..., CHANNELS], state(twin)[key][..., CHANNELS])
             if not (first and key == "short_term"):
                 torch.testing.assert_close(t[..., 1], before[key][..., 1])
+    assert module.eval()(x).isfinite().all()
+    module.train()
     for i in range(3):
         goes_on(module)
         assert all(t.isfinite().all() for t in training_step(module, numbers(x.shape, 6 + i, torch.float32)))
