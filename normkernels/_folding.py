@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from normkernels.backends import requested
 from normkernels.modules.normprop import NormPropLinear
 from normkernels.moments import activation_moments, prelu_moments
-from normkernels.ops.normprop import callable_moments
+from normkernels.ops.normprop import callable_moments, scale_filters
 
 KINDS = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
 MODULES = {
@@ -60,7 +61,7 @@ class Pending(NamedTuple):
 
 def plain(layer: Any) -> Any:
     """The linear layer or convolution with the scaled filters."""
-    weight = layer.filters(layer.weight.dtype)[0]
+    weight = scale_filters(layer.weight, layer.gain, layer.weight.dtype, requested(layer.backend, "fold_"))[0]
     made = {"device": weight.device, "dtype": weight.dtype}
     if isinstance(layer, NormPropLinear):
         found: Any = nn.Linear(layer.in_features, layer.out_features, **made)

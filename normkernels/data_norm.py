@@ -5,20 +5,21 @@ from math import prod
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx import Proxy
 
 from normkernels.backends import check_name
 from normkernels.modules._leaf import leaf
+from normkernels.modules._wide_state import WideState
 from normkernels.ops._checks import fail
-from normkernels.ops._state import count, write
+from normkernels.ops._state import count, sound, write
 from normkernels.ops.batch_norm import batch_norm
 
 MODES = ("global", "batch", "running")
 CONSTANT = 1e-10  # an element whose deviation is that small a part of its mean is a constant
 
 
-class DataNorm(nn.Module):
+class DataNorm(WideState):
     r"""Standardises every element of a sample: what a NormProp net wants of its input.
 
     .. math::
@@ -27,7 +28,8 @@ class DataNorm(nn.Module):
     * ``"global"``: statistics of a whole data set, found once by :meth:`fit`, used in training and evaluation.
     * ``"batch"``: those of each mini-batch in training (eps added to its variance), running averages in ``eval()``, as
       batch norm; a batch of one is refused.
-    * ``"running"``: those of everything seen so far, this batch included, in training too: any batch size.
+    * ``"running"``: those of everything seen so far, this batch included, in training too: any batch size. An element
+      whose statistics in a batch are not finite keeps those that it had.
 
     Args:
         shape: of a sample, an int or a tuple; statistics have it too.
@@ -39,8 +41,8 @@ class DataNorm(nn.Module):
 
     Shape: ``(N, *shape)`` to the same.
 
-    State (buffers, in ``state_dict``): ``running_mean`` (0), ``running_var`` (1), of ``shape``, and
-    ``num_samples_tracked`` (0).
+    State (buffers, in ``state_dict``): ``running_mean`` (0), ``running_var`` (1), of ``shape``, both float32 even in a
+    16-bit model, and ``num_samples_tracked`` (0).
 
     Raises ValueError for a wrong argument or shape, RuntimeError where ``"global"`` statistics are used before
     :meth:`fit`.
@@ -125,8 +127,10 @@ class DataNorm(nn.Module):
         if self.momentum is not None:
             share = torch.where(seen == 0, 1.0, self.momentum).to(mean.dtype)
         distance, spread = wide.mean(0) - mean, wide.var(0, correction=0)
-        write(var, var + share * (spread - var) + share * (1 - share) * distance.square())
-        write(mean, mean + share * distance)
+        new_var = var + share * (spread - var) + share * (1 - share) * distance.square()
+        new = (mean + share * distance).to(mean.dtype), new_var.to(mean.dtype)
+        for t, value in zip((mean, var), sound(new, (mean, var)), strict=True):
+            write(t, value)
         count(seen, len(x))
 
     def _check(self, input: Tensor) -> None:
@@ -136,7 +140,7 @@ class DataNorm(nn.Module):
 
     def _load_from_state_dict(self, *args, **kwargs) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        self._fitted = bool(self.num_samples_tracked > 0)
+        self._fitted = not self.num_samples_tracked.is_meta and bool(self.num_samples_tracked > 0)
 
     def extra_repr(self) -> str:
         return f"{self.shape}, mode={self.mode!r}, momentum={self.momentum}, eps={self.eps}"

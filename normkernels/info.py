@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 import normkernels as nk
-from normkernels.backends import NAMES
+from normkernels.backends import NAMES, triton_version
 
 FEATURES = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_bf16", "avx512_fp16", "amx_bf16", "asimd", "sve")
 
@@ -21,8 +21,9 @@ FEATURES = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_bf16", "avx512
 def versions() -> dict[str, str]:
     """Python, torch, Triton and normkernels."""
     try:
-        triton = importlib.import_module("triton").__version__
-    except ImportError as error:
+        importlib.import_module("triton")
+        triton = triton_version()
+    except Exception as error:  # it may be any module of this name
         triton = f"cannot be imported ({error})"
     return {
         "normkernels": nk.__version__,

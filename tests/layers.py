@@ -1,72 +1,82 @@
-"""Every module of the package, small: what the tests that are about all of them walk."""
+"""Every public layer of the package, small: what the tests of all of them walk."""
 
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import normkernels as nk
 
 
-@dataclass(frozen=True)
-class Layer:
-    """A module that is quickly made, and the shape of an input."""
+class Layer(NamedTuple):
+    """How to make one, and the shape of an input for it."""
 
     name: str
-    make: Callable[..., torch.nn.Module]  # of the keyword arguments that all take: device, dtype, backend
+    args: tuple
     shape: tuple[int, ...]
+    switches: dict
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         return self.name
 
-    def module(self, training: bool = True, dtype: torch.dtype = torch.float64, **options) -> torch.nn.Module:
-        """With parameters that are not ones and zeros, and running statistics that a batch has moved."""
+    def make(self, **switches) -> nn.Module:
         torch.manual_seed(0)
-        module = self.make(dtype=dtype, **options)
+        return getattr(nk, self.name)(*self.args, **(self.switches | switches))
+
+    def used(self, training: bool = True, dtype: torch.dtype = torch.float64, **switches) -> nn.Module:
+        """With parameters that are not ones and zeros, and a state that a batch has moved."""
+        module = self.make(dtype=dtype, **switches)
         with torch.no_grad():
             for p in module.parameters():
                 p.add_(0.3 * torch.randn_like(p))
             module(self.input(dtype, seed=7))
         return module.train(training)
 
-    def input(self, dtype: torch.dtype = torch.float64, seed: int = 1) -> Tensor:
-        generator = torch.Generator().manual_seed(seed)
-        return torch.randn(self.shape, generator=generator, dtype=torch.float64).to(dtype)
+    def input(self, dtype: torch.dtype = torch.float32, seed: int = 1) -> Tensor:
+        return (1 + 2 * torch.randn(self.shape, generator=torch.Generator().manual_seed(seed))).to(dtype)
+
+
+IMAGES = {"1d": (6, 4, 5), "2d": (3, 4, 3, 5), "3d": (3, 4, 2, 3, 3)}
+BY_RANK = [
+    Layer(kind + rank, (4,), shape, {"affine": True, "track_running_stats": True} if kind == "InstanceNorm" else {})
+    for kind in ("BatchNorm", "BatchRenorm", "InstanceNorm", "OnlineNorm", "StreamingNorm")
+    for rank, shape in IMAGES.items()
+]
+LAYERS = [
+    *BY_RANK,
+    Layer("DataNorm", (4, "batch"), (6, 4), {}),
+    Layer("GroupNorm", (2, 4), (3, 4, 5), {}),
+    Layer("LayerNorm", (4,), (6, 4), {}),
+    Layer("LayerNorm2d", (4,), (3, 4, 3, 5), {}),
+    Layer("RMSNorm", (4,), (6, 4), {}),
+    Layer("NormPropLinear", (4, 3), (6, 4), {"activation": "tanh"}),
+    *(Layer(f"NormPropConv{rank}", (4, 3, 2), shape, {"activation": "tanh"}) for rank, shape in IMAGES.items()),
+    *(Layer(name, (4, 3), (5, 6, 4), {}) for name in ("BatchNormRNN", "BatchNormLSTM")),
+    *(Layer(f"LayerNorm{kind}", (4, 3), (5, 6, 4), {"num_layers": 2}) for kind in ("RNN", "LSTM", "GRU")),
+    *(Layer(f"LayerNorm{kind}Cell", (4, 3), (6, 4), {}) for kind in ("RNN", "LSTM", "GRU")),
+]
+every_layer = pytest.mark.parametrize("layer", LAYERS, ids=str)
+every_trained_layer = pytest.mark.parametrize("layer", [a for a in LAYERS if a.name != "DataNorm"], ids=str)
 
 
 def first(outputs) -> Tensor:
-    """The first tensor that a module returns."""
+    """The first tensor that a module returned."""
     return first(outputs[0]) if isinstance(outputs, tuple) else outputs
 
 
-IMAGES = {"1d": (3, 4, 5), "2d": (3, 4, 2, 3), "3d": (2, 4, 2, 2, 3)}
-SHAPES = {
-    "LayerNorm": ((6,), (5, 6)), "RMSNorm": ((6,), (5, 6)), "LayerNorm2d": ((4,), (2, 4, 3, 2)),
-    "GroupNorm": ((2, 4), (3, 4, 2, 3)), "NormPropLinear": ((4, 5), (3, 4)), "DataNorm": ((4,), (6, 4)),
-    "LayerNormRNN": ((3, 4), (2, 3, 3)), "LayerNormLSTM": ((3, 4), (2, 3, 3)), "LayerNormGRU": ((3, 4), (2, 3, 3)),
-    "BatchNormRNN": ((3, 4), (2, 3, 3)), "BatchNormLSTM": ((3, 4), (2, 3, 3)),
-    "LayerNormRNNCell": ((3, 4), (3, 3)), "LayerNormLSTMCell": ((3, 4), (3, 3)), "LayerNormGRUCell": ((3, 4), (3, 3)),
-}  # fmt: skip
-for dims, shape in IMAGES.items():
-    norms = "BatchNorm", "InstanceNorm", "BatchRenorm", "OnlineNorm", "StreamingNorm"
-    SHAPES |= {f"{name}{dims}": ((4,), shape) for name in norms}
-    SHAPES[f"NormPropConv{dims}"] = ((4, 3, 2), shape)
-# what makes a layer show all that it has: most have extras, some have a state that a switch turns on
-SWITCHES = {
-    "InstanceNorm": {"affine": True, "track_running_stats": True}, "BatchRenorm": {"warmup_steps": 0},
-    "DataNorm": {"mode": "running"}, "StreamingNorm": {"beta": (0.3, 0.2, 0.5)}, "OnlineNorm": {"alpha_fwd": 0.9},
-}  # fmt: skip
-NAMES = [name for name in nk.__all__ if inspect.isclass(getattr(nk, name))]
+def output(module: nn.Module, *inputs: Tensor) -> Tensor:
+    return first(module(*inputs))
 
 
-def layer(name: str) -> Layer:
-    args, shape = SHAPES[name]
-    switches = SWITCHES.get(name.rstrip("d").rstrip("123"), {})
-    return Layer(name, lambda **options: getattr(nk, name)(*args, **switches, **options), shape)
+def step(module: nn.Module, x: Tensor) -> None:
+    """A forward and a backward."""
+    module.zero_grad()
+    output(module, x.detach().requires_grad_()).square().sum().backward()
 
 
-LAYERS = [layer(name) for name in NAMES]
-every_layer = pytest.mark.parametrize("layer", LAYERS, ids=str)
+def fresh(layer: Layer, module: nn.Module) -> nn.Module:
+    """A new layer with the parameters and buffers of one that was used."""
+    new = layer.make().to(next(module.parameters()).dtype).train(module.training)
+    new.load_state_dict(module.state_dict())
+    return new

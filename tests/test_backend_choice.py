@@ -2,15 +2,17 @@
 
 import functools
 import os
+import re
 import subprocess
 import sys
+import types
 
 import pytest
 import torch
 from common import NORMS, call, every_op, small
 
 import normkernels as nk
-from normkernels import _library
+from normkernels import _library, info
 from normkernels import backends as choice_of_backend  # the function; its module is reached through sys.modules
 
 BACKENDS = sys.modules["normkernels.backends"]
@@ -107,6 +109,55 @@ def test_the_table_of_backends():
     for row in table.values():
         assert list(row) == ["triton", "native", "reference"]
         assert row["reference"] is None
+
+
+STUBS = {
+    "empty": {},
+    "old": {"__version__": "2.1.0"},
+    "knobs that are others": {"__version__": "9.0", "knobs": types.SimpleNamespace()},
+    "no package": {"knobs": types.SimpleNamespace(runtime=types.SimpleNamespace(interpret=True))},
+}
+
+
+@pytest.mark.parametrize("stub", STUBS)
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_another_module_called_triton(stub, device, monkeypatch, capsys):
+    """Is a reason and no crash, in info too; an automatic choice goes on to the next backend."""
+    module = types.ModuleType("triton")
+    vars(module).update(STUBS[stub])
+    for name in [name for name in sys.modules if name.partition(".")[0] == "triton"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "triton", module)
+    BACKENDS.resolve.cache_clear()
+    reason = BACKENDS.unusable("triton", "layer_norm_fwd", device)
+    version = STUBS[stub].get("__version__", "of no version")
+    assert re.match(rf"triton {version} cannot be used \(.*\); pip install 'triton>=3.6'$", reason)
+    assert all(row["triton"] == reason for row in choice_of_backend(device).values())
+    with pytest.raises(RuntimeError, match=f"backend 'triton' cannot run here: triton {version} cannot be used"):
+        BACKENDS.resolve("layer_norm_fwd", device, "triton")
+    monkeypatch.setattr(BACKENDS, "_native_unusable", lambda op, device: None)
+    with monkeypatch.context() as patch:
+        patch.setattr(BACKENDS, "_load", lambda name, op: name)
+        assert BACKENDS.resolve("layer_norm_fwd", device, None) == "native"
+    BACKENDS.resolve.cache_clear()
+    assert info.main(["--device", device]) == 0
+    assert "cannot be used" in capsys.readouterr().out
+
+
+def test_a_triton_whose_import_fails():
+    """With whatever it raises."""
+    code = (
+        "import sys, types, importlib.abc\n"
+        "class Broken(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'triton': raise OSError('libcuda.so.1 is broken')\n"
+        "sys.meta_path.insert(0, Broken())\n"
+        "from normkernels import backends, info\n"
+        "sys.stdout.write(backends('cpu')['rms_norm_fwd']['triton'] + info.versions()['triton'])\n"
+    )
+    found = fresh(code)
+    assert found.startswith("triton of no version cannot be used (OSError: libcuda.so.1 is broken)")
+    assert found.endswith("cannot be imported (libcuda.so.1 is broken)")
 
 
 CALL = "import torch, normkernels as nk; nk.functional.rms_norm(torch.ones(2, 3), 3)"

@@ -227,6 +227,31 @@ def test_packed_sequences(layer):
             close(got[:, i], of_row[:, 0])
 
 
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("layer", [*LAYERS, *CELLS.values()], ids=lambda c: c.__name__)
+def test_torchs_weights_are_assigned(layer, device, dtype, nested):
+    """Nothing stays on meta, or in another dtype: the norms have the first values, on the CPU those that they had."""
+    theirs, ours, other = twin(layer)(4, 3, dtype=dtype), layer(4, 3, device=device), layer(4, 3, dtype=dtype)
+    if device == "cpu":
+        for m in (ours, other):
+            with torch.no_grad():
+                for name, p in m.named_parameters():
+                    if name.startswith("norm_"):
+                        p.fill_(0.5)
+    a, b = (nn.Sequential(m) if nested else m for m in (ours, theirs))
+    a.load_state_dict(b.state_dict(), assign=True)
+    other.load_state_dict(theirs.state_dict())
+    for (name, t), want in zip(ours.state_dict().items(), other.state_dict().values(), strict=True):
+        assert (t.device, t.dtype) == (want.device, want.dtype), name
+        assert torch.equal(t, want), name
+    assert all(p.requires_grad for p in ours.parameters())
+    x = torch.randn((6, 4) if "Cell" in layer.__name__ else (5, 6, 4), dtype=dtype)
+    found, wanted = (tree_leaves(m(x)) for m in (ours, other))
+    assert all(map(torch.equal, found, wanted))
+
+
 @every_layer
 def test_as_torch(layer):
     """Shapes, names, layouts and states are torch.nn's; its weights load, and what is wrong with them is still said."""

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 
 import pytest
 import torch
@@ -237,10 +238,78 @@ def test_standardised_filters():
     assert "gain" not in dict(nk.parametrizations.weight_standardization(nn.Linear(3, 2)).named_parameters())
 
 
-@pytest.mark.parametrize("kind", ["weight_norm", "weight_standardization"])
-def test_wrong_name(kind):
-    with pytest.raises(ValueError, match=f"^{kind}: name must be that of a parameter of Linear, got 'wieght'$"):
-        getattr(nk.parametrizations, kind)(nn.Linear(3, 2), "wieght")
+class Numbers(nn.Module):
+    """Parameters that no filter can be made of."""
+
+    def __init__(self):
+        super().__init__()
+        self.scalar = nn.Parameter(torch.tensor(2.0))
+        self.integers = nn.Parameter(torch.ones(3, 2, dtype=torch.int8), requires_grad=False)
+        self.complex = nn.Parameter(torch.ones(3, 2, dtype=torch.complex64))
+        self.register_parameter("nothing", None)
+        self.register_buffer("buffer", torch.ones(3, 2))
+        self.attribute = torch.ones(3, 2)
+
+
+MISUSE = {
+    "no such name": (lambda: nn.Linear(3, 2), "wieght", "name must be that of a parameter of Linear, got 'wieght'"),
+    "no bias": (lambda: nn.Linear(3, 2, bias=False), "bias", "name must be that of a parameter of Linear, got 'bias'"),
+    "none": (Numbers, "nothing", "name must be that of a parameter of Numbers, got 'nothing'"),
+    "a method": (Numbers, "forward", "name must be that of a parameter of Numbers, got 'forward'"),
+    "a buffer": (Numbers, "buffer", "name must be that of a parameter of Numbers, got 'buffer'"),
+    "an attribute": (Numbers, "attribute", "name must be that of a parameter of Numbers, got 'attribute'"),
+    "of a child": (lambda: nn.Sequential(nn.Linear(3, 2)), "0.weight", "name must be that of a parameter of Seq"),
+    "a scalar": (Numbers, "scalar", "scalar must have at least one dimension, got a scalar"),
+    "integers": (Numbers, "integers", "integers must be float64, float32, bfloat16 or float16, got torch.int8"),
+    "complex": (Numbers, "complex", "complex must be float64, float32, bfloat16 or float16, got torch.complex64"),
+    "lazy": (lambda: nn.LazyLinear(3), "weight", "module must have its parameters"),
+}
+TWICE = {
+    "weight_norm": "name must be that of a parameter without parametrizations, got 'weight'",
+    "weight_standardization": "name must be that of a parameter that is not standardised yet, got 'weight'",
+}
+
+
+def refused(kind, module, message, *args, **kwargs):
+    """With a sentence that starts so, and the module as it was."""
+    before = dict(module.named_parameters()), type(module), len(module._load_state_dict_pre_hooks)
+    with pytest.raises(ValueError, match=f"^{kind}: {re.escape(message)}"):
+        getattr(nk.parametrizations, kind)(module, *args, **kwargs)
+    after = dict(module.named_parameters()), type(module), len(module._load_state_dict_pre_hooks)
+    assert after[1:] == before[1:]
+    assert list(after[0]) == list(before[0])
+    assert all(a is b for a, b in zip(after[0].values(), before[0].values(), strict=True))
+
+
+@pytest.mark.parametrize("kind", TWICE)
+@pytest.mark.parametrize("wrong", MISUSE)
+def test_misuse(kind, wrong):
+    """Refused at once: a parametrization that cannot be computed would break every forward."""
+    make, name, message = MISUSE[wrong]
+    refused(kind, make(), message, name)
+
+
+@pytest.mark.parametrize("kind", TWICE)
+def test_a_second_time(kind):
+    """The same one again; weight norm over anything: it has two tensors to start from, the one before gives one."""
+    layer, x = getattr(nk.parametrizations, kind)(nn.Linear(3, 2)), torch.randn(4, 3)
+    y = layer(x)
+    refused(kind, layer, TWICE[kind])
+    assert torch.equal(layer(x), y)
+    refused("weight_norm", layer, TWICE["weight_norm"])
+    refused("weight_norm", nn.utils.parametrizations.spectral_norm(nn.Linear(3, 2)), TWICE["weight_norm"])
+
+
+def test_standardised_after_weight_norm():
+    """One follows the other."""
+    layer = nk.parametrizations.weight_standardization(ours(nn.Linear(5, 2)), eps=0.0)
+    layer(torch.randn(4, 5)).sum().backward()
+    torch.testing.assert_close(layer.weight.std(1, correction=0), torch.ones(2))
+
+
+@pytest.mark.parametrize("dim", [2, -2, 0.5, "0"])
+def test_wrong_dims_of_a_parametrization(dim):
+    refused("weight_norm", nn.Linear(3, 2), f"dim must be None or an int in [-1, 2), got {dim}", dim=dim)
 
 
 def net(**kwargs):

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import importlib
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 
@@ -176,12 +177,19 @@ def _native_unusable(op: str, device: str) -> str | None:
     return f"{built}; reinstall with nvcc and a CUDA build of torch" if device == "cuda" else built
 
 
+def triton_version() -> str:
+    """Of the module that is imported by this name, if it says so."""
+    return str(getattr(sys.modules.get("triton"), "__version__", "of no version"))
+
+
 def _triton_unusable(device: str) -> str | None:
     try:
         triton = importlib.import_module("triton")
-    except ImportError as error:
-        return f"triton cannot be imported ({error}); pip install triton"
-    if device == "cuda" or (device == "cpu" and triton.knobs.runtime.interpret):
+        importlib.import_module("triton.language")
+        interpreted = triton.knobs.runtime.interpret
+    except Exception as error:  # whatever another module of this name, or an old one, does
+        return f"triton {triton_version()} cannot be used ({type(error).__name__}: {error}); pip install 'triton>=3.6'"
+    if device == "cuda" or (device == "cpu" and interpreted):
         return None
     hint = " (TRITON_INTERPRET=1, set before Python starts, interprets it there: slow, for checking)"
     return f"runs on cuda, not {device}" + (hint if device == "cpu" else "")

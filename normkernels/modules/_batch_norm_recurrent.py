@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from normkernels.modules._recurrent import Recurrent, in_dtype
+from normkernels.modules._wide_state import WideState
 from normkernels.ops import _checks, _recurrent
 from normkernels.ops._recurrent import Statistics
 from normkernels.ops._state import count, write
@@ -15,7 +16,7 @@ SHOWN = {"norm_terms": "separate", "eps": 1e-5, "momentum": 0.1, "max_steps": 12
          "gain": 0.1, "backend": None}  # fmt: skip
 
 
-class BatchNormRecurrent(Recurrent):
+class BatchNormRecurrent(WideState, Recurrent):
     """Mixin of the layers; ``FUNCTION`` is that of a sequence, ``GATES`` of them lie in a weight."""
 
     GATES: int
@@ -53,7 +54,7 @@ class BatchNormRecurrent(Recurrent):
     def reset_running_stats(self) -> None:
         """Mean 0, variance 1, no batch seen."""
         for name, buffer in self.named_buffers():
-            buffer.fill_(1 if name.startswith("running_var") else 0)
+            buffer.fill_(self._first(name))
 
     def reset_parameters(self) -> None:
         """Torch's first values, ``gain`` and 0 of the norms, and forgotten statistics."""

@@ -14,6 +14,7 @@ from normkernels.modules._leaf import leaf
 from normkernels.ops._checks import fail
 
 States = tuple[Tensor, ...]
+NORMS = ("norm_", "running_", "num_batches")  # how the names of their parameters and buffers start
 
 
 def in_dtype(t: Tensor, dtype: torch.dtype) -> Tensor:
@@ -42,15 +43,33 @@ class Normalised:
         super().reset_parameters()  # type: ignore[misc]
         for name, parameter in self.named_parameters():  # type: ignore[attr-defined]
             if name.startswith("norm_"):
-                nn.init.constant_(parameter, 0.0 if name.startswith("norm_bias") else self.gain)
+                nn.init.constant_(parameter, self._first(name))
 
-    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
-        """Weights of a layer without norms load too: the norms then stay as they are."""
-        own: dict[str, Tensor] = self.state_dict(keep_vars=True)  # type: ignore[attr-defined]
-        norms = {name: t for name, t in own.items() if name.startswith(("norm_", "running_", "num_batches"))}
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args) -> None:
+        """Weights of a layer without norms load too: the norms then stay as they are.
+
+        Where tensors are assigned, they go to the device and dtype of those that came; from meta with first values.
+        """
+        own: dict[str, Tensor] = {**self._parameters, **self._buffers}  # type: ignore[attr-defined]
+        norms = {name: t for name, t in own.items() if name.startswith(NORMS) and t is not None}
         if not any(prefix + name in state_dict for name in norms):
-            state_dict.update({prefix + name: t.detach() for name, t in norms.items()})
-        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[misc]
+            came = [t for k, t in state_dict.items() if k.startswith(prefix) and isinstance(t, Tensor)]
+            assigned = came if local_metadata.get("assign_to_params_buffers") else []
+            state_dict.update({prefix + name: self._kept(name, t.detach(), assigned) for name, t in norms.items()})
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)  # type: ignore[misc]
+
+    def _kept(self, name: str, t: Tensor, beside: list[Tensor]) -> Tensor:
+        """t as it is; beside weights of another device or dtype as they are, on meta its first value."""
+        if not beside:
+            return t
+        made = {"device": beside[0].device, "dtype": beside[0].dtype if t.is_floating_point() else t.dtype}
+        return torch.full_like(t, self._first(name), **made) if t.is_meta else t.to(**made)
+
+    def _first(self, name: str) -> float:
+        """The first value of a norm's parameter or buffer."""
+        if name.startswith(("norm_bias", "running_mean", "num_batches")):
+            return 0.0
+        return 1.0 if name.startswith("running_var") else self.gain
 
     def extra_repr(self) -> str:
         shown = [f"{k}={getattr(self, k)!r}" for k, default in self.SHOWN.items() if getattr(self, k) != default]
@@ -86,11 +105,25 @@ class Recurrent(Normalised, nn.RNNBase):
     def flatten_parameters(self) -> None:
         """There is nothing to do: the layout of cuDNN's weights is not used."""
 
+    @property
+    def _flat_weights(self) -> list:  # type: ignore[override]
+        """Torch's list for cuDNN, never kept: a weight that a parametrization computed could not be copied."""
+        return [getattr(self, name, None) for name in self._flat_weights_names]
+
+    @_flat_weights.setter
+    def _flat_weights(self, weights: list) -> None:
+        pass
+
+    def _init_flat_weights(self) -> None:
+        pass
+
+    def _update_flat_weights(self) -> None:
+        pass
+
     def forward(self, input, hx=None):
         """As in torch.nn: ``output, h_n``, or ``output, (h_n, c_n)``."""
         if isinstance(input, Proxy):
             return leaf(self, input, hx)
-        self._update_flat_weights()
         if isinstance(input, PackedSequence):
             data, sizes, order, back = input
             states = self._states(data, hx, int(sizes[0]))

@@ -1,7 +1,4 @@
-"""What the modules that carry a state share: it keeps its precision, and can be started again."""
-
-from collections.abc import Callable
-from typing import Self
+"""What the modules that carry a state share: its first values, and that it can be started again."""
 
 import torch
 from torch import Tensor
@@ -27,38 +24,26 @@ class Stateful(Running):
             self.register_parameter(name, None if data is None else torch.nn.Parameter(data))
 
     def _start(self, device, dtype, shape: tuple[int, ...] | None = None, **starts: float) -> None:
-        """Buffers of that shape, (C,) by default, and their first values; at least float32, for small steps add up."""
-        wide = dtype if dtype is not None and dtype.itemsize > 2 else torch.get_default_dtype()
+        """Buffers of that shape, (C,) by default, and their first values."""
         self._START = getattr(self, "_START", {}) | starts
         for name in starts:
-            self.register_buffer(name, torch.empty(shape or (self.num_features,), device=device, dtype=wide))
+            self.register_buffer(name, torch.empty(shape or (self.num_features,), device=device, dtype=dtype))
 
     def _count(self, name: str, device) -> None:
         self._START = self._START | {name: 0}
         self.register_buffer(name, torch.tensor(0, dtype=torch.long, device=device))
 
     @torch.no_grad()
-    def reset_running_stats(self) -> None:
-        """Back to the first state."""
+    def _forget(self) -> None:
         for name, value in self._START.items():
             getattr(self, name).fill_(value)
 
     def reset_parameters(self) -> None:
-        """Back to the first state, weight 1 and bias 0."""
-        self.reset_running_stats()
+        """Back to the first state, weight 1 and bias 0; what is frozen starts again too, and stays frozen."""
+        self._forget()
         for parameter, value in ((self.weight, 1.0), (self.bias, 0.0)):
             if parameter is not None:
                 torch.nn.init.constant_(parameter, value)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """``half()`` and ``bfloat16()`` leave the state in float32: in 16 bits its small steps would be lost."""
-        before = {name: self._buffers[name] for name in self._START}
-        super()._apply(fn, recurse)
-        for name, old in before.items():
-            new = self._buffers[name]
-            if old is not None and new is not None and new.is_floating_point() and new.dtype.itemsize < 4:
-                self._buffers[name] = old.to(new.device)
-        return self
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() not in self._RANKS:

@@ -4,13 +4,13 @@ import torch
 from torch import Tensor
 from torch.fx import Proxy
 
-from normkernels.modules._channels import Running
+from normkernels.modules._channels import Twin
 from normkernels.modules._leaf import leaf
 from normkernels.ops._state import count
 from normkernels.ops.batch_norm import batch_norm
 
 
-class _BatchNorm(Running, torch.nn.modules.batchnorm._BatchNorm):
+class _BatchNorm(Twin, torch.nn.modules.batchnorm._BatchNorm):
     """Drop-in for its twin in :mod:`torch.nn`, with the extras of :func:`normkernels.functional.batch_norm`.
 
     ``forward(input, skip=None)``. ``freeze()`` keeps the running statistics, weight and bias as they are.
@@ -48,7 +48,7 @@ class _BatchNorm(Running, torch.nn.modules.batchnorm._BatchNorm):
         kept = tracks or not training
         y = batch_norm(
             input, self.running_mean if kept else None, self.running_var if kept else None, self.weight, self.bias,
-            training or self.running_mean is None, momentum, self.eps, skip=skip, **self.extras(),
+            training or self.running_mean is None, momentum, self.__dict__["eps"], skip=skip, **self.extras(),
         )  # fmt: skip
         if tracks and self.num_batches_tracked is not None:
             count(self.num_batches_tracked)

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 from torch.fx import Proxy
 
-from normkernels.modules._channels import Running
+from normkernels.modules._channels import Twin
 from normkernels.modules._leaf import leaf
 from normkernels.ops.instance_norm import instance_norm
 
 
-class _InstanceNorm(Running, torch.nn.modules.instancenorm._InstanceNorm):
+class _InstanceNorm(Twin, torch.nn.modules.instancenorm._InstanceNorm):
     """Drop-in for its twin in :mod:`torch.nn`, with the extras of :func:`normkernels.functional.instance_norm`.
 
     ``forward(input, skip=None)``; input may come without its batch dim. ``freeze()`` keeps the running statistics,
@@ -49,7 +49,7 @@ class _InstanceNorm(Running, torch.nn.modules.instancenorm._InstanceNorm):
         use_input_stats = not self.track_running_stats or (self.training and not self.frozen_statistics)
         return instance_norm(
             input, self.running_mean, self.running_var, self.weight, self.bias, use_input_stats,
-            self.momentum if self.momentum is not None else 0.0, self.eps, skip=skip, **self.extras(),
+            self.momentum if self.momentum is not None else 0.0, self.__dict__["eps"], skip=skip, **self.extras(),
         )  # fmt: skip
 
 

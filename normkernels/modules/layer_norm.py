@@ -1,5 +1,7 @@
 """LayerNorm: torch.nn.LayerNorm on fused kernels."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.fx import Proxy
@@ -14,6 +16,9 @@ class LayerNorm(Extras, torch.nn.LayerNorm):
 
     ``forward(input)`` returns y; ``forward(input, residual)`` returns ``(y, input + residual)``. With ``weight_offset``
     c the weight starts at 1 - c, so that the layer starts with scale 1.
+
+    In ``eval()`` :class:`torch.nn.TransformerEncoderLayer` computes its norms itself if they have one ``eps``. Where
+    this layer does more than that, others read NaN for ``eps``, which equals no other, and the layer is called.
     """
 
     def __init__(
@@ -38,9 +43,25 @@ class LayerNorm(Extras, torch.nn.LayerNorm):
         if self.elementwise_affine:
             torch.nn.init.constant_(self.weight, 1.0 - self.weight_offset)
 
+    @property
+    def eps(self) -> float:  # type: ignore[override]
+        """For others; see above."""
+        plain = self.activation is None and self.weight_offset == 0
+        return self.__dict__["eps"] if plain else math.nan
+
+    @eps.setter
+    def eps(self, eps: float) -> None:
+        self.__dict__["eps"] = eps
+
     def forward(self, input: Tensor, residual: Tensor | None = None):
         if isinstance(input, Proxy):
             return leaf(self, input, residual)
         return layer_norm(
-            input, self.normalized_shape, self.weight, self.bias, self.eps, residual=residual, **self.extras()
+            input,
+            self.normalized_shape,
+            self.weight,
+            self.bias,
+            self.__dict__["eps"],
+            residual=residual,
+            **self.extras(),
         )

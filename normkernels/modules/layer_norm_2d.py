@@ -16,4 +16,4 @@ class LayerNorm2d(LayerNorm):
     def forward(self, input: Tensor, residual: Tensor | None = None):
         if isinstance(input, Proxy):
             return leaf(self, input, residual)
-        return layer_norm_2d(input, self.weight, self.bias, self.eps, residual=residual, **self.extras())
+        return layer_norm_2d(input, self.weight, self.bias, self.__dict__["eps"], residual=residual, **self.extras())

@@ -1,7 +1,7 @@
 """NormPropLinear and NormPropConv1d, 2d, 3d: layers that carry unit statistics from input to output."""
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,21 +9,21 @@ from torch import Tensor, nn
 from torch.fx import Proxy
 from torch.nn.modules.utils import _pair, _single, _triple
 
-from normkernels.backends import check_name, requested
+from normkernels.backends import check_name
 from normkernels.modules._leaf import leaf
 from normkernels.moments import Moments, activation_moments
 from normkernels.ops import _checks
-from normkernels.ops.normprop import callable_moments, check_activation, normprop_conv, normprop_linear, scale_filters
+from normkernels.ops.normprop import callable_moments, check_activation, normprop_conv, normprop_linear
 from normkernels.ops.weight_norm import project
 
 Activation = str | Callable[[Tensor], Tensor] | None
 
 
 class _NormProp(nn.Module):
-    """What the layers share: parameters, their first values, and filters that are scaled once for each step.
+    """What the layers share: parameters and their first values.
 
-    The scaled filters are kept until weight or gain change, so that micro-batches of one step and calls in ``eval()``
-    share them. Changes are noticed through the tensors' versions, as autograd does: a write through ``.data`` is not.
+    Every call scales the filters anew: fused optimizers, ``.data`` and flat parameters change a weight without a trace,
+    and to compare it with what it was costs what scaling costs. :func:`normkernels.fold_` scales once for inference.
     """
 
     weight: nn.Parameter
@@ -31,7 +31,6 @@ class _NormProp(nn.Module):
     bias: nn.Parameter | None
     slope: nn.Parameter | float | None
     moments: Moments | None
-    _kept: tuple[Any, tuple[Tensor, Tensor], Tensor, Tensor] | None = None  # key, filters and norms, whose they are
 
     def _set_up(
         self, shape: tuple[int, ...], activation: Activation, gain_init: str | float, bias: bool,
@@ -64,28 +63,6 @@ class _NormProp(nn.Module):
         if isinstance(self.slope, nn.Parameter):
             nn.init.constant_(self.slope, 0.25 if self.slope_init is None else self.slope_init)
 
-    def filters(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """gain weight / |weight| in ``dtype``, and the norms; constants, kept while nothing changes."""
-        weight, gain = self.weight, self.gain
-        backend = requested(self.backend, type(self).__name__)
-        # tensors that a parametrization, functional_call or a replica puts here may be new ones at an old address
-        own = self._parameters.get("weight") is weight and self._parameters.get("gain") is gain
-        if not own or torch.compiler.is_compiling() or weight.is_inference() or _captured(weight):
-            return scale_filters(weight, gain, dtype, backend)
-        key = weight.data_ptr(), weight._version, gain.data_ptr(), gain._version, weight.stride(), dtype, backend
-        kept = self._kept
-        if kept is None or kept[0] != key:
-            # with the tensors themselves, so that their addresses stay taken
-            kept = self._kept = key, scale_filters(weight, gain, dtype, backend), weight.detach(), gain.detach()
-        return kept[1]
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        self._kept = None
-        return super()._apply(fn, recurse)
-
-    def __getstate__(self) -> dict:
-        return {k: v for k, v in self.__dict__.items() if k != "_kept"}
-
     def _shown(self) -> str:
         shown = [f"activation={getattr(self.activation, '__name__', repr(self.activation))}"]
         shown += [f"slope={self.slope}"] if isinstance(self.slope, float) else []
@@ -93,11 +70,6 @@ class _NormProp(nn.Module):
         shown += [f"gain_init={self.gain_init!r}"] if self.gain_init != "jacobian" else []
         shown += ["bias=False"] if self.bias is None else []
         return ", ".join(shown + ([f"backend={self.backend!r}"] if self.backend else []))
-
-
-def _captured(t: Tensor) -> bool:
-    """Whether a CUDA graph is being captured: a replay would not see that the parameters changed."""
-    return t.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 class NormPropLinear(_NormProp):
@@ -135,7 +107,6 @@ class NormPropLinear(_NormProp):
             return leaf(self, input)
         return normprop_linear(
             input, self.weight, self.gain, self.bias, self.activation, self.slope, backend=self.backend,
-            filters=self.filters,
             moments=self.moments,
         )  # fmt: skip
 
@@ -187,8 +158,7 @@ class _NormPropConv(_NormProp):
             input, padding = F.pad(input, self._pads(), self.padding_mode), 0
         return normprop_conv(
             input, self.weight, self.gain, self.bias, self.stride, padding, self.dilation, self.groups,
-            self.activation, self.slope, backend=self.backend, filters=self.filters,
-            moments=self.moments,
+            self.activation, self.slope, backend=self.backend, moments=self.moments,
         )  # fmt: skip
 
     def _pads(self) -> list[int]:

@@ -55,8 +55,8 @@ class _StreamingNorm(Stateful):
         self._start(device, dtype, (2, 2), counts=0.0)
         self.reset_parameters()
 
-    def reset_running_stats(self) -> None:
-        super().reset_running_stats()
+    def _forget(self) -> None:
+        super()._forget()
         with torch.no_grad():
             self.long_term[1].fill_(1.0)
 

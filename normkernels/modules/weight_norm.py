@@ -9,6 +9,7 @@ from torch.nn.utils import parametrize
 
 from normkernels.backends import check_name
 from normkernels.ops._checks import fail
+from normkernels.ops._filters import check_weight
 from normkernels.ops.weight_norm import weight_norm as weight_norm_function
 
 
@@ -34,11 +35,14 @@ class WeightNorm(nn.Module):
 
 
 def parameter(function: str, module: nn.Module, name: str) -> Tensor:
-    """The parameter of that name, or a ValueError."""
-    found = getattr(module, name, None)
-    if isinstance(found, Tensor):
-        return found
-    raise ValueError(f"{function}: name must be that of a parameter of {type(module).__name__}, got {name!r}")
+    """The parameter of that name, or what its parametrizations give; a ValueError if it cannot be normalised."""
+    if module._parameters.get(name) is None and not parametrize.is_parametrized(module, name):
+        fail(function, "name", f"be that of a parameter of {type(module).__name__}", repr(name))
+    found = getattr(module, name)
+    if nn.parameter.is_lazy(found):
+        fail(function, "module", "have its parameters (a lazy one has them after a call)", f"no {name} yet")
+    check_weight(function, name, found)
+    return found
 
 
 def weight_norm(module: nn.Module, name: str = "weight", dim: int | None = 0, *, backend: str | None = None):
@@ -54,11 +58,15 @@ def weight_norm(module: nn.Module, name: str = "weight", dim: int | None = 0, *,
         name: of the parameter.
         dim: of the filters, 0 for linear and convolution weights; None or -1: one length for the whole weight.
         backend: as in :func:`normkernels.functional.weight_norm`, which has formula, dtypes and errors.
+
+    Raises ValueError, naming the argument, where a weight could not be computed; the module is then as it was.
     """
     weight = parameter("weight_norm", module, name)
     check_name(backend, "weight_norm")
-    if dim is not None and not -1 <= dim < weight.dim():
-        fail("weight_norm", "dim", f"be None or in [-1, {weight.dim()})", dim)
+    if parametrize.is_parametrized(module, name):
+        fail("weight_norm", "name", "be that of a parameter without parametrizations", repr(name))
+    if dim is not None and not (isinstance(dim, int) and -1 <= dim < weight.dim()):
+        fail("weight_norm", "dim", f"be None or an int in [-1, {weight.dim()})", dim)
     parametrize.register_parametrization(module, name, WeightNorm(None if dim == -1 else dim, backend), unsafe=True)
     module._register_load_state_dict_pre_hook(partial(_load_old_keys, name))
     return module

@@ -6,6 +6,7 @@ from torch.nn.utils import parametrize
 
 from normkernels.backends import check_name
 from normkernels.modules.weight_norm import parameter
+from normkernels.ops._checks import fail
 from normkernels.ops.weight_standardization import weight_standardization as weight_standardization_function
 
 
@@ -44,8 +45,13 @@ def weight_standardization(
         gain: first value of a learnt gain of each filter, ``parametrizations.weight.0.gain``; None: no gain. Scaled
             weight standardisation starts with 1 / sqrt(fan_in).
         eps, backend: as in :func:`normkernels.functional.weight_standardization`, which has formula, dtypes and errors.
+
+    Raises ValueError, naming the argument, where a weight could not be computed; the module is then as it was.
     """
     weight = parameter("weight_standardization", module, name)
     check_name(backend, "weight_standardization")
+    parametrizations = module.parametrizations[name] if parametrize.is_parametrized(module, name) else []  # type: ignore
+    if any(isinstance(p, WeightStandardization) for p in parametrizations):
+        fail("weight_standardization", "name", "be that of a parameter that is not standardised yet", repr(name))
     parametrize.register_parametrization(module, name, WeightStandardization(weight, gain, eps, backend))
     return module

@@ -5,6 +5,7 @@ first one saw, and must not move it on. So every call remembers its state, befor
 lives; and a call inside a backward pass is taken for the latest one that leads to the same state after it.
 """
 
+import math
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -96,6 +97,17 @@ def _recomputed(calls: Calls, run: Callable[[State], tuple[Tensor, State]]) -> C
             if all(map(torch.equal, run(call.before)[1], call.after)):
                 return call
     return None
+
+
+def finite(pair: Sequence[Tensor] | Tensor) -> Tensor:
+    """In which channels two statistics (C,) are both finite: what is not would stay in a state for ever."""
+    return (pair[0] + pair[1]).abs() < math.inf
+
+
+def sound(new: Sequence[Tensor], old: Sequence[Tensor]) -> State:
+    """Two statistics (C,) after a call, but ``old`` in the channels where one of them is not finite."""
+    kept = finite(new)
+    return [torch.where(kept, a, b) for a, b in zip(new, old, strict=True)]
 
 
 def move(state: Sequence[Tensor], after: State, first: bool = False) -> None:

@@ -22,7 +22,7 @@ from normkernels.ops._channels import (
     view,
 )  # fmt: skip
 from normkernels.ops._rows import differentiable_backward, flat
-from normkernels.ops._state import advance
+from normkernels.ops._state import advance, sound
 from normkernels.ops._ways import Recipe, call, differentiated_again, function
 from normkernels.ops.batch_norm import batch_norm_apply, batch_norm_bwd
 
@@ -166,8 +166,9 @@ def batch_renorm(
         d = \text{clip}((\mu_B - \mu) / \sigma,\ -d_{max},\ d_{max}), \quad
         y = \text{activation}\Big(\Big(\frac{x - \mu_B}{\sigma_B} r + d\Big) w + b + \text{skip}\Big)
 
-    No gradient flows through r and d. Without ``training``, :math:`(x - \mu) / \sigma` takes the place of the bracket:
-    the same value wherever nothing was clipped. :math:`r_{max} = 1, d_{max} = 0` is batch norm in training.
+    No gradient flows through r and d. A channel whose mean or deviation is not finite keeps its running ones. Without
+    ``training``, :math:`(x - \mu) / \sigma` takes the place of the bracket: the same value wherever nothing was
+    clipped. :math:`r_{max} = 1, d_{max} = 0` is batch norm in training.
 
     Args:
         input: x, ``(N, C)``, ``(N, C, L)``, ``(N, C, H, W)``, ... in float64, float32, bfloat16 or float16. A
@@ -231,7 +232,7 @@ def batch_renorm(
             return y, state
         found = mean[0], (var[0] + eps).sqrt()
         moved = [torch.lerp(a, b, momentum) for a, b in zip(before, found, strict=True)]
-        return y, [*moved, *(n + 1 for n in state[2:])]
+        return y, [*sound(moved, before), *(n + 1 for n in state[2:])]
 
     state = [running_mean, running_std, *([] if num_batches_tracked is None else [num_batches_tracked])]
     return advance(running_mean, state, run)

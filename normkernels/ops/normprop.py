@@ -52,11 +52,12 @@ def scale_filters(weight: Tensor, gain: Tensor, dtype: torch.dtype, backend: str
 
 
 class NormPropRecipe(Recipe):
-    """(input, weight, gain, bias, slope, scaled filters and norms) -> (y,). slope: (C,), of prelu; the others None."""
+    """(input, weight, gain, bias, slope) -> (y,). slope: (C,), of prelu, else None."""
 
     @staticmethod
-    def run(input, weight, gain, bias, slope, scaled, norm, settings: Settings):
+    def run(input, weight, gain, bias, slope, settings: Settings):
         product, e, grad, backend = settings
+        scaled, norm = scale_filters(weight, gain, input.dtype, backend)
         u = product(input, scaled)
         ours = not (watched(u) or u._is_view())  # nobody else has or sees u: y can take its place
         y = u if ours and (e.from_output or not grad) else torch.empty_like(u)
@@ -65,7 +66,7 @@ class NormPropRecipe(Recipe):
         return (y,), (input, weight, gain, bias, slope, scaled, norm, y if e.from_output else u)
 
     @staticmethod
-    def composed(input, weight, gain, bias, slope, _, __, settings: Settings):
+    def composed(input, weight, gain, bias, slope, settings: Settings):
         product, e, *_ = settings
         return (normprop_ref(input, weight, gain, bias, slope, product, e.activation, e.leak),)
 
@@ -84,9 +85,9 @@ class NormPropRecipe(Recipe):
         if differentiated_again():
 
             def composed(*inputs):
-                return NormPropRecipe.composed(*inputs, None, None, ctx.settings)
+                return NormPropRecipe.composed(*inputs, ctx.settings)
 
-            return *differentiable_backward(composed, inputs, (dy,)), None, None, None
+            return *differentiable_backward(composed, inputs, (dy,)), None
         kept, last = product.channels(saved)
         du, dbias, dslope = torch.empty_like(saved), empty(bias, wanted[3]), empty(slope, wanted[4])
         to = product.channels(du)[0]
@@ -98,7 +99,7 @@ class NormPropRecipe(Recipe):
         dweight, dgain = (
             _filter_gradients(dw, weight, gain, norm, wanted[2], backend) if dw is not None else (None,) * 2
         )
-        return dx, dweight if wanted[1] else None, dgain, dbias, dslope, None, None, None
+        return dx, dweight if wanted[1] else None, dgain, dbias, dslope, None
 
 
 def _like(dy: Tensor, kept: Tensor, last: bool, product: Product) -> Tensor:
@@ -114,9 +115,6 @@ def _filter_gradients(dw, weight, gain, norm, gain_wanted, backend) -> tuple[Ten
     dv = torch.empty_like(v)
     weight_norm_bwd(rows(dw, dims, filters), v, flat(gain), norm, dv, dgain, backend)
     return shaped(dv, weight, dims), dgain
-
-
-Filters = Callable[[torch.dtype], tuple[Tensor, Tensor]]  # dtype -> the scaled filters in it, and their norms
 
 
 @functools.cache
@@ -145,7 +143,6 @@ def run(
     activation: Any,
     slope: float | Tensor | None,
     backend: str | None,
-    filters: Filters | None = None,
     moments: Moments | None = None,
 ) -> Tensor:
     """What both functions do after their own checks."""
@@ -165,11 +162,8 @@ def run(
         leak = 0.01 if slope is None else float(slope)
     found = epilogue if torch.compiler.is_compiling() else cached_epilogue
     e = found(activation or "identity", leak, input.dtype)
-    scaled = norm = None
-    if backend != "reference":
-        scaled, norm = filters(input.dtype) if filters else scale_filters(weight, gain, input.dtype, backend)
     settings = Settings(product, e, wants_grad(input, weight, gain, bias, channel_slope), backend)
-    return call(NormPropRecipe, input, weight, gain, bias, channel_slope, scaled, norm, settings)[0]
+    return call(NormPropRecipe, input, weight, gain, bias, channel_slope, settings)[0]
 
 
 def _check(name: str, input, weight, gain, bias, activation, slope) -> None:
@@ -195,7 +189,6 @@ def normprop_linear(
     slope: float | Tensor | None = None,
     *,
     backend: str | None = None,
-    filters: Filters | None = None,
     moments: Moments | None = None,
 ) -> Tensor:
     r"""A linear layer whose output has unit statistics if its input has: Normalization Propagation.
@@ -217,7 +210,6 @@ def normprop_linear(
         slope: for negative values: a float for ``"leaky_relu"`` (None: 0.01), a tensor of one or M values for
             ``"prelu"``, whose gradient includes that through :math:`c_1` and :math:`c_2`.
         backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
-        filters: what gives :func:`scale_filters` of weight and gain, where they are at hand (the modules keep them).
         moments: of a callable, where they are at hand; torch.compile cannot look into the quadrature.
 
     Returns:
@@ -242,7 +234,7 @@ def normprop_linear(
     if input.dim() == 0 or input.shape[-1] != weight.shape[1]:
         _checks.fail(name, "input", f"end in the {weight.shape[1]} features of weight", f"shape {tuple(input.shape)}")
     _check(name, input, weight, gain, bias, activation, slope)
-    return run(name, Product(), input, weight, gain, bias, activation, slope, backend, filters, moments)
+    return run(name, Product(), input, weight, gain, bias, activation, slope, backend, moments)
 
 
 @function
@@ -259,7 +251,6 @@ def normprop_conv(
     slope: float | Tensor | None = None,
     *,
     backend: str | None = None,
-    filters: Filters | None = None,
     moments: Moments | None = None,
 ) -> Tensor:
     r"""A convolution whose output has unit statistics if its input has: Normalization Propagation.
@@ -273,7 +264,7 @@ def normprop_conv(
         input: x, ``(N, C, *)`` or ``(C, *)`` with one to three dims of space; channels_last is kept.
         weight: W, ``(M, C / groups, *kernel_size)``, a filter in each slice along dim 0.
         stride, padding, dilation, groups: as ``torch.nn.functional.conv2d``; padding may be ``"same"`` or ``"valid"``.
-        gain, bias, activation, slope, backend, filters, moments: as in :func:`normprop_linear`.
+        gain, bias, activation, slope, backend, moments: as in :func:`normprop_linear`.
 
     Returns:
         o, in the shape and layout of torch's convolution; dtypes as in :func:`normprop_linear`.
@@ -299,5 +290,5 @@ def normprop_conv(
         if x.shape[2 + d] + 2 * product.padding[d] < reach:
             rule = f"be at least as large as the dilated kernel ({reach}) in dim {d - space}, padding included"
             _checks.fail(name, "input", rule, f"shape {tuple(input.shape)}")
-    y = run(name, product, x, weight, gain, bias, activation, slope, backend, filters, moments)
+    y = run(name, product, x, weight, gain, bias, activation, slope, backend, moments)
     return y if input.dim() == weight.dim() else y.squeeze(0)

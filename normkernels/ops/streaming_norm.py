@@ -24,7 +24,7 @@ from normkernels.ops._channels import (
     view,
 )  # fmt: skip
 from normkernels.ops._rows import flat
-from normkernels.ops._state import accumulate, advance
+from normkernels.ops._state import accumulate, advance, finite
 from normkernels.ops._ways import Recipe, call, differentiated_again, function, own_gradient
 from normkernels.ops.batch_norm import batch_norm_apply, batch_norm_bwd
 
@@ -94,7 +94,7 @@ class StreamingNormRecipe(Recipe):
             def run(state):
                 met = [t.to(terms[0].dtype) for t in state]
                 grads[:], new = _gradients(s, input, skip, weight, bias, terms, met, dy)
-                return [state[0], *_arrived(input, state[1], new, state[2])]
+                return [state[0], *_arrived(input, met, new, state[2])]
 
             accumulate(ctx, gradients, run, seen)
             return *grads, *[None] * len(constants)
@@ -130,7 +130,7 @@ class StreamingNormRecipe(Recipe):
                     g, x, add, flat(weight), flat(bias), found, used, deviations, *met, to_x, to_skip, flat(grads[2]),
                     flat(grads[3]), new, *s.beta, s.p, s.eps, s.activation, s.slope, last, s.backend,
                 )  # fmt: skip
-            return [state[0], *_arrived(input, state[1], new, state[2])]
+            return [state[0], *_arrived(input, met, new, state[2])]
 
         accumulate(ctx, ctx.gradients, run)
         if s.activation == "identity" and wanted[1]:
@@ -138,11 +138,16 @@ class StreamingNormRecipe(Recipe):
         return *grads, None, None, None, None, None, None, None
 
 
-def _arrived(input: Tensor, short_term: Tensor, new: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """The short term and the counts after one more arrival; none, if input is empty."""
+def _arrived(input: Tensor, terms: Sequence[Tensor], new: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """The short term and the counts after one more arrival; none, if input is empty.
+
+    For what is not finite the average of the short term stands in; that of the long one, if it is the first to arrive.
+    """
+    long_term, short_term, met = terms
     if input.numel() == 0:
         return short_term, counts
-    return new, torch.stack([counts[0] + 1, counts[1]])
+    known = torch.where(finite(new), new, torch.where(met[0] > 0, short_term, long_term))
+    return known, torch.stack([counts[0] + 1, counts[1]])
 
 
 def _statistics(s: Settings, x, terms):
@@ -192,9 +197,10 @@ def streaming_norm(
         s_{used} = \alpha_1 s_{long} + \alpha_2 s_{short}, \quad
         y = \text{activation}\Big(\frac{x - m_{used}}{\text{scale}_{used}} w + b + \text{skip}\Big)
 
-    and until the first update the short term stands in for the long one. Backward, the gradient g of the loss by a used
-    statistic arrives in memories of its own, and in its place
-    :math:`\beta_1 g_{long} + \beta_2 g_{short} + \beta_3 g` is propagated through the statistic of this mini-batch.
+    and until the first update the short term stands in for the long one. For a statistic (or gradient) that is not
+    finite the average of its channel arrives. Backward, the gradient g of the loss by a used statistic arrives in
+    memories of its own, and in its place :math:`\beta_1 g_{long} + \beta_2 g_{short} + \beta_3 g` is propagated through
+    the statistic of this mini-batch.
     :math:`\alpha = (0, 1), \beta = (0, 0, 1)`, p = 2 is batch norm, if the weights change after every mini-batch.
 
     Args:
@@ -257,7 +263,7 @@ def streaming_norm(
     def run(state):
         terms = [t.to(dtype) for t in state]
         y, new = call(StreamingNormRecipe, input, skip, weight, bias, *terms, *gradients, settings)
-        return y, [terms[0], *_arrived(input, terms[1], new, terms[2])]
+        return y, [terms[0], *_arrived(input, terms, new, terms[2])]
 
     return advance(long_term, [long_term[:2], short_term[:2], counts[0]], run)
 
