@@ -31,7 +31,7 @@ def calls(op, **extras):
     """The op calls that a forward and backward makes."""
     sample = small(op, **extras)
     with Recorder() as recorder:
-        run(op, sample.call, sample.present(), list(sample.cotangents))
+        run(op, sample.call, sample.present(), list(sample.cotangents), None)
     return recorder.calls
 
 
@@ -41,7 +41,7 @@ def test_opcheck(op):
     sample = small(op)
     bare = {k: v for k, v in sample.present().items() if k == "input" or k in op.state}
     with Recorder() as recorder:
-        run(op, sample.call, bare, list(sample.cotangents))
+        run(op, sample.call, bare, list(sample.cotangents), None)
     recorded = recorder.calls + calls(op, added=True, activation="gelu", parameter_dtype=torch.float32)
     assert len({name for name, _ in recorded}) == 2
     for kernel, args in recorded:
@@ -163,7 +163,7 @@ def test_opcheck_of_weights(op):
     for dtype in (torch.float32, torch.bfloat16):
         sample = op.make((4, 5), dtype, parameter_dtype=torch.float32)
         with Recorder() as recorder:
-            run(op, sample.call, sample.present(), list(sample.cotangents))
+            run(op, sample.call, sample.present(), list(sample.cotangents), None)
         assert {name._opname for name, _ in recorder.calls} >= set(kernels(op))
         for kernel, args in recorder.calls:
             torch.library.opcheck(kernel, args)

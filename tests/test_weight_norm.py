@@ -112,7 +112,8 @@ def test_compile_and_export(op, backend, device):
     for f in (function, compiled):
         y = f(tensors)
         results.append([y, *torch.autograd.grad(y, list(tensors.values()), sample.cotangents)])
-    assert all(map(torch.equal, *results))
+    for got, want in zip(*results, strict=True):  # Inductor rounds the reference's own ops in its own way
+        assert torch.equal(got, want) or (backend == "reference" and torch.allclose(got, want, atol=1e-6))
 
     class Model(nn.Module):
         def forward(self, tensors):

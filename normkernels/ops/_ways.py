@@ -8,7 +8,7 @@ AD, batched gradients, jit, ONNX, tensors that are made of others; and always wi
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -35,13 +35,35 @@ class Recipe(torch.autograd.Function):
         raise NotImplementedError
 
 
-def call(recipe: type[Recipe], *args) -> tuple[Tensor, ...]:
-    """The outputs of a recipe, whichever way they have to come."""
-    if args[-1].backend == "reference":
+def call(recipe: type[Recipe], *args, derivative: bool = True) -> tuple[Tensor, ...]:
+    """The outputs of a recipe, whichever way they have to come.
+
+    ``derivative``: whether its gradient is that; torch.compile cannot look into another one.
+    """
+    opaque = not derivative and torch.compiler.is_compiling() and torch.is_grad_enabled()
+    if args[-1].backend == "reference" and not opaque:
         return recipe.composed(*args)
     if not torch.is_grad_enabled() or torch.compiler.is_exporting():
         return recipe.run(*args)[0]
-    return recipe.apply(*args)
+    return recipe.apply(*(_compilable(args) if torch.compiler.is_compiling() else args))
+
+
+def _compilable(args: Sequence[Any]) -> list[Any]:
+    """The same arguments as torch.compile can take them: each tensor once, and numbers that it makes no symbols of."""
+    found: list[Any] = []
+    for a in args[:-1]:
+        twice = isinstance(a, Tensor) and any(a is b for b in found)
+        found.append(a.view_as(a) if twice else a)
+    settings = args[-1]
+    numbers = {k: _constant(v) for k, v in settings._asdict().items() if isinstance(v, float)}
+    return [*found, settings._replace(**numbers)]
+
+
+def _constant(number: float) -> float:
+    return number
+
+
+_constant._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch.compiler.assume_constant_result
 
 
 class OwnGradient(torch.autograd.Function):
@@ -83,6 +105,8 @@ class OwnGradient(torch.autograd.Function):
 
 def own_gradient(value, gradient, inputs, seen) -> Tensor:
     """The value, with a gradient of its own. All tensors that both read are given, for transforms to see them."""
+    if not torch.is_grad_enabled():
+        return value(*inputs)
     if torch._C._get_tracing_state() is not None:
         warnings.warn("a trace cannot hold a gradient that is not the derivative: no gradient flows here", stacklevel=2)
         return value(*(None if t is None else t.detach() for t in inputs))

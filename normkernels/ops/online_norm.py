@@ -279,7 +279,9 @@ def online_norm(
     def run(state):
         rates = _rates(input, alpha_fwd, state[2] if len(state) > 2 else None)
         before = [t.to(dtype) for t in state[:2]]
-        y, *after = call(OnlineNormRecipe, *given, *before, rates, epsilon_y, epsilon_1, settings)
+        y, *after = call(
+            OnlineNormRecipe, *given, *before, rates, epsilon_y, epsilon_1, settings, derivative=rates is None
+        )
         return y, [*(after if input.numel() else before), *(n + N for n in state[2:])]
 
     state = [running_mean, running_var, *([] if num_samples_tracked is None else [num_samples_tracked])]

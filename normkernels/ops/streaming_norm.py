@@ -262,7 +262,7 @@ def streaming_norm(
 
     def run(state):
         terms = [t.to(dtype) for t in state]
-        y, new = call(StreamingNormRecipe, input, skip, weight, bias, *terms, *gradients, settings)
+        y, new = call(StreamingNormRecipe, input, skip, weight, bias, *terms, *gradients, settings, derivative=False)
         return y, [terms[0], *_arrived(input, terms, new, terms[2])]
 
     return advance(long_term, [long_term[:2], short_term[:2], counts[0]], run)
