@@ -5,6 +5,7 @@ first one saw, and must not move it on. So every call remembers its state, befor
 lives; and a call inside a backward pass is taken for the latest one that leads to the same state after it.
 """
 
+import itertools
 import math
 import weakref
 from collections import deque
@@ -15,6 +16,8 @@ import torch
 from torch import Tensor
 from torch._C import _functorch as _C
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
+from torch.utils import checkpoint
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from normkernels.backends import transformed
@@ -57,7 +60,8 @@ def advance(owner: Tensor, state: Sequence[Tensor], run: Callable[[State], tuple
 
     ``owner``: the tensor by which past calls are found; a part of the state, or what parts of it are views of.
     """
-    before = [t.detach().clone() for t in state]
+    compiled = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+    before = [_kept(t) if compiled else t.detach().clone() for t in state]
     if torch.compiler.is_compiling() or transformed() is not None:
         y, after = run(before)
         move(state, after)
@@ -70,6 +74,24 @@ def advance(owner: Tensor, state: Sequence[Tensor], run: Callable[[State], tuple
     move(state, after)
     calls.add(Call(before, after), y)
     return y
+
+
+_LIBRARY = torch.library.Library("normkernels", "FRAGMENT")
+_LIBRARY.define("kept(Tensor state) -> Tensor", tags=(torch.Tag.pt2_compliant_tag,))
+_kept = torch.ops.normkernels.kept.default
+
+
+@torch.library.impl(_LIBRARY, "kept", "CompositeImplicitAutograd")
+def _copy_to_keep(state: Tensor) -> Tensor:
+    """A copy that a compiled checkpoint keeps: made again in the backward, it would be of the state after the call."""
+    mode = get_proxy_mode()
+    known = 0 if mode is None else len(mode.tracer.graph.nodes)
+    copy = torch.maximum(state.detach(), state.detach())  # Inductor leaves out what it takes for a copy
+    if mode is not None:
+        for node in itertools.islice(mode.tracer.graph.nodes, known, None):
+            if node.target is torch.ops.aten.maximum.default:
+                node.meta["recompute"] = checkpoint.CheckpointPolicy.MUST_SAVE
+    return copy
 
 
 def accumulate(

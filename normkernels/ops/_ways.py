@@ -49,21 +49,16 @@ def call(recipe: type[Recipe], *args, derivative: bool = True) -> tuple[Tensor, 
 
 
 def _compilable(args: Sequence[Any]) -> list[Any]:
-    """The same arguments as torch.compile can take them: each tensor once, and numbers that it makes no symbols of."""
+    """The same arguments as torch.compile can take them: each tensor once, and numbers that are looked at here.
+
+    A number may be a symbol there; one that is met in the graph of one call only is not known in that of the next.
+    """
     found: list[Any] = []
     for a in args[:-1]:
         twice = isinstance(a, Tensor) and any(a is b for b in found)
         found.append(a.view_as(a) if twice else a)
     settings = args[-1]
-    numbers = {k: _constant(v) for k, v in settings._asdict().items() if isinstance(v, float)}
-    return [*found, settings._replace(**numbers)]
-
-
-def _constant(number: float) -> float:
-    return number
-
-
-_constant._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch.compiler.assume_constant_result
+    return [*found, settings._replace(**{k: v for k, v in settings._asdict().items() if isinstance(v, float)})]
 
 
 class OwnGradient(torch.autograd.Function):
