@@ -33,11 +33,11 @@ void dispatch(const Tensor& t, const char* op, const F& f) {
 
 template <class T>
 T* pointer(const Tensor& t) {
-  return static_cast<T*>(t.mutable_data_ptr());
+  return static_cast<T*>(t.data_ptr());
 }
 template <class T>
 T* pointer(const OptionalTensor& t) {
-  return t ? static_cast<T*>(t->mutable_data_ptr()) : nullptr;
+  return t ? static_cast<T*>(t->data_ptr()) : nullptr;
 }
 inline int64_t row_stride(const OptionalTensor& t) { return t ? t->stride(0) : 0; }
 
