@@ -1,4 +1,5 @@
 // The LSTM with batch norm of each step (Cooijmans et al. 2017, arXiv:1603.09025): the schema, and the CPU kernels.
+#include "../checks/lstm.h"
 #include "lstm.h"
 #include "recurrent_columns.h"
 
@@ -11,6 +12,9 @@ void batch_norm_lstm_fwd(const Tensor& input, const Tensor& weight_hh, const Opt
                          const Tensor& a, const Tensor& mean, const Tensor& var, const Tensor& gates,
                          const Tensor& cells, const OptionalTensor& raw_cells, const OptionalTensor& cell_mean,
                          const OptionalTensor& cell_var, bool training, bool separate, double eps, bool reverse) {
+  if (!check::batch_norm_lstm_fwd(input, weight_hh, weight, bias, cell_weight, cell_bias, batch_sizes, h, c, y, a, mean,
+                                  var, gates, cells, raw_cells, cell_mean, cell_var))
+    return;
   dispatch(input, "batch_norm_lstm_fwd", [&](auto element) {
     using T = decltype(element);
     using C = compute_t<T>;
@@ -57,6 +61,10 @@ void batch_norm_lstm_bwd(const Tensor& dy, const Tensor& gates, const Tensor& ce
                          const Tensor& dc, const Tensor& dinput, const OptionalTensor& da,
                          const OptionalTensor& dweight, const OptionalTensor& dbias, const OptionalTensor& dcell_weight,
                          const OptionalTensor& dcell_bias, bool training, double eps, bool reverse) {
+  if (!check::batch_norm_lstm_bwd(dy, gates, cells, raw_cells, cell_mean, cell_var, previous_cells, a, mean, var,
+                                  weight_hh, weight, cell_weight, cell_bias, batch_sizes, dh, dc, dinput, da, dweight,
+                                  dbias, dcell_weight, dcell_bias))
+    return;
   dispatch(dy, "batch_norm_lstm_bwd", [&](auto element) {
     using T = decltype(element);
     using C = compute_t<T>;

@@ -1,4 +1,5 @@
 // The RNN with batch norm of each step (Cooijmans et al. 2017, arXiv:1603.09025): the schema, and the CPU kernels.
+#include "../checks/recurrent.h"
 #include "recurrent_columns.h"
 
 namespace normkernels {
@@ -8,6 +9,7 @@ void batch_norm_rnn_fwd(const Tensor& input, const Tensor& weight_hh, const Opti
                         const OptionalTensor& bias, const OptionalTensor& batch_sizes, const Tensor& h, const Tensor& y,
                         const Tensor& a, const Tensor& mean, const Tensor& var, bool training, bool separate,
                         const std::string& nonlinearity, double eps, bool reverse) {
+  if (!check::batch_norm_rnn_fwd(input, weight_hh, weight, bias, batch_sizes, h, y, a, mean, var, nonlinearity)) return;
   dispatch(input, "batch_norm_rnn_fwd", [&](auto element) {
     using T = decltype(element);
     using C = compute_t<T>;
@@ -38,6 +40,9 @@ void batch_norm_rnn_bwd(const Tensor& dy, const Tensor& y, const Tensor& a, cons
                         const Tensor& dh, const Tensor& dinput, const OptionalTensor& da, const OptionalTensor& dweight,
                         const OptionalTensor& dbias, bool training, const std::string& nonlinearity, double eps,
                         bool reverse) {
+  if (!check::batch_norm_rnn_bwd(dy, y, a, mean, var, weight_hh, weight, batch_sizes, dh, dinput, da, dweight, dbias,
+                                 nonlinearity))
+    return;
   dispatch(dy, "batch_norm_rnn_bwd", [&](auto element) {
     using T = decltype(element);
     using C = compute_t<T>;

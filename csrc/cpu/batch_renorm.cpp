@@ -1,4 +1,5 @@
 // Batch Renormalization: batch norm's sweeps, with a corrected affine between the statistics and y.
+#include "../checks/channel_rules.h"
 #include "channel_norm.h"
 
 namespace normkernels {
@@ -6,6 +7,9 @@ void batch_renorm_fwd(const Tensor& x, const OptionalTensor& skip, const Optiona
                       const OptionalTensor& bias, const Tensor& running_mean, const Tensor& running_std,
                       const Tensor& r_max, const Tensor& d_max, const Tensor& y, const Tensor& mean, const Tensor& var,
                       const Tensor& r, const Tensor& d, double eps, const std::string& name, double slope, bool last) {
+  if (!check::batch_renorm_fwd(x, skip, weight, bias, running_mean, running_std, r_max, d_max, y, mean, var, r, d,
+                               last))
+    return;
   with_channels({x, skip, weight, bias, mean, var, eps, name, slope, last}, [&](const auto& channels) {
     using T = type_of<std::decay_t<decltype(channels)>>;
     using C = compute_t<T>;
@@ -32,6 +36,7 @@ void batch_renorm_bwd(const Tensor& dy, const Tensor& x, const OptionalTensor& s
                       const OptionalTensor& bias, const Tensor& mean, const Tensor& var, const Tensor& r,
                       const Tensor& d, const Tensor& dx, const OptionalTensor& dskip, const OptionalTensor& dweight,
                       const OptionalTensor& dbias, double eps, const std::string& name, double slope, bool last) {
+  if (!check::batch_renorm_bwd(dy, x, skip, weight, bias, mean, var, r, d, dx, dskip, dweight, dbias, last)) return;
   with_channels({x, skip, weight, bias, mean, var, eps, name, slope, last}, [&](const auto& channels) {
     using T = type_of<std::decay_t<decltype(channels)>>;
     using C = compute_t<T>;

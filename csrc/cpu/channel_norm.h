@@ -8,7 +8,7 @@
 namespace normkernels {
 
 inline Grid grid(const Tensor& x, const OptionalTensor& mean, bool last) {
-  const int64_t C = x.size(last ? 2 : 1), B = mean ? mean->size(0) : 1;
+  const int64_t C = x.size(last ? 2 : 1), B = mean && mean->dim() == 2 ? mean->size(0) : 1;
   return {x.size(0), C, x.size(last ? 1 : 2), B, mean ? mean->numel() / B : C};
 }
 

@@ -1,4 +1,5 @@
 // Layer norm over rows (Ba, Kiros & Hinton 2016, arXiv:1607.06450): the schema, and the CPU kernels.
+#include "../checks/rows.h"
 #include "rows.h"
 #include "tensors.h"
 
@@ -8,6 +9,7 @@ namespace {
 void layer_norm_fwd(const Tensor& x, const OptionalTensor& residual, const OptionalTensor& weight,
                     const OptionalTensor& bias, const Tensor& y, const OptionalTensor& summed, const Tensor& mean,
                     const Tensor& rstd, double eps, double weight_offset, const std::string& name, double slope) {
+  if (!check::rows_fwd("layer_norm_fwd", x, residual, weight, bias, y, summed, mean, rstd)) return;
   dispatch(x, "layer_norm_fwd", [&](auto element) {
     using T = decltype(element);
     using C = compute_t<T>;
@@ -31,6 +33,7 @@ void layer_norm_bwd(const Tensor& dy, const OptionalTensor& dsummed, const Tenso
                     const OptionalTensor& bias, const Tensor& mean, const Tensor& rstd, const Tensor& dx,
                     const OptionalTensor& dweight, const OptionalTensor& dbias, double weight_offset,
                     const std::string& name, double slope) {
+  if (!check::rows_bwd("layer_norm_bwd", dy, dsummed, x, weight, bias, mean, rstd, dx, dweight, dbias)) return;
   dispatch(x, "layer_norm_bwd", [&](auto element) {
     using T = decltype(element);
     using C = compute_t<T>;

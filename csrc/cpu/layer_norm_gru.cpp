@@ -1,4 +1,5 @@
 // The GRU with layer norm (Ba et al. 2016, arXiv:1607.06450): the schema, and the CPU kernels.
+#include "../checks/recurrent.h"
 #include "recurrent.h"
 
 namespace normkernels {
@@ -8,6 +9,8 @@ void layer_norm_gru_fwd(const Tensor& input, const Tensor& weight_hh, const Opti
                         const OptionalTensor& bias, const OptionalTensor& batch_sizes, const Tensor& h, const Tensor& y,
                         const Tensor& a, const Tensor& mean, const Tensor& rstd, const Tensor& gates,
                         std::vector<int64_t> groups, bool separate, double eps, bool reverse) {
+  if (!check::layer_norm_gru_fwd(input, weight_hh, weight, bias, batch_sizes, h, y, a, mean, rstd, gates, groups))
+    return;
   dispatch(input, "layer_norm_gru_fwd", [&](auto element) {
     using T = decltype(element);
     using C = compute_t<T>;
@@ -64,6 +67,9 @@ void layer_norm_gru_bwd(const Tensor& dy, const Tensor& gates, const Tensor& pre
                         const OptionalTensor& bias, const OptionalTensor& batch_sizes, const Tensor& dh,
                         const Tensor& dinput, const OptionalTensor& da, const OptionalTensor& dweight,
                         const OptionalTensor& dbias, std::vector<int64_t> groups, bool reverse) {
+  if (!check::layer_norm_gru_bwd(dy, gates, previous, a, mean, rstd, weight_hh, weight, bias, batch_sizes, dh, dinput,
+                                 da, dweight, dbias, groups))
+    return;
   dispatch(dy, "layer_norm_gru_bwd", [&](auto element) {
     using T = decltype(element);
     using C = compute_t<T>;

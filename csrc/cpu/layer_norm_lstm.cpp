@@ -1,4 +1,5 @@
 // The LSTM with layer norm (Ba et al. 2016, arXiv:1607.06450): the schema, and the CPU kernels.
+#include "../checks/lstm.h"
 #include "lstm.h"
 
 namespace normkernels {
@@ -11,6 +12,9 @@ void layer_norm_lstm_fwd(const Tensor& input, const Tensor& weight_hh, const Opt
                          const Tensor& cells, const OptionalTensor& raw_cells, const OptionalTensor& cell_mean,
                          const OptionalTensor& cell_rstd, std::vector<int64_t> groups, bool separate, double eps,
                          bool reverse) {
+  if (!check::layer_norm_lstm_fwd(input, weight_hh, weight, bias, cell_weight, cell_bias, batch_sizes, h, c, y, a, mean,
+                                  rstd, gates, cells, raw_cells, cell_mean, cell_rstd, groups))
+    return;
   dispatch(input, "layer_norm_lstm_fwd", [&](auto element) {
     using T = decltype(element);
     using C = compute_t<T>;
@@ -51,6 +55,10 @@ void layer_norm_lstm_bwd(const Tensor& dy, const Tensor& gates, const Tensor& ce
                          const Tensor& dc, const Tensor& dinput, const OptionalTensor& da,
                          const OptionalTensor& dweight, const OptionalTensor& dbias, const OptionalTensor& dcell_weight,
                          const OptionalTensor& dcell_bias, std::vector<int64_t> groups, bool reverse) {
+  if (!check::layer_norm_lstm_bwd(dy, gates, cells, raw_cells, cell_mean, cell_rstd, previous_cells, a, mean, rstd,
+                                  weight_hh, weight, cell_weight, cell_bias, batch_sizes, dh, dc, dinput, da, dweight,
+                                  dbias, dcell_weight, dcell_bias, groups))
+    return;
   dispatch(dy, "layer_norm_lstm_bwd", [&](auto element) {
     using T = decltype(element);
     using C = compute_t<T>;

@@ -1,4 +1,5 @@
 // The RNN with layer norm (Ba et al. 2016, arXiv:1607.06450): the schema, and the CPU kernels.
+#include "../checks/recurrent.h"
 #include "recurrent.h"
 
 namespace normkernels {
@@ -8,6 +9,8 @@ void layer_norm_rnn_fwd(const Tensor& input, const Tensor& weight_hh, const Opti
                         const OptionalTensor& bias, const OptionalTensor& batch_sizes, const Tensor& h, const Tensor& y,
                         const Tensor& a, const Tensor& mean, const Tensor& rstd, bool separate,
                         const std::string& nonlinearity, double eps, bool reverse) {
+  if (!check::layer_norm_rnn_fwd(input, weight_hh, weight, bias, batch_sizes, h, y, a, mean, rstd, nonlinearity))
+    return;
   dispatch(input, "layer_norm_rnn_fwd", [&](auto element) {
     using T = decltype(element);
     using C = compute_t<T>;
@@ -34,6 +37,9 @@ void layer_norm_rnn_bwd(const Tensor& dy, const Tensor& y, const Tensor& a, cons
                         const Tensor& weight_hh, const OptionalTensor& weight, const OptionalTensor& batch_sizes,
                         const Tensor& dh, const Tensor& dinput, const OptionalTensor& da, const OptionalTensor& dweight,
                         const OptionalTensor& dbias, const std::string& nonlinearity, bool reverse) {
+  if (!check::layer_norm_rnn_bwd(dy, y, a, mean, rstd, weight_hh, weight, batch_sizes, dh, dinput, da, dweight, dbias,
+                                 nonlinearity))
+    return;
   dispatch(dy, "layer_norm_rnn_bwd", [&](auto element) {
     using T = decltype(element);
     using C = compute_t<T>;

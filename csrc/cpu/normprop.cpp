@@ -1,4 +1,5 @@
 // NormProp's epilogue (Arpit et al. 2016, arXiv:1603.01431): the schema, and the CPU kernels.
+#include "../checks/channel_rules.h"
 #include "channel_norm.h"
 #include "normprop_backward.h"
 
@@ -14,6 +15,7 @@ Epilogue epilogue(const std::string& name, double leak, double scale, double shi
 void normprop_fwd(const Tensor& u, const OptionalTensor& bias, const OptionalTensor& slope, const Tensor& y,
                   const std::string& name, double leak, double scale, double shift, double kink_low, double kink_high,
                   double low, double high, bool channels_last) {
+  if (!check::normprop_fwd(u, bias, slope, y, name, channels_last)) return;
   const Epilogue e = epilogue(name, leak, scale, shift, kink_low, kink_high, low, high);
   const Places places(grid(u, {}, channels_last), channels_last, bias || slope);
   dispatch(u, "normprop_fwd", [&](auto element) {
@@ -27,6 +29,7 @@ void normprop_bwd(const Tensor& dy, const Tensor& saved, const OptionalTensor& b
                   const Tensor& du, const OptionalTensor& dbias, const OptionalTensor& dslope, const std::string& name,
                   double leak, double scale, double shift, double low, double high, bool from_output,
                   bool channels_last) {
+  if (!check::normprop_bwd(dy, saved, bias, slope, du, dbias, dslope, name, channels_last)) return;
   const Epilogue e = epilogue(name, leak, scale, shift, 0, 0, low, high);
   const Places places(grid(dy, {}, channels_last), channels_last, bias || slope || dbias);
   dispatch(dy, "normprop_bwd", [&](auto element) {

@@ -1,4 +1,5 @@
 // Online Normalization: the schemas, and from tensors to the CPU kernels.
+#include "../checks/samples.h"
 #include "channel_norm.h"
 #include "online_backward.h"
 
@@ -44,6 +45,9 @@ void online_norm_fwd(const Tensor& x, const OptionalTensor& skip, const Optional
                      const OptionalTensor& xhat_mean, const OptionalTensor& xhat_square, const OptionalTensor& gain,
                      const OptionalTensor& new_mean, const OptionalTensor& new_var, double eps, double ls_eps,
                      double clamp, const std::string& activation, double slope, bool last) {
+  if (!check::online_norm_fwd(x, skip, weight, bias, running_mean, running_var, rates, y, mean, rstd, xhat_mean,
+                              xhat_square, gain, new_mean, new_var, last))
+    return;
   dispatch(x, "online_norm", [&](auto element) {
     using T = decltype(element);
     using C = compute_t<T>;
@@ -66,6 +70,9 @@ void online_norm_bwd(const Tensor& dy, const Tensor& x, const OptionalTensor& sk
                      const OptionalTensor& dskip, const OptionalTensor& dweight, const OptionalTensor& dbias,
                      const OptionalTensor& new_epsilon_y, const OptionalTensor& new_epsilon_1, double alpha,
                      bool stable, double clamp, const std::string& activation, double slope, bool last) {
+  if (!check::online_norm_bwd(dy, x, skip, weight, bias, mean, rstd, xhat_mean, xhat_square, gain, epsilon_y, epsilon_1,
+                              dx, dskip, dweight, dbias, new_epsilon_y, new_epsilon_1, last))
+    return;
   dispatch(x, "online_norm", [&](auto element) {
     using T = decltype(element);
     using C = compute_t<T>;

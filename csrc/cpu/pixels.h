@@ -57,6 +57,7 @@ void each_band(int64_t columns, int64_t lines, const F& f) {
 template <class T>
 void column_moments(const T* x, int64_t columns, int64_t lines, double* mean, double* m2) {
   using C = compute_t<T>;
+  if (lines == 0) return;  // of an image smaller than a line, which is all rest
   std::vector<C> buffer(3 * columns);
   C *about = buffer.data(), *a = about + columns, *b = a + columns;
   load_tile(x, about, columns);

@@ -1,4 +1,5 @@
 // RMS norm over rows (Zhang & Sennrich 2019, arXiv:1910.07467): the schema, and the CPU kernels.
+#include "../checks/rows.h"
 #include "rows.h"
 #include "tensors.h"
 
@@ -8,6 +9,7 @@ namespace {
 void rms_norm_fwd(const Tensor& x, const OptionalTensor& residual, const OptionalTensor& weight, const Tensor& y,
                   const OptionalTensor& summed, const Tensor& rstd, double eps, double weight_offset,
                   const std::string& name, double slope) {
+  if (!check::rows_fwd("rms_norm_fwd", x, residual, weight, std::nullopt, y, summed, std::nullopt, rstd)) return;
   dispatch(x, "rms_norm_fwd", [&](auto element) {
     using T = decltype(element);
     using C = compute_t<T>;
@@ -30,6 +32,9 @@ void rms_norm_fwd(const Tensor& x, const OptionalTensor& residual, const Optiona
 void rms_norm_bwd(const Tensor& dy, const OptionalTensor& dsummed, const Tensor& x, const OptionalTensor& weight,
                   const Tensor& rstd, const Tensor& dx, const OptionalTensor& dweight, double weight_offset,
                   const std::string& name, double slope) {
+  if (!check::rows_bwd("rms_norm_bwd", dy, dsummed, x, weight, std::nullopt, std::nullopt, rstd, dx, dweight,
+                       std::nullopt))
+    return;
   dispatch(x, "rms_norm_bwd", [&](auto element) {
     using T = decltype(element);
     using C = compute_t<T>;

@@ -1,4 +1,5 @@
 // Streaming Normalization: batch norm's sweeps, with long- and short-term memories between them.
+#include "../checks/channel_rules.h"
 #include "channel_norm.h"
 #include "deviation_tiles.h"
 
@@ -94,6 +95,9 @@ void streaming_norm_fwd(const Tensor& x, const OptionalTensor& skip, const Optio
                         const Tensor& counts, const Tensor& y, const Tensor& found, const Tensor& used,
                         const OptionalTensor& deviations, const Tensor& new_short_term, double of_long, double of_short,
                         double p, double eps, const std::string& name, double slope, bool last) {
+  if (!check::streaming_norm_fwd(x, skip, weight, bias, long_term, short_term, counts, y, found, used, deviations,
+                                 new_short_term, p, last))
+    return;
   with_channels({x, skip, weight, bias, {}, {}, eps, name, slope, last}, [&](const auto& channels) {
     using T = type_of<std::decay_t<decltype(channels)>>;
     using C = compute_t<T>;
@@ -117,6 +121,9 @@ void streaming_norm_bwd(const Tensor& dy, const Tensor& x, const OptionalTensor&
                         const OptionalTensor& dweight, const OptionalTensor& dbias, const Tensor& new_short_term,
                         double of_long, double of_short, double of_current, double p, double, const std::string& name,
                         double slope, bool last) {
+  if (!check::streaming_norm_bwd(dy, x, skip, weight, bias, found, used, deviations, long_term, short_term, counts, dx,
+                                 dskip, dweight, dbias, new_short_term, p, last))
+    return;
   with_channels({x, skip, weight, bias, {}, {}, 0, name, slope, last}, [&](const auto& channels) {
     using T = type_of<std::decay_t<decltype(channels)>>;
     using C = compute_t<T>;

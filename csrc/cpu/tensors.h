@@ -11,6 +11,7 @@
 #include <string>
 #include <type_traits>
 
+#include "../checks/call.h"
 #include "rows_backward.h"
 
 namespace normkernels {
@@ -22,18 +23,12 @@ using OptionalTensor = std::optional<Tensor>;
 // Call f with a value of the element type of t.
 template <class F>
 void dispatch(const Tensor& t, const char* op, const F& f) {
-  switch (t.scalar_type()) {
-    case ScalarType::Double:
-      return f(double());
-    case ScalarType::Float:
-      return f(float());
-    case ScalarType::BFloat16:
-      return f(bfloat16());
-    case ScalarType::Half:
-      return f(float16());
-    default:
-      STD_TORCH_CHECK(false, op, ": unsupported dtype");
-  }
+  const int32_t dtype = check::dtype(t);
+  if (dtype == check::kFloat32) return f(float());
+  if (dtype == check::kBFloat16) return f(bfloat16());
+  if (dtype == check::kFloat16) return f(float16());
+  STD_TORCH_CHECK(dtype == check::kFloat64, op, ": unsupported dtype");
+  f(double());
 }
 
 template <class T>
@@ -48,11 +43,12 @@ inline int64_t row_stride(const OptionalTensor& t) { return t ? t->stride(0) : 0
 
 inline Activation activation(const std::string& name) {
   Activation found = Activation::identity;
-  STD_TORCH_CHECK(find_activation(name, found), "unknown activation ", name);
+  STD_TORCH_CHECK(find_activation(name, found), "normkernels: activation must be a name of ACTIVATIONS, got '", name,
+                  "'");
   return found;
 }
 
-// A parameter (N,), of any stride, plus offset in the compute type: the tensor's own memory where nothing has to
+// A parameter (N,) plus offset in the compute type: the tensor's own memory where nothing has to
 // change, else a copy.
 template <class C>
 class Parameter {
@@ -62,14 +58,13 @@ class Parameter {
     dispatch(*t, "parameter", [&](auto element) {
       using W = decltype(element);
       const W* source = pointer<W>(*t);
-      const int64_t stride = t->stride(0);
       if constexpr (std::is_same_v<W, C>) {
         data_ = source;
-        if (offset == 0 && stride == 1) return;
+        if (offset == 0) return;
       }
       if constexpr (std::is_same_v<compute_t<W>, C>) {
         copy_.reset(new C[t->numel()]);
-        for (int64_t i = 0; i < t->numel(); i++) copy_[i] = load(source[i * stride]) + static_cast<C>(offset);
+        for (int64_t i = 0; i < t->numel(); i++) copy_[i] = load(source[i]) + static_cast<C>(offset);
         data_ = copy_.get();
       }
     });

@@ -1,4 +1,5 @@
 // Weight norm (Salimans & Kingma 2016, arXiv:1602.07868) and projection to length 1: the schemas, and the CPU kernels.
+#include "../checks/filters.h"
 #include "filters.h"
 #include "tensors.h"
 
@@ -16,6 +17,7 @@ void dispatch_weights(const Tensor& v, const Tensor& w, const char* op, const F&
 }
 
 void weight_norm_fwd(const Tensor& v, const Tensor& g, const Tensor& w, const Tensor& norm) {
+  if (!check::weight_norm_fwd(v, g, w, norm)) return;
   dispatch_weights(v, w, "weight_norm_fwd", [&](auto from, auto to) {
     using T = decltype(from);
     using D = decltype(to);
@@ -28,6 +30,7 @@ void weight_norm_fwd(const Tensor& v, const Tensor& g, const Tensor& w, const Te
 
 void weight_norm_bwd(const Tensor& dw, const Tensor& v, const Tensor& g, const Tensor& norm, const Tensor& dv,
                      const OptionalTensor& dg) {
+  if (!check::weight_norm_bwd(dw, v, g, norm, dv, dg)) return;
   dispatch_weights(v, dw, "weight_norm_bwd", [&](auto to, auto from) {
     using T = decltype(to);
     using D = decltype(from);
@@ -41,7 +44,8 @@ void weight_norm_bwd(const Tensor& dw, const Tensor& v, const Tensor& g, const T
 }
 
 // The filters of all weights are shared among the threads at once, in parts of much the same size.
-void weight_norm_project(const std::vector<Tensor>& weights) {
+void weight_norm_project(const std::vector<Tensor>& given) {
+  const std::vector<Tensor> weights = check::weight_norm_project(given);
   if (weights.empty()) return;
   dispatch(weights[0], "weight_norm_project", [&](auto element) {
     using T = decltype(element);

@@ -1,4 +1,5 @@
 // Weight standardisation (Qiao et al. 2019, arXiv:1903.10520): the schema, and the CPU kernels.
+#include "../checks/filters.h"
 #include "filters.h"
 #include "tensors.h"
 
@@ -7,6 +8,7 @@ namespace {
 
 void weight_standardization_fwd(const Tensor& w, const OptionalTensor& gain, const Tensor& y, const Tensor& mean,
                                 const Tensor& rstd, double eps) {
+  if (!check::weight_standardization_fwd(w, gain, y, mean, rstd)) return;
   dispatch(w, "weight_standardization_fwd", [&](auto element) {
     using T = decltype(element);
     using C = compute_t<T>;
@@ -18,6 +20,7 @@ void weight_standardization_fwd(const Tensor& w, const OptionalTensor& gain, con
 
 void weight_standardization_bwd(const Tensor& dy, const Tensor& w, const OptionalTensor& gain, const Tensor& mean,
                                 const Tensor& rstd, const Tensor& dw, const OptionalTensor& dgain) {
+  if (!check::weight_standardization_bwd(dy, w, gain, mean, rstd, dw, dgain)) return;
   dispatch(w, "weight_standardization_bwd", [&](auto element) {
     using T = decltype(element);
     using C = compute_t<T>;

@@ -1,4 +1,5 @@
 // The LSTM with batch norm.
+#include "../checks/lstm.h"
 #include "batch_norm_lstm_bwd.cuh"
 #include "batch_norm_lstm_fwd.cuh"
 #include "recurrent.h"
@@ -10,6 +11,9 @@ void batch_norm_lstm_fwd(Tensor x, Tensor weight_hh, Optional weight, Optional b
                          Optional cell_bias, Optional batch_sizes, Tensor h, Tensor c, Tensor y, Tensor a, Tensor mean,
                          Tensor var, Tensor gates, Tensor cells, Optional raw_cells, Optional cell_mean,
                          Optional cell_var, bool training, bool separate, double eps, bool reverse) {
+  if (!check::batch_norm_lstm_fwd(x, weight_hh, weight, bias, cell_weight, cell_bias, batch_sizes, h, c, y, a, mean,
+                                  var, gates, cells, raw_cells, cell_mean, cell_var))
+    return;
   dispatch(x, [&](auto zero) {
     using T = decltype(zero);
     using A = acc_t<T>;
@@ -29,6 +33,10 @@ void batch_norm_lstm_bwd(Tensor dy, Tensor gates, Tensor cells, Optional raw_cel
                          Optional weight, Optional cell_weight, Optional cell_bias, Optional batch_sizes, Tensor dh,
                          Tensor dc, Tensor dinput, Optional da, Optional dweight, Optional dbias, Optional dcell_weight,
                          Optional dcell_bias, bool training, double eps, bool reverse) {
+  if (!check::batch_norm_lstm_bwd(dy, gates, cells, raw_cells, cell_mean, cell_var, previous_cells, a, mean, var,
+                                  weight_hh, weight, cell_weight, cell_bias, batch_sizes, dh, dc, dinput, da, dweight,
+                                  dbias, dcell_weight, dcell_bias))
+    return;
   dispatch(dy, [&](auto zero) {
     using T = decltype(zero);
     using A = acc_t<T>;

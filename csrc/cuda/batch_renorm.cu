@@ -1,4 +1,5 @@
 // Batch renorm.
+#include "../checks/channel_rules.h"
 #include "batch_renorm.cuh"
 #include "channel_ops.h"
 
@@ -8,6 +9,9 @@ namespace {
 void batch_renorm_fwd_op(Tensor x, Optional skip, Optional weight, Optional bias, Tensor running_mean,
                          Tensor running_std, Tensor r_max, Tensor d_max, Tensor y, Tensor mean, Tensor var, Tensor r,
                          Tensor d, double eps, std::string activation, double slope, bool last) {
+  if (!check::batch_renorm_fwd(x, skip, weight, bias, running_mean, running_std, r_max, d_max, y, mean, var, r, d,
+                               last))
+    return;
   dispatch(x, [&](auto zero) {
     using T = decltype(zero);
     using A = acc_t<T>;
@@ -26,6 +30,7 @@ void batch_renorm_fwd_op(Tensor x, Optional skip, Optional weight, Optional bias
 void batch_renorm_bwd_op(Tensor dy, Tensor x, Optional skip, Optional weight, Optional bias, Tensor mean, Tensor var,
                          Tensor r, Tensor d, Tensor dx, Optional dskip, Optional dweight, Optional dbias, double eps,
                          std::string activation, double slope, bool last) {
+  if (!check::batch_renorm_bwd(dy, x, skip, weight, bias, mean, var, r, d, dx, dskip, dweight, dbias, last)) return;
   dispatch(x, [&](auto zero) {
     using T = decltype(zero);
     using A = acc_t<T>;

@@ -1,4 +1,5 @@
 // From tensors to the backward sweeps of the channel family.
+#include "../checks/channels.h"
 #include "channel_ops.h"
 #include "channels_resident_bwd.cuh"
 
@@ -24,6 +25,9 @@ ChannelsBwd<T> backward(Tensor dy, Tensor x, Optional skip, Optional weight, Opt
 void channels_bwd_op(Tensor dy, Tensor x, Optional skip, Optional weight, Optional bias, Tensor mean, Tensor var,
                      Tensor dx, Optional dskip, Optional dweight, Optional dbias, double eps, bool training,
                      std::string activation, double slope, bool last) {
+  if (!check::channels_bwd("batch, group or instance_norm_bwd", dy, x, skip, weight, bias, mean, var, dx, dskip,
+                           dweight, dbias, last))
+    return;
   dispatch(x, [&](auto zero) {
     using T = decltype(zero);
     Session session(x);
@@ -36,6 +40,7 @@ void channels_bwd_op(Tensor dy, Tensor x, Optional skip, Optional weight, Option
 
 void channels_sums_op(Tensor dy, Tensor x, Optional skip, Optional weight, Optional bias, Tensor mean, Tensor var,
                       Tensor sum_dy, Tensor sum_dy_xhat, double eps, std::string activation, double slope, bool last) {
+  if (!check::batch_norm_sums(dy, x, skip, weight, bias, mean, var, sum_dy, sum_dy_xhat, last)) return;
   dispatch(x, [&](auto zero) {
     using T = decltype(zero);
     Session session(x);
@@ -50,6 +55,7 @@ void channels_sums_op(Tensor dy, Tensor x, Optional skip, Optional weight, Optio
 void channels_dx_op(Tensor dy, Tensor x, Optional skip, Optional weight, Optional bias, Tensor mean, Tensor var,
                     Tensor mean_dy, Tensor mean_dy_xhat, Tensor dx, Optional dskip, double eps, std::string activation,
                     double slope, bool last) {
+  if (!check::batch_norm_dx(dy, x, skip, weight, bias, mean, var, mean_dy, mean_dy_xhat, dx, dskip, last)) return;
   dispatch(x, [&](auto zero) {
     using T = decltype(zero);
     Session session(x);

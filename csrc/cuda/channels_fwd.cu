@@ -1,4 +1,5 @@
 // From tensors to the forward sweeps of the channel family.
+#include "../checks/channels.h"
 #include "channel_ops.h"
 #include "channels_resident_fwd.cuh"
 
@@ -20,6 +21,7 @@ ChannelsFwd<T> forward(Tensor x, Optional skip, Optional weight, Optional bias, 
 
 void channels_fwd_op(Tensor x, Optional skip, Optional weight, Optional bias, Tensor y, Tensor mean, Tensor var,
                      double eps, std::string activation, double slope, bool last) {
+  if (!check::channels_fwd("batch, group or instance_norm_fwd", x, skip, weight, bias, y, mean, var, last)) return;
   dispatch(x, [&](auto zero) {
     using T = decltype(zero);
     Session session(x);
@@ -31,6 +33,7 @@ void channels_fwd_op(Tensor x, Optional skip, Optional weight, Optional bias, Te
 
 void channels_apply_op(Tensor x, Optional skip, Optional weight, Optional bias, Tensor mean, Tensor var, Tensor y,
                        double eps, std::string activation, double slope, bool last) {
+  if (!check::channels_apply("batch_norm_apply", x, skip, weight, bias, mean, var, y, last)) return;
   dispatch(x, [&](auto zero) {
     using T = decltype(zero);
     Session session(x);
@@ -40,6 +43,9 @@ void channels_apply_op(Tensor x, Optional skip, Optional weight, Optional bias, 
 }
 
 void channels_moments_op(Tensor x, Tensor mean, Tensor var, bool last) {
+  if (!check::channels_fwd("batch_norm_moments", x, std::nullopt, std::nullopt, std::nullopt, std::nullopt, mean, var,
+                           last))
+    return;
   const Optional none;
   dispatch(x, [&](auto zero) {
     using T = decltype(zero);

@@ -1,4 +1,5 @@
 // Layer norm over rows: (M, N), adjacent columns, any row stride.
+#include "../checks/rows.h"
 #include "rows_bwd.cuh"
 #include "rows_fwd.cuh"
 #include "tensors.h"
@@ -8,6 +9,7 @@ namespace {
 
 void layer_norm_fwd(Tensor x, Optional residual, Optional weight, Optional bias, Tensor y, Optional summed, Tensor mean,
                     Tensor rstd, double eps, double weight_offset, std::string activation, double slope) {
+  if (!check::rows_fwd("layer_norm_fwd", x, residual, weight, bias, y, summed, mean, rstd)) return;
   dispatch(x, [&](auto zero) {
     using T = decltype(zero);
     using A = acc_t<T>;
@@ -29,6 +31,7 @@ void layer_norm_fwd(Tensor x, Optional residual, Optional weight, Optional bias,
 void layer_norm_bwd(Tensor dy, Optional dsummed, Tensor x, Optional weight, Optional bias, Tensor mean, Tensor rstd,
                     Tensor dx, Optional dweight, Optional dbias, double weight_offset, std::string activation,
                     double slope) {
+  if (!check::rows_bwd("layer_norm_bwd", dy, dsummed, x, weight, bias, mean, rstd, dx, dweight, dbias)) return;
   dispatch(x, [&](auto zero) {
     using T = decltype(zero);
     using A = acc_t<T>;

@@ -1,4 +1,5 @@
 // Layer norm over dim 1 of a contiguous (B, N, S).
+#include "../checks/rows.h"
 #include "columns_bwd.cuh"
 #include "columns_fwd.cuh"
 #include "tensors.h"
@@ -9,6 +10,7 @@ namespace {
 void layer_norm_2d_fwd(Tensor x, Optional residual, Optional weight, Optional bias, Tensor y, Optional summed,
                        Tensor mean, Tensor rstd, double eps, double weight_offset, std::string activation,
                        double slope) {
+  if (!check::columns_fwd("layer_norm_2d_fwd", x, residual, weight, bias, y, summed, mean, rstd)) return;
   dispatch(x, [&](auto zero) {
     using T = decltype(zero);
     using A = acc_t<T>;
@@ -28,6 +30,7 @@ void layer_norm_2d_fwd(Tensor x, Optional residual, Optional weight, Optional bi
 void layer_norm_2d_bwd(Tensor dy, Optional dsummed, Tensor x, Optional weight, Optional bias, Tensor mean, Tensor rstd,
                        Tensor dx, Optional dweight, Optional dbias, double weight_offset, std::string activation,
                        double slope) {
+  if (!check::columns_bwd("layer_norm_2d_bwd", dy, dsummed, x, weight, bias, mean, rstd, dx, dweight, dbias)) return;
   dispatch(x, [&](auto zero) {
     using T = decltype(zero);
     using A = acc_t<T>;

@@ -1,4 +1,5 @@
 // The GRU with layer norm.
+#include "../checks/recurrent.h"
 #include "layer_norm_gru.cuh"
 #include "recurrent.h"
 
@@ -8,6 +9,7 @@ namespace {
 void layer_norm_gru_fwd(Tensor x, Tensor weight_hh, Optional weight, Optional bias, Optional batch_sizes, Tensor h,
                         Tensor y, Tensor a, Tensor mean, Tensor rstd, Tensor gates, std::vector<int64_t> groups,
                         bool separate, double eps, bool reverse) {
+  if (!check::layer_norm_gru_fwd(x, weight_hh, weight, bias, batch_sizes, h, y, a, mean, rstd, gates, groups)) return;
   dispatch(x, [&](auto zero) {
     using T = decltype(zero);
     using A = acc_t<T>;
@@ -25,6 +27,9 @@ void layer_norm_gru_fwd(Tensor x, Tensor weight_hh, Optional weight, Optional bi
 void layer_norm_gru_bwd(Tensor dy, Tensor gates, Tensor previous, Tensor a, Tensor mean, Tensor rstd, Tensor weight_hh,
                         Optional weight, Optional bias, Optional batch_sizes, Tensor dh, Tensor dinput, Optional da,
                         Optional dweight, Optional dbias, std::vector<int64_t> groups, bool reverse) {
+  if (!check::layer_norm_gru_bwd(dy, gates, previous, a, mean, rstd, weight_hh, weight, bias, batch_sizes, dh, dinput,
+                                 da, dweight, dbias, groups))
+    return;
   dispatch(dy, [&](auto zero) {
     using T = decltype(zero);
     using A = acc_t<T>;

@@ -1,4 +1,5 @@
 // The LSTM with layer norm.
+#include "../checks/lstm.h"
 #include "layer_norm_lstm_bwd.cuh"
 #include "layer_norm_lstm_fwd.cuh"
 #include "recurrent.h"
@@ -10,6 +11,9 @@ void layer_norm_lstm_fwd(Tensor x, Tensor weight_hh, Optional weight, Optional b
                          Optional cell_bias, Optional batch_sizes, Tensor h, Tensor c, Tensor y, Tensor a, Tensor mean,
                          Tensor rstd, Tensor gates, Tensor cells, Optional raw_cells, Optional cell_mean,
                          Optional cell_rstd, std::vector<int64_t> groups, bool separate, double eps, bool reverse) {
+  if (!check::layer_norm_lstm_fwd(x, weight_hh, weight, bias, cell_weight, cell_bias, batch_sizes, h, c, y, a, mean,
+                                  rstd, gates, cells, raw_cells, cell_mean, cell_rstd, groups))
+    return;
   dispatch(x, [&](auto zero) {
     using T = decltype(zero);
     using A = acc_t<T>;
@@ -33,6 +37,10 @@ void layer_norm_lstm_bwd(Tensor dy, Tensor gates, Tensor cells, Optional raw_cel
                          Optional batch_sizes, Tensor dh, Tensor dc, Tensor dinput, Optional da, Optional dweight,
                          Optional dbias, Optional dcell_weight, Optional dcell_bias, std::vector<int64_t> groups,
                          bool reverse) {
+  if (!check::layer_norm_lstm_bwd(dy, gates, cells, raw_cells, cell_mean, cell_rstd, previous_cells, a, mean, rstd,
+                                  weight_hh, weight, cell_weight, cell_bias, batch_sizes, dh, dc, dinput, da, dweight,
+                                  dbias, dcell_weight, dcell_bias, groups))
+    return;
   dispatch(dy, [&](auto zero) {
     using T = decltype(zero);
     using A = acc_t<T>;

@@ -1,4 +1,5 @@
 // The RNN with layer norm.
+#include "../checks/recurrent.h"
 #include "layer_norm_rnn.cuh"
 #include "recurrent.h"
 
@@ -8,6 +9,7 @@ namespace {
 void layer_norm_rnn_fwd(Tensor x, Tensor weight_hh, Optional weight, Optional bias, Optional batch_sizes, Tensor h,
                         Tensor y, Tensor a, Tensor mean, Tensor rstd, bool separate, std::string nonlinearity,
                         double eps, bool reverse) {
+  if (!check::layer_norm_rnn_fwd(x, weight_hh, weight, bias, batch_sizes, h, y, a, mean, rstd, nonlinearity)) return;
   dispatch(x, [&](auto zero) {
     using T = decltype(zero);
     using A = acc_t<T>;
@@ -25,6 +27,9 @@ void layer_norm_rnn_fwd(Tensor x, Tensor weight_hh, Optional weight, Optional bi
 void layer_norm_rnn_bwd(Tensor dy, Tensor y, Tensor a, Tensor mean, Tensor rstd, Tensor weight_hh, Optional weight,
                         Optional batch_sizes, Tensor dh, Tensor dinput, Optional da, Optional dweight, Optional dbias,
                         std::string nonlinearity, bool reverse) {
+  if (!check::layer_norm_rnn_bwd(dy, y, a, mean, rstd, weight_hh, weight, batch_sizes, dh, dinput, da, dweight, dbias,
+                                 nonlinearity))
+    return;
   dispatch(dy, [&](auto zero) {
     using T = decltype(zero);
     using A = acc_t<T>;

@@ -1,4 +1,5 @@
 // Normalization Propagation: its epilogue.
+#include "../checks/channel_rules.h"
 #include "channel_ops.h"
 #include "normprop_bwd.cuh"
 #include "normprop_fwd.cuh"
@@ -10,7 +11,8 @@ template <typename A>
 Epilogue<A> checked_epilogue(const std::string& name, double leak, double scale, double shift, double low, double high,
                              bool from_output) {
   const auto e = make_epilogue<A>(name.c_str(), leak, scale, shift, low, high, from_output);
-  STD_TORCH_CHECK(e.activation != Activation::kUnknown, "normkernels: unknown activation '", name, "'");
+  STD_TORCH_CHECK(e.activation != Activation::kUnknown, "normkernels: activation must be a name of ACTIVATIONS, got '",
+                  name, "'");
   return e;
 }
 
@@ -26,6 +28,7 @@ Plan plan_of_channels(const Tensor& u, bool last, std::initializer_list<const vo
 void normprop_fwd_op(Tensor u, Optional bias, Optional slope, Tensor y, std::string activation, double leak,
                      double scale, double shift, double kink_low, double kink_high, double low, double high,
                      bool last) {
+  if (!check::normprop_fwd(u, bias, slope, y, activation, last)) return;
   dispatch(u, [&](auto zero) {
     using T = decltype(zero);
     Session session(u);
@@ -42,6 +45,7 @@ void normprop_fwd_op(Tensor u, Optional bias, Optional slope, Tensor y, std::str
 void normprop_bwd_op(Tensor dy, Tensor saved, Optional bias, Optional slope, Tensor du, Optional dbias, Optional dslope,
                      std::string activation, double leak, double scale, double shift, double low, double high,
                      bool from_output, bool last) {
+  if (!check::normprop_bwd(dy, saved, bias, slope, du, dbias, dslope, activation, last)) return;
   dispatch(saved, [&](auto zero) {
     using T = decltype(zero);
     Session session(saved);

@@ -1,4 +1,5 @@
 // Online norm.
+#include "../checks/samples.h"
 #include "channel_ops.h"
 #include "online_norm_bwd.cuh"
 
@@ -9,6 +10,9 @@ void online_norm_fwd_op(Tensor x, Optional skip, Optional weight, Optional bias,
                         Tensor running_var, Optional rates, Tensor y, Tensor mean, Tensor rstd, Optional xhat_mean,
                         Optional xhat_square, Optional gain, Optional new_mean, Optional new_var, double eps,
                         double ls_eps, double clamp, std::string activation, double slope, bool last) {
+  if (!check::online_norm_fwd(x, skip, weight, bias, running_mean, running_var, rates, y, mean, rstd, xhat_mean,
+                              xhat_square, gain, new_mean, new_var, last))
+    return;
   dispatch(x, [&](auto zero) {
     using T = decltype(zero);
     using A = acc_t<T>;
@@ -32,6 +36,9 @@ void online_norm_bwd_op(Tensor dy, Tensor x, Optional skip, Optional weight, Opt
                         Tensor dx, Optional dskip, Optional dweight, Optional dbias, Optional new_epsilon_y,
                         Optional new_epsilon_1, double alpha, bool stable, double clamp, std::string activation,
                         double slope, bool last) {
+  if (!check::online_norm_bwd(dy, x, skip, weight, bias, mean, rstd, xhat_mean, xhat_square, gain, epsilon_y, epsilon_1,
+                              dx, dskip, dweight, dbias, new_epsilon_y, new_epsilon_1, last))
+    return;
   dispatch(x, [&](auto zero) {
     using T = decltype(zero);
     using A = acc_t<T>;

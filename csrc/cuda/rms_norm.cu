@@ -1,4 +1,5 @@
 // RMS norm over rows: layer norm's kernels without the mean.
+#include "../checks/rows.h"
 #include "rows_bwd.cuh"
 #include "rows_fwd.cuh"
 #include "tensors.h"
@@ -8,6 +9,7 @@ namespace {
 
 void rms_norm_fwd(Tensor x, Optional residual, Optional weight, Tensor y, Optional summed, Tensor rstd, double eps,
                   double weight_offset, std::string activation, double slope) {
+  if (!check::rows_fwd("rms_norm_fwd", x, residual, weight, std::nullopt, y, summed, std::nullopt, rstd)) return;
   dispatch(x, [&](auto zero) {
     using T = decltype(zero);
     Session session(x);
@@ -26,6 +28,9 @@ void rms_norm_fwd(Tensor x, Optional residual, Optional weight, Tensor y, Option
 
 void rms_norm_bwd(Tensor dy, Optional dsummed, Tensor x, Optional weight, Tensor rstd, Tensor dx, Optional dweight,
                   double weight_offset, std::string activation, double slope) {
+  if (!check::rows_bwd("rms_norm_bwd", dy, dsummed, x, weight, std::nullopt, std::nullopt, rstd, dx, dweight,
+                       std::nullopt))
+    return;
   dispatch(x, [&](auto zero) {
     using T = decltype(zero);
     Session session(x);

@@ -1,4 +1,5 @@
 // Streaming norm.
+#include "../checks/channel_rules.h"
 #include "channel_ops.h"
 #include "streaming_norm.cuh"
 
@@ -24,6 +25,9 @@ void streaming_norm_fwd_op(Tensor x, Optional skip, Optional weight, Optional bi
                            Tensor counts, Tensor y, Tensor found, Tensor used, Optional deviations,
                            Tensor new_short_term, double of_long, double of_short, double power, double eps,
                            std::string activation, double slope, bool last) {
+  if (!check::streaming_norm_fwd(x, skip, weight, bias, long_term, short_term, counts, y, found, used, deviations,
+                                 new_short_term, power, last))
+    return;
   dispatch(x, [&](auto zero) {
     using T = decltype(zero);
     using A = acc_t<T>;
@@ -45,6 +49,9 @@ void streaming_norm_bwd_op(Tensor dy, Tensor x, Optional skip, Optional weight, 
                            Tensor dx, Optional dskip, Optional dweight, Optional dbias, Tensor new_short_term,
                            double of_long, double of_short, double of_found, double power, double eps,
                            std::string activation, double slope, bool last) {
+  if (!check::streaming_norm_bwd(dy, x, skip, weight, bias, found, used, deviations, long_term, short_term, counts, dx,
+                                 dskip, dweight, dbias, new_short_term, power, last))
+    return;
   (void)eps;  // it is in the scales
   dispatch(x, [&](auto zero) {
     using T = decltype(zero);

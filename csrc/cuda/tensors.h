@@ -27,7 +27,7 @@ using Optional = std::optional<Tensor>;
 // What a launch needs of x's device, current while this lives; and its workspaces, which live as long.
 class Session {
  public:
-  explicit Session(const Tensor& x) : x_(x), guard_(x.get_device_index()) {
+  explicit Session(const Tensor& x) : x_(on_device(x)), guard_(x.get_device_index()) {
     const int index = x.get_device_index();
     STD_CUDA_CHECK(cudaDeviceGetAttribute(&device.multiprocessors, cudaDevAttrMultiProcessorCount, index));
     STD_CUDA_CHECK(cudaDeviceGetAttribute(&device.l2_bytes, cudaDevAttrL2CacheSize, index));
@@ -47,6 +47,11 @@ class Session {
   Device device;
 
  private:
+  static const Tensor& on_device(const Tensor& x) {
+    STD_TORCH_CHECK(x.is_cuda(), "normkernels: all tensors but batch_sizes must be on one device");
+    return x;
+  }
+
   Tensor x_;
   torch::stable::accelerator::DeviceGuard guard_;
   std::vector<Tensor> buffers_;
@@ -76,7 +81,8 @@ inline int64_t row_stride(const Optional& t) { return t ? t->stride(0) : 0; }
 template <typename T>
 Affine<T> affine(const Optional& weight, const Optional& bias, double offset, const std::string& name, double slope) {
   const Activation activation = find_activation(name.c_str());
-  STD_TORCH_CHECK(activation != Activation::kUnknown, "normkernels: unknown activation '", name, "'");
+  STD_TORCH_CHECK(activation != Activation::kUnknown, "normkernels: activation must be a name of ACTIVATIONS, got '",
+                  name, "'");
   return {parameter(weight), parameter(bias), acc_t<T>(offset), acc_t<T>(slope), activation};
 }
 

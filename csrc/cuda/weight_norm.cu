@@ -1,4 +1,5 @@
 // Weight norm, and the projection onto filters of length 1.
+#include "../checks/filters.h"
 #include "filters_bwd.cuh"
 #include "filters_fwd.cuh"
 #include "filters_project.cuh"
@@ -19,6 +20,7 @@ void dispatch_weights(const Tensor& v, const Tensor& w, Run run) {
 }
 
 void weight_norm_fwd(Tensor v, Tensor g, Tensor w, Tensor norm) {
+  if (!check::weight_norm_fwd(v, g, w, norm)) return;
   dispatch_weights(v, w, [&](auto in_w, auto in_v) {
     using T = decltype(in_w);
     using X = decltype(in_v);
@@ -33,6 +35,7 @@ void weight_norm_fwd(Tensor v, Tensor g, Tensor w, Tensor norm) {
 }
 
 void weight_norm_bwd(Tensor dw, Tensor v, Tensor g, Tensor norm, Tensor dv, Optional dg) {
+  if (!check::weight_norm_bwd(dw, v, g, norm, dv, dg)) return;
   dispatch_weights(v, dw, [&](auto in_w, auto in_v) {
     using T = decltype(in_w);
     using X = decltype(in_v);
@@ -47,7 +50,8 @@ void weight_norm_bwd(Tensor dw, Tensor v, Tensor g, Tensor norm, Tensor dv, Opti
   });
 }
 
-void weight_norm_project(std::vector<Tensor> weights) {
+void weight_norm_project(std::vector<Tensor> given) {
+  const std::vector<Tensor> weights = check::weight_norm_project(given);
   if (weights.empty()) return;
   dispatch(weights[0], [&](auto zero) {
     using T = decltype(zero);

@@ -1,4 +1,5 @@
 // Weight standardisation.
+#include "../checks/filters.h"
 #include "filters_bwd.cuh"
 #include "filters_fwd.cuh"
 #include "tensors.h"
@@ -7,6 +8,7 @@ namespace normkernels::cuda {
 namespace {
 
 void weight_standardization_fwd(Tensor w, Optional gain, Tensor y, Tensor mean, Tensor rstd, double eps) {
+  if (!check::weight_standardization_fwd(w, gain, y, mean, rstd)) return;
   dispatch(w, [&](auto zero) {
     using T = decltype(zero);
     Session session(w);
@@ -22,6 +24,7 @@ void weight_standardization_fwd(Tensor w, Optional gain, Tensor y, Tensor mean, 
 
 void weight_standardization_bwd(Tensor dy, Tensor w, Optional gain, Tensor mean, Tensor rstd, Tensor dw,
                                 Optional dgain) {
+  if (!check::weight_standardization_bwd(dy, w, gain, mean, rstd, dw, dgain)) return;
   dispatch(w, [&](auto zero) {
     using T = decltype(zero);
     Session session(w);

@@ -1,0 +1,144 @@
+// How a Call checks: a few reads of each tensor's own description, and text only where something is wrong. The
+// functions stay out of line, so that a call passes through the same few lines of code for each of its tensors.
+#pragma once
+
+#include "call.h"
+
+namespace normkernels {
+namespace check {
+
+using torch::stable::Tensor;
+
+// torch's numbers of dtypes and of the CPU
+inline const int32_t kFloat64 = aoti_torch_dtype_float64(), kFloat32 = aoti_torch_dtype_float32(),
+                     kFloat16 = aoti_torch_dtype_float16(), kBFloat16 = aoti_torch_dtype_bfloat16(),
+                     kInt64 = aoti_torch_dtype_int64(), kCpu = aoti_torch_device_type_cpu();
+
+inline int32_t dtype(const Tensor& t) {
+  int32_t found;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(t.get(), &found));
+  return found;
+}
+inline int32_t device(const Tensor& t) {
+  int32_t found;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(t.get(), &found));
+  return found;
+}
+inline int64_t bytes(int32_t dtype) { return dtype == kFloat64 ? 8 : dtype == kFloat32 ? 4 : 2; }
+
+template <class Numbers>
+std::string text(const Numbers& shape) {
+  std::string all;
+  for (const int64_t n : shape) all += (all.empty() ? "" : ", ") + std::to_string(n);
+  return "(" + all + (shape.size() == 1 ? ",)" : ")");
+}
+
+}  // namespace check
+
+#define NK_OUT_OF_LINE inline __attribute__((noinline))
+#define NK_COLD inline __attribute__((noinline, cold))
+
+NK_OUT_OF_LINE Call::Call(const char* op, const char* name, const check::Tensor& first, int64_t rank)
+    : op_(op),
+      first_(name),
+      sizes_(first.sizes()),
+      dtype_(check::dtype(first)),
+      on_cpu_(check::device(first) == check::kCpu) {
+  const bool wide = dtype_ == check::kFloat64;
+  must(wide || dtype_ == check::kFloat32 || dtype_ == check::kBFloat16 || dtype_ == check::kFloat16, name,
+       "be float64, float32, bfloat16 or float16");
+  statistic_ = wide ? check::kFloat64 : check::kFloat32;
+  if (!on_cpu_) index_ = first.get_device_index();
+  if (static_cast<int64_t>(sizes_.size()) != rank) [[unlikely]]
+    fail_rank(rank);
+  empty_ = std::find(sizes_.begin(), sizes_.end(), 0) != sizes_.end();
+}
+
+inline bool Call::fits(int32_t dtype, Dtype wanted) const {
+  switch (wanted) {
+    case Dtype::same:
+      return dtype == dtype_;
+    case Dtype::parameter:
+      return dtype == dtype_ || dtype == statistic_;
+    case Dtype::statistic:
+      return dtype == statistic_;
+    default:
+      return dtype == check::kFloat64;
+  }
+}
+
+NK_OUT_OF_LINE void Call::take(const char* name, const check::Tensor& t, Dtype wanted, Sizes shape, Layout layout,
+                               bool written) {
+  const int32_t dtype = check::dtype(t);
+  if (!fits(dtype, wanted)) [[unlikely]]
+    fail_dtype(name, wanted);
+  if (!on_cpu_)
+    must(check::device(t) != check::kCpu && t.get_device_index() == index_, name, "be on the device of the others");
+  const auto sizes = t.sizes();
+  if (sizes.size() != shape.size() || !std::equal(shape.begin(), shape.end(), sizes.begin())) [[unlikely]]
+    fail_shape(name, t, shape);
+  int64_t elements = 1;
+  for (const int64_t n : shape) elements *= n;
+  if (layout == Layout::dense) {
+    must(t.is_contiguous(), name, "be contiguous");
+  } else if (elements > 0) {
+    const int64_t rows = shape.begin()[0], columns = shape.begin()[1];
+    must(columns == 1 || t.stride(1) == 1, name, "have adjacent columns");
+    elements = (rows - 1) * t.stride(0) + columns;
+  }
+  const char* begin = static_cast<const char*>(written ? t.mutable_data_ptr() : t.const_data_ptr());
+  must(begin != nullptr || elements == 0, name, "have memory");
+  const Span span = {begin, begin + elements * check::bytes(dtype)};
+  for (int i = 0; i < count_; i++) {
+    if (!written && !tensors_[i]) continue;
+    if (std::max(span.begin, spans_[i].begin) < std::min(span.end, spans_[i].end)) [[unlikely]]
+      fail_overlap(name, names_[i]);
+  }
+  spans_[count_] = span;
+  names_[count_] = name;
+  tensors_[count_++] = written ? &t : nullptr;
+}
+
+inline const int64_t* Call::read_sizes(const char* name, const check::Tensor& t) const {
+  must(check::device(t) == check::kCpu && check::dtype(t) == check::kInt64 && t.dim() == 1 && t.is_contiguous(), name,
+       "be contiguous int64 (T,) on the CPU");
+  const void* data = t.const_data_ptr();
+  must(t.numel() > 0 && data != nullptr, name, "have at least one step");
+  return static_cast<const int64_t*>(data);
+}
+
+NK_COLD bool Call::nothing() const {
+  for (int i = 0; i < count_; i++) {
+    if (!tensors_[i]) continue;
+    check::Tensor written = *tensors_[i];
+    torch::stable::zero_(written);
+  }
+  return false;
+}
+
+NK_COLD void Call::fail(const char* name, const char* rule) const {
+  STD_TORCH_CHECK(false, op_, ": ", name, " must ", rule);
+  std::abort();
+}
+NK_COLD void Call::fail_rank(int64_t rank) const {
+  fail(first_, ("have " + std::to_string(rank) + " dimensions, got shape " + check::text(sizes_)).c_str());
+}
+NK_COLD void Call::fail_dtype(const char* name, Dtype dtype) const {
+  const std::string first = first_;
+  const std::string rule = dtype == Dtype::same        ? "have the dtype of " + first
+                           : dtype == Dtype::parameter ? "have the dtype of " + first + ", or float32 beside 16 bits"
+                           : dtype == Dtype::statistic ? "be float32, or float64 where " + first + " is"
+                                                       : "be float64";
+  fail(name, rule.c_str());
+}
+NK_COLD void Call::fail_shape(const char* name, const check::Tensor& t, Sizes shape) const {
+  fail(name, ("have shape " + check::text(shape) + ", got " + check::text(t.sizes())).c_str());
+}
+NK_COLD void Call::fail_overlap(const char* name, const char* other) const {
+  fail(name, (std::string("share no memory with ") + other).c_str());
+}
+
+#undef NK_OUT_OF_LINE
+#undef NK_COLD
+
+}  // namespace normkernels
