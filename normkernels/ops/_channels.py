@@ -158,14 +158,18 @@ def buffers(input, skip, weight, bias, wanted) -> list[Tensor | None]:
     return [like(input, last), dskip, empty(weight, wanted[2]), empty(bias, wanted[3])]
 
 
-def check_channels(name: str, input: Tensor, weight: Tensor | None, bias: Tensor | None, skip: Tensor | None) -> None:
-    """input must be (N, C, *), weight and bias (C,), skip like input."""
+def check_channels(
+    name: str, input: Tensor, weight: Tensor | None, bias: Tensor | None, skip: Tensor | None
+) -> tuple[Any, ...]:
+    """(input, skip, weight, bias) in their dtypes: input must be (N, C, *), weight and bias (C,), skip like input."""
     _checks.check_input(name, input)
     if input.dim() < 2:
         _checks.fail(name, "input", "have at least 2 dimensions (N, C, *)", f"shape {tuple(input.shape)}")
+    _checks.check_like_input(name, "skip", skip, input)
+    input, skip, weight, bias = _checks.prepared(name, input, skip, weight, bias)
     _checks.check_parameter(name, "weight", weight, (input.shape[1],), input)
     _checks.check_parameter(name, "bias", bias, (input.shape[1],), input)
-    _checks.check_like_input(name, "skip", skip, input)
+    return input, skip, weight, bias
 
 
 def check_running(name: str, input: Tensor, mean: Tensor | None, var: Tensor | None, needed: bool) -> None:

@@ -1,5 +1,8 @@
 """Argument checks: ``<function>: <argument> must <rule>, got <value>``, before anything is written."""
 
+import functools
+from typing import Any, NoReturn
+
 import torch
 from torch import Tensor
 
@@ -8,8 +11,12 @@ from normkernels.backends.reference import _activations
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
-def fail(op: str, argument: str, rule: str, got: object) -> None:
-    raise ValueError(f"{op}: {argument} must {rule}, got {got}")
+class ArgumentError(ValueError, RuntimeError):
+    """A wrong argument: torch raises ValueError for some of them, RuntimeError for others."""
+
+
+def fail(op: str, argument: str, rule: str, got: object) -> NoReturn:
+    raise ArgumentError(f"{op}: {argument} must {rule}, got {got}")
 
 
 def check_input(op: str, input: Tensor) -> None:
@@ -25,15 +32,35 @@ def check_input(op: str, input: Tensor) -> None:
 
 
 def check_like_input(op: str, argument: str, tensor: Tensor | None, input: Tensor) -> None:
-    """``tensor`` (a residual) must have the shape, dtype and device of ``input``."""
+    """``tensor`` (a residual) must have the shape and device of ``input``, and one of its dtypes."""
     if tensor is None:
         return
     check_dense(op, argument, tensor)
     if tensor.shape != input.shape:
         fail(op, argument, f"have input's shape {tuple(input.shape)}", tuple(tensor.shape))
-    if tensor.dtype != input.dtype:
-        fail(op, argument, f"have input's dtype {input.dtype}", tensor.dtype)
+    if tensor.dtype not in DTYPES:
+        fail(op, argument, "be float64, float32, bfloat16 or float16", tensor.dtype)
     check_device(op, argument, tensor, input)
+
+
+@functools.cache
+def _float32_under_autocast(op: str, device: str) -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{op}", f"Autocast{device.upper()}")
+
+
+def prepared(aten: str, input: Tensor, added: Tensor | None, *parameters: Tensor | None) -> tuple[Any, ...]:
+    """The tensors of a call as torch would see them: under autocast by its policy for ``aten``, and in one dtype.
+
+    A sum is in the wider dtype of input and what is added; parameters that are narrower than the sum go with it.
+    """
+    if input.dtype.itemsize == 2 and torch.is_autocast_enabled(input.device.type):
+        if _float32_under_autocast(aten, input.device.type):
+            input = input.float()
+    if added is None or added.dtype == input.dtype:
+        return input, added, *parameters
+    dtype = torch.promote_types(input.dtype, added.dtype)
+    given = (p if p is None or p.dtype.itemsize >= dtype.itemsize else p.to(dtype) for p in parameters)
+    return input.to(dtype), added.to(dtype), *given
 
 
 def check_parameter(

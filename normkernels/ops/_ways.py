@@ -126,7 +126,7 @@ def function(public: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(public)
     def seen(*args, **kwargs):
-        if args and type(args[0]) in _PLAIN:
+        if args and (type(args[0]) in _PLAIN or getattr(args[0], "is_nested", False) is True):
             return public(*args, **kwargs)
         given = (*args, *kwargs.values())
         if has_torch_function(given):

@@ -67,7 +67,8 @@ def batch_norm(
         training: normalise with the statistics of this batch.
         momentum: weight of this batch in the running statistics.
         eps: added to the variance (units of x²).
-        skip: input's shape and dtype; added after the affine, before the activation (the ResNet block).
+        skip: input's shape; added after the affine, before the activation; the ResNet block. y is in the wider dtype of
+            both.
         activation: None or a name of ``normkernels.ACTIVATIONS``.
         slope: of ``"leaky_relu"`` for negative values.
         backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
@@ -82,16 +83,18 @@ def batch_norm(
 
     Gradients: input, skip, weight, bias; twice differentiable (through the reference). Backward keeps x (and skip,
     where an activation follows it) and two statistics per channel. An empty batch leaves the running statistics alone.
-    Deterministic: yes. Differs from torch: under autocast y keeps input's dtype.
+    Deterministic: yes. Under autocast as torch: y keeps input's dtype.
     Source: Ioffe & Szegedy 2015, arXiv:1502.03167, algorithms 1 and 2.
     """
     name = "batch_norm"
-    _channels.check_channels(name, input, weight, bias, skip)
+    input, skip, weight, bias = _channels.check_channels(name, input, weight, bias, skip)
     _channels.check_running(name, input, running_mean, running_var, needed=not training)
     activation = _checks.check_activation(name, activation)
     backend = requested(backend, name, input)
     N, C = input.shape[:2]
     count = N * prod(input.shape[2:])
+    if training and eps <= 0:
+        _checks.fail(name, "eps", "be positive in training", eps)
     if training and count == 1:
         rule = "have more than one value per channel in training (OnlineNorm, GroupNorm and LayerNorm need no batch)"
         _checks.fail(name, "input", rule, f"shape {tuple(input.shape)}")

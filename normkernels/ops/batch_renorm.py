@@ -185,7 +185,8 @@ def batch_renorm(
         num_batches_tracked: how many training calls there were, a scalar, counted up in place. Given, the bounds are
             those of batch norm, 1 and 0, until it is ``warmup_steps``; then they grow linearly, to ``r_max`` in
             ``r_ramp_steps`` and to ``d_max`` in ``d_ramp_steps`` more. Without it they are ``r_max`` and ``d_max``.
-        skip: input's shape and dtype; added after the affine, before the activation (the ResNet block).
+        skip: input's shape; added after the affine, before the activation; the ResNet block. y is in the wider dtype of
+            both.
         activation: None or a name of ``normkernels.ACTIVATIONS``.
         slope: of ``"leaky_relu"`` for negative values.
         backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
@@ -204,7 +205,7 @@ def batch_renorm(
     Source: Ioffe 2017, arXiv:1702.03275, algorithm 1.
     """
     name = "batch_renorm"
-    _channels.check_channels(name, input, weight, bias, skip)
+    input, skip, weight, bias = _channels.check_channels(name, input, weight, bias, skip)
     for argument, tensor in (("running_mean", running_mean), ("running_std", running_std)):
         if tensor is None:
             _checks.fail(name, argument, "be given", None)

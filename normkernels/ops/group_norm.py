@@ -41,7 +41,8 @@ def group_norm(
         weight: w, ``(C,)``, in input's dtype or float32; None means 1.
         bias: b, ``(C,)``, in input's dtype or float32; None means 0.
         eps: added to the variance (units of x²).
-        skip: input's shape and dtype; added after the affine, before the activation.
+        skip: input's shape; added after the affine, before the activation. y is in the wider dtype of
+            both.
         activation: None or a name of ``normkernels.ACTIVATIONS`` (diffusion models: ``"silu"``).
         slope: of ``"leaky_relu"`` for negative values.
         backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
@@ -56,12 +57,12 @@ def group_norm(
     Gradients: input, skip, weight, bias; twice differentiable (through the reference). Backward keeps x (and skip,
     where an activation follows it) and two statistics per group.
     Deterministic: yes, and an image's result does not depend on the other images.
-    Differs from torch: channels_last stays so, statistics of 16-bit input are kept in float32, and under autocast y
-    keeps input's dtype.
+    Differs from torch: channels_last stays so, and statistics of 16-bit input are kept in float32.
+    Under autocast as torch: 16-bit input is taken in float32 on CUDA, and as it is on the CPU.
     Source: Wu & He 2018, arXiv:1803.08494, eq. 1 to 7.
     """
     name = "group_norm"
-    _channels.check_channels(name, input, weight, bias, skip)
+    input, skip, weight, bias = _channels.check_channels(name, input, weight, bias, skip)
     activation = _checks.check_activation(name, activation)
     backend = requested(backend, name, input)
     N, C = input.shape[:2]

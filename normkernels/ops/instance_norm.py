@@ -48,7 +48,8 @@ def instance_norm(
         use_input_stats: normalise with the statistics of each instance.
         momentum: weight of this batch in the running statistics.
         eps: added to the variance (units of x²).
-        skip: input's shape and dtype; added after the affine, before the activation.
+        skip: input's shape; added after the affine, before the activation. y is in the wider dtype of
+            both.
         activation: None or a name of ``normkernels.ACTIVATIONS`` (nnU-Net: ``"leaky_relu"``).
         slope: of ``"leaky_relu"`` for negative values.
         backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
@@ -64,11 +65,11 @@ def instance_norm(
     Gradients: input, skip, weight, bias; twice differentiable (through the reference). Backward keeps x (and skip,
     where an activation follows it) and two statistics per instance and channel.
     Deterministic: yes, and an instance's result does not depend on the others.
-    Differs from torch: channels_last stays so, and under autocast y keeps input's dtype.
+    Differs from torch: channels_last stays so. Under autocast as torch: y keeps input's dtype.
     Source: Ulyanov, Vedaldi & Lempitsky 2016, arXiv:1607.08022, eq. 3.
     """
     name = "instance_norm"
-    _channels.check_channels(name, input, weight, bias, skip)
+    input, skip, weight, bias = _channels.check_channels(name, input, weight, bias, skip)
     _channels.check_running(name, input, running_mean, running_var, needed=not use_input_stats)
     activation = _checks.check_activation(name, activation)
     backend = requested(backend, name, input)

@@ -11,6 +11,7 @@ from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.backends.reference.layer_norm import layer_norm_ref
 from normkernels.ops import _checks, _rows
+from normkernels.ops._ragged import is_ragged, of_values
 from normkernels.ops._ways import Recipe, call, differentiated_again, function
 
 # x, residual, dy, dsummed: (M, N), adjacent columns, any row stride; y, summed, dx: contiguous; mean, rstd: (M,)
@@ -134,12 +135,13 @@ def layer_norm(
         y = \text{activation}\big((s - \mu)\,\mathrm{rstd}\,(w + \text{weight\_offset}) + b\big)
 
     Args:
-        input: x, ``(*, *normalized_shape)``; float64, float32, bfloat16 or float16; any strides.
+        input: x, ``(*, *normalized_shape)``; float64, float32, bfloat16 or float16; any strides; or a jagged nested
+            tensor that is not ragged in these dims.
         normalized_shape: the trailing dims to reduce over; N is their product, from 1 to well over a million.
         weight: w, ``normalized_shape``, in input's dtype or float32; None means no scale.
         bias: b, ``normalized_shape``, in input's dtype or float32; None means 0.
         eps: added to the variance (units of x²).
-        residual: input's shape and dtype. s is rounded to input's dtype, then normalised, and returned too.
+        residual: input's shape. s is in the wider dtype of both, rounded to it, then normalised, and returned too.
         activation: None or a name of ``normkernels.ACTIVATIONS``, applied after the affine.
         slope: of ``"leaky_relu"`` for negative values.
         weight_offset: added to weight; 1.0 gives the zero-centred form (1 + w). Without weight it does nothing.
@@ -155,14 +157,20 @@ def layer_norm(
 
     Gradients: input, residual, weight, bias; through both outputs; twice differentiable (through the reference).
     Deterministic: yes, and a row's result does not depend on the other rows.
-    Differs from torch: under autocast y keeps input's dtype; torch.func transforms are not supported.
+    Under autocast as torch: 16-bit input is taken in float32 on CUDA, and as it is on the CPU.
     Source: Ba, Kiros & Hinton 2016, arXiv:1607.06450, eq. 3 and 4.
     """
+    if is_ragged(input):
+        options = {"activation": activation, "slope": slope, "weight_offset": weight_offset, "backend": backend}
+        return of_values(
+            "layer_norm", layer_norm, input, normalized_shape, weight, bias, eps, residual=residual, **options
+        )
     _checks.check_input("layer_norm", input)
+    _checks.check_like_input("layer_norm", "residual", residual, input)
+    input, residual, weight, bias = _checks.prepared("layer_norm", input, residual, weight, bias)
     shape = _checks.check_normalized_shape("layer_norm", input, normalized_shape)
     _checks.check_parameter("layer_norm", "weight", weight, shape, input)
     _checks.check_parameter("layer_norm", "bias", bias, shape, input)
-    _checks.check_like_input("layer_norm", "residual", residual, input)
     activation = _checks.check_activation("layer_norm", activation)
     backend = requested(backend, "layer_norm", input)
     settings = Settings(rows(len(shape)), eps, weight_offset, activation, slope, backend)

@@ -149,6 +149,7 @@ def run(
     backend = requested(backend, name, input)
     if torch.is_autocast_enabled(input.device.type) and input.dtype != torch.float64:
         input = input.to(torch.get_autocast_dtype(input.device.type))
+        weight, gain, bias, slope = (_beside(t, input) for t in (weight, gain, bias, slope))
     if callable(activation):
         c1, c2, _ = moments or callable_moments(activation)
         u = product(input, weight_norm(weight, gain, backend=backend).to(input.dtype))
@@ -164,6 +165,11 @@ def run(
     e = found(activation or "identity", leak, input.dtype)
     settings = Settings(product, e, wants_grad(input, weight, gain, bias, channel_slope), backend)
     return call(NormPropRecipe, input, weight, gain, bias, channel_slope, settings)[0]
+
+
+def _beside(t: Any, input: Tensor) -> Any:
+    """A parameter in the dtype of input or wider: bfloat16 beside float16 is float32."""
+    return t.float() if isinstance(t, Tensor) and t.dtype.itemsize == 2 and t.dtype != input.dtype else t
 
 
 def _check(name: str, input, weight, gain, bias, activation, slope) -> None:

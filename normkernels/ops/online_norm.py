@@ -233,7 +233,8 @@ def online_norm(
         num_samples_tracked: how many samples the statistics have seen, a scalar, updated in place; given, the
             statistics start as the average of these samples and the first state, which counts as one: sample t weighs
             (1 - alpha) / (1 - alpha^(t + 1)) instead of 1 - alpha (bias correction).
-        skip: input's shape and dtype; added after the guard, before the activation (the ResNet block).
+        skip: input's shape; added after the guard, before the activation; the ResNet block. y is in the wider dtype of
+            both.
         activation: None or a name of ``normkernels.ACTIVATIONS``.
         slope: of ``"leaky_relu"`` for negative values.
         backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
@@ -259,7 +260,7 @@ def online_norm(
     Source: Chiley et al. 2019, arXiv:1905.05894, equations 8 to 12; bias correction and ``stable`` are ours.
     """
     name = "online_norm"
-    _channels.check_channels(name, input, weight, bias, skip)
+    input, skip, weight, bias = _channels.check_channels(name, input, weight, bias, skip)
     _channels.check_running(name, input, running_mean, running_var, needed=True)
     for argument, tensor in (("epsilon_1", epsilon_1), ("epsilon_y", epsilon_y)):
         if training and tensor is None:

@@ -10,6 +10,7 @@ from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.backends.reference.rms_norm import rms_norm_ref
 from normkernels.ops import _checks, _rows
+from normkernels.ops._ragged import is_ragged, of_values
 from normkernels.ops._ways import Recipe, call, differentiated_again, function
 
 # x, residual, dy, dsummed: (M, N), adjacent columns, any row stride; y, summed, dx: contiguous; rstd: (M,)
@@ -105,12 +106,13 @@ def rms_norm(
         y = \text{activation}\big(s\,\mathrm{rstd}\,(w + \text{weight\_offset})\big)
 
     Args:
-        input: x, ``(*, *normalized_shape)``; float64, float32, bfloat16 or float16; any strides.
+        input: x, ``(*, *normalized_shape)``; float64, float32, bfloat16 or float16; any strides; or a jagged nested
+            tensor that is not ragged in these dims.
         normalized_shape: the trailing dims to reduce over; N is their product, from 1 to well over a million.
-        weight: w, ``normalized_shape``, in input's dtype or float32; None means no scale.
+        weight: w, ``normalized_shape``, in any of these dtypes; None means no scale.
         eps: added to the mean square (units of x²). None: what torch takes, ``torch.finfo(torch.float64).eps`` for
             float64 and ``torch.finfo(torch.float32).eps`` for the others.
-        residual: input's shape and dtype. s is rounded to input's dtype, then normalised, and returned too.
+        residual: input's shape. s is in the wider dtype of both, rounded to it, then normalised, and returned too.
         activation: None or a name of ``normkernels.ACTIVATIONS``, applied after the scale.
         slope: of ``"leaky_relu"`` for negative values.
         weight_offset: added to weight; 1.0 gives Gemma's (1 + w). Without weight it does nothing.
@@ -126,13 +128,19 @@ def rms_norm(
 
     Gradients: input, residual, weight; through both outputs; twice differentiable (through the reference).
     Deterministic: yes, and a row's result does not depend on the other rows.
-    Differs from torch: under autocast y keeps input's dtype; torch.func transforms are not supported.
+    Under autocast as torch: 16-bit input is taken in float32 on CUDA, and as it is on the CPU.
     Source: Zhang & Sennrich 2019, arXiv:1910.07467, eq. 4.
     """
+    if is_ragged(input):
+        options = {"activation": activation, "slope": slope, "weight_offset": weight_offset, "backend": backend}
+        return of_values("rms_norm", rms_norm, input, normalized_shape, weight, eps, residual=residual, **options)
     _checks.check_input("rms_norm", input)
-    shape = _checks.check_normalized_shape("rms_norm", input, normalized_shape)
-    _checks.check_parameter("rms_norm", "weight", weight, shape, input)
     _checks.check_like_input("rms_norm", "residual", residual, input)
+    input, residual, weight = _checks.prepared("rms_norm", input, residual, weight)
+    shape = _checks.check_normalized_shape("rms_norm", input, normalized_shape)
+    if weight is not None and weight.dtype in _checks.DTYPES and weight.dtype != input.dtype:
+        weight = weight.to(torch.float32 if input.dtype.itemsize == 2 else input.dtype)
+    _checks.check_parameter("rms_norm", "weight", weight, shape, input)
     activation = _checks.check_activation("rms_norm", activation)
     backend = requested(backend, "rms_norm", input)
     if eps is None:

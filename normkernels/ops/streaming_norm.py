@@ -219,7 +219,8 @@ def streaming_norm(
         beta: weights of long term, short term and this mini-batch for the gradients. They add up to 1.
         p: of the scale, at least 1. p = 1 needs no squares, p = 2 is the standard deviation.
         eps: added to the mean of \|x - m\|^p, in its units.
-        skip: input's shape and dtype; added after the affine, before the activation (the ResNet block).
+        skip: input's shape; added after the affine, before the activation; the ResNet block. y is in the wider dtype of
+            both.
         activation: None or a name of ``normkernels.ACTIVATIONS``.
         slope: of ``"leaky_relu"`` for negative values.
         backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
@@ -240,7 +241,7 @@ def streaming_norm(
     a special case.
     """
     name = "streaming_norm"
-    _channels.check_channels(name, input, weight, bias, skip)
+    input, skip, weight, bias = _channels.check_channels(name, input, weight, bias, skip)
     N, C = input.shape[:2]
     for argument, tensor, shape in zip(STATE, (long_term, short_term, counts), ((4, C), (4, C), (2, 2)), strict=True):
         if tensor is None:

@@ -1,0 +1,33 @@
+"""Jagged nested tensors: a row norm of their values, where the rows are whole."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from normkernels.ops._checks import fail
+
+
+def is_ragged(input: Any) -> bool:
+    return isinstance(input, Tensor) and input.is_nested and input.layout == torch.jagged
+
+
+def of_values(
+    name: str, function: Callable[..., Any], input: Any, normalized_shape, *parameters, residual: Any = None, **options
+):
+    """``function`` on the values of a jagged input, and of a residual that is ragged in the same way."""
+    dims = 1 if isinstance(normalized_shape, int) else len(normalized_shape)
+    if dims >= input.dim() - input._ragged_idx:
+        rule = f"not be ragged in its last {dims} dims"
+        fail(name, "input", rule, f"a nested tensor that is ragged in dim {input._ragged_idx}")
+    if residual is not None and (not is_ragged(residual) or residual.shape != input.shape):
+        fail(name, "residual", f"be a nested tensor of input's shape {tuple(input.shape)}", type(residual).__name__)
+
+    def ragged(values: Tensor) -> Tensor:
+        where = {"lengths": input.lengths(), "jagged_dim": input._ragged_idx}
+        return torch.nested.nested_tensor_from_jagged(values, input.offsets(), **where)
+
+    added = None if residual is None else residual.values()
+    found = function(input.values(), normalized_shape, *parameters, residual=added, **options)
+    return ragged(found) if residual is None else tuple(map(ragged, found))
