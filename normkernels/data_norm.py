@@ -101,12 +101,12 @@ class DataNorm(WideState):
         if isinstance(input, Proxy):
             return leaf(self, input)
         self._check(input)
-        x = input.reshape(len(input), prod(self.shape))
+        x = input.reshape(input.shape[0], prod(self.shape))
         mean, var = self.running_mean.view(-1), self.running_var.view(-1)
         if self.training and self.mode == "batch":
             momentum = 0.1 if self.momentum is None else self.momentum
             y = batch_norm(x, mean, var, None, None, True, momentum, self.eps, backend=self.backend)
-            count(self.num_samples_tracked, len(input))
+            count(self.num_samples_tracked, input.shape[0])
             return y.view(input.shape)
         if self.training and self.mode == "running":
             self._take_in(x.detach())
@@ -115,15 +115,14 @@ class DataNorm(WideState):
         safe = torch.where(_constant(mean, var), 1, var)
         return batch_norm(x, mean, safe, None, None, False, 0.0, 0.0, backend=self.backend).view(input.shape)
 
-    @torch.no_grad()
     def _take_in(self, x: Tensor) -> None:
         """The running mean and variance of everything seen, or with momentum their moving averages (Chan's merge)."""
-        if len(x) == 0:
+        if x.shape[0] == 0:
             return
         mean, var = self.running_mean.view(-1), self.running_var.view(-1)
         wide = x.to(torch.promote_types(x.dtype, mean.dtype))
         seen = self.num_samples_tracked
-        share = len(x) / (seen + len(x)).to(mean.dtype)
+        share = x.shape[0] / (seen + x.shape[0]).to(mean.dtype)
         if self.momentum is not None:
             share = torch.where(seen == 0, 1.0, self.momentum).to(mean.dtype)
         distance, spread = wide.mean(0) - mean, wide.var(0, correction=0)
@@ -131,7 +130,7 @@ class DataNorm(WideState):
         new = (mean + share * distance).to(mean.dtype), new_var.to(mean.dtype)
         for t, value in zip((mean, var), sound(new, (mean, var)), strict=True):
             write(t, value)
-        count(seen, len(x))
+        count(seen, x.shape[0])
 
     def _check(self, input: Tensor) -> None:
         if not isinstance(input, Tensor) or tuple(input.shape[1:]) != self.shape or input.dim() != len(self.shape) + 1:

@@ -94,7 +94,6 @@ class BatchNormRecurrent(WideState, Recurrent):
             self._track(len(x if sizes is None else sizes), suffix)
         return found
 
-    @torch.no_grad()
     def _track(self, steps: int, suffix: str) -> None:
         """Count the batch; steps that no batch has reached yet take the statistics of the last one of this batch."""
         counts, last = getattr(self, f"num_batches_tracked{suffix}"), min(steps, self.max_steps) - 1

@@ -52,6 +52,8 @@ class LayerNormalised(Normalised):
         if self.norm_cell is not None:
             for key in ("weight", "bias"):
                 options["cell_" + key] = getattr(self, f"norm_{key}_cell{suffix}", None)
+        if getattr(self, "proj_size", 0):
+            options["weight_hr"] = getattr(self, f"weight_hr{suffix}")
         switches = {k: getattr(self, k) for k in self.SHOWN}
         return function(input, *others, **options, **switches)
 

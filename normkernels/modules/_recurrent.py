@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from normkernels.backends import check_name
 from normkernels.modules._leaf import leaf
-from normkernels.ops._checks import fail
+from normkernels.ops._checks import ArgumentError, fail
 
 States = tuple[Tensor, ...]
 NORMS = ("norm_", "running_", "num_batches")  # how the names of their parameters and buffers start
@@ -152,7 +152,8 @@ class Recurrent(Normalised, nn.RNNBase):
         """hx, or zeros."""
         if hx is not None:
             return tuple(hx) if self.STATES == 2 else (hx,)
-        return (input.new_zeros(len(self.suffixes()), batch, self.hidden_size),) * self.STATES
+        sizes = (self.proj_size or self.hidden_size, self.hidden_size)[: self.STATES]
+        return tuple(input.new_zeros(len(self.suffixes()), batch, size) for size in sizes)
 
     def _handed_out(self, states: States):
         return states if self.STATES == 2 else states[0]
@@ -163,6 +164,7 @@ class Recurrent(Normalised, nn.RNNBase):
             fail(type(self).__name__, "input", "have at least one step", f"shape {tuple(input.shape)}")
         for name, state in zip(("h_0", "c_0"), states, strict=False):
             expected = self.get_expected_hidden_size(input, sizes)
+            expected = expected if name == "h_0" else (*expected[:2], self.hidden_size)
             self.check_hidden_size(state, expected, f"{type(self).__name__}: Expected {name} size {{}}, got {{}}")
 
     def _layers(self, x: Tensor, firsts: States, sizes: Tensor | None) -> tuple[Tensor, States]:
@@ -186,7 +188,25 @@ class Recurrent(Normalised, nn.RNNBase):
 class Cell(Normalised):
     """Mixin in front of torch.nn.RNNCell, LSTMCell or GRUCell; a cell says what a step does."""
 
+    input_size: int
     hidden_size: int
+
+    def _check(self, x: Tensor, states: States) -> None:
+        """In torch's words."""
+        name = type(self).__name__
+        if x.shape[1] != self.input_size:
+            raise ArgumentError(
+                f"{name}: input has inconsistent input_size: got {x.shape[1]} expected {self.input_size}"
+            )
+        for i, s in enumerate(states):
+            if s.shape[0] != x.shape[0]:
+                raise ArgumentError(
+                    f"{name}: Input batch size {x.shape[0]} doesn't match hidden{i} batch size {s.shape[0]}"
+                )
+            if s.shape[1] != self.hidden_size:
+                raise ArgumentError(
+                    f"{name}: hidden{i} has inconsistent hidden_size: got {s.shape[1]}, expected {self.hidden_size}"
+                )
 
     def _step(self, x: Tensor, states: States) -> tuple[Tensor, ...]:
         """The new states of a batch."""
@@ -198,11 +218,15 @@ class Cell(Normalised):
             return leaf(self, input, hx)
         name, two = type(self).__name__, isinstance(self, nn.LSTMCell)
         given = () if hx is None else hx if two else (hx,)
-        for what, t in {"input": input, **{f"hx[{i}]": s for i, s in enumerate(given)}}.items():
-            if t.dim() not in (1, 2) or t.dim() != input.dim():
-                raise ValueError(f"{name}: Expected {what} to be 1D or 2D as input, got {t.dim()}D instead")
+        names = [f"hx[{i}]" for i in range(2)] if two else ["hidden"]
+        for what, t in zip(("input", *names), (input, *given), strict=False):
+            if t.dim() not in (1, 2):
+                raise ArgumentError(f"{name}: Expected {what} to be 1D or 2D, got {t.dim()}D instead")
+            if t.dim() != input.dim():
+                raise ArgumentError(f"{name}: {what} must be {input.dim()}D as input, got {t.dim()}D instead")
         x = input if input.dim() == 2 else input.unsqueeze(0)
         states = tuple(s if s.dim() == 2 else s.unsqueeze(0) for s in given)
-        states = states or (x.new_zeros(len(x), self.hidden_size),) * (2 if two else 1)
+        self._check(x, states)
+        states = states or tuple(x.new_zeros(x.shape[0], self.hidden_size) for _ in range(2 if two else 1))
         found = tuple(s if input.dim() == 2 else s.squeeze(0) for s in self._step(x, states))
         return found if two else found[0]

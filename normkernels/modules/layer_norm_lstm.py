@@ -24,8 +24,9 @@ class LayerNormLSTM(LayerNormRecurrent):
     :func:`normkernels.functional.layer_norm_lstm`.
 
     Args:
-        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional: as in torch.nn.LSTM. ``bias_ih``
-            and ``bias_hh`` are added after the norms, whose biases they are.
+        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size: as in torch.nn.LSTM.
+            ``bias_ih`` and ``bias_hh`` are added after the norms, whose biases they are. With ``proj_size`` a layer
+            runs in ordinary torch ops.
         norm_over: one norm over all gates (``"joint"``), or one for each ``"gate"``.
         norm_terms: normalise both terms apart (``"separate"``, Ba et al.), or their ``"sum"`` once.
         norm_cell: hand the cell on as it is (``"output"``, Ba et al.) or normalised (``"carried"``), or None: no norm.
@@ -45,11 +46,12 @@ class LayerNormLSTM(LayerNormRecurrent):
 
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
-        dropout: float = 0.0, bidirectional: bool = False, device=None, dtype=None, *, norm_over: str = "joint",
-        norm_terms: str = "separate", norm_cell: str | None = "output", eps: float = 1e-5, backend: str | None = None,
+        dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0, device=None, dtype=None, *,
+        norm_over: str = "joint", norm_terms: str = "separate", norm_cell: str | None = "output", eps: float = 1e-5,
+        backend: str | None = None,
     ) -> None:  # fmt: skip
         made: dict[str, Any] = {"device": device, "dtype": dtype}
-        sizes = input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional
+        sizes = input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size
         super().__init__("LSTM", *sizes, **made)
         switches = {"norm_over": norm_over, "norm_terms": norm_terms, "norm_cell": norm_cell, "eps": eps}
         self._set_up(self.suffixes(), switches | {"backend": backend}, **made)

@@ -31,17 +31,20 @@ class Sequence(NamedTuple):
 
 
 def check_sequence(
-    op: str, input: Tensor, weight_hh: Tensor, gates: int, batch_sizes: Tensor | None, **states: Tensor | None
-) -> Sequence:
-    """input (T, B, gates H), or packed (total, gates H) with batch_sizes; weight_hh (gates H, H); states (B, H)."""
+    op: str, input: Tensor, weight_hh: Tensor, gates: int, batch_sizes: Tensor | None,
+    weight_hr: Tensor | None = None, **states: Tensor | None,
+) -> Sequence:  # fmt: skip
+    """input (T, B, gates H), or packed (total, gates H) with batch_sizes; weight_hh (gates H, H); states (B, H).
+
+    With a projection, weight_hr (P, H), of h: weight_hh (gates H, P), and h is (B, P).
+    """
     _checks.check_input(op, input)
     _checks.check_dense(op, "weight_hh", weight_hh)
-    if weight_hh.dim() != 2 or weight_hh.shape[0] != gates * weight_hh.shape[1] or weight_hh.shape[1] == 0:
-        _checks.fail(op, "weight_hh", f"have shape ({gates} * hidden_size, hidden_size)", tuple(weight_hh.shape))
+    hidden = _hidden_size(op, weight_hh, gates, weight_hr)
     if weight_hh.dtype != input.dtype:
         _checks.fail(op, "weight_hh", f"have input's dtype {input.dtype}", weight_hh.dtype)
     _checks.check_device(op, "weight_hh", weight_hh, input)
-    columns, hidden = weight_hh.shape
+    columns, projected = weight_hh.shape
     dims, form = (3, f"(T, B, {columns})") if batch_sizes is None else (2, f"(rows, {columns}) beside batch_sizes")
     if input.dim() != dims or input.shape[-1] != columns:
         _checks.fail(op, "input", f"have shape {form}", tuple(input.shape))
@@ -55,12 +58,29 @@ def check_sequence(
         if state is None:
             continue
         _checks.check_dense(op, name, state)
-        if tuple(state.shape) != (batch, hidden):
-            _checks.fail(op, name, f"have shape {(batch, hidden)}", tuple(state.shape))
+        shape = batch, projected if name == "h_0" else hidden
+        if tuple(state.shape) != shape:
+            _checks.fail(op, name, f"have shape {shape}", tuple(state.shape))
         if state.dtype != input.dtype:
             _checks.fail(op, name, f"have input's dtype {input.dtype}", state.dtype)
         _checks.check_device(op, name, state, input)
     return sizes_of(input, weight_hh, batch_sizes)
+
+
+def _hidden_size(op: str, weight_hh: Tensor, gates: int, weight_hr: Tensor | None) -> int:
+    shape = tuple(weight_hh.shape)
+    if weight_hr is None:
+        if len(shape) != 2 or shape[0] != gates * shape[1] or shape[1] == 0:
+            _checks.fail(op, "weight_hh", f"have shape ({gates} * hidden_size, hidden_size)", shape)
+        return shape[1]
+    _checks.check_dense(op, "weight_hr", weight_hr)
+    if weight_hr.dim() != 2 or shape != (gates * weight_hr.shape[1], weight_hr.shape[0]) or 0 in shape:
+        rule = f"have shape (proj_size, hidden_size) beside a weight_hh ({gates} * hidden_size, proj_size)"
+        _checks.fail(op, "weight_hr", rule, f"{tuple(weight_hr.shape)} beside {shape}")
+    if weight_hr.dtype != weight_hh.dtype:
+        _checks.fail(op, "weight_hr", f"have weight_hh's dtype {weight_hh.dtype}", weight_hr.dtype)
+    _checks.check_device(op, "weight_hr", weight_hr, weight_hh, "weight_hh")
+    return weight_hr.shape[1]
 
 
 def sizes_of(input: Tensor, weight_hh: Tensor, batch_sizes: Tensor | None) -> Sequence:
@@ -134,6 +154,12 @@ def state(first: Tensor | None, like: Tensor, sequence: Sequence, wide: bool = F
 def zeros(like: Tensor, sequence: Sequence) -> Tensor:
     """A first state."""
     return like.new_zeros(sequence.batch, sequence.hidden)
+
+
+def handed_out(y: Tensor, sequence: Sequence) -> Tensor:
+    """y in its shape; a copy where y is kept for the backward, for what is handed out may be changed in place."""
+    y = y.view(sequence.shape)
+    return y.clone() if y.requires_grad and not torch.compiler.is_compiling() else y
 
 
 def before(values: Tensor, first: Tensor | None, batch: int, batch_sizes: Tensor | None, reverse: bool) -> Tensor:

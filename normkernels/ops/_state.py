@@ -60,8 +60,7 @@ def advance(owner: Tensor, state: Sequence[Tensor], run: Callable[[State], tuple
 
     ``owner``: the tensor by which past calls are found; a part of the state, or what parts of it are views of.
     """
-    compiled = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
-    before = [_kept(t) if compiled else t.detach().clone() for t in state]
+    before = _copied(state)
     if torch.compiler.is_compiling() or transformed() is not None:
         y, after = run(before)
         move(state, after)
@@ -83,15 +82,24 @@ _kept = torch.ops.normkernels.kept.default
 
 @torch.library.impl(_LIBRARY, "kept", "CompositeImplicitAutograd")
 def _copy_to_keep(state: Tensor) -> Tensor:
-    """A copy that a compiled checkpoint keeps: made again in the backward, it would be of the state after the call."""
+    """A copy that stays one in compiled code.
+
+    Made again in the backward of a checkpoint, it would be of the state after the call. Inductor leaves out what it
+    takes for a copy, and an op then reads what the same graph has written.
+    """
     mode = get_proxy_mode()
     known = 0 if mode is None else len(mode.tracer.graph.nodes)
-    copy = torch.maximum(state.detach(), state.detach())  # Inductor leaves out what it takes for a copy
+    copy = torch.maximum(state.detach(), state.detach())
     if mode is not None:
         for node in itertools.islice(mode.tracer.graph.nodes, known, None):
             if node.target is torch.ops.aten.maximum.default:
                 node.meta["recompute"] = checkpoint.CheckpointPolicy.MUST_SAVE
     return copy
+
+
+def _copied(state: Sequence[Tensor]) -> State:
+    compiled = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+    return [_kept(t) if compiled else t.detach().clone() for t in state]
 
 
 def accumulate(
@@ -101,7 +109,7 @@ def accumulate(
 
     ctx: the backward's; None: nothing moves. seen: the state, where a transform has to know what is read.
     """
-    before = seen or getattr(ctx, "accumulated_from", None) or [t.detach().clone() for t in state]
+    before = seen or getattr(ctx, "accumulated_from", None) or _copied(state)
     after = run(list(before))
     if ctx is None or getattr(ctx, "accumulated_from", None) is not None:
         return

@@ -219,4 +219,4 @@ def batch_norm_lstm(
         for old, (mean, var) in pairs:
             if old is not None:
                 old.update(mean, var, sizes, momentum, reverse)
-    return y.view(sequence.shape), h, c
+    return recurrent.handed_out(y, sequence), h, c

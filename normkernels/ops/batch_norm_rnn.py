@@ -174,4 +174,4 @@ def batch_norm_rnn(
     y, h, mean, var = call(BatchNormRNNRecipe, input, weight_hh, weight, bias, h_0, mean, var, batch_sizes, settings)
     if training and running is not None and sequence.batch:
         running.update(mean, var, sizes, momentum, reverse)
-    return y.view(sequence.shape), h
+    return recurrent.handed_out(y, sequence), h

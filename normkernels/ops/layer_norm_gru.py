@@ -154,7 +154,7 @@ def layer_norm_gru(
     kept = wants_grad(input, weight_hh, weight, bias, h_0)
     settings = Settings(groups, separate, eps, reverse, kept, requested(backend, name, input))
     y, h = call(LayerNormGRURecipe, input, weight_hh, weight, bias, h_0, batch_sizes, settings)
-    return y.view(sequence.shape), h
+    return recurrent.handed_out(y, sequence), h
 
 
 @function

@@ -67,13 +67,17 @@ class LayerNormLSTMRecipe(Recipe):
         return (y, h, c.to(input.dtype)), (*inputs, *saved)
 
     @staticmethod
-    def composed(input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0, batch_sizes, settings: Settings):
-        sequence = recurrent.sizes_of(input, weight_hh, batch_sizes)
-        first = (recurrent.zeros(input, sequence) if t is None else t for t in (h_0, c_0))
+    def composed(
+        input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0, batch_sizes, settings: Settings,
+        weight_hr=None,
+    ):  # fmt: skip
+        batch, hidden = recurrent.sizes_of(input, weight_hh, batch_sizes).batch, weight_hh.shape[0] // 4
+        sizes = (h_0, weight_hh.shape[1]), (c_0, hidden)
+        first = (input.new_zeros(batch, n) if t is None else t for t, n in sizes)
         found = layer_norm_lstm_ref(
             recurrent.flat_rows(input), weight_hh, weight, bias, cell_weight, cell_bias, *first, batch_sizes,
             groups=settings.groups, separate=settings.separate, norm_cell=settings.norm_cell, eps=settings.eps,
-            reverse=settings.reverse,
+            reverse=settings.reverse, weight_hr=weight_hr,
         )  # fmt: skip
         return tuple(t.to(input.dtype) for t in found)
 
@@ -131,6 +135,7 @@ def layer_norm_lstm(
     norm_terms: str = "separate",
     norm_cell: str | None = "output",
     reverse: bool = False,
+    weight_hr: Tensor | None = None,
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     r"""A layer-normalised LSTM over a whole sequence, given what the input contributes to each step.
@@ -156,6 +161,8 @@ def layer_norm_lstm(
         norm_cell: hand c on as it is and normalise it inside tanh (``"output"``, Ba et al.), hand the normalised c on
             (``"carried"``, TensorFlow's and PyTorch's own examples), or None: no norm there.
         reverse: walk from the last step to the first.
+        weight_hr: ``(P, H)``, in input's dtype: every h is ``weight_hr`` times the one above, ``(B, P)``, and weight_hh
+            is ``(4 H, P)``. Such a call runs in ordinary torch ops, as ``backend="reference"`` does.
         backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
 
     Returns:
@@ -173,18 +180,23 @@ def layer_norm_lstm(
     Source: Ba et al. 2016, arXiv:1607.06450, equations 20 to 22.
     """
     name = "layer_norm_lstm"
-    sequence = recurrent.check_sequence(name, input, weight_hh, 4, batch_sizes, h_0=h_0, c_0=c_0)
-    recurrent.check_parameters(name, input, 4 * sequence.hidden, weight=weight, bias=bias)
-    recurrent.check_cell_parameters(name, input, sequence.hidden, norm_cell, cell_weight, cell_bias)
+    sequence = recurrent.check_sequence(name, input, weight_hh, 4, batch_sizes, weight_hr, h_0=h_0, c_0=c_0)
+    hidden = weight_hh.shape[0] // 4
+    recurrent.check_parameters(name, input, 4 * hidden, weight=weight, bias=bias)
+    recurrent.check_cell_parameters(name, input, hidden, norm_cell, cell_weight, cell_bias)
     settings = Settings(
         recurrent.check_groups(name, norm_over, 4), recurrent.check_terms(name, norm_terms), norm_cell, eps, reverse,
         wants_grad(input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0),
         requested(backend, name, input),
     )  # fmt: skip
-    y, h, c = call(
-        LayerNormLSTMRecipe, input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0, batch_sizes, settings
-    )
-    return y.view(sequence.shape), h, c
+    tensors = input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0, batch_sizes
+    if weight_hr is None:
+        y, h, c = call(LayerNormLSTMRecipe, *tensors, settings)
+    elif settings.backend in (None, "reference"):
+        y, h, c = LayerNormLSTMRecipe.composed(*tensors, settings, weight_hr=weight_hr)
+    else:
+        raise RuntimeError(f"{name}: backend {settings.backend!r} cannot run here: it has no projection (weight_hr)")
+    return recurrent.handed_out(y, sequence), h, c
 
 
 @function

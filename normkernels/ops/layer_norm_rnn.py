@@ -154,7 +154,7 @@ def layer_norm_rnn(
         requested(backend, name, input),
     )  # fmt: skip
     y, h = call(LayerNormRNNRecipe, input, weight_hh, weight, bias, h_0, batch_sizes, settings)
-    return y.view(sequence.shape), h
+    return recurrent.handed_out(y, sequence), h
 
 
 @function

@@ -22,15 +22,15 @@ from normkernels.backends.reference._recurrent import (
 
 def layer_norm_lstm_ref(
     input, weight_hh, weight, bias, cell_weight, cell_bias, h, c, batch_sizes, *, groups, separate, norm_cell, eps=1e-5,
-    reverse=False,
+    reverse=False, weight_hr=None,
 ):  # fmt: skip
     """(y, h, c): gates LN(weight_hh h) + input, c = f c + i g, h = o tanh(LN(c)) (Ba et al. 2016, eq. 20 to 22).
 
     Without ``separate`` the gates are LN(weight_hh h + input). ``norm_cell``: ``"carried"`` hands LN(c) on to the next
-    step, ``"output"`` c itself, None normalises no cell.
+    step, ``"output"`` c itself, None normalises no cell. ``weight_hr`` projects every h.
     """
-    input, weight_hh, weight, bias, cell_weight, cell_bias, h, c = widened(
-        input, weight_hh, weight, bias, cell_weight, cell_bias, h, c
+    input, weight_hh, weight, bias, cell_weight, cell_bias, h, c, weight_hr = widened(
+        input, weight_hh, weight, bias, cell_weight, cell_bias, h, c, weight_hr
     )
 
     def step(_, p, h, c):
@@ -39,7 +39,8 @@ def layer_norm_lstm_ref(
         i, f, g, o = lstm_gates(z + p if separate else z)
         c = f * c + i * g
         normalised = affine(normalise(c, -1, eps), cell_weight, cell_bias) if norm_cell else c
-        return o * torch.tanh(normalised), normalised if norm_cell == "carried" else c
+        h = o * torch.tanh(normalised)
+        return h if weight_hr is None else h @ weight_hr.T, normalised if norm_cell == "carried" else c
 
     return unroll(input, batch_sizes, (h, c), reverse, step)
 
