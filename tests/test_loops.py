@@ -1,4 +1,4 @@
-"""What training loops and deployments do around a layer: change in place, checkpoint, compile, export, infer and go on."""
+"""What loops and deployments do around a layer: change in place, checkpoint, compile, export, infer and go on."""
 
 import copy
 import io

@@ -95,7 +95,7 @@ def weight_norm(v: Tensor, g: Tensor, dim: int | None = 0, *, backend: str | Non
     (through the reference; torch's own is wrong there). A filter of zeros has no direction: w and both gradients are 0
     there.
     Deterministic: yes.
-    Differs from torch: zero filters are defined, double backward is right; no torch.func. Filters along another dim
+    Differs from torch: zero filters are defined, double backward is right. Filters along another dim
     than the first are laid out as rows before, which costs two copies.
     Source: Salimans & Kingma 2016, arXiv:1602.07868, equations 2 and 3.
     """
