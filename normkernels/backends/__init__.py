@@ -73,9 +73,11 @@ def transformed() -> str | None:
     if torch._C._are_functorch_transforms_active():
         return "a transform of torch.func looks inside"
     if torch._C._get_tracing_state() is not None:
-        return "torch.jit.trace or an ONNX export looks inside"
+        return "torch.jit.trace looks inside"
     if forward_ad._current_level >= 0:
         return "forward-mode AD looks inside"
+    if torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export():
+        return "an ONNX export looks inside"
     return None
 
 

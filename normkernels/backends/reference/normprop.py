@@ -29,7 +29,7 @@ def normprop_ref(input, weight, gain, bias, slope, product, activation, leak):
 
 def along_channels(u, weight):
     """A linear layer's channels lie last: swap them with dim 1, and back."""
-    return u.movedim(-1, 1) if weight.dim() == 2 and u.dim() > 1 else u
+    return u.movedim(-1, 1) if weight.dim() == 2 and u.dim() > 2 else u
 
 
 def channelwise(p, u):
