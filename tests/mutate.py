@@ -40,6 +40,7 @@ ROWS = f"tests/test_backends.py -k 'triton and not _2d and {FAST}'"
 PIXELS = f"tests/test_backends.py -k 'triton and _2d and {FAST}'"
 CHANNELS = f"tests/test_backends.py tests/test_batch_norm.py tests/test_channels.py -k 'triton and {FAST} or walked'"
 WITNESS = "tests/test_reference.py"
+EDGES = "tests/test_edges.py"
 EAGER = "tests/test_backends.py tests/test_properties.py -k reference"
 LOCAL = "tests/test_batch_norm.py"
 STATE = "tests/test_channels.py tests/test_channel_modules.py tests/test_backends.py -k 'not triton and not native'"
@@ -83,22 +84,33 @@ TABLE = {
     ],
     (f"{TRITON}/_pixels.py", PIXELS): [("dx = dx + load_tile(DSUMMED,", "dx = dx + 0 * load_tile(DSUMMED,")],
     (f"{REFERENCE}/layer_norm.py", WITNESS): [
-        ("centred = g - g.mean(1, keepdim=True) - ", "centred = g - "),
+        ("g = g - g.mean(1, keepdim=True) - ", "g = g - "),
         ("store_parameter_grad(dweight, du * xhat)", "store_parameter_grad(dweight, du)"),
     ],
     (f"{REFERENCE}/rms_norm.py", WITNESS): [
         ("(g * xhat).mean(1", "(g * xhat).sum(1"),
-        ("z.square().mean(1, keepdim=True) + eps", "z.square().mean(1, keepdim=True)"),
     ],
-    (f"{REFERENCE}/_rows.py", WITNESS): [("grad if dsummed is None else grad + dsummed", "grad")],
+    (f"{REFERENCE}/_rows.py", WITNESS): [
+        ("grad if dsummed is None else grad + dsummed", "grad"),
+        (" + eps * scale * scale)", ")"),
+    ],
+    (f"{REFERENCE}/_rows.py", f"{EDGES} -k reference"): [
+        ("return z - rest, mean + rest", "return z, mean"),
+        ("return torch.exp2(-torch.log2(peak)", "return torch.exp2(0 * torch.log2(peak)"),
+    ],
     (f"{REFERENCE}/_activations.py", WITNESS): [("k * (1 + 3 * a * u * u)", "k * (1 + a * u * u)")],
     (f"{OPS}/layer_norm.py", EAGER): [
         ("dresidual = dx if ctx.needs_input_grad[1] else None", "dresidual = None"),
         ("ctx.needs_input_grad[2]), _rows.empty(bias", "ctx.needs_input_grad[3]), _rows.empty(bias"),
     ],
-    (f"{OPS}/layer_norm.py", WITNESS): [("y.view(input.shape), input\n", "y.view(input.shape), input.detach()\n")],
+    (f"{OPS}/layer_norm.py", WITNESS): [
+        ("weight, bias, ctx.settings)[0], input\n", "weight, bias, ctx.settings)[0], input.detach()\n")
+    ],
     (f"{REFERENCE}/_channels.py", WITNESS): [
-        ("return mean, means((x - spread(mean, x)).square(), shape)", "return mean, means(x.square(), shape)"),
+        (
+            "return mean.reshape(shape), z.square().mean((1, 3, 4))",
+            "return mean.reshape(shape), z.square().sum((1, 3, 4))",
+        ),
         ("g = g - c1 - xhat * c2", "g = g - c1"),
         ("dweight.copy_((du * xhat).sum((0, 2)))", "dweight.copy_(du.sum((0, 2)))"),
         ("return xhat if skip is None else xhat + skip.to(xhat.dtype)", "return xhat"),
@@ -116,10 +128,10 @@ TABLE = {
         ('kept = None if activation == "identity" else skip', "kept = skip"),
         ("copy = statistic_dtype(input), torch.is_grad_enabled()", "copy = statistic_dtype(input), False"),
         ("return t.dtype if t.dtype.itemsize > 2 else torch.float32", "return t.dtype"),
-        ("            return (y,)\n", "            return y, None, None\n"),
+        ("(y, mean.detach(), var.detach()) if", "(y, mean.detach(), mean.detach()) if"),
         ("grads[1] = dy\n", "grads[1] = None\n"),
         (
-            "return input.new_empty(input.shape[0], *input.shape[2:], input.shape[1]).movedim(-1, 1)",
+            "return input.new_empty_strided(input.shape, (channels, 1, *strides[:-1]))",
             "return torch.empty_like(input, memory_format=torch.contiguous_format)",
         ),
     ],
@@ -160,7 +172,7 @@ TABLE = {
         ("if torch._C._current_graph_task_id() != -1 else None", "if False else None"),
         ("return run(first.before)[0]", "return run(before)[0]"),
         ("self._graphless.append(call)", "pass"),
-        ("is not None:\n        run(before)", "is not None:\n        _move(state, run(before))"),
+        ("is not None:\n        return", "is not None:\n        pass"),
         ("if all(map(torch.equal, run(call.before)[1], call.after)):", "if True:"),
     ],
     (f"{OPS}/_state.py", "tests/test_bad_batches.py"): [("(pair[0] + pair[1]).abs()", "pair[0].abs()")],
@@ -174,14 +186,14 @@ TABLE = {
     ],
     (f"{OPS}/batch_renorm.py", STREAMS): [
         ("(var[0] + eps).sqrt()", "var[0].sqrt()"),
-        (".clamp_(0, 1)", ".clamp_(0)"),
+        (".clamp(0, 1)", ".clamp(0)"),
         ("n + 1 for n in state[2:]", "n for n in state[2:]"),
     ],
     (f"{OPS}/streaming_norm.py", STREAMS): [
         ("torch.where(updates > 0, old * past + new * recent, recent)", "old * past + new * recent"),
         ("torch.where(arrivals > 0, entered, past)", "entered"),
         ("(updates > 0) | (arrivals == 0)", "updates > 0"),
-        ("counts[:1].add_(1)", "counts[:1].fill_(1)"),
+        ("counts[0] + 1", "counts[0] + 2"),
     ],
     ("normkernels/modules/_state.py", STREAMS): [
         ("self.training and not self.frozen_statistics", "self.training"),
@@ -212,7 +224,13 @@ TABLE = {
     (f"{OPS}/rms_norm.py", WITNESS): [
         ("torch.float64 if input.dtype == torch.float64 else torch.float32", "torch.float32")
     ],
-    (f"{OPS}/layer_norm_2d.py", EAGER): [("return found.movedim(-1, 1) if", "return found if")],
+    (f"{OPS}/layer_norm_2d.py", EAGER): [("found if layout is COLUMNS else", "found if True else")],
+    (f"{CPU}/lanes.h", f"{EDGES} -k native"): [("  return sizeof(compute_t<T>) == 8 ||", "  return true ||")],
+    (f"{CPU}/rows.h", f"{EDGES} -k native"): [("static_cast<C>(-(total.mean - centre) * rstd[m])", "C(-0.0)")],
+    (f"{CPU}/channels.h", f"{EDGES} -k native"): [
+        ("if (!training || mean_dy || centre) return false;", "return false;"),
+        ("bool wide(int64_t statistic) const { return ", "bool wide(int64_t statistic) const { return false && "),
+    ],
     (f"{CPU}/rows.h", NATIVE): [("total.m2 / static_cast<double>(N) + eps", "total.m2 / static_cast<double>(N)")],
     (f"{CPU}/tiles.h", NATIVE): [("a.m2 += b.m2 + delta * delta * a.count * b.count / count;", "a.m2 += b.m2;")],
     (f"{CPU}/tiles.cpp", NATIVE): [
@@ -278,13 +296,13 @@ TABLE = {
         ("(slopes ? std::pow(scale, 1 - p) : 1 / scale)", "1 / scale"),
     ],
     (f"{REFERENCE}/weight_norm.py", f"{WITNESS} -k weight_norm"): [
-        ("along = (d * filters).sum(1) * r\n", "along = (d * filters).sum(1)\n"),
-        ("(d - filters * (along * r).unsqueeze(1))", "d"),
+        ("filters = filters * r.unsqueeze(1)\n", "pass\n"),
+        ("(d - filters * along.unsqueeze(1))", "d"),
         ("torch.where(norm > 0, 1 / norm, 0)", "1 / norm"),
     ],
     (f"{REFERENCE}/weight_standardization.py", f"{WITNESS} -k weight_standardization"): [
         ("d - d.mean(1, keepdim=True) - xhat", "d - xhat"),
-        ("torch.rsqrt(centred.square().mean(1) + eps)", "torch.rsqrt(centred.square().mean(1))"),
+        ("inverse_root(filters, 1, eps).squeeze(1)", "inverse_root(filters, 1, 0.0).squeeze(1)"),
     ],
     (f"{REFERENCE}/normprop.py", WEIGHTS): [
         ("(f * scale + shift).clamp(low, high)", "f * scale + shift"),
@@ -377,11 +395,11 @@ TABLE = {
     ],
     ("bench/gpu.py", "tests/test_gpu_run.py"): [("if step.native and not built:", "if False:")],
     (f"{OPS}/_recurrent.py", RECURRENT): [
-        ("mean.flip(0) if reverse else mean", "mean"),
+        ("found.flip(0) if reverse else found", "found"),
         ("unbiased = var * (sizes / (sizes - 1))", "unbiased = var"),
-        ("(1 - momentum) ** left + moved", "(1 - momentum) + moved"),
+        ("(1 - momentum) ** left + arrived", "(1 - momentum) + arrived"),
     ],
-    (f"{OPS}/_step_norm.py", RECURRENT): [("running.update(mean, var, sizes, momentum, reverse)", "pass")],
+    (f"{OPS}/_step_norm.py", RECURRENT): [("running.update(mean, var, rows, momentum, reverse)", "pass")],
     (f"{REFERENCE}/_recurrent.py", RECURRENT): [
         ("(g - g.mean(dims, keepdim=True) - xhat", "(g - xhat"),
         ("buffer.shape[0] == total", "True"),
@@ -407,7 +425,10 @@ TABLE = {
         ("sizes = [2 * self.hidden_size, self.hidden_size]", "sizes = [self.hidden_size, 2 * self.hidden_size]"),
     ],
     ("normkernels/modules/_batch_norm_recurrent.py", RECURRENT): [
-        ("counts[: last + 1] += 1", "pass"),
+        (
+            "(torch.arange(len(counts), device=counts.device) <= last)",
+            "(torch.arange(len(counts), device=counts.device) < 0)",
+        ),
         ("torch.where(unseen, buffer[last], buffer)", "buffer"),
         ("training = self.training or not self.track_running_stats", "training = self.training"),
     ],

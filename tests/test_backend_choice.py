@@ -137,7 +137,7 @@ def test_another_module_called_triton(stub, device, monkeypatch, capsys):
         BACKENDS.resolve("layer_norm_fwd", device, "triton")
     monkeypatch.setattr(BACKENDS, "_native_unusable", lambda op, device: None)
     with monkeypatch.context() as patch:
-        patch.setattr(BACKENDS, "_load", lambda name, op: name)
+        patch.setattr(BACKENDS, "_load", lambda name, op, device: name)
         assert BACKENDS.resolve("layer_norm_fwd", device, None) == "native"
     BACKENDS.resolve.cache_clear()
     assert info.main(["--device", device]) == 0

@@ -57,7 +57,9 @@ def test_only_the_wanted_gradients(op, backend, device):
     for name in leaves(op, sample):
         tensors = {k: t.requires_grad_(k == name) for k, t in leaves(op, sample).items()}
         outputs = call(op, sample, backend, **tensors)
-        (grad,) = torch.autograd.grad(outputs, [tensors[name]], sample.cotangents)
+        pairs = zip(outputs if isinstance(outputs, tuple) else (outputs,), sample.cotangents, strict=True)
+        used, cotangents = zip(*((y, dy) for y, dy in pairs if y.requires_grad), strict=True)
+        (grad,) = torch.autograd.grad(used, [tensors[name]], cotangents)
         assert torch.equal(grad, want[f"grad {name}"]), name
 
 
@@ -81,7 +83,7 @@ def test_one_output_used(op, backend, device):
 @every_target
 @every_op
 def test_gradient_strides(op, backend, device):
-    """An expanded or permuted cotangent gives the gradient of the same values laid out densely, bit for bit."""
+    """An expanded or permuted cotangent gives the gradient of the same values laid out densely, kernels bit for bit."""
     need(op, backend, device)
     sample = small(op, device=device)
     x = sample.tensors["input"].requires_grad_()
@@ -90,7 +92,10 @@ def test_gradient_strides(op, backend, device):
     last_first = dy.movedim(1, 0).contiguous().movedim(0, 1)
     for odd in (dy[:1, :1].expand_as(dy), dy[:, :1].expand_as(dy), last_first, dy.new_tensor(0.3).expand_as(dy)):
         got, want = (torch.autograd.grad(y, x, g, retain_graph=True)[0] for g in (odd, odd.contiguous()))
-        assert torch.equal(got, want), odd.stride()
+        if backend == "reference":  # torch's own sums depend on strides
+            torch.testing.assert_close(got, want)
+        else:
+            assert torch.equal(got, want), odd.stride()
 
 
 @pytest.mark.parametrize("device", DEVICES)

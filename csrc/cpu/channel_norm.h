@@ -31,11 +31,12 @@ void with_channels(const Given& g, const F& f) {
     using C = compute_t<T>;
     const Grid z = grid(g.x, g.mean, g.last);
     const Parameter<C> w(g.weight, 0), b(g.bias, 0);
-    std::vector<C> scratch((g.mean ? 1 : 3) * z.B * z.G);
-    C *rstd = scratch.data(), *mean = g.mean ? pointer<C>(g.mean) : rstd + z.G;
-    C* var = g.var ? pointer<C>(g.var) : rstd + 2 * z.G;
+    const int64_t count = z.B * z.G;
+    std::vector<C> scratch((g.mean ? 2 : 4) * count);
+    C *rstd = scratch.data(), *shift = rstd + count, *mean = g.mean ? pointer<C>(g.mean) : shift + count;
+    C* var = g.var ? pointer<C>(g.var) : shift + 2 * count;
     const Affine<C> affine = {w.data(), b.data(), activation(g.activation), static_cast<C>(g.slope)};
-    f(Channels<T>{z, pointer<T>(g.x), pointer<T>(g.skip), affine, mean, var, rstd, g.eps});
+    f(Channels<T>{z, pointer<T>(g.x), pointer<T>(g.skip), affine, mean, var, rstd, g.eps, shift});
   });
 }
 

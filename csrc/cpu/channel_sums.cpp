@@ -16,7 +16,7 @@ NK_INLINE Pair<C> short_or_long(int64_t n, const F& f) {
 }  // namespace
 
 template <class T>
-NK_CLONES Moments moments_about(const T* x, compute_t<T> about, int64_t n) {
+NK_CLONES Moments moments_about(const T* x, compute_t<T> about, int64_t n, double eps) {
   using C = compute_t<T>;
   const auto sums = [&](C centre) NK_INLINED {
     return short_or_long<C>(n, [=](int64_t i) NK_INLINED {
@@ -31,7 +31,9 @@ NK_CLONES Moments moments_about(const T* x, compute_t<T> about, int64_t n) {
     s = sums(about);
   }
   const double left = static_cast<double>(s.a) / static_cast<double>(n);
-  return {static_cast<double>(n), about + left, s.b - s.a * left};
+  const double m2 = s.b - s.a * left;
+  if (!squares_fit<T>(m2, n, eps)) return wide_moments(x, true, n);
+  return {static_cast<double>(n), about + left, m2};
 }
 
 template <class T, class D>
@@ -92,6 +94,20 @@ NK_CLONES void add_columns_about(const T* x, int64_t stride, int64_t rows, int64
   add_rows<kBand>(rows, a, b, add);
 }
 
+template <class T>
+NK_CLONES void wide_columns(const T* x, int64_t rows, double* mean, double* m2, int64_t n) {
+  for (int64_t i = 0; i < n; i++) mean[i] = m2[i] = 0;
+  for (int64_t r = 0; r < rows; r++)
+    for (int64_t i = 0; i < n; i++) mean[i] += load(x[r * n + i]);
+  for (int64_t i = 0; i < n; i++) mean[i] /= static_cast<double>(rows);
+  for (int64_t r = 0; r < rows; r++) {
+    for (int64_t i = 0; i < n; i++) {
+      const double d = load(x[r * n + i]) - mean[i];
+      m2[i] += d * d;
+    }
+  }
+}
+
 template <class C>
 NK_CLONES bool recentre(int64_t rows, C* about, C* a, C* b, int64_t n) {
   const C share = C(1) / static_cast<C>(rows);
@@ -147,7 +163,8 @@ NK_CLONES void add_gradient_columns(const D* du, int64_t d_stride, const T* x, i
   template void add_gradient_columns(const D*, int64_t, const T*, int64_t, int64_t, int64_t, const compute_t<T>*, \
                                      compute_t<T>*, compute_t<T>*, int64_t);
 #define NK_SUMS(T)                                                                                         \
-  template Moments moments_about(const T*, compute_t<T>, int64_t);                                         \
+  template Moments moments_about(const T*, compute_t<T>, int64_t, double);                                 \
+  template void wide_columns(const T*, int64_t, double*, double*, int64_t);                                \
   template void add_columns_about(const T*, int64_t, int64_t, int64_t, const compute_t<T>*, compute_t<T>*, \
                                   compute_t<T>*, int64_t);                                                 \
   NK_GRADIENTS(T, compute_t<T>)

@@ -7,7 +7,7 @@ namespace normkernels {
 
 // Moments from one read: sums about a value near the mean, taken again about the mean if that was too far off.
 template <class T>
-Moments moments_about(const T* x, compute_t<T> about, int64_t n);
+Moments moments_about(const T* x, compute_t<T> about, int64_t n, double eps);
 
 // The sums of du and du * (x - mean)
 template <class T, class D>
@@ -20,6 +20,10 @@ constexpr int64_t kBand = 64;  // columns whose sums stay in registers, if there
 template <class T>
 void add_columns_about(const T* x, int64_t stride, int64_t rows, int64_t ahead, const compute_t<T>* about,
                        compute_t<T>* a, compute_t<T>* b, int64_t n);
+
+// The mean and m2 of n columns of so many rows, in double and from two reads.
+template <class T>
+void wide_columns(const T* x, int64_t rows, double* mean, double* m2, int64_t n);
 
 // Moves about to the mean and clears the sums where, in any column, it lay too far off; whether it did.
 template <class C>

@@ -115,7 +115,7 @@ NK_CLONES void gate_tile(const T* dy, const T* x, const T* skip, const Scale<K>&
 template <class T, class K, class D>
 NK_CLONES void blend_tile(const D* du, const T* x, const Blend<K>& k, T* dx, int64_t n) {
   const auto f = blended(k);
-  map(dx, n, [=](int64_t i) NK_INLINED { return f(i, load(du[i]), load(x[i])); });
+  map(dx, n, [=](int64_t i) NK_INLINED { return static_cast<compute_t<T>>(f(i, load(du[i]), load(x[i]))); });
 }
 
 template <class T, class K>
@@ -148,6 +148,9 @@ void blend_past(const D* du, const T* x, const Blend<K>& k, T* dx, int64_t n) {
 #define NK_KINDS(T, D)              \
   NK_KIND(T, D, Same<compute_t<T>>) \
   NK_KIND(T, D, const compute_t<T>*)
+#define NK_WIDE(T, D)                                                                    \
+  template void blend_tile(const D*, const T*, const Blend<Same<double>>&, T*, int64_t); \
+  template void blend_tile(const D*, const T*, const Blend<const double*>&, T*, int64_t);
 #define NK_CHANNELS(T)                                                                          \
   template void store_past(const compute_t<T>*, T*, int64_t);                                   \
   template void scale_past(const T*, const T*, const Scale<Same<compute_t<T>>>&, T*, int64_t);  \
@@ -159,6 +162,11 @@ NK_CHANNELS(bfloat16)
 NK_CHANNELS(float16)
 NK_KINDS(bfloat16, bfloat16)
 NK_KINDS(float16, float16)
+NK_WIDE(float, float)
+NK_WIDE(bfloat16, float)
+NK_WIDE(float16, float)
+NK_WIDE(bfloat16, bfloat16)
+NK_WIDE(float16, float16)
 template void blend_past(const bfloat16*, const float*, const Blend<Same<float>>&, float*, int64_t);
 template void blend_past(const float16*, const float*, const Blend<Same<float>>&, float*, int64_t);
 

@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -38,11 +39,16 @@ struct Channels {
   Grid grid;
   const T *x, *skip;  // skip: or null
   Affine<C> affine;
-  C *mean, *var, *rstd;  // (B, G); rstd: scratch, filled by find_rstd
+  C *mean, *var, *rstd;  // (B, G); rstd: scratch, filled by find_rstd or keep
   double eps;
+  C* shift = nullptr;  // scratch as rstd, or null for zeros: xhat = (x - mean) * rstd + shift, for what mean lost
 
-  // For statistics from first on, once mean and var are there
-  void find_rstd(int64_t first, int64_t count) const { rstd_tile(var + first, eps, rstd + first, count); }
+  // For statistics from first on, with mean and var given
+  void find_rstd(int64_t first, int64_t count) const {
+    rstd_tile(var + first, eps, rstd + first, count);
+    std::fill_n(shift + first, count, C(0));
+  }
+  C shift_of(int64_t statistic) const { return shift ? shift[statistic] : C(0); }
 
   bool plain() const { return affine.activation == Activation::identity; }
   Gate gate() const {
@@ -54,8 +60,9 @@ struct Channels {
 
   C weight(int64_t c) const { return affine.weight ? affine.weight[c] : C(1); }
   C bias(int64_t c) const { return affine.bias ? affine.bias[c] : C(0); }
+  C added(int64_t statistic, int64_t c) const { return bias(c) + shift_of(statistic) * weight(c); }
   Scale<Same<C>> scale(int64_t statistic, int64_t c) const {
-    return {{mean[statistic]}, {rstd[statistic] * weight(c)}, {bias(c)}, gate(), affine.slope};
+    return {{mean[statistic]}, {rstd[statistic] * weight(c)}, {added(statistic, c)}, gate(), affine.slope};
   }
 
   // out = act((x - mean) * scale + shift + skip)
@@ -77,10 +84,19 @@ struct Forward : Channels<T> {
   bool training;  // mean and var are those of x, and written; else they are given
   // A normaliser's own rule for statistics [first, first + count) of x: it may replace mean, rstd, weight and bias.
   std::function<void(int64_t first, int64_t count)> rule = nullptr;
+  bool again = false;  // mean and var are there, but rounded: rstd and shift are wanted
 
-  void found(int64_t first, int64_t count) const {
-    this->find_rstd(first, count);
-    if (rule) rule(first, count);
+  // A variance beyond C is kept as a number from which a running one recovers.
+  void keep(int64_t statistic, double mean, double var) const {
+    using C = compute_t<T>;
+    if (!again) {
+      this->mean[statistic] = static_cast<C>(mean);
+      this->var[statistic] = static_cast<C>(std::min(var, static_cast<double>(std::numeric_limits<C>::max()) / 2));
+    }
+    if (!this->shift) return;
+    const C rstd = static_cast<C>(1 / std::sqrt(var + this->eps));
+    this->rstd[statistic] = rstd;
+    this->shift[statistic] = static_cast<C>(-(mean - this->mean[statistic]) * rstd);
   }
 };
 
@@ -116,6 +132,21 @@ struct Backward : Channels<T> {
   bool exact() const { return sizeof(T) >= 4 || this->affine.activation == Activation::relu; }
   bool keeps_dskip() const { return dskip && exact() && !this->plain(); }
   bool sums() const { return !mean_dy && (training || dweight || dbias); }
+
+  // Whether statistics [first, first + count) of x lost too much when they were kept: far from 0, or var beyond C
+  bool lost(int64_t first, int64_t count) const {
+    if (!training || mean_dy || centre) return false;
+    bool any = false;
+    for (int64_t i = first; i < first + count; i++) {
+      const double var = this->var[i] + this->eps;
+      any |= std::fabs(this->mean[i]) * this->rstd[i] > kNear || !(var > 1e-30 && var < 1e37);
+    }
+    return any;
+  }
+  // What finds rstd and shift of these from x
+  Forward<T> statistics() const { return {*this, nullptr, true, nullptr, true}; }
+  // Whether the square of rstd is too much or too little for C
+  bool wide(int64_t statistic) const { return !(this->rstd[statistic] < 1e15 && this->rstd[statistic] > 1e-15); }
   // Room to keep du in, if it is neither cheap to have again nor kept in dskip; else null.
   std::unique_ptr<C[]> scratch(int64_t elements) const {
     const bool wanted = !this->plain() && !this->gated() && !keeps_dskip() && sums() && elements <= kScratch;
@@ -163,13 +194,22 @@ struct Backward : Channels<T> {
     past ? blend_past(du, this->x + at, k, dx + at, n) : blend_tile(du, this->x + at, k, dx + at, n);
   }
 
-  // The coefficients of dx = rstd * (du * w - means.g - xhat * means.g_xhat)
-  Blend<Same<C>> blend(int64_t statistic, int64_t c, Means means) const {
-    const C r = this->rstd[statistic], w = this->weight(c);
+  // The same where C is too narrow for the coefficients
+  template <class D, class K>
+  void write_wide(const D* du, int64_t at, const Blend<K>& k, int64_t n) const {
+    if (dskip && !keeps_dskip()) write_du(du, dskip + at, n);
+    blend_tile(du, this->x + at, k, dx + at, n);
+  }
+
+  // The coefficients, in M, of dx = rstd * (du * w - means.g - xhat * means.g_xhat)
+  template <class M>
+  Blend<Same<M>> blend(int64_t statistic, int64_t c, Means means) const {
+    const M r = this->rstd[statistic], w = this->weight(c);
     if (mean_dy) means = {static_cast<double>(w * mean_dy[c]), static_cast<double>(w * mean_dy_xhat[c])};
     if (!training) means = {};
     const C about = centre ? centre[statistic] : this->mean[statistic];
-    return {{about}, {r * w}, {static_cast<C>(-r * r * means.g_xhat)}, {static_cast<C>(-r * means.g)}};
+    const double added = centre ? 0 : this->shift_of(statistic) * means.g_xhat;
+    return {{about}, {r * w}, {static_cast<M>(-r * r * means.g_xhat)}, {static_cast<M>(-r * (means.g + added))}};
   }
 };
 
@@ -178,7 +218,7 @@ struct Backward : Channels<T> {
 template <class T>
 void add_channel(const Backward<T>& a, int64_t statistic, int64_t c, Pair<double> sums, int64_t line, Means& means) {
   using C = compute_t<T>;
-  const double sum_xhat = sums.b * a.rstd[statistic], w = a.weight(c) / a.grid.count();
+  const double sum_xhat = sums.b * a.rstd[statistic] + sums.a * a.shift_of(statistic), w = a.weight(c) / a.grid.count();
   means.g += w * sums.a;
   means.g_xhat += w * sum_xhat;
   if (a.dbias) a.dbias[line * a.grid.C + c] += static_cast<C>(sums.a);

@@ -9,8 +9,8 @@ namespace normkernels {
 // Per column of a strip; buffers of at least n elements.
 template <class C>
 struct Strip {
-  const C *mean, *rstd;  // xhat = (x - mean) * rstd
-  C *a, *b;              // forward: sum and sum of squares; backward: sums, then means, of g and g * xhat
+  const C *mean, *rstd, *shift;  // xhat = (x - mean) * rstd + shift; shift: null for zeros
+  C *a, *b;                      // forward: sum and sum of squares; backward: sums, then means, of g and g * xhat
 };
 
 // a += x

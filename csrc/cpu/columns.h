@@ -23,11 +23,24 @@ inline int64_t strip_width(int64_t N, int64_t bytes) {
 
 template <class C>
 struct StripBuffers {
-  alignas(64) C a[kStrip] = {}, b[kStrip] = {}, u[kStrip], du[kStrip];
+  alignas(64) C a[kStrip] = {}, b[kStrip] = {}, u[kStrip], du[kStrip], shift[kStrip];
   double total_a[kStrip] = {}, total_b[kStrip] = {};
   Strip<C> strip;
 
-  StripBuffers(const C* mean, const C* rstd) : strip{mean, rstd, a, b} {}
+  StripBuffers(const C* mean, const C* rstd) : strip{mean, rstd, nullptr, a, b} {}
+
+  // Whether any mean is so far from 0 that xhat wants what it lost in rounding
+  bool far(int64_t n) const {
+    bool any = false;
+    for (int64_t i = 0; i < n; i++) any |= std::fabs(strip.mean[i]) * strip.rstd[i] > kNear;
+    return any;
+  }
+  // left(i): what that is, for column i
+  template <class F>
+  void put_shift(int64_t n, const F& left) {
+    for (int64_t i = 0; i < n; i++) shift[i] = static_cast<C>(-left(i) * strip.rstd[i]);
+    strip.shift = shift;
+  }
 
   // Call f with each of the N rows; a and b, which it adds to, go into the totals before they grow long.
   template <class F>
@@ -79,12 +92,32 @@ struct ColumnsForward {
     });
     for (int64_t i = 0; i < n; i++) mu[i] = static_cast<C>(buffers.total_a[i] / N);
     buffers.sum_rows(N, n, [&](int64_t k) { centred_sums(s + at + k * S, mu, buffers.a, buffers.b, n); });
+    double centre[kStrip];
+    bool fit = true;
     for (int64_t i = 0; i < n; i++) {
       const double left = buffers.total_a[i] / N;  // what rounding left in the mean
-      r[i] = static_cast<C>(1 / std::sqrt((buffers.total_b[i] - left * buffers.total_a[i]) / N + eps));
-      mu[i] = static_cast<C>(mu[i] + left);
+      centre[i] = mu[i] + left;
+      buffers.total_b[i] -= left * buffers.total_a[i];
+      fit &= squares_fit<T>(buffers.total_b[i], N, eps);
     }
+    if (!fit) wide_squares(s + at, centre, buffers.total_b, n);
+    for (int64_t i = 0; i < n; i++) {
+      r[i] = static_cast<C>(1 / std::sqrt(buffers.total_b[i] / N + eps));
+      mu[i] = static_cast<C>(centre[i]);
+    }
+    if (buffers.far(n)) buffers.put_shift(n, [&](int64_t i) { return centre[i] - mu[i]; });
     for (int64_t k = 0; k < N; k++) write(k, s + at + k * S, y + at + k * S, buffers, n);
+  }
+
+  // The sums of squares in double, where the square of any float fits
+  void wide_squares(const T* s, const double* centre, double* squares, int64_t n) const {
+    std::fill_n(squares, n, 0.0);
+    for (int64_t k = 0; k < slices.N; k++) {
+      for (int64_t i = 0; i < n; i++) {
+        const double d = load(s[k * slices.S + i]) - centre[i];
+        squares[i] += d * d;
+      }
+    }
   }
 
   void write(int64_t k, const T* s, T* out, StripBuffers<C>& buffers, int64_t n) const {
@@ -128,8 +161,13 @@ struct ColumnsBackward {
   }
 
   void strip(int64_t at, int64_t statistics, int64_t n, C* dw, C* db) const {
-    StripBuffers<C> buffers(mean + statistics, rstd + statistics);
     const int64_t N = slices.N, S = slices.S;
+    const C* mu = mean + statistics;
+    StripBuffers<C> buffers(mu, rstd + statistics);
+    if (buffers.far(n)) {
+      buffers.sum_rows(N, n, [&](int64_t k) { centred_sums(x + at + k * S, mu, buffers.a, buffers.b, n); });
+      buffers.put_shift(n, [&](int64_t i) { return buffers.total_a[i] / N; });
+    }
     buffers.sum_rows(N, n, [&](int64_t k) {
       with_du(k, at + k * S, buffers, n, [&](const auto* du) {
         gradient_strip(du, x + at + k * S, buffers.strip, affine.weight ? affine.weight[k] : C(1), dw[k], db[k], n);

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "lanes.h"
+#include "tiles.h"
 
 namespace normkernels {
 namespace {
@@ -45,13 +46,24 @@ NK_INLINE Pair<C> row_sums(int64_t n, const F& f) {
 }  // namespace
 
 template <class T>
-NK_CLONES void row_moments(const T* x, bool centred, Found<compute_t<T>>& f, int64_t rows, int64_t n) {
+NK_CLONES void row_moments(const T* x, bool centred, double eps, Found<compute_t<T>>& f, int64_t rows, int64_t n) {
   using C = compute_t<T>;
   const C share = C(1) / static_cast<C>(n);
+  const auto check = [&](const T* row, int64_t r) NK_INLINED {
+    f.squares[r] = f.a[r];
+    if (squares_fit<T>(f.squares[r], n, eps)) return;
+    const Moments moments = wide_moments(row, centred, n);
+    f.mean[r] = static_cast<C>(moments.mean);
+    f.c[r] = static_cast<C>(moments.mean - f.mean[r]);
+    f.squares[r] = moments.m2;
+    f.fit = false;
+  };
+  f.fit = true;
   for (int64_t r = 0; r < rows; r++, x += n) {
     if (!centred) {
-      f.mean[r] = 0;
+      f.mean[r] = f.c[r] = 0;
       f.a[r] = row_sums<C>(n, [=](int64_t i) NK_INLINED { return Pair<C>{load(x[i]) * load(x[i]), C(0)}; }).a;
+      check(x, r);
       continue;
     }
     const C mean = row_sums<C>(n, [=](int64_t i) NK_INLINED { return Pair<C>{load(x[i]), C(0)}; }).a * share;
@@ -61,7 +73,9 @@ NK_CLONES void row_moments(const T* x, bool centred, Found<compute_t<T>>& f, int
     });
     const C left = rest.a * share;  // by rounding, in the mean
     f.mean[r] = mean + left;
+    f.c[r] = (mean - f.mean[r]) + left;
     f.a[r] = rest.b - rest.a * left;
+    check(x, r);
   }
 }
 
@@ -86,13 +100,17 @@ NK_CLONES void row_products(const D* dy, const T* x, bool centred, Found<compute
 template <class C>
 NK_CLONES void scale_coefficients(bool centred, int64_t n, double eps, const C* gain, C* statistic, Found<C>& f,
                                   int64_t rows) {
-  const C count = static_cast<C>(n), least = static_cast<C>(eps);
-  for (int64_t r = 0; r < rows; r++) {
-    const C root = std::sqrt(centred ? f.a[r] / count + least : f.a[r]);
-    const C inverse = centred || root > 0 ? C(1) / root : C(0);  // a row of zeros has no direction
-    statistic[r] = centred ? inverse : root;
-    f.a[r] = gain ? gain[r] * inverse : inverse;
-  }
+  const auto find = [&](const auto* squares, auto count) NK_INLINED {
+    using S = decltype(count);
+    for (int64_t r = 0; r < rows; r++) {
+      const S root = std::sqrt(centred ? squares[r] / count + static_cast<S>(eps) : squares[r]);
+      const C inverse = static_cast<C>(centred || root > 0 ? S(1) / root : S(0));  // a row of zeros has no direction
+      statistic[r] = centred ? inverse : static_cast<C>(root);
+      f.a[r] = gain ? gain[r] * inverse : inverse;
+      f.c[r] = -f.c[r] * f.a[r];
+    }
+  };
+  f.fit ? find(f.a, static_cast<C>(n)) : find(f.squares, static_cast<double>(n));
 }
 
 template <class C>
@@ -102,26 +120,27 @@ NK_CLONES void blend_coefficients(bool centred, int64_t n, const C* gain, const 
   for (int64_t r = 0; r < rows; r++) {
     const C inverse = centred ? statistic[r] : statistic[r] > 0 ? C(1) / statistic[r] : C(0);
     const C scale = gain ? gain[r] * inverse : inverse;
-    along[r] = f.b[r] * inverse;
+    f.rstd[r] = inverse;
+    along[r] = f.b[r] * inverse + (centred ? f.shift[r] * f.c[r] : C(0));
     f.a[r] = centred && n == 1 ? C(0) : scale;  // one value is its own mean, exactly
-    f.b[r] = -scale * inverse * along[r] * share;
-    f.c[r] = centred ? -f.a[r] * share * f.c[r] : C(0);
+    f.b[r] = -scale * along[r] * share;
+    f.c[r] = centred ? f.b[r] * f.shift[r] - f.a[r] * share * f.c[r] : C(0);
   }
 }
 
 template <class T, class D>
 NK_CLONES void scale_rows(const T* x, const Found<compute_t<T>>& f, D* y, int64_t rows, int64_t n) {
   for (int64_t r = 0; r < rows; r++, x += n, y += n) {
-    const auto mean = f.mean[r], a = f.a[r];
-    map(y, n, [=](int64_t i) NK_INLINED { return (load(x[i]) - mean) * a; });
+    const auto mean = f.mean[r], a = f.a[r], c = f.c[r];
+    map(y, n, [=](int64_t i) NK_INLINED { return (load(x[i]) - mean) * a + c; });
   }
 }
 
 template <class T, class D>
 NK_CLONES void blend_rows(const D* dy, const T* x, const Found<compute_t<T>>& f, T* dx, int64_t rows, int64_t n) {
   for (int64_t r = 0; r < rows; r++, dy += n, x += n, dx += n) {
-    const auto mean = f.mean[r], a = f.a[r], b = f.b[r], c = f.c[r];
-    map(dx, n, [=](int64_t i) NK_INLINED { return a * load(dy[i]) + (b * (load(x[i]) - mean) + c); });
+    const auto mean = f.mean[r], rstd = f.rstd[r], a = f.a[r], b = f.b[r], c = f.c[r];
+    map(dx, n, [=](int64_t i) NK_INLINED { return a * load(dy[i]) + (b * ((load(x[i]) - mean) * rstd) + c); });
   }
 }
 
@@ -129,8 +148,8 @@ NK_CLONES void blend_rows(const D* dy, const T* x, const Found<compute_t<T>>& f,
   template void row_products(const D*, const T*, bool, Found<compute_t<T>>&, int64_t, int64_t); \
   template void scale_rows(const T*, const Found<compute_t<T>>&, D*, int64_t, int64_t);         \
   template void blend_rows(const D*, const T*, const Found<compute_t<T>>&, T*, int64_t, int64_t);
-#define NK_ROWS(T)                                                                   \
-  template void row_moments(const T*, bool, Found<compute_t<T>>&, int64_t, int64_t); \
+#define NK_ROWS(T)                                                                           \
+  template void row_moments(const T*, bool, double, Found<compute_t<T>>&, int64_t, int64_t); \
   NK_MIXED(T, T)
 #define NK_COEFFICIENTS(C)                                                                   \
   template void scale_coefficients(bool, int64_t, double, const C*, C*, Found<C>&, int64_t); \

@@ -8,15 +8,18 @@ namespace normkernels {
 
 constexpr int64_t kFilters = 64;
 
-// What is found of some rows: y = a (x - mean), dx = a dy + b (x - mean) + c.
+// What is found of some rows: y = a (x - mean) + c, dx = a dy + b ((x - mean) rstd) + c.
 template <class C>
 struct Found {
   alignas(64) C mean[kFilters], a[kFilters], b[kFilters], c[kFilters];
+  alignas(64) C rstd[kFilters], shift[kFilters];  // backward: xhat = (x - mean) rstd + shift
+  double squares[kFilters];                       // forward: the sum of (x - mean)^2
+  bool fit;                                       // forward: whether these are in a too
 };
 
-// mean, and in a the sum of (x - mean)^2
+// mean, what rounding left of it in c, and the sum of (x - mean)^2; eps tells whether squares too small for C matter
 template <class T>
-void row_moments(const T* x, bool centred, Found<compute_t<T>>& f, int64_t rows, int64_t n);
+void row_moments(const T* x, bool centred, double eps, Found<compute_t<T>>& f, int64_t rows, int64_t n);
 // In b the sum of dy (x - mean) and, if centred, in c that of dy
 template <class T, class D>
 void row_products(const D* dy, const T* x, bool centred, Found<compute_t<T>>& f, int64_t rows, int64_t n);

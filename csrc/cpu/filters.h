@@ -4,6 +4,8 @@
 // rows are. What is found of a filter depends on its N alone.
 #pragma once
 
+#include <cmath>
+
 #include "channel_tiles.h"
 #include "filter_tiles.h"
 #include "sweep.h"
@@ -32,12 +34,12 @@ struct FiltersForward {
   int64_t group() const { return 1; }
 
   void measure_rows(int64_t m, int64_t j, int64_t rows, int64_t n, Found<C>& f) const {
-    row_moments(x + m * N + j, mean, f, rows, n);
+    row_moments(x + m * N + j, mean, eps, f, rows, n);
   }
   Moments measure(int64_t m, int64_t j, int64_t n) const {
     Found<C> f;
     measure_rows(m, j, 1, n, f);
-    return {static_cast<double>(n), f.mean[0], f.a[0]};
+    return {static_cast<double>(n), static_cast<double>(f.mean[0]) + f.c[0], f.squares[0]};
   }
 
   void finish_rows(int64_t m, int64_t rows, Found<C>& f) const {
@@ -48,7 +50,9 @@ struct FiltersForward {
   Found<C> finish(int64_t m, const Moments& total) const {
     Found<C> f;
     f.mean[0] = static_cast<C>(total.mean);
-    f.a[0] = static_cast<C>(total.m2);
+    f.c[0] = static_cast<C>(total.mean - f.mean[0]);
+    f.squares[0] = total.m2;
+    f.fit = false;  // what several tiles add up to is in double
     finish_rows(m, 1, f);
     return f;
   }
@@ -58,7 +62,7 @@ struct FiltersForward {
     if constexpr (std::is_same_v<T, D>) {
       const T* const skip = nullptr;
       for (int64_t r = 0; past && r < rows; r++) {
-        const Scale<Same<C>> k = {{f.mean[r]}, {f.a[r]}, {C(0)}};
+        const Scale<Same<C>> k = {{f.mean[r]}, {f.a[r]}, {f.c[r]}};
         for_each_tile(at + r * n, at + (r + 1) * n,
                       [&](int64_t i, int64_t m) { scale_past(x + i, skip, k, y + i, m); });
       }
@@ -100,6 +104,7 @@ struct FiltersBackward {
 
   void finish_rows(int64_t m, int64_t rows, Found<C>& f) const {
     C along[kFilters];
+    for (int64_t r = 0; mean && r < rows; r++) f.shift[r] = shift(m + r);
     blend_coefficients(mean, N, gain ? gain + m : nullptr, statistic + m, dgain ? dgain + m : along, f, rows);
   }
   Found<C> finish(int64_t m, const Pair<double>& total) const {
@@ -113,16 +118,26 @@ struct FiltersBackward {
 
   void write_rows(int64_t m, int64_t j, int64_t rows, int64_t n, const Found<C>& f) const {
     const int64_t at = m * N + j;
-    for (int64_t r = 0; past && r < rows; r++) {
-      const Blend<Same<C>> k = {{f.mean[r]}, {f.a[r]}, {f.b[r]}, {f.c[r]}};
+    const auto fits = [&](int64_t r) { return f.rstd[r] > C(1e-15) && f.rstd[r] < C(1e15); };  // so does its square
+    bool lines = past;
+    for (int64_t r = 0; r < rows; r++) lines &= fits(r);
+    for (int64_t r = 0; lines && r < rows; r++) {
+      const Blend<Same<C>> k = {{f.mean[r]}, {f.a[r]}, {f.b[r] * f.rstd[r]}, {f.c[r]}};
       for_each_tile(at + r * n, at + (r + 1) * n,
                     [&](int64_t i, int64_t m) { blend_past(dy + i, x + i, k, dx + i, m); });
     }
-    if (!past) blend_rows(dy + at, x + at, f, dx + at, rows, n);
+    if (!lines) blend_rows(dy + at, x + at, f, dx + at, rows, n);
   }
   void write(int64_t m, int64_t j, int64_t n, const Found<C>& f) const { write_rows(m, j, 1, n, f); }
 
  private:
+  // What the mean that was kept lost in rounding, as xhat takes it: found again for a row far from 0
+  C shift(int64_t m) const {
+    if (!mean || std::fabs(mean[m]) * statistic[m] <= kNear) return C(0);
+    double left = 0;
+    for_each_tile(m * N, (m + 1) * N, [&](int64_t j, int64_t n) { left += sum_about(x + j, mean[m], n); });
+    return static_cast<C>(-left / static_cast<double>(N) * statistic[m]);
+  }
   void put_means(int64_t m, int64_t rows, Found<C>& f) const {
     for (int64_t r = 0; r < rows; r++) f.mean[r] = mean ? mean[m + r] : C(0);
   }

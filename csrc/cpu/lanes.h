@@ -1,6 +1,8 @@
 // Loops that vectorise: sums in many lanes, and maps.
 #pragma once
 
+#include <limits>
+
 #include "simd.h"
 
 namespace normkernels {
@@ -46,6 +48,16 @@ NK_INLINE Pair<C> sum_pairs(int64_t n, const F& f) {
     b[l] += p.b;
   }
   return {add_lanes<kWidth / 2>(a), add_lanes<kWidth / 2>(b)};
+}
+
+// Whether n squares of values in T, summed in its compute type, are right: float overflows, and drops what underflows,
+// which matters where next to nothing is added to it. double holds the squares of all floats.
+template <class T>
+NK_INLINE bool squares_fit(double squares, int64_t n, double eps) {
+  using Limits = std::numeric_limits<compute_t<T>>;
+  constexpr double kLeast = 2 * static_cast<double>(Limits::min());
+  return sizeof(compute_t<T>) == 8 ||
+         (squares <= static_cast<double>(Limits::max()) && (eps > 1e-30 || squares >= kLeast * static_cast<double>(n)));
 }
 
 // out[i] = f(i)

@@ -21,7 +21,7 @@ void measure_block(const OnlineForward<T>& a, bool parallel, int64_t first, int6
   const Grid& g = a.grid;
   if (!a.last) {
     return each_plane(parallel, g, first, samples, [&](int64_t n, int64_t c) {
-      const Moments m = run_moments(a.x + g.plane(n, c), g.S);
+      const Moments m = run_moments(a.x + g.plane(n, c), g.S, a.eps);
       mean[(n - first) * g.C + c] = static_cast<C>(m.mean);
       var[(n - first) * g.C + c] = static_cast<C>(m.m2 / m.count);
     });

@@ -55,7 +55,7 @@ void each_band(int64_t columns, int64_t lines, const F& f) {
 
 // The mean and m2 of every column over a segment of lines.
 template <class T>
-void column_moments(const T* x, int64_t columns, int64_t lines, double* mean, double* m2) {
+void column_moments(const T* x, int64_t columns, int64_t lines, double eps, double* mean, double* m2) {
   using C = compute_t<T>;
   if (lines == 0) return;  // of an image smaller than a line, which is all rest
   std::vector<C> buffer(3 * columns);
@@ -72,6 +72,8 @@ void column_moments(const T* x, int64_t columns, int64_t lines, double* mean, do
     if (recentre(rows, about, a, b, columns)) add();
     merge_columns(first, rows, about, a, b, mean, m2, columns);
   }
+  if (!std::all_of(m2, m2 + columns, [=](double squares) { return squares_fit<T>(squares, lines, eps); }))
+    wide_columns(x, lines, mean, m2, columns);
 }
 
 // The moments of an image's columns: a row for each segment, and one for what is left.
@@ -110,10 +112,7 @@ void pool(const Forward<T>& a, int64_t n, const ColumnTable& table) {
   groups(mean, [&](int64_t g, double value) { pooled[g] = value; });
   for (int64_t g = 0; g < G; g++) std::fill_n(mean.begin() + g * a.grid.channels(), a.grid.channels(), pooled[g]);
   table.each([&](double k, double m, double q, int64_t c) { m2[c] += q + k * (m - mean[c]) * (m - mean[c]); });
-  groups(m2, [&](int64_t g, double value) {
-    a.mean[n * G + g] = static_cast<compute_t<T>>(pooled[g]);
-    a.var[n * G + g] = static_cast<compute_t<T>>(value);
-  });
+  groups(m2, [&](int64_t g, double value) { a.keep(n * G + g, pooled[g], value); });
 }
 
 template <class T>
@@ -122,7 +121,7 @@ void measure(const Forward<T>& a, const Lines& lines, int64_t n, bool parallel) 
   const T* image = a.x + n * a.grid.S * a.grid.C;
   const auto row = [&](int64_t i, const T* x, int64_t columns, int64_t count) {
     table.counts[i] = static_cast<double>(count);
-    column_moments(x, columns, count, &table.means[i * lines.columns], &table.squares[i * lines.columns]);
+    column_moments(x, columns, count, a.eps, &table.means[i * lines.columns], &table.squares[i * lines.columns]);
   };
   each(parallel, lines.segments,
        [&](int64_t s) { row(s, image + lines.first(s) * lines.columns, lines.columns, lines.lines(s)); });
@@ -157,7 +156,7 @@ struct ColumnScale {
       for (int64_t end = c + a.grid.channels(); c < end; c++) {
         mean[c] = a.mean[n * a.grid.G + g];
         scale[c] = a.rstd[n * a.grid.G + g] * a.weight(c);
-        shift[c] = a.bias(c);
+        shift[c] = a.added(n * a.grid.G + g, c);
       }
     }
     for (auto* values : {&mean, &scale, &shift}) *values = of_columns(lines, columns, *values);
@@ -194,7 +193,7 @@ void forward_pixels(const Forward<T>& a, int64_t run = 1) {
   share(g.N, g.N * g.S * g.C, [&](int64_t n, bool parallel) {
     if (a.training) {
       measure(a, lines, n, parallel);
-      a.found(n * g.G, g.G);
+      if (a.rule) a.rule(n * g.G, g.G);
     }
     if (!a.y) return;
     const ColumnScale<compute_t<T>> scale(a, lines, wide(lines), n);

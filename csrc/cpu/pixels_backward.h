@@ -74,7 +74,7 @@ struct ColumnBlend {
     const Grid& g = sweep.grid;
     for (int64_t group = 0, channel = 0; group < g.G; group++) {
       for (int64_t end = channel + g.channels(); channel < end; channel++) {
-        const auto k = sweep.blend(n * g.G + group, channel, means[group]);
+        const auto k = sweep.template blend<C>(n * g.G + group, channel, means[group]);
         mean[channel] = k.mean.value;
         a[channel] = k.a.value;
         b[channel] = k.b.value;
@@ -83,6 +83,7 @@ struct ColumnBlend {
     }
     for (auto* values : {&mean, &a, &b, &c}) *values = of_columns(lines, columns, *values);
   }
+  Blend<const C*> at(int64_t j) const { return {&mean[j], &a[j], &b[j], &c[j]}; }
 };
 
 template <class T>
@@ -90,6 +91,7 @@ void backward_image(const Backward<T>& a, const Lines& lines, int64_t n, int64_t
   using C = compute_t<T>;
   const Grid& g = a.grid;
   const bool past = large<T>(g.N * g.C * g.S) && g.C * sizeof(T) % 64 == 0;
+  if (a.lost(n * g.G, g.G)) measure(a.statistics(), lines, n, parallel);
   const ColumnScale<C> scale(a, lines, wide(lines), n);
   std::vector<Means> means(g.G);
   const auto scratch = a.scratch(g.S * g.C);
@@ -101,13 +103,21 @@ void backward_image(const Backward<T>& a, const Lines& lines, int64_t n, int64_t
     if (a.rule) a.rule(n * g.G, g.G, means.data());
   }
   if (!a.dx) return;
+  const auto each_du = [&](const auto& f) {
+    each_piece(parallel, g, wide(lines), [&](int64_t offset, int64_t j, int64_t count) {
+      const int64_t at = n * g.S * g.C + offset;
+      a.with_du_again(at, scale.at(j), count, kept ? kept + offset : nullptr,
+                      [&](const auto* du) { f(du, at, j, count); });
+    });
+  };
+  bool any = false;
+  for (int64_t group = 0; group < g.G; group++) any |= a.wide(n * g.G + group);
+  if (any && a.power == 2) {
+    const ColumnBlend<double> blend(a, lines, wide(lines), n, means);
+    return each_du([&](const auto* du, int64_t at, int64_t j, int64_t m) { a.write_wide(du, at, blend.at(j), m); });
+  }
   const ColumnBlend<C> blend(a, lines, wide(lines), n, means);
-  each_piece(parallel, g, wide(lines), [&](int64_t offset, int64_t j, int64_t count) {
-    const int64_t at = n * g.S * g.C + offset;
-    const Blend<const C*> k = {&blend.mean[j], &blend.a[j], &blend.b[j], &blend.c[j]};
-    a.with_du_again(at, scale.at(j), count, kept ? kept + offset : nullptr,
-                    [&](const auto* du) { a.write(du, at, k, count, past); });
-  });
+  each_du([&](const auto* du, int64_t at, int64_t j, int64_t m) { a.write(du, at, blend.at(j), m, past); });
 }
 
 template <class T>

@@ -62,11 +62,11 @@ void each_run(bool parallel, const Grid& g, const Bundle& bundle, int64_t channe
 
 // next: the run that will be read after this one, or null
 template <class T>
-Moments run_moments(const T* x, int64_t n) {
+Moments run_moments(const T* x, int64_t n, double eps) {
   Moments total;
   compute_t<T> about = load(x[0]);
   for_each_tile(0, n, [&](int64_t j, int64_t count) {
-    merge(total, moments_about(x + j, about, count));
+    merge(total, moments_about(x + j, about, count, eps));
     about = static_cast<compute_t<T>>(total.mean);
   });
   return total;
@@ -85,11 +85,17 @@ void pool(const Forward<T>& a, const Bundle& bundle, const std::vector<Moments>&
     };
     const double mean = sum([](const Moments& m) { return m.count * m.mean; });
     const double var = sum([=](const Moments& m) { return m.m2 + m.count * (m.mean - mean) * (m.mean - mean); });
-    const int64_t statistic = bundle.line * a.grid.G + bundle.group + k;
-    a.mean[statistic] = static_cast<compute_t<T>>(mean);
-    a.var[statistic] = static_cast<compute_t<T>>(var);
+    a.keep(bundle.line * a.grid.G + bundle.group + k, mean, var);
   }
-  a.found(bundle.line * a.grid.G + bundle.group, bundle.groups);
+}
+
+template <class T>
+void measure(const Forward<T>& a, const Bundle& bundle, bool parallel) {
+  const Grid& g = a.grid;
+  std::vector<Moments> table(g.images() * bundle.groups * segments(g.channels() * g.S));
+  each_run(parallel, g, bundle, g.channels(),
+           [&](const Run& r) { table[r.index] = run_moments(a.x + g.plane(r.image, r.c) + r.begin, r.n, a.eps); });
+  pool(a, bundle, table);
 }
 
 template <class T>
@@ -100,10 +106,8 @@ void forward_planes(const Forward<T>& a) {
   share(bundles.count(), g.N * g.C * g.S, [&](int64_t i, bool parallel) {
     const Bundle bundle = bundles[i];
     if (a.training) {
-      std::vector<Moments> table(g.images() * bundle.groups * segments(g.channels() * g.S));
-      each_run(parallel, g, bundle, g.channels(),
-               [&](const Run& r) { table[r.index] = run_moments(a.x + g.plane(r.image, r.c) + r.begin, r.n); });
-      pool(a, bundle, table);
+      measure(a, bundle, parallel);
+      if (a.rule) a.rule(bundle.line * g.G + bundle.group, bundle.groups);
     }
     if (!a.y) return;
     each_run(parallel, g, bundle, 1, [&](const Run& r) {

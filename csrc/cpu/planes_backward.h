@@ -34,6 +34,8 @@ void backward_planes(const Backward<T>& a) {
   share(bundles.count(), g.N * g.C * g.S, [&](int64_t i, bool parallel) {
     const Bundle bundle = bundles[i];
     const int64_t first = bundle.group * g.channels(), width = bundle.groups * g.channels();
+    const int64_t statistic = bundle.line * g.G + bundle.group;
+    if (a.lost(statistic, bundle.groups)) measure(a.statistics(), bundle, parallel);
     std::vector<Means> means(bundle.groups);
     const auto scratch = a.scratch(g.images() * width * g.S);
     const auto kept = [&](const Run& r, int64_t s) {
@@ -58,13 +60,20 @@ void backward_planes(const Backward<T>& a) {
     }
     if (!a.dx) return;
     each_run(parallel, g, bundle, 1, [&](const Run& r) {
-      const int64_t plane = g.plane(r.image, r.c), group = r.statistic - bundle.line * g.G - bundle.group;
+      const int64_t plane = g.plane(r.image, r.c);
       const auto scale = a.scale(r.statistic, r.c);
-      const auto blend = a.blend(r.statistic, r.c, means[group]);
-      for_each_step(r.begin, r.begin + r.n, [&](int64_t j, int64_t m) {
-        a.with_du_again(plane + j, scale, m, kept(r, j),
-                        [&](const auto* du) { a.write(du, plane + j, blend, m, past); });
-      });
+      const auto each_du = [&](const auto& f) {
+        for_each_step(r.begin, r.begin + r.n, [&](int64_t j, int64_t m) {
+          a.with_du_again(plane + j, scale, m, kept(r, j), [&](const auto* du) { f(du, plane + j, m); });
+        });
+      };
+      const Means& mean = means[r.statistic - statistic];
+      if (a.wide(r.statistic) && a.power == 2) {
+        const auto blend = a.template blend<double>(r.statistic, r.c, mean);
+        return each_du([&](const auto* du, int64_t at, int64_t m) { a.write_wide(du, at, blend, m); });
+      }
+      const auto blend = a.template blend<compute_t<T>>(r.statistic, r.c, mean);
+      each_du([&](const auto* du, int64_t at, int64_t m) { a.write(du, at, blend, m, past); });
     });
     if (past) stream_fence();
   });

@@ -123,7 +123,8 @@ struct RowNorm {
   void forward(const T* a, C* mean, C* rstd, C* q) const {
     for (int64_t g = 0, at = 0; g < count(); at += groups[g++]) {
       Moments moments;
-      for_each_tile(at, at + groups[g], [&](int64_t j, int64_t n) { merge(moments, centred_moments(a + j, n)); });
+      for_each_tile(at, at + groups[g],
+                    [&](int64_t j, int64_t n) { merge(moments, right_moments(a + j, true, n, eps)); });
       mean[g] = static_cast<C>(moments.mean);
       rstd[g] = static_cast<C>(1 / std::sqrt(moments.m2 / moments.count + eps));
     }

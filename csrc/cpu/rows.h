@@ -8,6 +8,12 @@
 
 namespace normkernels {
 
+// What is known of a row: xhat = (x - mean) * rstd + shift.
+template <class C>
+struct KnownRow {
+  C mean, rstd, shift;
+};
+
 // weight + offset and bias in the compute type, null where absent, and what follows them.
 template <class C>
 struct Affine {
@@ -15,8 +21,8 @@ struct Affine {
   Activation activation;
   C slope;
 
-  Columns<C> columns(C mean, C rstd, int64_t j) const {
-    return {mean, rstd, weight ? weight + j : nullptr, bias ? bias + j : nullptr};
+  Columns<C> columns(const KnownRow<C>& row, int64_t j) const {
+    return {row.mean, row.rstd, weight ? weight + j : nullptr, bias ? bias + j : nullptr, row.shift};
   }
 };
 
@@ -43,20 +49,20 @@ struct RowsForward {
 
   Moments measure(int64_t m, int64_t j, int64_t n) const {
     if (residual) add_tiles(x + m * x_stride + j, residual + m * residual_stride + j, summed + m * N + j, n);
-    return mean ? centred_moments(input(m) + j, n) : uncentred_moments(input(m) + j, n);
+    return right_moments(input(m) + j, mean, n, eps);
   }
 
-  // The mean and rstd of a row
-  Pair<C> finish(int64_t m, const Moments& total) const {
-    if (mean) mean[m] = static_cast<C>(total.mean);
+  KnownRow<C> finish(int64_t m, const Moments& total) const {
+    const C centre = static_cast<C>(total.mean);
+    if (mean) mean[m] = centre;
     rstd[m] = static_cast<C>(1 / std::sqrt(total.m2 / static_cast<double>(N) + eps));
-    return {mean ? mean[m] : C(0), rstd[m]};
+    return {centre, rstd[m], static_cast<C>(-(total.mean - centre) * rstd[m])};
   }
 
-  void write(int64_t m, int64_t j, int64_t n, Pair<C> found) const {
+  void write(int64_t m, int64_t j, int64_t n, const KnownRow<C>& row) const {
     alignas(64) C u[kTile];
     alignas(64) T out[kTile];
-    const Columns<C> columns = affine.columns(found.a, found.b, j);
+    const Columns<C> columns = affine.columns(row, j);
     T* const target = stream ? out : y + m * N + j;
     if (affine.activation == Activation::identity) {
       affine_tile(input(m) + j, columns, target, n);

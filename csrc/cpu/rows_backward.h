@@ -35,7 +35,15 @@ struct RowsBackward {
 
   int64_t blocks() const { return std::clamp<int64_t>(M / 32, 1, 64); }
   int64_t first_row(int64_t block) const { return block * M / blocks(); }
-  Columns<C> columns(int64_t m, int64_t j) const { return affine.columns(mean ? mean[m] : C(0), rstd[m], j); }
+
+  // The mean that was kept is rounded: of a row far from 0 what it lost is found again.
+  KnownRow<C> row(int64_t m) const {
+    if (!mean) return {C(0), rstd[m], C(-0.0)};
+    if (std::fabs(mean[m]) * rstd[m] <= kNear) return {mean[m], rstd[m], C(-0.0)};
+    double left = 0;
+    for_each_tile(0, N, [&](int64_t j, int64_t n) { left += sum_about(x + m * x_stride + j, mean[m], n); });
+    return {mean[m], rstd[m], static_cast<C>(-left / static_cast<double>(N) * rstd[m])};
+  }
 
   bool plain() const { return affine.activation == Activation::identity; }
 
@@ -50,28 +58,30 @@ struct RowsBackward {
   }
 
   // Fills du with an activation; adds the sums over a tile of g and g * xhat to total.
-  void sums(int64_t m, int64_t j, int64_t n, C* du, Sums& total) const {
+  void sums(int64_t m, const KnownRow<C>& row, int64_t j, int64_t n, C* du, Sums& total) const {
     const T* s = x + m * x_stride + j;
+    const Columns<C> columns = affine.columns(row, j);
     if (!plain()) {
       alignas(64) C u[kTile];
-      affine_tile(s, columns(m, j), u, n);
+      affine_tile(s, columns, u, n);
       load_tile(dy + m * dy_stride + j, du + j, n);
       times_derivative(affine.activation, affine.slope, u, du + j, n);
     }
     with_du(m, j, du, [&](const auto* d) {
-      const Pair<C> part = gradient_sums(d, s, columns(m, j), n);
+      const Pair<C> part = gradient_sums(d, s, columns, n);
       total.add({part.a, part.b});
     });
   }
 
-  void write(int64_t m, int64_t j, int64_t n, const C* du, const Sums& total, int64_t block) const {
+  void write(int64_t m, const KnownRow<C>& row, int64_t j, int64_t n, const C* du, const Sums& total,
+             int64_t block) const {
     alignas(64) T out[kTile];
     const Pair<C> means = {mean ? static_cast<C>(total.g / N) : C(0), static_cast<C>(total.g_xhat / N)};
     const T* s = x + m * x_stride + j;
     const T* ds = dsummed ? dsummed + m * dsummed_stride + j : nullptr;
     T* const target = stream ? out : dx + m * N + j;
     with_du(m, j, du, [&](const auto* d) {
-      gradients(d, s, ds, columns(m, j), means, target, dweight ? dweight + block * N + j : nullptr,
+      gradients(d, s, ds, affine.columns(row, j), means, target, dweight ? dweight + block * N + j : nullptr,
                 dbias ? dbias + block * N + j : nullptr, n);
     });
     if (stream) stream_bytes(out, dx + m * N + j, n * sizeof(T));
@@ -81,16 +91,18 @@ struct RowsBackward {
 template <class T>
 void backward_block(const RowsBackward<T>& a, int64_t block) {
   const int64_t end = a.first_row(block + 1), rows = group_rows(2 * a.N * sizeof(T));
-  std::vector<Sums> sums(rows);
+  std::array<KnownRow<compute_t<T>>, kGroup> known;
+  std::array<Sums, kGroup> sums;
   std::vector<compute_t<T>> du(a.plain() ? 0 : rows * a.N);  // the group's du, so that no derivative is taken twice
   const auto row_du = [&](int64_t row) { return du.data() + (a.plain() ? 0 : row * a.N); };
   for (int64_t first = a.first_row(block); first < end; first += rows) {
     const int64_t last = std::min(end, first + rows);
     for (int64_t m = first; m < last; m++) {
+      known[m - first] = a.row(m);
       Sums& row = sums[m - first] = {};
       Sums segment;
       for_each_tile(0, a.N, [&](int64_t j, int64_t n) {
-        a.sums(m, j, n, row_du(m - first), segment);
+        a.sums(m, known[m - first], j, n, row_du(m - first), segment);
         if ((j + n) % kSegment == 0 || j + n == a.N) row.add(std::exchange(segment, {}));
       });
     }
@@ -100,7 +112,7 @@ void backward_block(const RowsBackward<T>& a, int64_t block) {
           prefetch_tile(a.x + (m + rows) * a.x_stride + j, n);
           prefetch_tile(a.dy + (m + rows) * a.dy_stride + j, n);
         }
-        a.write(m, j, n, row_du(m - first), sums[m - first], block);
+        a.write(m, known[m - first], j, n, row_du(m - first), sums[m - first], block);
       }
     });
   }
@@ -112,13 +124,14 @@ template <class T>
 void backward_split(const RowsBackward<T>& a, int64_t m, int64_t block) {
   std::vector<Sums> parts(segments(a.N));
   std::vector<compute_t<T>> du(a.plain() ? 0 : a.N);
+  const KnownRow<compute_t<T>> known = a.row(m);
   for_each_segment(a.N, [&](int64_t s, int64_t begin, int64_t end) {
-    for_each_tile(begin, end, [&](int64_t j, int64_t n) { a.sums(m, j, n, du.data(), parts[s]); });
+    for_each_tile(begin, end, [&](int64_t j, int64_t n) { a.sums(m, known, j, n, du.data(), parts[s]); });
   });
   Sums row;
   for (const Sums& part : parts) row.add(part);
   for_each_segment(a.N, [&](int64_t, int64_t begin, int64_t end) {
-    for_each_tile(begin, end, [&](int64_t j, int64_t n) { a.write(m, j, n, du.data(), row, block); });
+    for_each_tile(begin, end, [&](int64_t j, int64_t n) { a.write(m, known, j, n, du.data(), row, block); });
     stream_fence();
   });
 }

@@ -62,6 +62,7 @@ void standard(Forward<T> a, const Statistics<compute_t<T>>& s, bool last) {
     for (int64_t c = first; c < first + count; c++) {
       a.mean[c] = s.used[c];
       a.rstd[c] = 1 / s.used[s.n + c];
+      a.shift[c] = 0;  // that was of the mean found
     }
   };
   forward(a, last);

@@ -6,12 +6,13 @@
 #endif
 
 namespace normkernels {
+namespace {
+
 // The second pass also finds what rounding left in the mean.
-template <class T>
-NK_CLONES Moments centred_moments(const T* x, int64_t n) {
-  using C = compute_t<T>;
-  const C mean = sum<C>(n, [&](int64_t i) NK_INLINED { return load(x[i]); }) / static_cast<C>(n);
-  const Pair<C> rest = sum_pairs<C>(n, [&](int64_t i) NK_INLINED {
+template <class C, class T>
+NK_INLINE Moments centred(const T* x, int64_t n) {
+  const C mean = sum<C>(n, [=](int64_t i) NK_INLINED { return C(load(x[i])); }) / static_cast<C>(n);
+  const Pair<C> rest = sum_pairs<C>(n, [=](int64_t i) NK_INLINED {
     const C d = load(x[i]) - mean;
     return Pair<C>{d, d * d};
   });
@@ -19,10 +20,32 @@ NK_CLONES Moments centred_moments(const T* x, int64_t n) {
   return {count, mean + left, rest.b - rest.a * left};
 }
 
+template <class C, class T>
+NK_INLINE Moments uncentred(const T* x, int64_t n) {
+  const C squares = sum<C>(n, [=](int64_t i) NK_INLINED { return C(load(x[i])) * C(load(x[i])); });
+  return {static_cast<double>(n), 0, static_cast<double>(squares)};
+}
+
+}  // namespace
+
+template <class T>
+NK_CLONES Moments wide_moments(const T* x, bool about_mean, int64_t n) {
+  return about_mean ? centred<double>(x, n) : uncentred<double>(x, n);
+}
+
+template <class T>
+NK_CLONES Moments centred_moments(const T* x, int64_t n) {
+  return centred<compute_t<T>>(x, n);
+}
+
 template <class T>
 NK_CLONES Moments uncentred_moments(const T* x, int64_t n) {
-  const auto squares = sum<compute_t<T>>(n, [&](int64_t i) NK_INLINED { return load(x[i]) * load(x[i]); });
-  return {static_cast<double>(n), 0, static_cast<double>(squares)};
+  return uncentred<compute_t<T>>(x, n);
+}
+
+template <class T>
+NK_CLONES compute_t<T> sum_about(const T* x, compute_t<T> mean, int64_t n) {
+  return sum<compute_t<T>>(n, [=](int64_t i) NK_INLINED { return load(x[i]) - mean; });
 }
 
 template <class T>
@@ -32,31 +55,33 @@ NK_CLONES void add_tiles(const T* x, const T* residual, T* s, int64_t n) {
 
 template <class T, class Out>
 NK_CLONES void affine_tile(const T* x, const Columns<compute_t<T>>& columns, Out* u, int64_t n) {
-  const auto [mean, rstd, w, b] = columns;
+  const auto [mean, rstd, w, b, shift] = columns;
+  const auto xhat = [=](int64_t i) NK_INLINED { return (load(x[i]) - mean) * rstd + shift; };
   if (w && b) {
-    map(u, n, [=](int64_t i) NK_INLINED { return (load(x[i]) - mean) * rstd * w[i] + b[i]; });
+    map(u, n, [=](int64_t i) NK_INLINED { return xhat(i) * w[i] + b[i]; });
   } else if (w) {
-    map(u, n, [=](int64_t i) NK_INLINED { return (load(x[i]) - mean) * rstd * w[i]; });
+    map(u, n, [=](int64_t i) NK_INLINED { return xhat(i) * w[i]; });
   } else if (b) {
-    map(u, n, [=](int64_t i) NK_INLINED { return (load(x[i]) - mean) * rstd + b[i]; });
+    map(u, n, [=](int64_t i) NK_INLINED { return xhat(i) + b[i]; });
   } else {
-    map(u, n, [=](int64_t i) NK_INLINED { return (load(x[i]) - mean) * rstd; });
+    map(u, n, xhat);
   }
 }
 
 template <class T, class D>
 NK_CLONES Pair<compute_t<T>> gradient_sums(const D* du, const T* x, const Columns<compute_t<T>>& columns, int64_t n) {
   using C = compute_t<T>;
-  const auto [mean, rstd, w, b] = columns;
+  const auto [mean, rstd, w, b, shift] = columns;
+  const auto xhat = [=](int64_t i) NK_INLINED { return (load(x[i]) - mean) * rstd + shift; };
   if (w) {
     return sum_pairs<C>(n, [=](int64_t i) NK_INLINED {
       const C g = load(du[i]) * w[i];
-      return Pair<C>{g, g * ((load(x[i]) - mean) * rstd)};
+      return Pair<C>{g, g * xhat(i)};
     });
   }
   return sum_pairs<C>(n, [=](int64_t i) NK_INLINED {
     const C g = load(du[i]);
-    return Pair<C>{g, g * ((load(x[i]) - mean) * rstd)};
+    return Pair<C>{g, g * xhat(i)};
   });
 }
 
@@ -64,10 +89,10 @@ NK_CLONES Pair<compute_t<T>> gradient_sums(const D* du, const T* x, const Column
 template <bool kWeight, bool kSummed, bool kDWeight, bool kDBias, class T, class D>
 NK_INLINE void gradient_loop(const D* du, const T* x, const T* dsummed, const Columns<compute_t<T>>& columns,
                              Pair<compute_t<T>> means, T* out, compute_t<T>* dweight, compute_t<T>* dbias, int64_t n) {
-  const auto [mean, rstd, w, b] = columns;
+  const auto [mean, rstd, w, b, shift] = columns;
 #pragma omp simd
   for (int64_t i = 0; i < n; i++) {
-    const compute_t<T> d = load(du[i]), xhat = (load(x[i]) - mean) * rstd;
+    const compute_t<T> d = load(du[i]), xhat = (load(x[i]) - mean) * rstd + shift;
     if constexpr (kDWeight) dweight[i] += d * xhat;
     if constexpr (kDBias) dbias[i] += d;
     compute_t<T> g = d;
@@ -140,12 +165,14 @@ void stream_fence() {
   template void gradients(const D*, const T*, const T*, const Columns<compute_t<T>>&, Pair<compute_t<T>>, T*, \
                           compute_t<T>*, compute_t<T>*, int64_t);                                             \
   template void affine_tile(const T*, const Columns<compute_t<T>>&, D*, int64_t);
-#define NK_TILES(T)                                           \
-  template Moments centred_moments(const T*, int64_t);        \
-  template Moments uncentred_moments(const T*, int64_t);      \
-  template void add_tiles(const T*, const T*, T*, int64_t);   \
-  template void load_tile(const T*, compute_t<T>*, int64_t);  \
-  template void store_tile(const compute_t<T>*, T*, int64_t); \
+#define NK_TILES(T)                                                 \
+  template Moments wide_moments(const T*, bool, int64_t);           \
+  template Moments centred_moments(const T*, int64_t);              \
+  template Moments uncentred_moments(const T*, int64_t);            \
+  template compute_t<T> sum_about(const T*, compute_t<T>, int64_t); \
+  template void add_tiles(const T*, const T*, T*, int64_t);         \
+  template void load_tile(const T*, compute_t<T>*, int64_t);        \
+  template void store_tile(const compute_t<T>*, T*, int64_t);       \
   NK_GRADIENTS(T, compute_t<T>)
 NK_TILES(double)
 NK_TILES(float)

@@ -25,17 +25,35 @@ inline void merge(Moments& a, const Moments& b) {
   a.count = count;
 }
 
-// xhat = (x - mean) * rstd; weight and bias of the tile's columns, null where absent.
+// xhat = (x - mean) * rstd + shift; weight and bias of the tile's columns, null where absent.
 template <class C>
 struct Columns {
   C mean, rstd;
   const C *weight, *bias;
+  C shift = C(-0.0);  // for what the mean lost when it was rounded; adding -0 changes nothing
 };
+
+// Means as far as that many standard deviations from 0 lose no more than a few units in the last place of xhat.
+constexpr double kNear = 8;
 
 template <class T>
 Moments centred_moments(const T* x, int64_t n);
 template <class T>
 Moments uncentred_moments(const T* x, int64_t n);
+// Either in double, where the square of any float fits
+template <class T>
+Moments wide_moments(const T* x, bool centred, int64_t n);
+
+// Either as it comes out right; eps: what is added to the variance, so that it tells whether lost squares matter.
+template <class T>
+Moments right_moments(const T* x, bool centred, int64_t n, double eps) {
+  const Moments found = centred ? centred_moments(x, n) : uncentred_moments(x, n);
+  return squares_fit<T>(found.m2, n, eps) ? found : wide_moments(x, centred, n);
+}
+
+// The sum of x - mean
+template <class T>
+compute_t<T> sum_about(const T* x, compute_t<T> mean, int64_t n);
 
 // s = x + residual, rounded to T
 template <class T>

@@ -110,13 +110,13 @@ class ChannelsRecipe(Recipe):
 
     @staticmethod
     def composed(input, skip, weight, bias, mean, var, settings: Settings):
-        x, training = planes(input), mean is None
+        x, training = planes(input).to(statistic_dtype(input)), mean is None  # once: gradients add up in that dtype
         if training:
-            shape = 1 if settings.batch else x.shape[0], settings.groups
-            mean, var = moments(x.to(statistic_dtype(x)), shape)
+            mean, var = moments(x, (1 if settings.batch else x.shape[0], settings.groups))
         numbers = settings.eps, settings.activation, settings.slope
         y = channels_ref(x, planes(skip), weight, bias, mean, var, mean.shape, *numbers)
-        return (lying(y, input), mean.detach(), var.detach()) if training else (lying(y, input),)
+        y = lying(y.to(input.dtype), input)
+        return (y, mean.detach(), var.detach()) if training else (y,)
 
     @staticmethod
     def forward(ctx, *args):

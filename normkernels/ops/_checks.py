@@ -45,6 +45,8 @@ def check_like_input(op: str, argument: str, tensor: Tensor | None, input: Tenso
 
 @functools.cache
 def _float32_under_autocast(op: str, device: str) -> bool:
+    if not (hasattr(torch.ops.aten, op) and torch.amp.is_autocast_available(device)):
+        return False
     return torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{op}", f"Autocast{device.upper()}")
 
 
@@ -53,13 +55,14 @@ def prepared(aten: str, input: Tensor, added: Tensor | None, *parameters: Tensor
 
     A sum is in the wider dtype of input and what is added; parameters that are narrower than the sum go with it.
     """
-    if input.dtype.itemsize == 2 and torch.is_autocast_enabled(input.device.type):
-        if _float32_under_autocast(aten, input.device.type):
-            input = input.float()
+    device = input.device.type
+    if input.dtype.itemsize == 2 and _float32_under_autocast(aten, device) and torch.is_autocast_enabled(device):
+        input = input.float()
     if added is None or added.dtype == input.dtype:
         return input, added, *parameters
     dtype = torch.promote_types(input.dtype, added.dtype)
-    given = (p if p is None or p.dtype.itemsize >= dtype.itemsize else p.to(dtype) for p in parameters)
+    narrow = (isinstance(p, Tensor) and p.is_floating_point() and p.dtype.itemsize < dtype.itemsize for p in parameters)
+    given = (p.to(dtype) if found else p for p, found in zip(parameters, narrow, strict=True))
     return input.to(dtype), added.to(dtype), *given
 
 

@@ -136,9 +136,9 @@ def rms_norm(
         return of_values("rms_norm", rms_norm, input, normalized_shape, weight, eps, residual=residual, **options)
     _checks.check_input("rms_norm", input)
     _checks.check_like_input("rms_norm", "residual", residual, input)
-    input, residual, weight = _checks.prepared("rms_norm", input, residual, weight)
     shape = _checks.check_normalized_shape("rms_norm", input, normalized_shape)
-    if weight is not None and weight.dtype in _checks.DTYPES and weight.dtype != input.dtype:
+    input, residual, weight = _checks.prepared("rms_norm", input, residual, weight)
+    if isinstance(weight, Tensor) and weight.dtype in _checks.DTYPES and weight.dtype != input.dtype:
         weight = weight.to(torch.float32 if input.dtype.itemsize == 2 else input.dtype)
     _checks.check_parameter("rms_norm", "weight", weight, shape, input)
     activation = _checks.check_activation("rms_norm", activation)

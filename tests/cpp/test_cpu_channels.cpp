@@ -24,7 +24,7 @@ struct Checked {
   Case c;
   Grid grid;
   std::vector<T> x, skip, dy, y, dx, dskip;
-  std::vector<C> w, b, mean, var, rstd, dw, db;
+  std::vector<C> w, b, mean, var, rstd, shift, dw, db;
   int64_t lines;
 
   explicit Checked(const Case& c)
@@ -41,14 +41,16 @@ struct Checked {
         mean(grid.B * grid.G),
         var(mean),
         rstd(mean),
+        shift(mean),
         lines(c.last ? chunks(c.N) : grid.B) {
     dw.resize(lines * c.C);
     db.resize(lines * c.C);
     Activation activation{};
     CHECK(find_activation(c.name, activation), "%s", c.name);
     const Affine<C> affine{c.parameters ? w.data() : nullptr, c.parameters ? b.data() : nullptr, activation, C(kSlope)};
-    const Channels<T> channels{grid,        x.data(), c.skip ? skip.data() : nullptr, affine, mean.data(), var.data(),
-                               rstd.data(), kEps};
+    const Channels<T> channels{grid,        x.data(),    c.skip ? skip.data() : nullptr,
+                               affine,      mean.data(), var.data(),
+                               rstd.data(), kEps,        shift.data()};
     const Forward<T> forwards{channels, y.data(), true};
     c.last ? forward_pixels(forwards, c.run) : forward_planes(forwards);
     const bool wanted = c.skip && activation != Activation::identity;

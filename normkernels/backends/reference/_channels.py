@@ -11,6 +11,7 @@ import torch
 
 from normkernels.backends.reference._activations import activation as act
 from normkernels.backends.reference._activations import derivative
+from normkernels.backends.reference._rows import centred, inverse_root
 
 
 def planes(t, channels_last) -> Any:
@@ -36,10 +37,23 @@ def spread(statistic, t):
     return statistic.view(B, 1, G, 1, 1).expand(B, N // max(B, 1), G, C // G, S).reshape(t.shape)
 
 
+def normalised(x, shape, eps):
+    """xhat, and rstd for each of its elements, from the statistics of x itself."""
+    z, _ = centred(pooled(x, shape), (1, 3, 4))
+    rstd = inverse_root(z, (1, 3, 4), eps)
+    return (z * rstd).reshape(x.shape), rstd.expand(z.shape).reshape(x.shape)
+
+
+def normalised_by(mean, var, x, eps):
+    """The same from given statistics."""
+    rstd = torch.rsqrt(spread(var, x) + eps)
+    return (x - spread(mean, x)) * rstd, rstd
+
+
 def moments(x, shape):
-    """Biased: var is the mean of (x - mean)^2."""
-    mean = means(x, shape)
-    return mean, means((x - spread(mean, x)).square(), shape)
+    """Biased: var is the mean of (x - mean)^2, and half the largest number where it is beyond that."""
+    z, mean = centred(pooled(x, shape), (1, 3, 4))
+    return mean.reshape(shape), z.square().mean((1, 3, 4)).clamp(max=torch.finfo(z.dtype).max / 2)
 
 
 def affine(xhat, weight, bias, skip):
@@ -54,9 +68,7 @@ def affine(xhat, weight, bias, skip):
 def channels_ref(x, skip, weight, bias, mean, var, shape, eps, activation, slope):
     """y = act((x - mean) / sqrt(var + eps) * weight + bias + skip), x: (N, C, S); mean, var None: those of x."""
     z = x.to(torch.promote_types(x.dtype, torch.float32))
-    if mean is None:
-        mean, var = moments(z, shape)
-    xhat = (z - spread(mean, z)) / torch.sqrt(spread(var, z) + eps)
+    xhat, _ = normalised(z, shape, eps) if mean is None else normalised_by(mean, var, z, eps)
     return act(activation, affine(xhat, weight, bias, skip), slope).to(x.dtype)
 
 
@@ -73,14 +85,14 @@ def channels_apply(x, skip, weight, bias, mean, var, y, eps, activation, slope, 
 
 def channels_fwd(x, skip, weight, bias, y, mean, var, eps, activation, slope, channels_last):
     channels_moments(x, mean, var, channels_last)
-    channels_apply(x, skip, weight, bias, mean, var, y, eps, activation, slope, channels_last)
+    x, skip, y = (planes(t, channels_last) for t in (x, skip, y))
+    y.copy_(channels_ref(x.to(mean.dtype), skip, weight, bias, None, None, mean.shape, eps, activation, slope))
 
 
-def _differentiated(dy, x, skip, weight, bias, mean, var, eps, activation, slope):
-    """xhat, rstd, and du = dy * act'(u), all (N, C, S)."""
+def _differentiated(dy, x, skip, weight, bias, mean, var, eps, activation, slope, training=False):
+    """xhat, rstd, and du = dy * act'(u), all (N, C, S). In training mean and var, rounded, are taken again from x."""
     z = x.to(mean.dtype)
-    rstd = torch.rsqrt(spread(var, z) + eps)
-    xhat = (z - spread(mean, z)) * rstd
+    xhat, rstd = normalised(z, mean.shape, eps) if training else normalised_by(mean, var, z, eps)
     du = dy.to(z.dtype) * derivative(activation, affine(xhat, weight, bias, skip), slope)
     return xhat, rstd, du
 
@@ -110,7 +122,7 @@ def channels_bwd(
 ):  # fmt: skip
     """dx = rstd * (g - mean(g) - xhat * mean(g * xhat)), g = du * w; dx = rstd * g where mean and var are constants."""
     dy, x, skip, dx, dskip = (planes(t, channels_last) for t in (dy, x, skip, dx, dskip))
-    xhat, rstd, du = _differentiated(dy, x, skip, weight, bias, mean, var, eps, activation, slope)
+    xhat, rstd, du = _differentiated(dy, x, skip, weight, bias, mean, var, eps, activation, slope, training)
     g = affine(du, weight, None, None)
     if training:
         c1, c2 = (spread(means(t, mean.shape), g) for t in (g, g * xhat))

@@ -1,4 +1,6 @@
-"""What the row family shares in the reference: dtype, affine along dim 1, sums over the rest."""
+"""What the row family shares in the reference: dtype, centring, scale, affine along dim 1, sums over the rest."""
+
+import math
 
 import torch
 from torch import Tensor
@@ -7,6 +9,29 @@ from torch import Tensor
 def compute_dtype(x: Tensor) -> torch.dtype:
     """Statistics and arithmetic are in float32, or float64 for float64."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def centred(z: Tensor, dims: int | tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """z less its mean over ``dims``, and that mean: in two steps, for the first mean is rounded."""
+    mean = z.mean(dims, keepdim=True)
+    z = z - mean
+    rest = z.mean(dims, keepdim=True)
+    return z - rest, mean + rest
+
+
+def power_of_two(z: Tensor, dims: int | tuple[int, ...], least: float = 0.0) -> Tensor:
+    """What brings the largest magnitude over ``dims``, or ``least``, near 1: then no square overflows or vanishes."""
+    if z.numel() == 0:  # an empty batch has no largest magnitude
+        return z.new_ones(())
+    peak = z.detach().abs().amax(dims, keepdim=True).clamp(min=least)
+    reach = math.log2(torch.finfo(z.dtype).max) - 2
+    return torch.exp2(-torch.log2(peak).floor().clamp(-reach, reach))
+
+
+def inverse_root(z: Tensor, dims: int | tuple[int, ...], eps: float) -> Tensor:
+    """(mean(z^2) + eps)^(-1/2) over ``dims``, whatever the magnitude of z."""
+    scale = power_of_two(z, dims, math.sqrt(eps))
+    return torch.rsqrt((z * scale).square().mean(dims, keepdim=True) + eps * scale * scale) * scale
 
 
 def affine(xhat: Tensor, weight: Tensor | None, bias: Tensor | None, offset: float) -> Tensor:

@@ -4,10 +4,10 @@ import torch
 
 from normkernels.backends.reference._channels import (
     affine,
-    channels_apply,
     channels_bwd,
     channels_moments,
     channels_ref,
+    planes,
 )
 
 
@@ -37,7 +37,8 @@ def batch_renorm_fwd(
     channels_moments(x, mean, var, channels_last)
     for result, value in zip((r, d), correction(mean, var, running_mean, running_std, r_max, d_max, eps), strict=True):
         result.copy_(value)
-    channels_apply(x, skip, *corrected(weight, bias, r, d), mean, var, y, eps, activation, slope, channels_last)
+    x, skip, y = (planes(t, channels_last) for t in (x, skip, y))
+    y.copy_(batch_renorm_ref(x.to(mean.dtype), skip, weight, bias, r, d, eps, activation, slope))
 
 
 def batch_renorm_bwd(

@@ -25,7 +25,8 @@ def statistics(x, mean, var, rates):
         variances.append(var)
         if rates is None:
             continue
-        m, s, rate = x[n].mean(1), x[n].var(1, correction=0), rates[n].to(x.dtype)
+        m, rate = x[n].mean(1), rates[n].to(x.dtype)
+        s = (x[n] - m[:, None]).square().mean(1)
         seen = counts(4 * (s + m * m))  # so that (m - mean)^2 is finite too
         var = torch.where(seen, var + rate * (s - var) + rate * (1 - rate) * (m - mean).square(), var)
         mean = torch.where(seen, mean + rate * (m - mean), mean)

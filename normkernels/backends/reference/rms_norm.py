@@ -1,18 +1,22 @@
 """RMS norm in plain PyTorch: the formula, and its forward and backward as the ops want them. N is dim 1 of x."""
 
-import torch
-
 from normkernels.backends.reference._activations import activation as act
 from normkernels.backends.reference._activations import derivative
-from normkernels.backends.reference._rows import affine, compute_dtype, store_input_grad, store_parameter_grad
+from normkernels.backends.reference._rows import (
+    affine,
+    compute_dtype,
+    inverse_root,
+    store_input_grad,
+    store_parameter_grad,
+)
 
 
 def rms_norm_ref(x, residual, weight, eps, weight_offset, activation, slope):
     """y = act(s / sqrt(mean(s^2) + eps) * (w + offset)), s = x + residual (Zhang & Sennrich 2019, eq. 4): (y, s)."""
     s = x if residual is None else x + residual
-    z = s.to(compute_dtype(x))
-    u = affine(z / torch.sqrt(z.square().mean(1, keepdim=True) + eps), weight, None, weight_offset)
-    return act(activation, u, slope).to(x.dtype), s
+    z = s.to(compute_dtype(x))  # both outputs come from it, so that gradients add up in that dtype
+    u = affine(z * inverse_root(z, 1, eps), weight, None, weight_offset)
+    return act(activation, u, slope).to(x.dtype), z.to(x.dtype)
 
 
 def rms_norm_fwd(x, residual, weight, y, summed, rstd, eps, weight_offset, activation, slope):
@@ -20,7 +24,7 @@ def rms_norm_fwd(x, residual, weight, y, summed, rstd, eps, weight_offset, activ
     if residual is not None:
         x = summed.copy_(x + residual)
     z = x.to(rstd.dtype)
-    rstd.copy_(torch.rsqrt(z.square().mean(1) + eps))
+    rstd.copy_(inverse_root(z, 1, eps).squeeze(1))
     y.copy_(act(activation, affine(z * rstd.unsqueeze(1), weight, None, weight_offset), slope))
 
 
