@@ -96,7 +96,7 @@ TABLE = {
     ],
     (f"{REFERENCE}/_rows.py", f"{EDGES} -k reference"): [
         ("return z - rest, mean + rest", "return z, mean"),
-        ("return torch.exp2(-torch.log2(peak)", "return torch.exp2(0 * torch.log2(peak)"),
+        ("return 2.0 ** -torch.log2(peak)", "return 2.0 ** 0 * torch.log2(peak)"),
     ],
     (f"{REFERENCE}/_activations.py", WITNESS): [("k * (1 + 3 * a * u * u)", "k * (1 + a * u * u)")],
     (f"{OPS}/layer_norm.py", EAGER): [
@@ -128,7 +128,7 @@ TABLE = {
         ('kept = None if activation == "identity" else skip', "kept = skip"),
         ("copy = statistic_dtype(input), torch.is_grad_enabled()", "copy = statistic_dtype(input), False"),
         ("return t.dtype if t.dtype.itemsize > 2 else torch.float32", "return t.dtype"),
-        ("(y, mean.detach(), var.detach()) if", "(y, mean.detach(), mean.detach()) if"),
+        ("(y, *moments(x.detach(), shape))", "(y, *moments(2 * x.detach(), shape))"),
         ("grads[1] = dy\n", "grads[1] = None\n"),
         (
             "return input.new_empty_strided(input.shape, (channels, 1, *strides[:-1]))",
@@ -172,7 +172,7 @@ TABLE = {
         ("if torch._C._current_graph_task_id() != -1 else None", "if False else None"),
         ("return run(first.before)[0]", "return run(before)[0]"),
         ("self._graphless.append(call)", "pass"),
-        ("is not None:\n        return", "is not None:\n        pass"),
+        ("if ctx is None or getattr", "if ctx is None and getattr"),
         ("if all(map(torch.equal, run(call.before)[1], call.after)):", "if True:"),
     ],
     (f"{OPS}/_state.py", "tests/test_bad_batches.py"): [("(pair[0] + pair[1]).abs()", "pair[0].abs()")],
@@ -193,7 +193,7 @@ TABLE = {
         ("torch.where(updates > 0, old * past + new * recent, recent)", "old * past + new * recent"),
         ("torch.where(arrivals > 0, entered, past)", "entered"),
         ("(updates > 0) | (arrivals == 0)", "updates > 0"),
-        ("counts[0] + 1", "counts[0] + 2"),
+        ("counts[:1].add_(1)", "counts[:1].fill_(1)"),
     ],
     ("normkernels/modules/_state.py", STREAMS): [
         ("self.training and not self.frozen_statistics", "self.training"),

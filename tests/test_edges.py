@@ -44,7 +44,8 @@ def made(op, shape, last, activation=None, **call) -> Sample:
     tensors = dict(sample.tensors)
     name = next(iter(tensors))
     tensors[name] = (tensors[name] / STEP).round() * STEP
-    known = {"eps": 0.0} if "eps" in sample.call or op.stem == "weight_standardization" else {}
+    nothing = 1e-300 if op.stem == "batch_norm" else 0.0  # which refuses 0 in training
+    known = {"eps": nothing} if "eps" in sample.call or op.stem == "weight_standardization" else {}
     return Sample(sample.id, sample.call | known | call, tensors, sample.cotangents, sample.dims)
 
 

@@ -110,13 +110,12 @@ class ChannelsRecipe(Recipe):
 
     @staticmethod
     def composed(input, skip, weight, bias, mean, var, settings: Settings):
-        x, training = planes(input).to(statistic_dtype(input)), mean is None  # once: gradients add up in that dtype
-        if training:
-            mean, var = moments(x, (1 if settings.batch else x.shape[0], settings.groups))
+        x = planes(input).to(statistic_dtype(input))  # once: gradients add up in that dtype
+        shape = 1 if settings.batch else x.shape[0], settings.groups
         numbers = settings.eps, settings.activation, settings.slope
-        y = channels_ref(x, planes(skip), weight, bias, mean, var, mean.shape, *numbers)
+        y = channels_ref(x, planes(skip), weight, bias, mean, var, shape, *numbers)
         y = lying(y.to(input.dtype), input)
-        return (y, mean.detach(), var.detach()) if training else (y,)
+        return (y, *moments(x.detach(), shape)) if mean is None else (y,)
 
     @staticmethod
     def forward(ctx, *args):
@@ -166,7 +165,8 @@ def check_channels(
     if input.dim() < 2:
         _checks.fail(name, "input", "have at least 2 dimensions (N, C, *)", f"shape {tuple(input.shape)}")
     _checks.check_like_input(name, "skip", skip, input)
-    input, skip, weight, bias = _checks.prepared(name, input, skip, weight, bias)
+    if skip is not None or input.dtype.itemsize == 2:
+        input, skip, weight, bias = _checks.prepared(name, input, skip, weight, bias)
     _checks.check_parameter(name, "weight", weight, (input.shape[1],), input)
     _checks.check_parameter(name, "bias", bias, (input.shape[1],), input)
     return input, skip, weight, bias

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from normkernels.backends.reference import _activations
 
+PLAIN = (Tensor, torch.nn.Parameter)
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -72,6 +73,9 @@ def check_parameter(
     """``tensor`` (a weight or bias) must have ``shape``, input's device, and its dtype (or float32 beside 16 bits)."""
     if tensor is None:
         return
+    if type(tensor) in PLAIN and not tensor.is_nested and tensor.shape == shape and tensor.dtype == input.dtype:
+        if tensor.device == input.device and tensor.layout == torch.strided:  # as nearly always
+            return
     check_dense(op, argument, tensor)
     if tuple(tensor.shape) != shape:
         fail(op, argument, f"have shape {shape}", tuple(tensor.shape))
@@ -102,7 +106,7 @@ def check_normalized_shape(
     shape = tuple(normalized_shape)
     if not shape:
         fail(op, "normalized_shape", "have at least one dimension", shape)
-    if tuple(input.shape[max(input.dim() - len(shape), 0) :]) != shape:
+    if input.shape[-len(shape) :] != shape:
         fail(op, "input", f"end in normalized_shape {shape}", f"shape {tuple(input.shape)}")
     return shape
 

@@ -43,7 +43,10 @@ def call(recipe: type[Recipe], *args, derivative: bool = True) -> tuple[Tensor, 
     opaque = not derivative and torch.compiler.is_compiling() and torch.is_grad_enabled()
     if args[-1].backend == "reference" and not opaque:
         return recipe.composed(*args)
-    if not torch.is_grad_enabled() or torch.compiler.is_exporting():
+    exporting = torch.compiler.is_exporting()
+    if exporting and torch.onnx.is_in_onnx_export():
+        return recipe.composed(*args)
+    if exporting or not torch.is_grad_enabled():
         return recipe.run(*args)[0]
     return recipe.apply(*(_compilable(args) if torch.compiler.is_compiling() else args))
 

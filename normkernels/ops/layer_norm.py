@@ -28,9 +28,8 @@ layer_norm_bwd = kernel("layer_norm_bwd" + BWD)
 
 
 class Layout(NamedTuple):
-    """Where the normalised dims lie, so many last ones or (0) dim 1: the ops for them, and the view that these take."""
+    """Where the normalised dims lie: the ops for them, and the view that these take."""
 
-    dims: int
     fwd: Callable[..., None]
     bwd: Callable[..., None]
     view: Callable[[Tensor | None, int], Any]
@@ -40,6 +39,7 @@ class Settings(NamedTuple):
     """Everything of a call that is no tensor."""
 
     layout: Layout
+    dims: int  # so many last ones; 0: dim 1
     eps: float
     weight_offset: float
     activation: str
@@ -47,9 +47,7 @@ class Settings(NamedTuple):
     backend: str | None
 
 
-def rows(dims: int) -> Layout:
-    """The last dims."""
-    return Layout(dims, layer_norm_fwd, layer_norm_bwd, _rows.rows)
+ROWS = Layout(layer_norm_fwd, layer_norm_bwd, _rows.rows)
 
 
 class LayerNormRecipe(Recipe):
@@ -57,8 +55,8 @@ class LayerNormRecipe(Recipe):
 
     @staticmethod
     def run(input, residual, weight, bias, settings):
-        layout, eps, *extras, backend = settings
-        n = normalised(input, layout)
+        layout, dims, eps, *extras, backend = settings
+        n = normalised(input, dims)
         x = layout.view(input, n)
         y, summed = _rows.empty(input), _rows.empty(residual)
         mean, rstd = _rows.statistic(x), _rows.statistic(x)
@@ -71,8 +69,8 @@ class LayerNormRecipe(Recipe):
 
     @staticmethod
     def composed(input, residual, weight, bias, settings):
-        layout, eps, *extras, _ = settings
-        n = normalised(input, layout)
+        layout, dims, eps, *extras, _ = settings
+        n = normalised(input, dims)
         x, w, b = layout.view(input, n), _rows.flat(weight), _rows.flat(bias)
         found = layer_norm_ref(x, layout.view(residual, n), w, b, eps, *extras)
         return tuple(t.view(input.shape) for t in found[: 1 if residual is None else 2])
@@ -88,7 +86,7 @@ class LayerNormRecipe(Recipe):
     @staticmethod
     def backward(ctx, dy, dsummed=None):
         input, weight, bias, mean, rstd = ctx.saved_tensors
-        layout, _, *extras, backend = ctx.settings
+        layout, dims, _, *extras, backend = ctx.settings
         dy = torch.zeros_like(input) if dy is None else dy
         if differentiated_again():
 
@@ -97,7 +95,7 @@ class LayerNormRecipe(Recipe):
 
             dx, dweight, dbias = _rows.differentiable_backward(composed, (input, weight, bias), (dy, dsummed))
         else:
-            n, dx = normalised(input, layout), _rows.empty(input)
+            n, dx = normalised(input, dims), _rows.empty(input)
             dweight, dbias = _rows.empty(weight, ctx.needs_input_grad[2]), _rows.empty(bias, ctx.needs_input_grad[3])
             layout.bwd(
                 layout.view(dy, n), layout.view(dsummed, n), layout.view(input, n), _rows.flat(weight),
@@ -108,9 +106,9 @@ class LayerNormRecipe(Recipe):
         return dx, dresidual, dweight, dbias, None
 
 
-def normalised(input: Tensor, layout: Layout) -> int:
+def normalised(input: Tensor, dims: int) -> int:
     """N, the number of values that are normalised together."""
-    return prod(input.shape[input.dim() - layout.dims :]) if layout.dims else input.shape[1]
+    return prod(input.shape[input.dim() - dims :]) if dims else input.shape[1]
 
 
 @function
@@ -160,19 +158,20 @@ def layer_norm(
     Under autocast as torch: 16-bit input is taken in float32 on CUDA, and as it is on the CPU.
     Source: Ba, Kiros & Hinton 2016, arXiv:1607.06450, eq. 3 and 4.
     """
-    if is_ragged(input):
+    if type(input) is not Tensor and is_ragged(input):
         options = {"activation": activation, "slope": slope, "weight_offset": weight_offset, "backend": backend}
         return of_values(
             "layer_norm", layer_norm, input, normalized_shape, weight, bias, eps, residual=residual, **options
         )
     _checks.check_input("layer_norm", input)
     _checks.check_like_input("layer_norm", "residual", residual, input)
-    input, residual, weight, bias = _checks.prepared("layer_norm", input, residual, weight, bias)
+    if residual is not None or input.dtype.itemsize == 2:
+        input, residual, weight, bias = _checks.prepared("layer_norm", input, residual, weight, bias)
     shape = _checks.check_normalized_shape("layer_norm", input, normalized_shape)
     _checks.check_parameter("layer_norm", "weight", weight, shape, input)
     _checks.check_parameter("layer_norm", "bias", bias, shape, input)
     activation = _checks.check_activation("layer_norm", activation)
     backend = requested(backend, "layer_norm", input)
-    settings = Settings(rows(len(shape)), eps, weight_offset, activation, slope, backend)
+    settings = Settings(ROWS, len(shape), eps, weight_offset, activation, slope, backend)
     found = call(LayerNormRecipe, input, residual, weight, bias, settings)
     return found[0] if residual is None else found

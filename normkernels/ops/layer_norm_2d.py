@@ -6,13 +6,13 @@ from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.ops import _checks, _rows
 from normkernels.ops._ways import call, function
-from normkernels.ops.layer_norm import BWD, FWD, LayerNormRecipe, Layout, Settings, rows
+from normkernels.ops.layer_norm import BWD, FWD, ROWS, LayerNormRecipe, Layout, Settings
 
 # x, residual, y, summed, dy, dsummed, dx: contiguous (B, N, S), a pixel's N channels lie S apart; mean, rstd: (B, S)
 layer_norm_2d_fwd = kernel("layer_norm_2d_fwd" + FWD)
 layer_norm_2d_bwd = kernel("layer_norm_2d_bwd" + BWD)
 
-COLUMNS = Layout(0, layer_norm_2d_fwd, layer_norm_2d_bwd, _rows.columns)
+COLUMNS = Layout(layer_norm_2d_fwd, layer_norm_2d_bwd, _rows.columns)
 
 
 @function
@@ -61,11 +61,11 @@ def layer_norm_2d(
     _checks.check_parameter(name, "bias", bias, (channels,), input)
     activation = _checks.check_activation(name, activation)
     backend = requested(backend, name, input)
-    layout = COLUMNS
+    layout, dims = COLUMNS, 0
     if input.movedim(1, -1).is_contiguous() and not input.is_contiguous():
-        layout, input = rows(1), input.movedim(1, -1)
+        layout, dims, input = ROWS, 1, input.movedim(1, -1)
         residual = None if residual is None else residual.movedim(1, -1)
-    settings = Settings(layout, eps, weight_offset, activation, slope, backend)
+    settings = Settings(layout, dims, eps, weight_offset, activation, slope, backend)
     found = call(LayerNormRecipe, input, residual, weight, bias, settings)
     found = found if layout is COLUMNS else tuple(t.movedim(-1, 1) for t in found)
     return found[0] if residual is None else found

@@ -63,7 +63,8 @@ class NormPropRecipe(Recipe):
         y = u if ours and (e.from_output or not grad) else torch.empty_like(u)
         (at, last), (to, _) = product.channels(u), product.channels(y)
         normprop_fwd(at, flat(bias), flat(slope), to, *e[:4], *e.kinks, *e.bounds, last, backend)
-        return (y,), (input, weight, gain, bias, slope, scaled, norm, y if e.from_output else u)
+        kept = None if e.activation == "identity" else y if e.from_output else u  # a slope of 1 needs neither
+        return (y,), (input, weight, gain, bias, slope, scaled, norm, kept)
 
     @staticmethod
     def composed(input, weight, gain, bias, slope, settings: Settings):
@@ -88,6 +89,7 @@ class NormPropRecipe(Recipe):
                 return NormPropRecipe.composed(*inputs, ctx.settings)
 
             return *differentiable_backward(composed, inputs, (dy,)), None
+        saved = dy.contiguous() if saved is None else saved
         kept, last = product.channels(saved)
         du, dbias, dslope = torch.empty_like(saved), empty(bias, wanted[3]), empty(slope, wanted[4])
         to = product.channels(du)[0]
@@ -229,7 +231,8 @@ def normprop_linear(
     Gradients: input, weight, gain, bias, slope; twice differentiable (through the reference). That of weight is at
     right angles to each filter; a filter of zeros has no direction: it scales to 0 and gets 0. Of o's size nothing is
     kept but o itself, where o tells f': with piecewise linear activations, and in 32 and 64 bits with tanh, sigmoid,
-    elu, selu, softplus and softsign. The others keep the pre-activation, and so does prelu.
+    elu, selu, softplus and softsign (an in-place op on o is then an error, as after torch.tanh); with none, nothing.
+    The others keep the pre-activation, and so does prelu.
     Deterministic: as torch's product.
     Source: Arpit et al. 2016, arXiv:1603.01431, equations 9 and 12.
     """

@@ -131,13 +131,14 @@ def rms_norm(
     Under autocast as torch: 16-bit input is taken in float32 on CUDA, and as it is on the CPU.
     Source: Zhang & Sennrich 2019, arXiv:1910.07467, eq. 4.
     """
-    if is_ragged(input):
+    if type(input) is not Tensor and is_ragged(input):
         options = {"activation": activation, "slope": slope, "weight_offset": weight_offset, "backend": backend}
         return of_values("rms_norm", rms_norm, input, normalized_shape, weight, eps, residual=residual, **options)
     _checks.check_input("rms_norm", input)
     _checks.check_like_input("rms_norm", "residual", residual, input)
     shape = _checks.check_normalized_shape("rms_norm", input, normalized_shape)
-    input, residual, weight = _checks.prepared("rms_norm", input, residual, weight)
+    if residual is not None or input.dtype.itemsize == 2:
+        input, residual, weight = _checks.prepared("rms_norm", input, residual, weight)
     if isinstance(weight, Tensor) and weight.dtype in _checks.DTYPES and weight.dtype != input.dtype:
         weight = weight.to(torch.float32 if input.dtype.itemsize == 2 else input.dtype)
     _checks.check_parameter("rms_norm", "weight", weight, shape, input)

@@ -147,7 +147,9 @@ def _arrived(input: Tensor, terms: Sequence[Tensor], new: Tensor, counts: Tensor
     if input.numel() == 0:
         return short_term, counts
     known = torch.where(finite(new), new, torch.where(met[0] > 0, short_term, long_term))
-    return known, torch.stack([counts[0] + 1, counts[1]])
+    counts = counts.clone()
+    counts[:1].add_(1)
+    return known, counts
 
 
 def _statistics(s: Settings, x, terms):

@@ -25,7 +25,7 @@ def power_of_two(z: Tensor, dims: int | tuple[int, ...], least: float = 0.0) -> 
         return z.new_ones(())
     peak = z.detach().abs().amax(dims, keepdim=True).clamp(min=least)
     reach = math.log2(torch.finfo(z.dtype).max) - 2
-    return torch.exp2(-torch.log2(peak).floor().clamp(-reach, reach))
+    return 2.0 ** -torch.log2(peak).floor().clamp(-reach, reach)
 
 
 def inverse_root(z: Tensor, dims: int | tuple[int, ...], eps: float) -> Tensor:
