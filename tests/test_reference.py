@@ -1,5 +1,6 @@
 """The reference against independent witnesses: torch in float64, finite differences, and mpmath in 50 digits."""
 
+import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from normkernels import ACTIVATIONS
 from normkernels.cases import OPS
+from normkernels.ops._ways import closed_forms
 from normkernels.tolerance import given, run
 
 GOLDEN = {path.stem: json.loads(path.read_text()) for path in (Path(__file__).parent / "golden").glob("*.json")}
@@ -41,9 +43,10 @@ TORCH_FAILS = {
 }
 
 
+@pytest.mark.parametrize("way", [closed_forms, contextlib.nullcontext], ids=["closed", "composed"])
 @pytest.mark.parametrize(("op", "sample"), SAMPLES)
-def test_against_torch(op, sample):
-    """Values and gradients in float64, closed form here, torch.nn.functional and autograd there."""
+def test_against_torch(op, sample, way):
+    """Values and gradients in float64: closed forms and ordinary ops here, torch.nn.functional and autograd there."""
     if (op.stem, sample.id) in TORCH_FAILS:
         pytest.skip(TORCH_FAILS[op.stem, sample.id])
     tensors, cotangents = given(op, sample, torch.float64)
@@ -54,7 +57,8 @@ def test_against_torch(op, sample):
         return op.torch(**{k: dense.get(k, lambda t: t)(t) for k, t in kwargs.items()})
 
     twin = replace(op, function=function)
-    got, want = (run(o, sample.call, tensors, cotangents, "reference") for o in (op, twin))
+    with way():
+        got, want = (run(o, sample.call, tensors, cotangents, "reference") for o in (op, twin))
     # rows at 1e4 +- 1e-2 lose six of sixteen digits before any formula starts
     agree(got, want, 1e-7 if "far" in sample.id or "constant" in sample.id else 1e-9)
 
@@ -63,7 +67,8 @@ def test_against_torch(op, sample):
 def test_gradients_that_can_be_differentiated(op, sample):
     """create_graph=True differentiates the formula itself, and must find what the closed form finds."""
     tensors, cotangents = given(op, sample, torch.float64)
-    want = run(op, sample.call, tensors, cotangents, "reference")
+    with closed_forms():
+        want = run(op, sample.call, tensors, cotangents, "reference")
     named = {k: t.requires_grad_() for k, t in tensors.items() if k not in op.state}
     outputs = op.function(**(tensors | named), **sample.call, backend="reference")
     grads = torch.autograd.grad(outputs, list(named.values()), cotangents, create_graph=True)

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from torch import nn
 from torch.fx import Proxy
 
 
-def leaf(module: nn.Module, *args) -> Any:
+def leaf(module: Any, *args) -> Any:
     """The call of a module, one argument of which is a proxy, as one node of the trace."""
-    tracer = next(a for a in args if isinstance(a, Proxy)).tracer
+    tracer: Any = next(a for a in args if isinstance(a, Proxy)).tracer
     return tracer.create_proxy("call_module", tracer.path_of_module(module), args, {})

@@ -188,16 +188,14 @@ class Recurrent(Normalised, nn.RNNBase):
 class Cell(Normalised):
     """Mixin in front of torch.nn.RNNCell, LSTMCell or GRUCell; a cell says what a step does."""
 
-    input_size: int
+    weight_ih: Tensor
     hidden_size: int
 
     def _check(self, x: Tensor, states: States) -> None:
         """In torch's words."""
-        name = type(self).__name__
-        if x.shape[1] != self.input_size:
-            raise ArgumentError(
-                f"{name}: input has inconsistent input_size: got {x.shape[1]} expected {self.input_size}"
-            )
+        name, inputs = type(self).__name__, self.weight_ih.shape[1]
+        if x.shape[1] != inputs:
+            raise ArgumentError(f"{name}: input has inconsistent input_size: got {x.shape[1]} expected {inputs}")
         for i, s in enumerate(states):
             if s.shape[0] != x.shape[0]:
                 raise ArgumentError(

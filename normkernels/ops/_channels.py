@@ -9,9 +9,9 @@ from torch import Tensor
 
 from normkernels.backends.reference._channels import channels_ref, moments
 from normkernels.ops import _checks
-from normkernels.ops._rows import differentiable_backward, empty, flat
+from normkernels.ops._rows import empty, flat
 from normkernels.ops._state import write
-from normkernels.ops._ways import Recipe, differentiated_again
+from normkernels.ops._ways import Recipe, differentiated_again, gradients
 
 # x, skip, y, dy, dx, dskip: contiguous (N, C, S), or (N, S, C) with channels_last; weight, bias, dweight, dbias: (C,)
 # mean, var: (B, G), var biased; a statistic pools N / B images and C / G adjacent channels
@@ -132,11 +132,7 @@ class ChannelsRecipe(Recipe):
         wanted = ctx.needs_input_grad
         if differentiated_again():
             given = (None, None) if ctx.training else (mean, var)
-
-            def composed(*inputs):
-                return ChannelsRecipe.composed(*inputs, *given, ctx.settings)[:1]
-
-            grads = differentiable_backward(composed, (input, skip, weight, bias), (dy,))
+            grads = gradients(ChannelsRecipe, (input, skip, weight, bias), (dy,), *given, ctx.settings)
         else:
             grads = buffers(input, skip, weight, bias, wanted)
             last = lies_last(input)

@@ -62,9 +62,12 @@ def prepared(aten: str, input: Tensor, added: Tensor | None, *parameters: Tensor
     if added is None or added.dtype == input.dtype:
         return input, added, *parameters
     dtype = torch.promote_types(input.dtype, added.dtype)
-    narrow = (isinstance(p, Tensor) and p.is_floating_point() and p.dtype.itemsize < dtype.itemsize for p in parameters)
-    given = (p.to(dtype) if found else p for p, found in zip(parameters, narrow, strict=True))
+    given = (p.to(dtype) if isinstance(p, Tensor) and _narrower(p.dtype, dtype) else p for p in parameters)
     return input.to(dtype), added.to(dtype), *given
+
+
+def _narrower(one: torch.dtype, other: torch.dtype) -> bool:
+    return one.is_floating_point and one.itemsize < other.itemsize
 
 
 def check_parameter(

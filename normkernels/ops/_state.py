@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C import _functorch as _C
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.utils import checkpoint
@@ -23,6 +22,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from normkernels.backends import transformed
 
 State = list[Tensor]
+_C: Any = torch._C._functorch  # type: ignore[reportAttributeAccessIssue]
 NO_GRAPH = 64  # calls without a graph that are remembered: those that a reentrant checkpoint makes again
 
 
@@ -182,7 +182,7 @@ def _peeled(t: Tensor) -> tuple[Tensor, int | None]:
     if _C.is_legacy_batchedtensor(t):  # of autograd.grad(is_grads_batched=True)
         level = torch._C._vmapmode_increment_nesting() - 1
         torch._C._vmapmode_decrement_nesting()
-        return torch._remove_batch_dim(t, level, 1, 0), 0
+        return torch._remove_batch_dim(t, level, 1, 0), 0  # type: ignore[attr-defined]
     batch = None
     while _C.is_functorch_wrapped_tensor(t):
         dim = _C.maybe_get_bdim(t)

@@ -6,9 +6,10 @@ gradients: the ops alone.
 AD, batched gradients, jit, ONNX, tensors that are made of others; and always with ``backend="reference"``.
 """
 
+import contextlib
 import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,9 +17,24 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from normkernels.backends import transformed
+from normkernels.ops._rows import differentiable_backward
 
-_GRADS_BATCHED = torch._C._parse_dispatch_key("VmapMode")  # autograd's own vmap, of is_grads_batched
+_GRADS_BATCHED: Any = torch._C._parse_dispatch_key("VmapMode")  # autograd's own vmap, of is_grads_batched
 _PLAIN = (Tensor, torch.nn.Parameter)
+
+
+_closed_forms = False
+
+
+@contextlib.contextmanager
+def closed_forms() -> Iterator[None]:
+    """Inside, the reference runs through its ops as the kernels do: closed forms, rounded where a kernel stores."""
+    global _closed_forms
+    before, _closed_forms = _closed_forms, True
+    try:
+        yield
+    finally:
+        _closed_forms = before
 
 
 class Recipe(torch.autograd.Function):
@@ -41,7 +57,7 @@ def call(recipe: type[Recipe], *args, derivative: bool = True) -> tuple[Tensor, 
     ``derivative``: whether its gradient is that; torch.compile cannot look into another one.
     """
     opaque = not derivative and torch.compiler.is_compiling() and torch.is_grad_enabled()
-    if args[-1].backend == "reference" and not opaque:
+    if args[-1].backend == "reference" and not (opaque or _closed_forms):
         return recipe.composed(*args)
     exporting = torch.compiler.is_exporting()
     if exporting and torch.onnx.is_in_onnx_export():
@@ -122,6 +138,15 @@ def differentiated_again() -> bool:
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return torch.is_grad_enabled()
     return transformed() is not None or torch._C._dispatch_tls_is_dispatch_key_included(_GRADS_BATCHED)
+
+
+def gradients(recipe: type[Recipe], inputs: Sequence[Tensor | None], grads: Sequence[Tensor | None], *others) -> list:
+    """Of the first outputs of ``recipe.composed(*inputs, *others)``, by inputs; they can be differentiated again."""
+
+    def composed(*given):
+        return recipe.composed(*given, *others)[: len(grads)]
+
+    return differentiable_backward(composed, inputs, grads)
 
 
 def function(public: Callable[..., Any]) -> Callable[..., Any]:

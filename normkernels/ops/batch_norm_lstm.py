@@ -10,8 +10,8 @@ from normkernels.backends import requested
 from normkernels.backends.reference.batch_norm_lstm import batch_norm_lstm_ref
 from normkernels.backends.reference.batch_norm_rnn import Measured
 from normkernels.ops import _recurrent as recurrent
-from normkernels.ops._rows import differentiable_backward, empty, flat
-from normkernels.ops._ways import Recipe, call, differentiated_again, function, wants_grad
+from normkernels.ops._rows import empty, flat
+from normkernels.ops._ways import Recipe, call, differentiated_again, function, gradients, wants_grad
 
 # as layer_norm_lstm's, but that a column is normalised over the rows of its step; mean, var: (T, 4 H), cell_mean,
 # cell_var: (T, H), population statistics in time's order: measured in training, else read
@@ -72,10 +72,11 @@ class BatchNormLSTMRecipe(Recipe):
     def composed(*args):
         input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0, batch_sizes, *statistics, settings = args
         sequence, measured = recurrent.sizes_of(input, weight_hh, batch_sizes), [Measured(), Measured()]
-        first = (recurrent.zeros(input, sequence) if t is None else t for t in (h_0, c_0))
-        given = [None] * 4 if settings.training else statistics
+        h, c = (recurrent.zeros(input, sequence) if t is None else t for t in (h_0, c_0))
+        mean, var, cell_mean, cell_var = [None] * 4 if settings.training else statistics
         found = batch_norm_lstm_ref(
-            recurrent.flat_rows(input), weight_hh, weight, bias, cell_weight, cell_bias, *first, *given, batch_sizes,
+            recurrent.flat_rows(input), weight_hh, weight, bias, cell_weight, cell_bias, h, c, mean, var, cell_mean,
+            cell_var, batch_sizes,
             separate=settings.separate, norm_cell=settings.norm_cell, eps=settings.eps, reverse=settings.reverse,
             measured=measured,
         )  # fmt: skip
@@ -100,11 +101,9 @@ class BatchNormLSTMRecipe(Recipe):
         mean, var, cell_mean, cell_var = statistics
         training, separate, _, eps, reverse, _, backend = ctx.settings
         if differentiated_again():
-
-            def composed(*inputs):
-                return BatchNormLSTMRecipe.composed(*inputs, batch_sizes, *statistics, ctx.settings)[:3]
-
-            return *differentiable_backward(composed, inputs, (dy, dh_n, dc_n)), *[None] * 6
+            return *gradients(BatchNormLSTMRecipe, inputs, (dy, dh_n, dc_n), batch_sizes, *statistics, ctx.settings), *[
+                None
+            ] * 6
         sequence = recurrent.sizes_of(input, weight_hh, batch_sizes)
         previous_cells = recurrent.before(cells, c_0, sequence.batch, batch_sizes, reverse)
         dh, dc = recurrent.state(dh_n, dy, sequence), recurrent.state(dc_n, dy, sequence, wide=True)

@@ -9,8 +9,8 @@ from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.backends.reference.batch_norm_rnn import Measured, batch_norm_rnn_ref
 from normkernels.ops import _recurrent as recurrent
-from normkernels.ops._rows import differentiable_backward, empty, flat
-from normkernels.ops._ways import Recipe, call, differentiated_again, function, wants_grad
+from normkernels.ops._rows import empty, flat
+from normkernels.ops._ways import Recipe, call, differentiated_again, function, gradients, wants_grad
 
 # as layer_norm_rnn's, but that a column of a is normalised over the rows of its step; mean, var: (T, H), population
 # statistics in time's order: measured in training, else read
@@ -81,11 +81,13 @@ class BatchNormRNNRecipe(Recipe):
         input, weight_hh, weight, bias, h_0 = inputs
         training, separate, nonlinearity, eps, reverse, _, backend = ctx.settings
         if differentiated_again():
-
-            def composed(*inputs):
-                return BatchNormRNNRecipe.composed(*inputs, mean, var, batch_sizes, ctx.settings)[:2]
-
-            return *differentiable_backward(composed, inputs, (dy, dh_n)), None, None, None, None
+            return (
+                *gradients(BatchNormRNNRecipe, inputs, (dy, dh_n), mean, var, batch_sizes, ctx.settings),
+                None,
+                None,
+                None,
+                None,
+            )
         sequence = recurrent.sizes_of(input, weight_hh, batch_sizes)
         dh, dinput = recurrent.state(dh_n, dy, sequence), torch.empty_like(dy, memory_format=torch.contiguous_format)
         da, dweight, dbias = (empty(dinput, separate), *map(empty, (weight, bias), ctx.needs_input_grad[2:4]))

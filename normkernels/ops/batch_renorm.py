@@ -117,8 +117,8 @@ class BatchRenormRecipe(Recipe):
         wanted = ctx.needs_input_grad
         if differentiated_again():
 
-            def composed(*inputs):
-                return BatchRenormRecipe.corrected(*inputs, r, d, ctx.settings)
+            def composed(input, skip, weight, bias):
+                return BatchRenormRecipe.corrected(input, skip, weight, bias, r, d, ctx.settings)
 
             grads = differentiable_backward(composed, (input, skip, weight, bias), (dy,))
         else:

@@ -9,8 +9,8 @@ from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.backends.reference.layer_norm_gru import layer_norm_gru_ref
 from normkernels.ops import _recurrent as recurrent
-from normkernels.ops._rows import differentiable_backward, empty, flat
-from normkernels.ops._ways import Recipe, call, differentiated_again, function, wants_grad
+from normkernels.ops._rows import empty, flat
+from normkernels.ops._ways import Recipe, call, differentiated_again, function, gradients, wants_grad
 
 # as layer_norm_rnn's, with three gates r, z, n side by side in input, dinput, a, da and gates (their values, after
 # sigmoid and tanh); mean, rstd: (rows, groups); previous: (total, H), h before each step
@@ -78,11 +78,7 @@ class LayerNormGRURecipe(Recipe):
         input, weight_hh, weight, bias, h_0 = inputs
         groups, separate, _, reverse, _, backend = ctx.settings
         if differentiated_again():
-
-            def composed(*inputs):
-                return LayerNormGRURecipe.composed(*inputs, batch_sizes, ctx.settings)
-
-            return *differentiable_backward(composed, inputs, (dy, dh_n)), None, None
+            return *gradients(LayerNormGRURecipe, inputs, (dy, dh_n), batch_sizes, ctx.settings), None, None
         sequence = recurrent.sizes_of(input, weight_hh, batch_sizes)
         previous = recurrent.before(y, h_0, sequence.batch, batch_sizes, reverse)
         dh, dinput = recurrent.state(dh_n, dy, sequence), torch.empty_like(gates)

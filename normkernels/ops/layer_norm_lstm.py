@@ -9,8 +9,8 @@ from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.backends.reference.layer_norm_lstm import layer_norm_lstm_ref
 from normkernels.ops import _recurrent as recurrent
-from normkernels.ops._rows import differentiable_backward, empty, flat
-from normkernels.ops._ways import Recipe, call, differentiated_again, function, wants_grad
+from normkernels.ops._rows import empty, flat
+from normkernels.ops._ways import Recipe, call, differentiated_again, function, gradients, wants_grad
 
 # as layer_norm_rnn's, with four gates i, f, g, o side by side in input, dinput, a, da and gates (their values, after
 # sigmoid and tanh); mean, rstd: (rows, groups). In the dtype of the arithmetic: c, the running cell (B, H), cells,
@@ -73,9 +73,9 @@ class LayerNormLSTMRecipe(Recipe):
     ):  # fmt: skip
         batch, hidden = recurrent.sizes_of(input, weight_hh, batch_sizes).batch, weight_hh.shape[0] // 4
         sizes = (h_0, weight_hh.shape[1]), (c_0, hidden)
-        first = (input.new_zeros(batch, n) if t is None else t for t, n in sizes)
+        h, c = (input.new_zeros(batch, n) if t is None else t for t, n in sizes)
         found = layer_norm_lstm_ref(
-            recurrent.flat_rows(input), weight_hh, weight, bias, cell_weight, cell_bias, *first, batch_sizes,
+            recurrent.flat_rows(input), weight_hh, weight, bias, cell_weight, cell_bias, h, c, batch_sizes,
             groups=settings.groups, separate=settings.separate, norm_cell=settings.norm_cell, eps=settings.eps,
             reverse=settings.reverse, weight_hr=weight_hr,
         )  # fmt: skip
@@ -96,11 +96,7 @@ class LayerNormLSTMRecipe(Recipe):
         y, a, mean, rstd, gates, cells, raw_cells, cell_mean, cell_rstd = saved[9:]
         groups, separate, _, _, reverse, _, backend = ctx.settings
         if differentiated_again():
-
-            def composed(*inputs):
-                return LayerNormLSTMRecipe.composed(*inputs, batch_sizes, ctx.settings)
-
-            return *differentiable_backward(composed, inputs, (dy, dh_n, dc_n)), None, None
+            return *gradients(LayerNormLSTMRecipe, inputs, (dy, dh_n, dc_n), batch_sizes, ctx.settings), None, None
         sequence = recurrent.sizes_of(input, weight_hh, batch_sizes)
         previous_cells = recurrent.before(cells, c_0, sequence.batch, batch_sizes, reverse)
         dh, dc = recurrent.state(dh_n, dy, sequence), recurrent.state(dc_n, dy, sequence, wide=True)

@@ -9,8 +9,8 @@ from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.backends.reference.layer_norm_rnn import layer_norm_rnn_ref
 from normkernels.ops import _recurrent as recurrent
-from normkernels.ops._rows import differentiable_backward, empty, flat
-from normkernels.ops._ways import Recipe, call, differentiated_again, function, wants_grad
+from normkernels.ops._rows import empty, flat
+from normkernels.ops._ways import Recipe, call, differentiated_again, function, gradients, wants_grad
 
 # input, y, dy, dinput, da: contiguous (total, H), the rows of step 0, then of step 1, ...: batch_sizes[t] of them, or
 # all B; a: what is normalised, mean, rstd: (rows, 1): rows of all steps, or of one; h: the running state (B, H)
@@ -77,11 +77,7 @@ class LayerNormRNNRecipe(Recipe):
         input, weight_hh, weight, bias, h_0 = inputs
         separate, nonlinearity, _, reverse, _, backend = ctx.settings
         if differentiated_again():
-
-            def composed(*inputs):
-                return LayerNormRNNRecipe.composed(*inputs, batch_sizes, ctx.settings)
-
-            return *differentiable_backward(composed, inputs, (dy, dh_n)), None, None
+            return *gradients(LayerNormRNNRecipe, inputs, (dy, dh_n), batch_sizes, ctx.settings), None, None
         sequence = recurrent.sizes_of(input, weight_hh, batch_sizes)
         dh, dinput = recurrent.state(dh_n, dy, sequence), torch.empty_like(dy, memory_format=torch.contiguous_format)
         da, dweight, dbias = (empty(dinput, separate), *map(empty, (weight, bias), ctx.needs_input_grad[2:4]))

@@ -16,8 +16,8 @@ from normkernels.ops import _checks
 from normkernels.ops._channels import statistic_dtype, view
 from normkernels.ops._filters import order, rows, shaped
 from normkernels.ops._normprop import Epilogue, Product, cached_epilogue, convolution, epilogue
-from normkernels.ops._rows import differentiable_backward, empty, flat
-from normkernels.ops._ways import Recipe, call, differentiated_again, function, wants_grad
+from normkernels.ops._rows import empty, flat
+from normkernels.ops._ways import Recipe, call, differentiated_again, function, gradients, wants_grad
 from normkernels.ops.weight_norm import weight_norm, weight_norm_bwd, weight_norm_fwd
 
 # u, y, dy, du, saved (y with from_output, else u): contiguous (N, C, S), or (N, S, C) with channels_last, y may be u;
@@ -84,11 +84,7 @@ class NormPropRecipe(Recipe):
         input, weight, gain, bias, slope = inputs
         (product, e, _, backend), wanted = ctx.settings, ctx.needs_input_grad
         if differentiated_again():
-
-            def composed(*inputs):
-                return NormPropRecipe.composed(*inputs, ctx.settings)
-
-            return *differentiable_backward(composed, inputs, (dy,)), None
+            return *gradients(NormPropRecipe, inputs, (dy,), ctx.settings), None
         saved = dy.contiguous() if saved is None else saved
         kept, last = product.channels(saved)
         du, dbias, dslope = torch.empty_like(saved), empty(bias, wanted[3]), empty(slope, wanted[4])

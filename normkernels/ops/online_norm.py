@@ -145,10 +145,11 @@ def _gradients(s: Settings, input, skip, weight, bias, tables, accumulators, dy)
     """(gradients, new accumulators) by differentiable ops, from a state that is constant."""
     mean, rstd = tables[:2]
     x, add, g = (planes(t) for t in (input, skip, dy))
+    y_met, one_met = accumulators or (None, None)
     numbers = s.layer_scaling, s.ls_eps, s.clamp, s.activation, s.slope
     gain = reference.online_norm_ref(x, add, weight, bias, mean, rstd, *numbers)[1]
     *found, new_y, new_1 = reference.gradients(
-        g, x, add, weight, bias, mean, rstd, gain, *(accumulators or (None, None)), s.alpha_bkw, s.stable, *numbers[2:]
+        g, x, add, weight, bias, mean, rstd, gain, y_met, one_met, s.alpha_bkw, s.stable, s.clamp, s.activation, s.slope
     )
     like_inputs = zip(found, (input, skip, weight, bias), strict=True)
     grads = [None if t is None else d.to(t.dtype).reshape(t.shape) for d, t in like_inputs]

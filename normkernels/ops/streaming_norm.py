@@ -163,8 +163,9 @@ def _gradients(s: Settings, input, skip, weight, bias, terms, met, dy):
     """(gradients, the new short term of gradients) by differentiable ops, from states that are constant."""
     x, add, g = (planes(t) for t in (input, skip, dy))
     found, used, _ = _statistics(s, x, terms)
+    long_grad, short_grad, grad_counts = met
     *values, new = reference.gradients(
-        g, x, add, weight, bias, found, used, *met, s.beta, s.p, s.activation, s.slope
+        g, x, add, weight, bias, found, used, long_grad, short_grad, grad_counts, s.beta, s.p, s.activation, s.slope
     )  # fmt: skip
     like_inputs = zip(values, (input, skip, weight, bias), strict=True)
     return [None if t is None else d.to(t.dtype).reshape(t.shape) for d, t in like_inputs], new

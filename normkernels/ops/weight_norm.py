@@ -12,8 +12,8 @@ from normkernels.backends.reference.weight_norm import weight_norm_ref
 from normkernels.ops import _checks
 from normkernels.ops._channels import statistic_dtype
 from normkernels.ops._filters import check_weight, order, rows, shaped
-from normkernels.ops._rows import differentiable_backward, empty, flat
-from normkernels.ops._ways import Recipe, call, differentiated_again, function
+from normkernels.ops._rows import empty, flat
+from normkernels.ops._ways import Recipe, call, differentiated_again, function, gradients
 
 # v, w, dw, dv: contiguous (M, N), a filter in each row; w and dw in v's dtype, or in 16 bits beside a float32 v;
 # g, dg: (M,), in v's dtype or float32; norm: (M,)
@@ -57,11 +57,7 @@ class WeightNormRecipe(Recipe):
         v, g, norm = ctx.saved_tensors
         dim, backend = ctx.settings
         if differentiated_again():
-
-            def composed(v, g):
-                return WeightNormRecipe.composed(v, g, ctx.settings)
-
-            return *differentiable_backward(composed, (v, g), (dw,)), None
+            return *gradients(WeightNormRecipe, (v, g), (dw,), ctx.settings), None
         dims, filters = order(v, dim), g.numel()
         v_rows = rows(v, dims, filters)
         dv, dg = torch.empty_like(v_rows), empty(g, ctx.needs_input_grad[1])

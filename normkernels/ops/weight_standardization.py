@@ -11,8 +11,8 @@ from normkernels.backends.reference.weight_standardization import weight_standar
 from normkernels.ops import _checks
 from normkernels.ops._channels import statistic_dtype
 from normkernels.ops._filters import check_weight, order, rows, shaped
-from normkernels.ops._rows import differentiable_backward, empty, flat
-from normkernels.ops._ways import Recipe, call, differentiated_again, function
+from normkernels.ops._rows import empty, flat
+from normkernels.ops._ways import Recipe, call, differentiated_again, function, gradients
 
 # w, y, dy, dw: contiguous (M, N), a filter in each row, in one dtype; gain, dgain: (M,), in w's dtype or float32;
 # mean, rstd: (M,)
@@ -60,11 +60,7 @@ class WeightStandardizationRecipe(Recipe):
     def backward(ctx, dy):
         w, gain, mean, rstd = ctx.saved_tensors
         if differentiated_again():
-
-            def composed(w, gain):
-                return WeightStandardizationRecipe.composed(w, gain, ctx.settings)
-
-            return *differentiable_backward(composed, (w, gain), (dy,)), None
+            return *gradients(WeightStandardizationRecipe, (w, gain), (dy,), ctx.settings), None
         dims, filters = order(w, 0), w.shape[0]
         x = rows(w, dims, filters)
         dw, dgain = torch.empty_like(x), empty(gain, ctx.needs_input_grad[1])
