@@ -98,8 +98,9 @@ def _copy_to_keep(state: Tensor) -> Tensor:
 
 
 def _copied(state: Sequence[Tensor]) -> State:
-    compiled = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
-    return [_kept(t) if compiled else t.detach().clone() for t in state]
+    """What a compiler traces says so, or (in a backward) by the kind of its tensors."""
+    traced = torch.compiler.is_compiling() or any(type(t) not in (Tensor, torch.nn.Parameter) for t in state)
+    return [_kept(t) if traced and not torch.compiler.is_exporting() else t.detach().clone() for t in state]
 
 
 def accumulate(
@@ -130,13 +131,13 @@ def _recomputed(calls: Calls, run: Callable[[State], tuple[Tensor, State]]) -> C
 
 
 def finite(pair: Sequence[Tensor] | Tensor) -> Tensor:
-    """In which channels two statistics (C,) are both finite: what is not would stay in a state for ever."""
-    return (pair[0] + pair[1]).abs() < math.inf
+    """In which channels two statistics (C,) are sound: what is not finite, or saturates, would stay for ever."""
+    return (pair[0] + pair[1]).abs() < math.sqrt(torch.finfo(pair[0].dtype).max) / 1024
 
 
-def sound(new: Sequence[Tensor], old: Sequence[Tensor]) -> State:
-    """Two statistics (C,) after a call, but ``old`` in the channels where one of them is not finite."""
-    kept = finite(new)
+def sound(new: Sequence[Tensor], old: Sequence[Tensor], found: Sequence[Tensor] | None = None) -> State:
+    """Two statistics (C,) after a call, but ``old`` in the channels where what was found (None: they) is not sound."""
+    kept = finite(new if found is None else found)
     return [torch.where(kept, a, b) for a, b in zip(new, old, strict=True)]
 
 

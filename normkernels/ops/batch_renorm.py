@@ -233,7 +233,7 @@ def batch_renorm(
             return y, state
         found = mean[0], (var[0] + eps).sqrt()
         moved = [torch.lerp(a, b, momentum) for a, b in zip(before, found, strict=True)]
-        return y, [*sound(moved, before), *(n + 1 for n in state[2:])]
+        return y, [*sound(moved, before, found), *(n + 1 for n in state[2:])]
 
     state = [running_mean, running_std, *([] if num_batches_tracked is None else [num_batches_tracked])]
     return advance(running_mean, state, run)

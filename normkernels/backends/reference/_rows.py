@@ -30,7 +30,7 @@ def power_of_two(z: Tensor, dims: int | tuple[int, ...], least: float = 0.0) -> 
 
 def inverse_root(z: Tensor, dims: int | tuple[int, ...], eps: float) -> Tensor:
     """(mean(z^2) + eps)^(-1/2) over ``dims``, whatever the magnitude of z."""
-    scale = power_of_two(z, dims, math.sqrt(eps))
+    scale = power_of_two(z, dims, math.sqrt(max(eps, 0.0)))
     return torch.rsqrt((z * scale).square().mean(dims, keepdim=True) + eps * scale * scale) * scale
 
 
