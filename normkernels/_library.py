@@ -6,16 +6,15 @@ import torch
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from normkernels._exported import in_grad_mode
-from normkernels.backends import chosen, native, resolve
+from normkernels.backends import PLAIN, chosen, native, resolve
 
 _LIBRARY = torch.library.Library("normkernels", "DEF")
 _NATIVE = torch.library.Library("normkernels_C", "IMPL")
-_PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 
 def watched(t: torch.Tensor) -> bool:
     """Whether somebody looks at the ops on t; in plain eager mode nobody does, and an op costs small shapes 5 us."""
-    return torch.compiler.is_compiling() or type(t) not in _PLAIN or is_in_torch_dispatch_mode()
+    return torch.compiler.is_compiling() or type(t) not in PLAIN or is_in_torch_dispatch_mode()
 
 
 def kernel(schema: str) -> Callable[..., None]:

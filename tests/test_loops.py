@@ -12,7 +12,7 @@ import normkernels as nk
 
 every_mode = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 LIKE_TORCH = ("BatchNorm", "InstanceNorm", "DataNorm")  # whose statistics a call that is made again moves again
-STATEFUL = [layer for layer in LAYERS if layer.name in ("BatchRenorm2d", "OnlineNorm2d")]
+STATEFUL = [layer for layer in LAYERS if layer.name in ("BatchRenorm2d", "OnlineNorm2d", "StreamingNorm2d")]
 
 
 def batch_dim(layer) -> int:

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 NAMES = ("triton", "native", "reference")
 KEYS = {"cpu": torch._C.DispatchKey.CPU, "cuda": torch._C.DispatchKey.CUDA}
-_PLAIN = (torch.Tensor, torch.nn.Parameter)
+PLAIN = (torch.Tensor, torch.nn.Parameter)
 AUTOMATIC = {"cuda": ("triton", "native", "reference"), "cpu": ("native", "reference")}
 
 
@@ -58,7 +58,7 @@ def requested(backend: str | None, op: str, input: torch.Tensor | None = None) -
     asked = _request if backend is None else check_name(backend, op)
     if asked == "reference":
         return asked
-    reason = transformed() or (None if type(input) in _PLAIN else _wrapper(input))
+    reason = transformed() or (None if type(input) in PLAIN else _wrapper(input))
     if reason is None:
         return asked
     if asked is not None:

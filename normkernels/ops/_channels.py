@@ -11,7 +11,7 @@ from normkernels.backends.reference._channels import channels_ref, moments
 from normkernels.ops import _checks
 from normkernels.ops._rows import empty, flat
 from normkernels.ops._state import write
-from normkernels.ops._ways import Recipe, differentiated_again, gradients
+from normkernels.ops._ways import Recipe, differentiated_again, forward, gradients
 
 # x, skip, y, dy, dx, dskip: contiguous (N, C, S), or (N, S, C) with channels_last; weight, bias, dweight, dbias: (C,)
 # mean, var: (B, G), var biased; a statistic pools N / B images and C / G adjacent channels
@@ -119,11 +119,8 @@ class ChannelsRecipe(Recipe):
 
     @staticmethod
     def forward(ctx, *args):
-        outputs, kept = ChannelsRecipe.run(*args)
-        ctx.save_for_backward(*kept)
-        ctx.settings, ctx.training = args[-1], len(outputs) > 1
-        ctx.mark_non_differentiable(*outputs[1:])
-        return outputs
+        ctx.training = args[4] is None
+        return forward(ctx, ChannelsRecipe, args, 1)
 
     @staticmethod
     def backward(ctx, dy, *_):

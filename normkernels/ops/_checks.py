@@ -6,9 +6,9 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+from normkernels.backends import PLAIN
 from normkernels.backends.reference import _activations
 
-PLAIN = (Tensor, torch.nn.Parameter)
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -57,13 +57,13 @@ def prepared(aten: str, input: Tensor, added: Tensor | None, *parameters: Tensor
     A sum is in the wider dtype of input and what is added; parameters that are narrower than the sum go with it.
     """
     device = input.device.type
-    if input.dtype.itemsize == 2 and _float32_under_autocast(aten, device) and torch.is_autocast_enabled(device):
-        input = input.float()
-    if added is None or added.dtype == input.dtype:
+    dtype = input.dtype if added is None else torch.promote_types(input.dtype, added.dtype)
+    if dtype.itemsize == 2 and _float32_under_autocast(aten, device) and torch.is_autocast_enabled(device):
+        dtype = torch.float32
+    if dtype == input.dtype and (added is None or added.dtype == dtype):
         return input, added, *parameters
-    dtype = torch.promote_types(input.dtype, added.dtype)
     given = (p.to(dtype) if isinstance(p, Tensor) and _narrower(p.dtype, dtype) else p for p in parameters)
-    return input.to(dtype), added.to(dtype), *given
+    return input.to(dtype), None if added is None else added.to(dtype), *given
 
 
 def _narrower(one: torch.dtype, other: torch.dtype) -> bool:

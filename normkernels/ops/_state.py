@@ -19,7 +19,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.utils import checkpoint
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from normkernels.backends import transformed
+from normkernels.backends import PLAIN, transformed
 
 State = list[Tensor]
 _C: Any = torch._C._functorch  # type: ignore[reportAttributeAccessIssue]
@@ -60,7 +60,7 @@ def advance(owner: Tensor, state: Sequence[Tensor], run: Callable[[State], tuple
 
     ``owner``: the tensor by which past calls are found; a part of the state, or what parts of it are views of.
     """
-    before = _copied(state)
+    before = [_kept(t) for t in state] if _traced(state) else _copies(state)
     if torch.compiler.is_compiling() or transformed() is not None:
         y, after = run(before)
         move(state, after)
@@ -77,15 +77,15 @@ def advance(owner: Tensor, state: Sequence[Tensor], run: Callable[[State], tuple
 
 _LIBRARY = torch.library.Library("normkernels", "FRAGMENT")
 _LIBRARY.define("kept(Tensor state) -> Tensor", tags=(torch.Tag.pt2_compliant_tag,))
-_kept = torch.ops.normkernels.kept.default
+_LIBRARY.define("met(Tensor[] state) -> Tensor[]", tags=(torch.Tag.pt2_compliant_tag,))
+_kept, _met = torch.ops.normkernels.kept.default, torch.ops.normkernels.met.default
 
 
 @torch.library.impl(_LIBRARY, "kept", "CompositeImplicitAutograd")
 def _copy_to_keep(state: Tensor) -> Tensor:
-    """A copy that stays one in compiled code.
+    """A copy for forward that a compiled checkpoint does not make again: that would be of the state after the call.
 
-    Made again in the backward of a checkpoint, it would be of the state after the call. Inductor leaves out what it
-    takes for a copy, and an op then reads what the same graph has written.
+    Of two equal things, for Inductor leaves out what it takes for a copy.
     """
     mode = get_proxy_mode()
     known = 0 if mode is None else len(mode.tracer.graph.nodes)
@@ -97,10 +97,20 @@ def _copy_to_keep(state: Tensor) -> Tensor:
     return copy
 
 
-def _copied(state: Sequence[Tensor]) -> State:
-    """What a compiler traces says so, or (in a backward) by the kind of its tensors."""
-    traced = torch.compiler.is_compiling() or any(type(t) not in (Tensor, torch.nn.Parameter) for t in state)
-    return [_kept(t) if traced and not torch.compiler.is_exporting() else t.detach().clone() for t in state]
+@torch.library.impl(_LIBRARY, "met", "CompositeExplicitAutograd")
+def _copies(state: Sequence[Tensor]) -> State:
+    """Copies for backward that stand before what is made of them, as an op that nothing looks into.
+
+    What forward left of a state and the state itself are one memory there; Inductor takes them for two, and would read
+    the one after it has written the other.
+    """
+    return [t.detach().clone() for t in state]
+
+
+def _traced(state: Sequence[Tensor]) -> bool:
+    """By a compiler, which says so, or (in a backward) by the kind of its tensors."""
+    known = torch.compiler.is_compiling() or any(type(t) not in PLAIN for t in state)
+    return known and not torch.compiler.is_exporting()
 
 
 def accumulate(
@@ -110,7 +120,7 @@ def accumulate(
 
     ctx: the backward's; None: nothing moves. seen: the state, where a transform has to know what is read.
     """
-    before = seen or getattr(ctx, "accumulated_from", None) or _copied(state)
+    before = seen or getattr(ctx, "accumulated_from", None) or (_met if _traced(state) else _copies)(state)
     after = run(list(before))
     if ctx is None or getattr(ctx, "accumulated_from", None) is not None:
         return

@@ -16,12 +16,10 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
-from normkernels.backends import transformed
+from normkernels.backends import PLAIN, transformed
 from normkernels.ops._rows import differentiable_backward
 
 _GRADS_BATCHED: Any = torch._C._parse_dispatch_key("VmapMode")  # autograd's own vmap, of is_grads_batched
-_PLAIN = (Tensor, torch.nn.Parameter)
-
 
 _closed_forms = False
 
@@ -49,6 +47,16 @@ class Recipe(torch.autograd.Function):
     def composed(*args) -> tuple[Tensor, ...]:
         """The same outputs by ordinary differentiable torch ops."""
         raise NotImplementedError
+
+
+def forward(ctx, recipe: type[Recipe], args: Sequence[Any], carry: int) -> tuple[Tensor, ...]:
+    """What a recipe's ``forward`` does: run, and keep. The first ``carry`` outputs have a gradient."""
+    outputs, kept = recipe.run(*args)
+    ctx.save_for_backward(*kept)
+    ctx.settings = args[-1]
+    if len(outputs) > carry:
+        ctx.mark_non_differentiable(*outputs[carry:])
+    return outputs
 
 
 def call(recipe: type[Recipe], *args, derivative: bool = True) -> tuple[Tensor, ...]:
@@ -154,7 +162,7 @@ def function(public: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(public)
     def seen(*args, **kwargs):
-        if args and (type(args[0]) in _PLAIN or getattr(args[0], "is_nested", False) is True):
+        if args and (type(args[0]) in PLAIN or getattr(args[0], "is_nested", False) is True):
             return public(*args, **kwargs)
         given = (*args, *kwargs.values())
         if has_torch_function(given):

@@ -11,7 +11,7 @@ from normkernels.backends.reference.batch_norm_lstm import batch_norm_lstm_ref
 from normkernels.backends.reference.batch_norm_rnn import Measured
 from normkernels.ops import _recurrent as recurrent
 from normkernels.ops._rows import empty, flat
-from normkernels.ops._ways import Recipe, call, differentiated_again, function, gradients, wants_grad
+from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function, gradients, wants_grad
 
 # as layer_norm_lstm's, but that a column is normalised over the rows of its step; mean, var: (T, 4 H), cell_mean,
 # cell_var: (T, H), population statistics in time's order: measured in training, else read
@@ -86,11 +86,7 @@ class BatchNormLSTMRecipe(Recipe):
 
     @staticmethod
     def forward(ctx, *args):
-        outputs, kept = BatchNormLSTMRecipe.run(*args)
-        ctx.save_for_backward(*kept)
-        ctx.settings = args[-1]
-        ctx.mark_non_differentiable(*outputs[3:])
-        return outputs
+        return forward(ctx, BatchNormLSTMRecipe, args, 3)
 
     @staticmethod
     def backward(ctx, dy, dh_n, dc_n, *_):

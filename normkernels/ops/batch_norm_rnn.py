@@ -10,7 +10,7 @@ from normkernels.backends import requested
 from normkernels.backends.reference.batch_norm_rnn import Measured, batch_norm_rnn_ref
 from normkernels.ops import _recurrent as recurrent
 from normkernels.ops._rows import empty, flat
-from normkernels.ops._ways import Recipe, call, differentiated_again, function, gradients, wants_grad
+from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function, gradients, wants_grad
 
 # as layer_norm_rnn's, but that a column of a is normalised over the rows of its step; mean, var: (T, H), population
 # statistics in time's order: measured in training, else read
@@ -69,11 +69,7 @@ class BatchNormRNNRecipe(Recipe):
 
     @staticmethod
     def forward(ctx, *args):
-        outputs, kept = BatchNormRNNRecipe.run(*args)
-        ctx.save_for_backward(*kept)
-        ctx.settings = args[-1]
-        ctx.mark_non_differentiable(*outputs[2:])
-        return outputs
+        return forward(ctx, BatchNormRNNRecipe, args, 2)
 
     @staticmethod
     def backward(ctx, dy, dh_n, *_):

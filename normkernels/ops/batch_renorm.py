@@ -23,7 +23,7 @@ from normkernels.ops._channels import (
 )  # fmt: skip
 from normkernels.ops._rows import differentiable_backward, flat
 from normkernels.ops._state import advance, sound
-from normkernels.ops._ways import Recipe, call, differentiated_again, function
+from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function
 from normkernels.ops.batch_norm import batch_norm_apply, batch_norm_bwd
 
 # as in _channels; running_mean, running_std, mean, var, r, d: (1, C); r_max, d_max: scalars; all in the dtype of mean
@@ -104,11 +104,7 @@ class BatchRenormRecipe(Recipe):
 
     @staticmethod
     def forward(ctx, *args):
-        outputs, kept = BatchRenormRecipe.run(*args)
-        ctx.save_for_backward(*kept)
-        ctx.settings = args[-1]
-        ctx.mark_non_differentiable(*outputs[1:])
-        return outputs
+        return forward(ctx, BatchRenormRecipe, args, 1)
 
     @staticmethod
     def backward(ctx, dy, *_):

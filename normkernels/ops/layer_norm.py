@@ -12,7 +12,7 @@ from normkernels.backends import requested
 from normkernels.backends.reference.layer_norm import layer_norm_ref
 from normkernels.ops import _checks, _rows
 from normkernels.ops._ragged import is_ragged, of_values
-from normkernels.ops._ways import Recipe, call, differentiated_again, function
+from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function
 
 # x, residual, dy, dsummed: (M, N), adjacent columns, any row stride; y, summed, dx: contiguous; mean, rstd: (M,)
 FWD = (
@@ -77,11 +77,8 @@ class LayerNormRecipe(Recipe):
 
     @staticmethod
     def forward(ctx, *args):
-        outputs, kept = LayerNormRecipe.run(*args)
-        ctx.save_for_backward(*kept)
-        ctx.settings = args[-1]
         ctx.set_materialize_grads(False)
-        return outputs
+        return forward(ctx, LayerNormRecipe, args, 2)
 
     @staticmethod
     def backward(ctx, dy, dsummed=None):

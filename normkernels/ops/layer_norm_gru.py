@@ -10,7 +10,7 @@ from normkernels.backends import requested
 from normkernels.backends.reference.layer_norm_gru import layer_norm_gru_ref
 from normkernels.ops import _recurrent as recurrent
 from normkernels.ops._rows import empty, flat
-from normkernels.ops._ways import Recipe, call, differentiated_again, function, gradients, wants_grad
+from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function, gradients, wants_grad
 
 # as layer_norm_rnn's, with three gates r, z, n side by side in input, dinput, a, da and gates (their values, after
 # sigmoid and tanh); mean, rstd: (rows, groups); previous: (total, H), h before each step
@@ -67,10 +67,7 @@ class LayerNormGRURecipe(Recipe):
 
     @staticmethod
     def forward(ctx, *args):
-        outputs, kept = LayerNormGRURecipe.run(*args)
-        ctx.save_for_backward(*kept)
-        ctx.settings = args[-1]
-        return outputs
+        return forward(ctx, LayerNormGRURecipe, args, 2)
 
     @staticmethod
     def backward(ctx, dy, dh_n):

@@ -10,7 +10,7 @@ from normkernels.backends import requested
 from normkernels.backends.reference.layer_norm_lstm import layer_norm_lstm_ref
 from normkernels.ops import _recurrent as recurrent
 from normkernels.ops._rows import empty, flat
-from normkernels.ops._ways import Recipe, call, differentiated_again, function, gradients, wants_grad
+from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function, gradients, wants_grad
 
 # as layer_norm_rnn's, with four gates i, f, g, o side by side in input, dinput, a, da and gates (their values, after
 # sigmoid and tanh); mean, rstd: (rows, groups). In the dtype of the arithmetic: c, the running cell (B, H), cells,
@@ -83,10 +83,7 @@ class LayerNormLSTMRecipe(Recipe):
 
     @staticmethod
     def forward(ctx, *args):
-        outputs, kept = LayerNormLSTMRecipe.run(*args)
-        ctx.save_for_backward(*kept)
-        ctx.settings = args[-1]
-        return outputs
+        return forward(ctx, LayerNormLSTMRecipe, args, 3)
 
     @staticmethod
     def backward(ctx, dy, dh_n, dc_n):

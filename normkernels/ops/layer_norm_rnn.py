@@ -10,7 +10,7 @@ from normkernels.backends import requested
 from normkernels.backends.reference.layer_norm_rnn import layer_norm_rnn_ref
 from normkernels.ops import _recurrent as recurrent
 from normkernels.ops._rows import empty, flat
-from normkernels.ops._ways import Recipe, call, differentiated_again, function, gradients, wants_grad
+from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function, gradients, wants_grad
 
 # input, y, dy, dinput, da: contiguous (total, H), the rows of step 0, then of step 1, ...: batch_sizes[t] of them, or
 # all B; a: what is normalised, mean, rstd: (rows, 1): rows of all steps, or of one; h: the running state (B, H)
@@ -66,10 +66,7 @@ class LayerNormRNNRecipe(Recipe):
 
     @staticmethod
     def forward(ctx, *args):
-        outputs, kept = LayerNormRNNRecipe.run(*args)
-        ctx.save_for_backward(*kept)
-        ctx.settings = args[-1]
-        return outputs
+        return forward(ctx, LayerNormRNNRecipe, args, 2)
 
     @staticmethod
     def backward(ctx, dy, dh_n):

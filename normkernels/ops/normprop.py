@@ -17,7 +17,7 @@ from normkernels.ops._channels import statistic_dtype, view
 from normkernels.ops._filters import order, rows, shaped
 from normkernels.ops._normprop import Epilogue, Product, cached_epilogue, convolution, epilogue
 from normkernels.ops._rows import empty, flat
-from normkernels.ops._ways import Recipe, call, differentiated_again, function, gradients, wants_grad
+from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function, gradients, wants_grad
 from normkernels.ops.weight_norm import weight_norm, weight_norm_bwd, weight_norm_fwd
 
 # u, y, dy, du, saved (y with from_output, else u): contiguous (N, C, S), or (N, S, C) with channels_last, y may be u;
@@ -73,10 +73,7 @@ class NormPropRecipe(Recipe):
 
     @staticmethod
     def forward(ctx, *args):
-        outputs, kept = NormPropRecipe.run(*args)
-        ctx.save_for_backward(*kept)
-        ctx.settings = args[-1]
-        return outputs
+        return forward(ctx, NormPropRecipe, args, 1)
 
     @staticmethod
     def backward(ctx, dy):

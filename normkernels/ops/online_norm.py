@@ -14,7 +14,7 @@ from normkernels.ops import _channels, _checks
 from normkernels.ops._channels import buffers, lies_last, like, lying, planes, statistic_dtype, view
 from normkernels.ops._rows import flat
 from normkernels.ops._state import accumulate, advance
-from normkernels.ops._ways import Recipe, call, differentiated_again, function, own_gradient
+from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function, own_gradient
 
 # x, skip, y, dy, dx, dskip: contiguous (N, C, S), or (N, S, C) with channels_last; weight, bias and their gradients:
 # (C,) mean, rstd: (N, C), of the state that each sample meets; xhat_mean, xhat_square: (N, C), means over a sample of
@@ -107,12 +107,9 @@ class OnlineNormRecipe(Recipe):
 
     @staticmethod
     def forward(ctx, *args):
-        outputs, kept = OnlineNormRecipe.run(*args)
-        ctx.save_for_backward(*kept)
-        *_, rates, epsilon_y, epsilon_1, ctx.settings = args
+        *_, rates, epsilon_y, epsilon_1, _ = args
         ctx.accumulators = [epsilon_y, epsilon_1] if rates is not None else []
-        ctx.mark_non_differentiable(*outputs[1:])
-        return outputs
+        return forward(ctx, OnlineNormRecipe, args, 1)
 
     @staticmethod
     def backward(ctx, dy, *_):

@@ -11,7 +11,7 @@ from normkernels.backends import requested
 from normkernels.backends.reference.rms_norm import rms_norm_ref
 from normkernels.ops import _checks, _rows
 from normkernels.ops._ragged import is_ragged, of_values
-from normkernels.ops._ways import Recipe, call, differentiated_again, function
+from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function
 
 # x, residual, dy, dsummed: (M, N), adjacent columns, any row stride; y, summed, dx: contiguous; rstd: (M,)
 rms_norm_fwd = kernel(
@@ -59,11 +59,8 @@ class RMSNormRecipe(Recipe):
 
     @staticmethod
     def forward(ctx, *args):
-        outputs, kept = RMSNormRecipe.run(*args)
-        ctx.save_for_backward(*kept)
-        ctx.settings = args[-1]
         ctx.set_materialize_grads(False)
-        return outputs
+        return forward(ctx, RMSNormRecipe, args, 2)
 
     @staticmethod
     def backward(ctx, dy, dsummed=None):

@@ -25,7 +25,7 @@ from normkernels.ops._channels import (
 )  # fmt: skip
 from normkernels.ops._rows import flat
 from normkernels.ops._state import accumulate, advance, finite
-from normkernels.ops._ways import Recipe, call, differentiated_again, function, own_gradient
+from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function, own_gradient
 from normkernels.ops.batch_norm import batch_norm_apply, batch_norm_bwd
 
 # as in _channels; found, used and the terms: (2, C), means and scales (in bwd: the gradients of both); counts: (2,),
@@ -105,12 +105,8 @@ class StreamingNormRecipe(Recipe):
 
     @staticmethod
     def forward(ctx, *args):
-        outputs, kept = StreamingNormRecipe.run(*args)
-        ctx.save_for_backward(*kept)
-        *_, long_grad, short_grad, grad_counts, ctx.settings = args
-        ctx.gradients = [long_grad, short_grad, grad_counts]
-        ctx.mark_non_differentiable(*outputs[1:])
-        return outputs
+        ctx.gradients = list(args[-4:-1])
+        return forward(ctx, StreamingNormRecipe, args, 1)
 
     @staticmethod
     def backward(ctx, dy, _):

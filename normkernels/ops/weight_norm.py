@@ -13,7 +13,7 @@ from normkernels.ops import _checks
 from normkernels.ops._channels import statistic_dtype
 from normkernels.ops._filters import check_weight, order, rows, shaped
 from normkernels.ops._rows import empty, flat
-from normkernels.ops._ways import Recipe, call, differentiated_again, function, gradients
+from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function, gradients
 
 # v, w, dw, dv: contiguous (M, N), a filter in each row; w and dw in v's dtype, or in 16 bits beside a float32 v;
 # g, dg: (M,), in v's dtype or float32; norm: (M,)
@@ -47,10 +47,7 @@ class WeightNormRecipe(Recipe):
 
     @staticmethod
     def forward(ctx, *args):
-        outputs, kept = WeightNormRecipe.run(*args)
-        ctx.save_for_backward(*kept)
-        ctx.settings = args[-1]
-        return outputs
+        return forward(ctx, WeightNormRecipe, args, 1)
 
     @staticmethod
     def backward(ctx, dw):

@@ -12,7 +12,7 @@ from normkernels.ops import _checks
 from normkernels.ops._channels import statistic_dtype
 from normkernels.ops._filters import check_weight, order, rows, shaped
 from normkernels.ops._rows import empty, flat
-from normkernels.ops._ways import Recipe, call, differentiated_again, function, gradients
+from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function, gradients
 
 # w, y, dy, dw: contiguous (M, N), a filter in each row, in one dtype; gain, dgain: (M,), in w's dtype or float32;
 # mean, rstd: (M,)
@@ -51,10 +51,7 @@ class WeightStandardizationRecipe(Recipe):
 
     @staticmethod
     def forward(ctx, *args):
-        outputs, kept = WeightStandardizationRecipe.run(*args)
-        ctx.save_for_backward(*kept)
-        ctx.settings = args[-1]
-        return outputs
+        return forward(ctx, WeightStandardizationRecipe, args, 1)
 
     @staticmethod
     def backward(ctx, dy):
