@@ -1,4 +1,5 @@
 """Builds normkernels._C: the C++ kernels always, the CUDA kernels whenever torch is a CUDA build and nvcc is there.
+And normkernels._replay_<version of torch>, which calls the kernels without Python, for the torch at hand.
 
 Environment: NORMKERNELS_NATIVE=0 gives a pure-Python install; NORMKERNELS_NATIVE=1 makes a failed build an error (by
 default the package is installed without its extension, and says so). NORMKERNELS_CUDA_ARCHS="80;90" chooses the GPUs;
@@ -40,6 +41,16 @@ def cuda_archs() -> list[str] | None:
     return os.environ.get("NORMKERNELS_CUDA_ARCHS", DEFAULT_ARCHS).replace(",", ";").split(";")
 
 
+def replays():
+    """The replays, which no stable ABI covers: a binary for one minor version of torch, and named after it."""
+    import torch
+    from torch.utils.cpp_extension import CppExtension
+
+    flags = ["/O2", "/std:c++20"] if sys.platform == "win32" else ["-O3", "-std=c++20", "-g0", "-fvisibility=hidden"]
+    version = "_".join(torch.__version__.split(".")[:2])
+    return CppExtension(f"normkernels._replay_{version}", sorted(glob("csrc/replay/*.cpp")), extra_compile_args=flags)
+
+
 def extension():
     """The extension, from the same globs as CMakeLists.txt."""
     import pybind11
@@ -76,7 +87,7 @@ def build() -> dict:
     if NATIVE == "0":
         return {}
     try:
-        modules = [extension()]
+        modules = [extension(), replays()]
         from torch.utils.cpp_extension import BuildExtension
     except ImportError as error:
         without(error)

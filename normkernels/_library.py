@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
+from normkernels import _record
 from normkernels._exported import in_grad_mode
 from normkernels.backends import PLAIN, chosen, native, resolve
 
@@ -14,7 +15,9 @@ _NATIVE = torch.library.Library("normkernels_C", "IMPL")
 
 def watched(t: torch.Tensor) -> bool:
     """Whether somebody looks at the ops on t; in plain eager mode nobody does, and an op costs small shapes 5 us."""
-    return torch.compiler.is_compiling() or type(t) not in PLAIN or is_in_torch_dispatch_mode()
+    if torch.compiler.is_compiling() or type(t) not in PLAIN:
+        return True
+    return is_in_torch_dispatch_mode() and _record.active() is None
 
 
 def kernel(schema: str) -> Callable[..., None]:
@@ -36,6 +39,8 @@ def kernel(schema: str) -> Callable[..., None]:
                 if args[i] is not None:
                     args[i].zero_()
         elif not first.is_meta:
+            if recorder := _record.active():
+                recorder.kernel(name, first.device.type, args[-1], args[:-1], written)
             resolve(name, first.device.type, args[-1])(*args[:-1])
 
     def call(*args):

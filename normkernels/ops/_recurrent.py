@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from normkernels import _record
 from normkernels.ops import _checks
 from normkernels.ops._channels import statistic_dtype
 from normkernels.ops._state import write
@@ -94,6 +95,7 @@ def _check_batch_sizes(op: str, batch_sizes: Tensor, rows: int) -> int:
     if not isinstance(batch_sizes, Tensor) or batch_sizes.dtype != torch.int64 or batch_sizes.is_cuda:
         got = f"{batch_sizes.dtype} on {batch_sizes.device}" if isinstance(batch_sizes, Tensor) else batch_sizes
         _checks.fail(op, "batch_sizes", "be None or an int64 tensor on the CPU", got)
+    _record.refuse("it depends on the sizes of its steps, which are values")
     sizes = batch_sizes.tolist() if batch_sizes.dim() == 1 else []
     if not sizes or sizes[-1] < 1 or any(a < b for a, b in itertools.pairwise(sizes)):
         _checks.fail(op, "batch_sizes", "be (T,), at least 1 and not increasing", batch_sizes.tolist())

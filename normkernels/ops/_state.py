@@ -9,7 +9,7 @@ import itertools
 import math
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.utils import checkpoint
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from normkernels import _record
 from normkernels.backends import PLAIN, transformed
 
 State = list[Tensor]
@@ -65,14 +66,22 @@ def advance(owner: Tensor, state: Sequence[Tensor], run: Callable[[State], tuple
         y, after = run(before)
         move(state, after)
         return y
-    calls: Calls = _calls.setdefault(owner, Calls())
-    first = _recomputed(calls, run) if torch._C._current_graph_task_id() != -1 else None
+    first = None
+    if torch._C._current_graph_task_id() != -1:
+        _record.refuse("it may be one that was made before")
+        first = _recomputed(_calls.get(owner, ()), run)
     if first is not None:
         return run(first.before)[0]
     y, after = run(before)
     move(state, after)
-    calls.add(Call(before, after), y)
+    _remember(owner, y, before, after)
+    if recorder := _record.active():
+        recorder.then(_remember, owner, y, before, after)
     return y
+
+
+def _remember(owner: Tensor, y: Tensor, before: State, after: State) -> None:
+    _calls.setdefault(owner, Calls()).add(Call(before, after), y)
 
 
 _LIBRARY = torch.library.Library("normkernels", "FRAGMENT")
@@ -129,7 +138,7 @@ def accumulate(
     move(state, after, first=True)
 
 
-def _recomputed(calls: Calls, run: Callable[[State], tuple[Tensor, State]]) -> Call | None:
+def _recomputed(calls: Iterable[Call], run: Callable[[State], tuple[Tensor, State]]) -> Call | None:
     candidates = list(calls)
     if len(candidates) < 2:
         return candidates[0] if candidates else None

@@ -53,6 +53,8 @@ ROWS = Layout(layer_norm_fwd, layer_norm_bwd, _rows.rows)
 class LayerNormRecipe(Recipe):
     """(input, residual, weight, bias) -> (y,), or (y, summed) with a residual."""
 
+    materialize = False
+
     @staticmethod
     def run(input, residual, weight, bias, settings):
         layout, dims, eps, *extras, backend = settings
@@ -77,7 +79,6 @@ class LayerNormRecipe(Recipe):
 
     @staticmethod
     def forward(ctx, *args):
-        ctx.set_materialize_grads(False)
         return forward(ctx, LayerNormRecipe, args, 2)
 
     @staticmethod

@@ -1,0 +1,177 @@
+#include "program.h"
+
+#include <ATen/Context.h>
+#include <ATen/EmptyTensor.h>
+#include <ATen/ScalarOps.h>
+#include <ATen/ops/empty_strided.h>
+#include <torch/csrc/jit/python/pybind_utils.h>
+
+namespace normkernels::replay {
+namespace {
+
+Tensor empty(const Step& s) {
+  if (s.options.device().is_cpu() && !at::globalContext().deterministicAlgorithms())
+    return at::detail::empty_strided_cpu(s.sizes, s.strides, s.options.dtype().toScalarType());
+  return at::empty_strided(s.sizes, s.strides, s.options);
+}
+
+Tensor view(const Step& s, const Tensor& source) {
+  auto found = at::detail::make_tensor<c10::TensorImpl>(c10::TensorImpl::VIEW, c10::Storage(source.storage()),
+                                                        source.key_set(), source.dtype());
+  auto* impl = found.unsafeGetTensorImpl();
+  impl->set_storage_offset(source.storage_offset() + s.offset);
+  impl->set_sizes_and_strides(s.sizes, s.strides);
+  return found;
+}
+
+c10::IValue value(const Argument& a, const Registers& registers) {
+  switch (a.kind) {
+    case Argument::Kind::tensor:
+      return registers[a.registers[0]];
+    case Argument::Kind::list: {
+      c10::List<Tensor> all;
+      all.reserve(a.registers.size());
+      for (const int r : a.registers) all.push_back(registers[r]);
+      return all;
+    }
+    default:
+      return a.constant;
+  }
+}
+
+void call(const Step& s, Registers& registers, torch::jit::Stack& stack) {
+  stack.clear();
+  for (const auto& a : s.arguments) stack.push_back(value(a, registers));
+  s.op->callBoxed(stack);
+  for (size_t i = 0; i < s.outs.size(); i++)
+    if (s.outs[i] >= 0) registers[s.outs[i]] = std::move(stack[i]).toTensor();
+}
+
+std::vector<int> numbers(py::handle list) { return list.cast<std::vector<int>>(); }
+
+// A number may stand where an op takes a tensor; its dtype then counts less.
+c10::IValue constant(py::handle value, const c10::TypePtr& type) {
+  if (type->kind() != c10::TypeKind::TensorType || value.is_none()) return torch::jit::toIValue(value, type);
+  auto number = c10::scalar_to_tensor(torch::jit::toIValue(value, c10::NumberType::get()).toScalar());
+  number.unsafeGetTensorImpl()->set_wrapped_number(true);
+  return number;
+}
+
+// (kind, value), as a recorder says it
+Argument argument(py::handle said, const c10::FunctionSchema* schema, size_t index) {
+  const auto pair = said.cast<py::tuple>();
+  Argument a{static_cast<Argument::Kind>(pair[0].cast<int>()), {}, {}, {}};
+  if (a.kind == Argument::Kind::tensor)
+    a.registers = {pair[1].cast<int>()};
+  else if (a.kind == Argument::Kind::list)
+    a.registers = numbers(pair[1]);
+  else if (schema == nullptr)
+    a.object = Object(pair[1]);
+  else
+    a.constant = constant(pair[1], schema->arguments().at(index).type());
+  return a;
+}
+
+void place(Step& s, const Tensor& like) {
+  s.sizes = like.sizes().vec();
+  s.strides = like.strides().vec();
+  s.options = at::TensorOptions().dtype(like.scalar_type()).device(like.device());
+}
+
+}  // namespace
+
+void call_python(const Step& s, const Registers& registers) {
+  py::gil_scoped_acquire gil;
+  py::tuple args(s.arguments.size());
+  for (size_t i = 0; i < s.arguments.size(); i++) {
+    const auto& a = s.arguments[i];
+    if (a.kind == Argument::Kind::constant) {
+      args[i] = a.object.get();
+    } else if (a.kind == Argument::Kind::tensor) {
+      args[i] = py::cast(registers[a.registers[0]]);
+    } else {
+      py::tuple several(a.registers.size());
+      for (size_t k = 0; k < a.registers.size(); k++) several[k] = py::cast(registers[a.registers[k]]);
+      args[i] = std::move(several);
+    }
+  }
+  s.function.get()(*args);
+}
+
+Program::Program(int inputs, const py::list& steps, const std::vector<int>& kept, std::vector<int> written)
+    : written_(std::move(written)) {
+  steps_.reserve(steps.size());
+  for (const auto& said : steps) steps_.push_back(step(said.cast<py::tuple>()));
+  find_last(inputs, kept);
+}
+
+Step Program::step(const py::tuple& said) {
+  const auto name = said[0].cast<std::string>();
+  Step s{};
+  if (name == "empty") {
+    s.kind = Step::Kind::empty;
+    s.out = said[1].cast<int>();
+    place(s, said[2].cast<Tensor>());
+  } else if (name == "view") {
+    s.kind = Step::Kind::view;
+    s.out = said[1].cast<int>();
+    s.source = said[2].cast<int>();
+    place(s, said[3].cast<Tensor>());
+    s.offset = said[4].cast<int64_t>();
+  } else if (name == "python") {
+    s.kind = Step::Kind::python;
+    s.function = Object(said[1]);
+    for (const auto& a : said[2]) s.arguments.push_back(argument(a, nullptr, 0));
+  } else {
+    s.kind = Step::Kind::op;
+    s.outs = numbers(said[1]);
+    s.op = c10::Dispatcher::singleton().findSchemaOrThrow(said[2].cast<std::string>().c_str(),
+                                                          said[3].cast<std::string>().c_str());
+    for (const auto& a : said[4]) s.arguments.push_back(argument(a, &s.op->schema(), s.arguments.size()));
+  }
+  return s;
+}
+
+void Program::find_last(int inputs, const std::vector<int>& kept) {
+  std::vector<int> reader;  // of each register, the last step that meets it
+  for (size_t i = 0; i < steps_.size(); i++) {
+    const auto met = [&](int r) {
+      if (r < 0) return;
+      if (r >= static_cast<int>(reader.size())) reader.resize(r + 1, -1);
+      reader[r] = static_cast<int>(i);
+    };
+    const auto& s = steps_[i];
+    met(s.out);
+    met(s.source);
+    for (const int r : s.outs) met(r);
+    for (const auto& a : s.arguments)
+      for (const int r : a.registers) met(r);
+  }
+  count_ = std::max(inputs, static_cast<int>(reader.size()));
+  for (int r = inputs; r < static_cast<int>(reader.size()); r++)
+    if (reader[r] >= 0 && std::find(kept.begin(), kept.end(), r) == kept.end()) steps_[reader[r]].last.push_back(r);
+}
+
+void Program::run(Registers& registers) const {
+  torch::jit::Stack stack;
+  for (const auto& s : steps_) {
+    switch (s.kind) {
+      case Step::Kind::empty:
+        registers[s.out] = empty(s);
+        break;
+      case Step::Kind::view:
+        registers[s.out] = view(s, registers[s.source]);
+        break;
+      case Step::Kind::op:
+        call(s, registers, stack);
+        break;
+      default:
+        call_python(s, registers);
+    }
+    for (const int r : s.last) registers[r].reset();
+  }
+  for (const int r : written_)
+    if (!registers[r].is_inference()) registers[r].unsafeGetTensorImpl()->bump_version();
+}
+
+}  // namespace normkernels::replay
