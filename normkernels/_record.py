@@ -18,6 +18,13 @@ from normkernels import backends
 MOST_STEPS = 512
 _EMPTY = {"aten::empty", "aten::empty_like", "aten::empty_strided", "aten::new_empty", "aten::new_empty_strided"}
 _CONSTANT, _TENSOR, _LIST = range(3)
+# torch's elementwise ops that the extension does itself on a few numbers, and which of their arguments they read
+_SMALL = {
+    "add": (0, 1), "sub": (0, 1), "mul": (0, 1), "div": (0, 1), "lt": (0, 1), "gt": (0, 1), "lerp": (0, 1, 2),
+    "clamp": (0, 1, 2), "where": (0, 1, 2), "abs": (0,), "sqrt": (0,), "clone": (0,), "copy_": (1,), "add_": (0, 1),
+    "mul_": (0, 1), "lerp_": (0, 1, 2),
+}  # fmt: skip
+_MOST_NUMBERS, _NUMBERS = 4096, {torch.float32, torch.float64, torch.int64}
 _lock = threading.Lock()
 _active: "Recorder | None" = None
 
@@ -129,9 +136,11 @@ class Recorder(TorchDispatchMode):
     def op(self, func, args, kwargs, found) -> None:
         """One of torch's ops, that returned found."""
         schema, results = func._schema, found if isinstance(found, tuple | list) else (found,)
-        if not all(isinstance(r, Tensor) for r in results):
-            return self.refuse(f"{schema.name} tells a value")
         values = [*args, *(kwargs.get(a.name, a.default_value) for a in schema.arguments[len(args) :])]
+        if not all(isinstance(r, Tensor) for r in results):
+            if any(isinstance(v, Tensor) for v in values):
+                self.refuse(f"{schema.name} tells a value")
+            return None
         fresh = [r for r in results if id(r) not in self._registers]
         if schema.name in _EMPTY and fresh:
             self.steps.append(("empty", self.new(results[0]), results[0].detach()))
@@ -145,10 +154,34 @@ class Recorder(TorchDispatchMode):
         given = [self.argument(v) for v in values]
         if any(kind == _LIST and -1 in v for kind, v in given):
             return self.refuse(f"{schema.name} takes lists with None")
+        if step := self._small(schema.name.removeprefix("aten::"), values, found):
+            self.steps.append(step)
+            self._write(values[:1] if schema.name.endswith("_") else [])
+            return None
         outs = [self.new(r) if id(r) not in self._registers else -1 for r in results]
         self.steps.append(("op", outs, schema.name, schema.overload_name, given))
         self._write(v for v, a in zip(values, schema.arguments, strict=True) if a.alias_info and a.alias_info.is_write)
         return None
+
+    def _small(self, name: str, values: Sequence[Any], out: Any) -> tuple | None:
+        """The step of an elementwise op on a few numbers of one dtype."""
+        if name not in _SMALL or not 0 < out.numel() <= _MOST_NUMBERS:
+            return None
+        read = [values[i] for i in _SMALL[name]]
+        if any(v is None for v in read) or any(v not in (1, None) for v in values[2:3] if name in ("add", "sub", "add_")):
+            return None
+        of = read[1:] if name == "where" else read
+        dtypes = {v.dtype for v in of if isinstance(v, Tensor)}
+        result = {torch.bool} if name in ("lt", "gt") else dtypes
+        if len(dtypes) != 1 or {out.dtype} != result or not dtypes <= _NUMBERS:
+            return None
+        for t in (out, *read):
+            if isinstance(t, Tensor) and not (t.is_cpu and t.is_contiguous() and t.numel() in (1, out.numel())):
+                return None
+        op = {"copy_": "copy", "clone": "copy"}.get(name, name.removesuffix("_"))
+        given, in_place = [self.argument(v) for v in read], name.endswith("_")
+        register = self.register(out) if in_place else self.new(out)
+        return "small", op, register, in_place, out.detach(), dtypes.pop(), given
 
     def _viewed(self, t: Tensor, sources: Sequence[Tensor]) -> bool:
         storage = t.untyped_storage()._cdata

@@ -7,6 +7,7 @@ tensors of another kind, and where the extension is missing, Python makes the ca
 
 import importlib
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -48,7 +49,7 @@ def record(known: Any, key: bytes, public: Callable[..., Any], args: tuple, kwar
             found = public(*args, **kwargs)
     finally:
         _record.unwatch()
-    held = [*(a for a in leaves if not isinstance(a, Tensor)), *kwargs]
+    held = [sys.intern(a) for a in [*leaves, *kwargs] if type(a) is str]
     extension.learn(known, key, held, _plan(recorder, found))
     return found
 

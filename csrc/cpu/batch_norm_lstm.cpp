@@ -33,7 +33,7 @@ void batch_norm_lstm_fwd(const Tensor& input, const Tensor& weight_hh, const Opt
                               pointer<C>(c),
                               pointer<C>(cells),
                               pointer<C>(raw_cells)};
-    std::vector<C> o(h.numel());  // output gates of a step, until its cells are normalised
+    Scratch<C> o(h.numel());  // output gates of a step, until its cells are normalised
     walk_forward(input, weight_hh, batch_sizes, h, a, reverse, [&](const Step& step, int64_t at) {
       C *mu = pointer<C>(mean) + step.t * N, *cell_mu = lstm.normed ? pointer<C>(cell_mean) + step.t * H : nullptr;
       each_row<C>(step.rows, N, 0, [&](int64_t row, C*) { lstm.sum(step.first + row, at + row); });
@@ -85,7 +85,7 @@ void batch_norm_lstm_bwd(const Tensor& dy, const Tensor& gates, const Tensor& ce
                                pointer<T>(dinput),
                                pointer<T>(sums),
                                pointer<C>(dc)};
-    std::vector<C> dzs(B * N), dms(B * H);
+    Scratch<C> dzs(B * N), dms(B * H);
     walk_backward(sums, weight_hh, batch_sizes, dh, reverse, [&](const Step& step) {
       const int64_t first = step.first;
       C *mu = pointer<C>(mean) + step.t * N, *cell_mu = lstm.normed ? pointer<C>(cell_mean) + step.t * H : nullptr;

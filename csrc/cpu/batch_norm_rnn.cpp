@@ -51,7 +51,7 @@ void batch_norm_rnn_bwd(const Tensor& dy, const Tensor& y, const Tensor& a, cons
     ColumnNorm<T> norm(H, eps, training, w.data(), nullptr);
     GradientTable<C> dw(dweight, 1, H), db(dbias, 1, H);
     const Tensor& sums = da ? *da : dinput;
-    std::vector<C> room(dh.numel());
+    Scratch<C> room(dh.numel());
     walk_backward(sums, weight_hh, batch_sizes, dh, reverse, [&](const Step& step) {
       const int64_t first = step.first * H;
       each_row<C>(step.rows, H, H, [&](int64_t row, C* narrow) {

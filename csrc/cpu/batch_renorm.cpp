@@ -14,7 +14,7 @@ void batch_renorm_fwd(const Tensor& x, const OptionalTensor& skip, const Optiona
     using T = type_of<std::decay_t<decltype(channels)>>;
     using C = compute_t<T>;
     const int64_t n = mean.numel();
-    std::vector<C> scale(n), shift(n);
+    Scratch<C> scale(n), shift(n);
     const Correction<C> correction = {pointer<C>(running_mean),
                                       pointer<C>(running_std),
                                       channels.affine.weight,
@@ -42,11 +42,11 @@ void batch_renorm_bwd(const Tensor& dy, const Tensor& x, const OptionalTensor& s
     using C = compute_t<T>;
     const int64_t n = mean.numel();
     const C *from_r = pointer<C>(r), *from_d = pointer<C>(d);
-    std::vector<C> scale(n), shift(n);
+    Scratch<C> scale(n), shift(n);
     corrected_tile<C>({nullptr, nullptr, channels.affine.weight, channels.affine.bias, 0, 0, pointer<C>(r),
                        pointer<C>(d), scale.data(), shift.data()},
                       0, n);
-    std::vector<C> of_scale(n), of_shift(n);
+    Scratch<C> of_scale(n), of_shift(n);
     Backward<T> a{channels, pointer<T>(dy), pointer<T>(dx),  pointer<T>(dskip), true,
                   nullptr,  nullptr,        of_scale.data(), of_shift.data()};
     a.affine.weight = scale.data(), a.affine.bias = shift.data();

@@ -32,7 +32,7 @@ void with_channels(const Given& g, const F& f) {
     const Grid z = grid(g.x, g.mean, g.last);
     const Parameter<C> w(g.weight, 0), b(g.bias, 0);
     const int64_t count = z.B * z.G;
-    std::vector<C> scratch((g.mean ? 2 : 4) * count);
+    Scratch<C> scratch((g.mean ? 2 : 4) * count);
     C *rstd = scratch.data(), *shift = rstd + count, *mean = g.mean ? pointer<C>(g.mean) : shift + count;
     C* var = g.var ? pointer<C>(g.var) : shift + 2 * count;
     const Affine<C> affine = {w.data(), b.data(), activation(g.activation), static_cast<C>(g.slope)};
@@ -65,7 +65,7 @@ using type_of = std::remove_cv_t<std::remove_pointer_t<decltype(T::x)>>;
 
 // From the compute type, if it is wanted, to a tensor of any dtype.
 template <class C>
-void store_values(const std::vector<C>& values, const OptionalTensor& t) {
+void store_values(const Scratch<C>& values, const OptionalTensor& t) {
   if (!t) return;
   dispatch(*t, "channels", [&](auto element) {
     using W = decltype(element);

@@ -1,6 +1,8 @@
 // Loops that add up tiles of channels, written to vectorise along the tile.
 #include "channel_sums.h"
 
+#include <type_traits>
+
 namespace normkernels {
 namespace {
 
@@ -36,13 +38,65 @@ NK_CLONES Moments moments_about(const T* x, compute_t<T> about, int64_t n, doubl
   return {static_cast<double>(n), about + left, m2};
 }
 
+#if defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 12)
+#define NK_SHUFFLES
+// The lanes of a short sum as one value, which the compiler splits into the registers of each instruction set: a small
+// plane is over before a loop over an array of them has begun.
+template <class C, int64_t kWidth>
+using Lanes [[gnu::vector_size(kWidth * sizeof(C))]] = C;
+
+// As add_lanes.
+template <class C>
+NK_INLINE C add_up(Lanes<C, kFewLanes> v) {
+  const auto w = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
+                 __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+  const auto u = __builtin_shufflevector(w, w, 0, 1, 2, 3) + __builtin_shufflevector(w, w, 4, 5, 6, 7);
+  return (u[0] + u[2]) + (u[1] + u[3]);
+}
+
+template <class C>
+NK_INLINE Pair<C> few_sums_about(const C* du, const C* x, C mean, int64_t n) {
+  Lanes<C, kFewLanes> a = {}, b = {}, d, v;
+  int64_t i = 0;
+  for (; i + kFewLanes <= n; i += kFewLanes) {
+    std::memcpy(&d, du + i, sizeof(d));
+    std::memcpy(&v, x + i, sizeof(v));
+    a += d;
+    b += d * (v - mean);
+  }
+  if (i < n) {
+    d = v = Lanes<C, kFewLanes>{};
+    std::memcpy(&d, du + i, (n - i) * sizeof(C));
+    std::memcpy(&v, x + i, (n - i) * sizeof(C));
+    a += d;
+    b += d * (v - mean);
+  }
+  return {add_up<C>(a), add_up<C>(b)};
+}
+#endif
+
 template <class T, class D>
-NK_CLONES Pair<compute_t<T>> sums_about(const D* du, const T* x, compute_t<T> mean, int64_t n) {
+NK_INLINE Pair<compute_t<T>> plane_sums(const D* du, const T* x, compute_t<T> mean, int64_t n) {
   using C = compute_t<T>;
+#if defined(NK_SHUFFLES)
+  if constexpr (std::is_same_v<T, C> && std::is_same_v<D, C>)
+    if (n < 4 * kLanes) return few_sums_about(du, x, mean, n);
+#endif
   return short_or_long<C>(n, [=](int64_t i) NK_INLINED {
     const C d = load(du[i]);
     return Pair<C>{d, d * (load(x[i]) - mean)};
   });
+}
+
+template <class T, class D>
+NK_CLONES Pair<compute_t<T>> sums_about(const D* du, const T* x, compute_t<T> mean, int64_t n) {
+  return plane_sums(du, x, mean, n);
+}
+
+template <class T>
+NK_CLONES void sums_of_planes(const T* du, const T* x, const compute_t<T>* mean, int64_t planes, int64_t n,
+                              Pair<compute_t<T>>* sums) {
+  for (int64_t p = 0; p < planes; p++) sums[p] = plane_sums(du + p * n, x + p * n, mean[p], n);
 }
 
 // Adds f(row, column) to the sums a and b of n columns, which stay in registers while the rows go by.
@@ -162,11 +216,12 @@ NK_CLONES void add_gradient_columns(const D* du, int64_t d_stride, const T* x, i
   template Pair<compute_t<T>> sums_about(const D*, const T*, compute_t<T>, int64_t);                              \
   template void add_gradient_columns(const D*, int64_t, const T*, int64_t, int64_t, int64_t, const compute_t<T>*, \
                                      compute_t<T>*, compute_t<T>*, int64_t);
-#define NK_SUMS(T)                                                                                         \
-  template Moments moments_about(const T*, compute_t<T>, int64_t, double);                                 \
-  template void wide_columns(const T*, int64_t, double*, double*, int64_t);                                \
-  template void add_columns_about(const T*, int64_t, int64_t, int64_t, const compute_t<T>*, compute_t<T>*, \
-                                  compute_t<T>*, int64_t);                                                 \
+#define NK_SUMS(T)                                                                                              \
+  template Moments moments_about(const T*, compute_t<T>, int64_t, double);                                      \
+  template void wide_columns(const T*, int64_t, double*, double*, int64_t);                                     \
+  template void add_columns_about(const T*, int64_t, int64_t, int64_t, const compute_t<T>*, compute_t<T>*,      \
+                                  compute_t<T>*, int64_t);                                                      \
+  template void sums_of_planes(const T*, const T*, const compute_t<T>*, int64_t, int64_t, Pair<compute_t<T>>*); \
   NK_GRADIENTS(T, compute_t<T>)
 #define NK_COLUMNS(C)                                   \
   template bool recentre(int64_t, C*, C*, C*, int64_t); \

@@ -13,6 +13,11 @@ Moments moments_about(const T* x, compute_t<T> about, int64_t n, double eps);
 template <class T, class D>
 Pair<compute_t<T>> sums_about(const D* du, const T* x, compute_t<T> mean, int64_t n);
 
+// The same of so many adjacent planes of n positions, each about its own mean
+template <class T>
+void sums_of_planes(const T* du, const T* x, const compute_t<T>* mean, int64_t planes, int64_t n,
+                    Pair<compute_t<T>>* sums);
+
 constexpr int64_t kBand = 64;  // columns whose sums stay in registers, if there are just as many
 
 // Per column of (rows, n), rows stride apart: a += x - about, b += (x - about)^2. Asks for memory

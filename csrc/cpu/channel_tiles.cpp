@@ -118,6 +118,16 @@ NK_CLONES void blend_tile(const D* du, const T* x, const Blend<K>& k, T* dx, int
   map(dx, n, [=](int64_t i) NK_INLINED { return static_cast<compute_t<T>>(f(i, load(du[i]), load(x[i]))); });
 }
 
+template <class T>
+NK_CLONES void blend_planes(const T* du, const T* x, const Blend<Same<compute_t<T>>>* k, T* dx, int64_t planes,
+                            int64_t n) {
+  for (int64_t p = 0; p < planes; p++) {
+    const auto f = blended(k[p]);
+    const int64_t first = p * n;
+    map(dx + first, n, [=](int64_t i) NK_INLINED { return f(i, load(du[first + i]), load(x[first + i])); });
+  }
+}
+
 template <class T, class K>
 void scale_past(const T* x, const T* skip, const Scale<K>& k, T* y, int64_t n) {
   if (lines(y, n)) return scale_lines(x, skip, k, y, n);
@@ -151,10 +161,11 @@ void blend_past(const D* du, const T* x, const Blend<K>& k, T* dx, int64_t n) {
 #define NK_WIDE(T, D)                                                                    \
   template void blend_tile(const D*, const T*, const Blend<Same<double>>&, T*, int64_t); \
   template void blend_tile(const D*, const T*, const Blend<const double*>&, T*, int64_t);
-#define NK_CHANNELS(T)                                                                          \
-  template void store_past(const compute_t<T>*, T*, int64_t);                                   \
-  template void scale_past(const T*, const T*, const Scale<Same<compute_t<T>>>&, T*, int64_t);  \
-  template void scale_past(const T*, const T*, const Scale<const compute_t<T>*>&, T*, int64_t); \
+#define NK_CHANNELS(T)                                                                                    \
+  template void blend_planes(const T*, const T*, const Blend<Same<compute_t<T>>>*, T*, int64_t, int64_t); \
+  template void store_past(const compute_t<T>*, T*, int64_t);                                             \
+  template void scale_past(const T*, const T*, const Scale<Same<compute_t<T>>>&, T*, int64_t);            \
+  template void scale_past(const T*, const T*, const Scale<const compute_t<T>*>&, T*, int64_t);           \
   NK_KINDS(T, compute_t<T>)
 NK_CHANNELS(double)
 NK_CHANNELS(float)

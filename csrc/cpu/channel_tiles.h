@@ -41,6 +41,10 @@ void gate_tile(const T* dy, const T* x, const T* skip, const Scale<K>& k, Out* d
 template <class T, class K, class D>
 void blend_tile(const D* du, const T* x, const Blend<K>& k, T* dx, int64_t n);
 
+// The same for so many adjacent planes of n positions
+template <class T>
+void blend_planes(const T* du, const T* x, const Blend<Same<compute_t<T>>>* k, T* dx, int64_t planes, int64_t n);
+
 // The same for results that will have left the caches before anybody reads them; stream_fence() orders them.
 template <class T, class K>
 void scale_past(const T* x, const T* skip, const Scale<K>& k, T* y, int64_t n);

@@ -8,7 +8,6 @@
 #include <functional>
 #include <limits>
 #include <memory>
-#include <vector>
 
 #include "activations.h"
 #include "channel_sums.h"
@@ -16,6 +15,7 @@
 #include "deviation_tiles.h"
 #include "rows.h"
 #include "rule_tiles.h"
+#include "scratch.h"
 #include "threads.h"
 
 namespace normkernels {

@@ -7,7 +7,6 @@
 
 #include <cmath>
 #include <utility>
-#include <vector>
 
 #include "column_tiles.h"
 #include "rows.h"
@@ -192,7 +191,7 @@ void backward(const ColumnsBackward<T>& a) {
   using C = compute_t<T>;
   const int64_t N = a.slices.N;
   for_each(a.blocks(), [&](int64_t block) {
-    std::vector<C> dw(N), db(N);
+    Scratch<C> dw(N), db(N);
     for (int64_t k = a.first_strip(block); k < a.first_strip(block + 1); k++)
       a.slices.strip(k, [&](int64_t at, int64_t m, int64_t n) { a.strip(at, m, n, dw.data(), db.data()); });
     if (a.dweight) std::copy(dw.begin(), dw.end(), a.dweight + block * N);

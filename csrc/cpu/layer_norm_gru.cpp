@@ -79,7 +79,7 @@ void layer_norm_gru_bwd(const Tensor& dy, const Tensor& gates, const Tensor& pre
     const Parts parts{dh.size(0)};
     GradientTable<C> dw(dweight, parts.count(), N), db(dbias, parts.count(), N);
     const Tensor& sums = da ? *da : dinput;
-    std::vector<C> direct(dh.numel());
+    Scratch<C> direct(dh.numel());
     const GruBackward<T> backward{H,
                                   norm,
                                   pointer<T>(dy),

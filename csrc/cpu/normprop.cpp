@@ -37,7 +37,7 @@ void normprop_bwd(const Tensor& dy, const Tensor& saved, const OptionalTensor& b
     const Parameter<compute_t<T>> b(bias, 0), a(slope, 0);
     const auto sums = backward(places, NormPropBackward<T>(places, pointer<T>(dy), pointer<T>(saved), b.data(),
                                                            a.data(), pointer<T>(du), e, from_output));
-    std::vector<double> of_bias, of_slope;
+    Scratch<double> of_bias, of_slope;
     for (const auto [s, t] : sums) of_bias.push_back(s), of_slope.push_back(t);
     store_values(of_bias, dbias);
     store_values(of_slope, dslope);

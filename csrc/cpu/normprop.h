@@ -73,8 +73,8 @@ struct Places {
 
   // What f says of each channel, for each channel or column
   template <class C, class F>
-  std::vector<C> spread(const F& f) const {
-    std::vector<C> values;
+  Scratch<C> spread(const F& f) const {
+    Scratch<C> values;
     for (int64_t c = 0; c < grid.C; c++) values.push_back(static_cast<C>(f(c)));
     return columns ? of_columns(lines, columns, values) : values;
   }
@@ -105,7 +105,7 @@ struct Places {
 };
 
 template <class K, class C>
-K at(const std::vector<C>& values, int64_t j) {
+K at(const Scratch<C>& values, int64_t j) {
   if constexpr (std::is_same_v<K, const C*>) {
     return values.data() + j;
   } else {
@@ -115,7 +115,7 @@ K at(const std::vector<C>& values, int64_t j) {
 
 // u + bias from column j on
 template <class K, class T>
-void add_bias(const T* u, const std::vector<compute_t<T>>& bias, int64_t j, compute_t<T>* z, int64_t n) {
+void add_bias(const T* u, const Scratch<compute_t<T>>& bias, int64_t j, compute_t<T>* z, int64_t n) {
   using C = compute_t<T>;
   if constexpr (std::is_same_v<K, const C*>) {
     affine_tile(u, Columns<C>{0, 1, nullptr, bias.data() + j}, z, n);
@@ -131,7 +131,7 @@ struct NormPropForward {
   T* y;  // may be u
   const Epilogue& e;
   std::optional<Clamp> clamp;
-  std::vector<C> bias, up, down, shift;  // up, down and shift: of prelu
+  Scratch<C> bias, up, down, shift;  // up, down and shift: of prelu
   bool stream;
 
   // bias and slope in the compute type, or null

@@ -12,7 +12,7 @@ struct NormPropBackward {
   T* du;
   const Epilogue& e;
   bool from_output;
-  Prelu<std::vector<C>> k;  // all but bias: of prelu
+  Prelu<Scratch<C>> k;  // all but bias: of prelu
   bool stream;
 
   // bias and slope in the compute type, or null
@@ -68,18 +68,18 @@ struct NormPropBackward {
 
 // du; and the sums over every channel of du and of what the slope gets
 template <class T>
-std::vector<Pair<double>> backward(const Places& p, const NormPropBackward<T>& a) {
+Scratch<Pair<double>> backward(const Places& p, const NormPropBackward<T>& a) {
   using C = compute_t<T>;
   const int64_t channels = p.grid.C, parts = p.parts();
-  std::vector<Pair<double>> table(parts * channels);
+  Scratch<Pair<double>> table(parts * channels);
   const auto add = [&](int64_t part, int64_t c, double of_du, double of_slope) {
     table[part * channels + c].a += of_du;
     table[part * channels + c].b += of_slope;
   };
   if (p.columns) {
     p.each_part([&](int64_t part, int64_t begin, int64_t end) {
-      std::vector<C> sums(2 * p.columns);
-      std::vector<double> totals(sums.size());
+      Scratch<C> sums(2 * p.columns);
+      Scratch<double> totals(sums.size());
       for (int64_t at = begin; at < end; at += kBlock * p.columns) {
         for_each_piece(at, std::min(end, at + kBlock * p.columns), p.columns, [&](int64_t from, int64_t j, int64_t n) {
           a.template tile<const C*>(from, j, n, {sums.data() + j, sums.data() + p.columns + j});

@@ -86,7 +86,7 @@ void sum_block(const OnlineBackward<T>& a, bool parallel, int64_t first, int64_t
       for (int64_t c = 0; c < z.C; c++) record(first + i, c, sums[c].a, sums[c].b);
     });
   }
-  std::vector<Pair<double>> sums(samples * z.C);
+  Scratch<Pair<double>> sums(samples * z.C);
   each_plane_tile(a, parallel, first, samples, {}, [&](int64_t at, const auto& k, const auto&, int64_t m) {
     Pair<double>& total = sums[at / z.S - first * z.C];
     a.with_du(at, k, m, place(at), [&](const auto* du) {
@@ -105,7 +105,7 @@ void control_block(const OnlineBackward<T>& a, bool parallel, int64_t first, int
   using C = compute_t<T>;
   const int64_t width = a.grid.C;
   const auto products = [=](int64_t row) { return gx ? gx + row : nullptr; };
-  std::vector<C> kappa(samples);
+  Scratch<C> kappa(samples);
   if (a.gain) {
     kappa = channel_means<C>(parallel, width, samples, [&](int64_t i, int64_t c, int64_t n) {
       const int64_t row = i * width + c;
@@ -132,7 +132,7 @@ void online_backward(const OnlineBackward<T>& a) {
   const int64_t block = a.block(a.single() ? 3 * (sizeof(T) + sizeof(C)) : 2 * sizeof(T)), entries = block * a.grid.C;
   const bool parallel = block * a.values() > 2 * kPiece, past = a.past();
   const auto kept = a.single() ? nullptr : a.sweep.scratch(block * a.values());
-  std::vector<C> g(entries), products(a.single() ? 0 : entries), coefficients(a.single() ? 0 : 3 * entries);
+  Scratch<C> g(entries), products(a.single() ? 0 : entries), coefficients(a.single() ? 0 : 3 * entries);
   C *gx = a.single() ? nullptr : products.data(), *of = coefficients.data();
   const Coefficients<C> k = {of, of + entries, of + 2 * entries};
   for (int64_t first = 0; first < a.grid.N; first += block) {

@@ -65,7 +65,7 @@ void online_forward(const OnlineForward<T>& a) {
   const int64_t block = a.block(a.single() ? 2 * (sizeof(T) + sizeof(C)) : sizeof(T)),
                 entries = a.single() ? 0 : std::max(block * a.grid.C, kRange);
   const bool parallel = block * a.values() > 2 * kPiece, past = a.past();
-  std::vector<C> mean(entries), var(entries);
+  Scratch<C> mean(entries), var(entries);
   for (int64_t first = 0; first < a.grid.N; first += block) {
     const int64_t samples = std::min(block, a.grid.N - first);
     if (a.xhat) measure_block(a, parallel, first, samples, mean.data(), var.data());

@@ -8,15 +8,15 @@ namespace {
 
 // A parameter, or the value it stands for where it is absent.
 template <class C>
-std::vector<C> filled(const OptionalTensor& t, int64_t n, C value) {
+Scratch<C> filled(const OptionalTensor& t, int64_t n, C value) {
   const Parameter<C> given(t, 0);
-  return given.data() ? std::vector<C>(given.data(), given.data() + n) : std::vector<C>(n, value);
+  return given.data() ? Scratch<C>(given.data(), given.data() + n) : Scratch<C>(n, value);
 }
 
 template <class C>
-std::vector<double> doubles(const OptionalTensor& t, int64_t n) {
+Scratch<double> doubles(const OptionalTensor& t, int64_t n) {
   const C* from = pointer<C>(t);
-  return from ? std::vector<double>(from, from + n) : std::vector<double>(n);
+  return from ? Scratch<double>(from, from + n) : Scratch<double>(n);
 }
 
 struct Tables {
@@ -25,8 +25,8 @@ struct Tables {
 };
 
 template <class T>
-Samples<T> samples(const Tensor& x, const OptionalTensor& skip, const std::vector<compute_t<T>>& weight,
-                   const std::vector<compute_t<T>>& bias, const Tables& t, double eps, double clamp,
+Samples<T> samples(const Tensor& x, const OptionalTensor& skip, const Scratch<compute_t<T>>& weight,
+                   const Scratch<compute_t<T>>& bias, const Tables& t, double eps, double clamp,
                    const std::string& name, double slope, bool last) {
   using C = compute_t<T>;
   const int64_t N = x.size(0), width = x.size(last ? 2 : 1), S = x.size(last ? 1 : 2);
@@ -79,10 +79,10 @@ void online_norm_bwd(const Tensor& dy, const Tensor& x, const OptionalTensor& sk
     const int64_t n = x.size(last ? 2 : 1);
     const auto w = filled<C>(weight, n, 1), b = filled<C>(bias, n, 0);
     auto e = doubles<C>(epsilon_y, n), u = doubles<C>(epsilon_1, n);
-    std::vector<double> dw(n), db(n);
+    Scratch<double> dw(n), db(n);
     const Tables tables = {mean, rstd, xhat_mean, xhat_square, gain};
     auto of = samples<T>(x, skip, w, b, tables, 0, clamp, activation, slope, last);
-    std::vector<C> nothing(of.xhat || of.single() ? 0 : mean.numel());  // of constant statistics nobody asks
+    Scratch<C> nothing(of.xhat || of.single() ? 0 : mean.numel());  // of constant statistics nobody asks
     if (!of.xhat && !of.single()) of.xhat = of.square = nothing.data();
     of.scales = !of.plain() || of.clamped();
     const Backward<T> sweep{of,      pointer<T>(dy), pointer<T>(dx), pointer<T>(dskip), true, nullptr,

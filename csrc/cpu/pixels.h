@@ -58,7 +58,7 @@ template <class T>
 void column_moments(const T* x, int64_t columns, int64_t lines, double eps, double* mean, double* m2) {
   using C = compute_t<T>;
   if (lines == 0) return;  // of an image smaller than a line, which is all rest
-  std::vector<C> buffer(3 * columns);
+  Scratch<C> buffer(3 * columns);
   C *about = buffer.data(), *a = about + columns, *b = a + columns;
   load_tile(x, about, columns);
   for (int64_t first = 0; first < lines; first += kBlock) {
@@ -79,7 +79,7 @@ void column_moments(const T* x, int64_t columns, int64_t lines, double eps, doub
 // The moments of an image's columns: a row for each segment, and one for what is left.
 struct ColumnTable {
   const Lines& lines;
-  std::vector<double> counts, means, squares;
+  Scratch<double> counts, means, squares;
 
   explicit ColumnTable(const Lines& l)
       : lines(l), counts(l.segments + 1), means(l.columns * counts.size()), squares(means) {}
@@ -100,8 +100,8 @@ template <class T>
 void pool(const Forward<T>& a, int64_t n, const ColumnTable& table) {
   const int64_t G = a.grid.G;
   const double count = a.grid.count();
-  std::vector<double> mean(a.grid.C), m2(a.grid.C), pooled(G);
-  const auto groups = [&](const std::vector<double>& of, const auto& f) {
+  Scratch<double> mean(a.grid.C), m2(a.grid.C), pooled(G);
+  const auto groups = [&](const Scratch<double>& of, const auto& f) {
     for (int64_t g = 0; g < G; g++) {
       double total = 0;
       for (int64_t d = 0; d < a.grid.channels(); d++) total += of[g * a.grid.channels() + d];
@@ -131,8 +131,8 @@ void measure(const Forward<T>& a, const Lines& lines, int64_t n, bool parallel) 
 
 // What each channel has, for each column of some lines.
 template <class C>
-std::vector<C> of_columns(const Lines& lines, int64_t columns, const std::vector<C>& of_channels) {
-  std::vector<C> values(columns);
+Scratch<C> of_columns(const Lines& lines, int64_t columns, const Scratch<C>& of_channels) {
+  Scratch<C> values(columns);
   if (lines.run > 1) {
     lines.each_column(columns, [&](int64_t j, int64_t c) { values[j] = of_channels[c]; });
   } else {
@@ -145,7 +145,7 @@ std::vector<C> of_columns(const Lines& lines, int64_t columns, const std::vector
 // The coefficients of one image, a value for each column of some lines.
 template <class C>
 struct ColumnScale {
-  std::vector<C> mean, scale, shift;
+  Scratch<C> mean, scale, shift;
   Gate gate;
   C slope;
 

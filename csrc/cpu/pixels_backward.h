@@ -35,14 +35,14 @@ void add_block(const Sweep& a, const ColumnScale<C>& scale, int64_t at, int64_t 
 
 // The sums of an image over its channels of du and du * (x - mean)
 template <class Sweep, class C>
-std::vector<Pair<double>> channel_sums(const Sweep& a, const Lines& lines, int64_t n, const ColumnScale<C>& scale,
+Scratch<Pair<double>> channel_sums(const Sweep& a, const Lines& lines, int64_t n, const ColumnScale<C>& scale,
                                        C* kept, bool parallel) {
   const int64_t columns = lines.columns;
-  std::vector<double> table((lines.segments + 1) * 2 * columns);
+  Scratch<double> table((lines.segments + 1) * 2 * columns);
   each(parallel, lines.segments + 1, [&](int64_t s) {
     const bool last = s == lines.segments;
     const int64_t first = last ? lines.whole : lines.first(s), rows = last ? lines.rest > 0 : lines.lines(s);
-    std::vector<C> buffer(2 * columns);
+    Scratch<C> buffer(2 * columns);
     C *p = buffer.data(), *q = p + columns;
     for (int64_t row = 0; row < rows; row += kBlock) {
       const int64_t from = (first + row) * columns, at = n * a.grid.S * a.grid.C + from;
@@ -52,7 +52,7 @@ std::vector<Pair<double>> channel_sums(const Sweep& a, const Lines& lines, int64
       for (int64_t i = 0; i < 2 * columns; i++) total[i] += std::exchange(buffer[i], C(0));
     }
   });
-  std::vector<Pair<double>> sums(a.grid.C);
+  Scratch<Pair<double>> sums(a.grid.C);
   for (int64_t s = 0; s <= lines.segments; s++) {
     const double* row = &table[s * 2 * columns];
     lines.each_column(s < lines.segments ? columns : lines.rest, [&](int64_t j, int64_t c) {
@@ -66,10 +66,10 @@ std::vector<Pair<double>> channel_sums(const Sweep& a, const Lines& lines, int64
 // The coefficients of dx, a value for each column of a line.
 template <class C>
 struct ColumnBlend {
-  std::vector<C> mean, a, b, c;
+  Scratch<C> mean, a, b, c;
 
   template <class Sweep>
-  ColumnBlend(const Sweep& sweep, const Lines& lines, int64_t columns, int64_t n, const std::vector<Means>& means)
+  ColumnBlend(const Sweep& sweep, const Lines& lines, int64_t columns, int64_t n, const Scratch<Means>& means)
       : mean(sweep.grid.C), a(mean), b(mean), c(mean) {
     const Grid& g = sweep.grid;
     for (int64_t group = 0, channel = 0; group < g.G; group++) {
@@ -93,7 +93,7 @@ void backward_image(const Backward<T>& a, const Lines& lines, int64_t n, int64_t
   const bool past = large<T>(g.N * g.C * g.S) && g.C * sizeof(T) % 64 == 0;
   if (a.lost(n * g.G, g.G)) measure(a.statistics(), lines, n, parallel);
   const ColumnScale<C> scale(a, lines, wide(lines), n);
-  std::vector<Means> means(g.G);
+  Scratch<Means> means(g.G);
   const auto scratch = a.scratch(g.S * g.C);
   C* const kept = scratch.get();
   if (a.sums()) {

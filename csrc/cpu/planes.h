@@ -74,7 +74,7 @@ Moments run_moments(const T* x, int64_t n, double eps) {
 
 // mean and var of every group of a bundle, from the moments of its runs
 template <class T>
-void pool(const Forward<T>& a, const Bundle& bundle, const std::vector<Moments>& table) {
+void pool(const Forward<T>& a, const Bundle& bundle, const Scratch<Moments>& table) {
   const int64_t parts = segments(a.grid.channels() * a.grid.S), line = bundle.groups * parts;
   for (int64_t k = 0; k < bundle.groups; k++) {
     const auto sum = [&](const auto& f) {
@@ -92,7 +92,7 @@ void pool(const Forward<T>& a, const Bundle& bundle, const std::vector<Moments>&
 template <class T>
 void measure(const Forward<T>& a, const Bundle& bundle, bool parallel) {
   const Grid& g = a.grid;
-  std::vector<Moments> table(g.images() * bundle.groups * segments(g.channels() * g.S));
+  Scratch<Moments> table(g.images() * bundle.groups * segments(g.channels() * g.S));
   each_run(parallel, g, bundle, g.channels(),
            [&](const Run& r) { table[r.index] = run_moments(a.x + g.plane(r.image, r.c) + r.begin, r.n, a.eps); });
   pool(a, bundle, table);

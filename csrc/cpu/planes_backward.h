@@ -7,10 +7,10 @@ namespace normkernels {
 
 // Per group of a bundle: what dx needs, from the sums of its planes' segments; and the parameters' gradients.
 template <class T>
-std::vector<Means> gather(const Backward<T>& a, const Bundle& bundle, const std::vector<Pair<double>>& table) {
+Scratch<Means> gather(const Backward<T>& a, const Bundle& bundle, const Scratch<Pair<double>>& table) {
   const Grid& g = a.grid;
   const int64_t parts = segments(g.S), D = g.channels(), line = bundle.groups * D * parts;
-  std::vector<Means> means(bundle.groups);
+  Scratch<Means> means(bundle.groups);
   for (int64_t j = 0; j < bundle.groups * D; j++) {
     Pair<double> sums = {};
     for (int64_t n = 0; n < g.images(); n++) {
@@ -26,6 +26,47 @@ std::vector<Means> gather(const Backward<T>& a, const Bundle& bundle, const std:
   return means;
 }
 
+constexpr int64_t kSmall = 1024;  // positions of a plane that costs less than the walk to it
+
+// A bundle of small planes without an activation: those of an image at once.
+template <class T>
+void backward_small(const Backward<T>& a, const Bundle& bundle) {
+  using C = compute_t<T>;
+  const Grid& g = a.grid;
+  const int64_t D = g.channels(), width = bundle.groups * D, first = bundle.group * D;
+  const int64_t statistic = bundle.line * g.G + bundle.group;
+  Scratch<Means> means(bundle.groups);
+  if (a.sums()) {
+    Scratch<C> mean(width);
+    for (int64_t j = 0; j < width; j++) mean[j] = a.mean[statistic + j / D];
+    Scratch<Pair<C>> sums(width);
+    Scratch<Pair<double>> table(g.images() * width);
+    for (int64_t n = 0; n < g.images(); n++) {
+      const int64_t at = g.plane(bundle.image + n, first);
+      sums_of_planes(a.dy + at, a.x + at, mean.data(), width, g.S, sums.data());
+      for (int64_t j = 0; j < width; j++) table[n * width + j] = {sums[j].a, sums[j].b};
+    }
+    means = gather(a, bundle, table);
+  }
+  if (!a.dx) return;
+  Scratch<Blend<Same<C>>> blends(width);
+  for (int64_t j = 0; j < width; j++) blends[j] = a.template blend<C>(statistic + j / D, first + j, means[j / D]);
+  for (int64_t n = 0; n < g.images(); n++) {
+    const int64_t at = g.plane(bundle.image + n, first);
+    blend_planes(a.dy + at, a.x + at, blends.data(), a.dx + at, width, g.S);
+  }
+}
+
+// Whether that serves: nothing but the planes themselves, none of which C is too narrow for.
+template <class T>
+bool small(const Backward<T>& a, const Bundle& bundle, bool past) {
+  if (a.grid.S > kSmall || past || !a.plain() || a.dskip || a.power != 2) return false;
+  const int64_t first = bundle.line * a.grid.G + bundle.group;
+  for (int64_t i = first; i < first + bundle.groups; i++)
+    if (a.wide(i)) return false;
+  return true;
+}
+
 template <class T>
 void backward_planes(const Backward<T>& a) {
   const Grid& g = a.grid;
@@ -36,13 +77,14 @@ void backward_planes(const Backward<T>& a) {
     const int64_t first = bundle.group * g.channels(), width = bundle.groups * g.channels();
     const int64_t statistic = bundle.line * g.G + bundle.group;
     if (a.lost(statistic, bundle.groups)) measure(a.statistics(), bundle, parallel);
-    std::vector<Means> means(bundle.groups);
+    if (!parallel && small(a, bundle, past)) return backward_small(a, bundle);
+    Scratch<Means> means(bundle.groups);
     const auto scratch = a.scratch(g.images() * width * g.S);
     const auto kept = [&](const Run& r, int64_t s) {
       return !scratch ? nullptr : &scratch[((r.image - bundle.image) * width + r.c - first) * g.S + s];
     };
     if (a.sums()) {
-      std::vector<Pair<double>> table(g.images() * width * segments(g.S));
+      Scratch<Pair<double>> table(g.images() * width * segments(g.S));
       each_run(parallel, g, bundle, 1, [&](const Run& r) {
         const int64_t plane = g.plane(r.image, r.c);
         const auto scale = a.scale(r.statistic, r.c);

@@ -14,7 +14,7 @@ struct ColumnNorm {
   double eps;
   bool training;           // whether the statistics are those of the step
   const C *weight, *bias;  // or null
-  std::vector<C> scale, shift, rstd;
+  Scratch<C> scale, shift, rstd;
 
   ColumnNorm(int64_t columns, double eps, bool training, const C* weight, const C* bias)
       : columns(columns),

@@ -93,7 +93,7 @@ void backward_block(const RowsBackward<T>& a, int64_t block) {
   const int64_t end = a.first_row(block + 1), rows = group_rows(2 * a.N * sizeof(T));
   std::array<KnownRow<compute_t<T>>, kGroup> known;
   std::array<Sums, kGroup> sums;
-  std::vector<compute_t<T>> du(a.plain() ? 0 : rows * a.N);  // the group's du, so that no derivative is taken twice
+  Scratch<compute_t<T>> du(a.plain() ? 0 : rows * a.N);  // the group's du, so that no derivative is taken twice
   const auto row_du = [&](int64_t row) { return du.data() + (a.plain() ? 0 : row * a.N); };
   for (int64_t first = a.first_row(block); first < end; first += rows) {
     const int64_t last = std::min(end, first + rows);
@@ -122,8 +122,8 @@ void backward_block(const RowsBackward<T>& a, int64_t block) {
 // Shares one long row among the threads; each owns its columns of the parameter gradients.
 template <class T>
 void backward_split(const RowsBackward<T>& a, int64_t m, int64_t block) {
-  std::vector<Sums> parts(segments(a.N));
-  std::vector<compute_t<T>> du(a.plain() ? 0 : a.N);
+  Scratch<Sums> parts(segments(a.N));
+  Scratch<compute_t<T>> du(a.plain() ? 0 : a.N);
   const KnownRow<compute_t<T>> known = a.row(m);
   for_each_segment(a.N, [&](int64_t s, int64_t begin, int64_t end) {
     for_each_tile(begin, end, [&](int64_t j, int64_t n) { a.sums(m, known, j, n, du.data(), parts[s]); });

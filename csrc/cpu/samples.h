@@ -74,9 +74,9 @@ void each_range(bool parallel, int64_t C, const F& f) {
 
 // Per sample of a block the mean over its channels of what f(sample of the block, first channel, channels) sums.
 template <class C, class F>
-std::vector<C> channel_means(bool parallel, int64_t channels, int64_t samples, const F& f) {
+Scratch<C> channel_means(bool parallel, int64_t channels, int64_t samples, const F& f) {
   const int64_t ranges = (channels + kRange - 1) / kRange;
-  std::vector<C> parts(ranges * samples), total(samples);
+  Scratch<C> parts(ranges * samples), total(samples);
   each_range(parallel, channels, [&](int64_t c, int64_t n) {
     for (int64_t k = 0; k < samples; k++) parts[c / kRange * samples + k] = f(k, c, n);
   });
@@ -135,7 +135,7 @@ void each_pixel_tile(const Samples<T>& a, int64_t first, int64_t samples, const 
   share(samples, samples * a.values(), [&](int64_t i, bool inside) {
     const int64_t n = first + i;
     const auto of = [&](const C* row) {
-      return k.a ? of_columns(lines, columns, std::vector<C>(row, row + a.grid.C)) : std::vector<C>();
+      return k.a ? of_columns(lines, columns, Scratch<C>(row, row + a.grid.C)) : Scratch<C>();
     };
     const Coefficients<C> row = k.at(i * a.grid.C);
     const auto scale = column_scale(a, lines, columns, n);

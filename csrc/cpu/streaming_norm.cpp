@@ -8,10 +8,10 @@ namespace {
 
 // Sums over each channel of |x - mean|^p and of |x - mean|^(p - 1) sign(x - mean)
 template <class T>
-std::vector<Pair<double>> deviations(const Channels<T>& a, double p, bool last) {
+Scratch<Pair<double>> deviations(const Channels<T>& a, double p, bool last) {
   using C = compute_t<T>;
   const Grid& g = a.grid;
-  std::vector<Pair<double>> total(g.C);
+  Scratch<Pair<double>> total(g.C);
   const auto add = [](Pair<double>& to, auto x, auto y) { to = {to.a + x, to.b + y}; };
   if (!last) {
     for_each(g.C, [&](int64_t c) {
@@ -134,14 +134,14 @@ void streaming_norm_bwd(const Tensor& dy, const Tensor& x, const OptionalTensor&
                               pointer<C>(new_short_term), static_cast<C>(of_long), static_cast<C>(of_short),
                               static_cast<C>(of_current)};
     const C *of_found = pointer<C>(found), *of_used = pointer<C>(used), *slopes = pointer<C>(deviations);
-    std::vector<C> of_weight(n), of_bias(n);
+    Scratch<C> of_weight(n), of_bias(n);
     Backward<T> a{channels, pointer<T>(dy), pointer<T>(dx),   pointer<T>(dskip), true,
                   nullptr,  nullptr,        of_weight.data(), of_bias.data()};
     a.centre = of_found, a.power = p;
     for (int64_t c = 0; c < n; c++) a.mean[c] = of_used[c], a.var[c] = of_used[n + c] * of_used[n + c];
     // dx = w du / scale + (gradient of the mean + gradient of the scale * (slope - mean slope) * scale^(1 - p)) / count
     a.rule = [&](int64_t first, int64_t m, Means* means) {
-      std::vector<C> of_mean(m), of_scale(m);
+      Scratch<C> of_mean(m), of_scale(m);
       for (int64_t i = 0; i < m; i++) {
         of_mean[i] = static_cast<C>(-means[i].g * count / of_used[n + first + i]);
         of_scale[i] = static_cast<C>(-means[i].g_xhat * count / of_used[n + first + i]);

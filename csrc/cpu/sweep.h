@@ -13,8 +13,8 @@
 
 #include <array>
 #include <utility>
-#include <vector>
 
+#include "scratch.h"
 #include "threads.h"
 
 namespace normkernels {
@@ -55,7 +55,7 @@ void sweep_rows(const Sweep& a, int64_t begin, int64_t end) {
 // Shares one long row among the threads.
 template <class Sweep>
 void sweep_split(const Sweep& a, int64_t m) {
-  std::vector<part_t<Sweep>> parts(segments(a.N));
+  Scratch<part_t<Sweep>> parts(segments(a.N));
   for_each_segment(a.N, [&](int64_t s, int64_t begin, int64_t end) {
     for_each_tile(begin, end, [&](int64_t j, int64_t n) { merge(parts[s], a.measure(m, j, n)); });
   });

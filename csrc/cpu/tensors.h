@@ -6,7 +6,6 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
-#include <memory>
 #include <optional>
 #include <string>
 #include <type_traits>
@@ -63,16 +62,16 @@ class Parameter {
         if (offset == 0) return;
       }
       if constexpr (std::is_same_v<compute_t<W>, C>) {
-        copy_.reset(new C[t->numel()]);
+        copy_.resize(t->numel());
         for (int64_t i = 0; i < t->numel(); i++) copy_[i] = load(source[i]) + static_cast<C>(offset);
-        data_ = copy_.get();
+        data_ = copy_.data();
       }
     });
   }
   const C* data() const { return data_; }
 
  private:
-  std::unique_ptr<C[]> copy_;
+  Scratch<C> copy_;
   const C* data_ = nullptr;
 };
 
@@ -82,10 +81,10 @@ template <class C>
 class GradientTable {
  public:
   GradientTable(const OptionalTensor& out, int64_t lines, int64_t N) : out_(out), lines_(lines), N_(N) {
-    if (out) table_.reset(new C[lines * N]());
+    if (out) table_.resize(lines * N);
   }
-  C* data() { return table_.get(); }
-  C* line(int64_t i) { return table_ ? data() + i * N_ : nullptr; }
+  C* data() { return out_ ? table_.data() : nullptr; }
+  C* line(int64_t i) { return out_ ? data() + i * N_ : nullptr; }
 
   // The sum of the lines, in order
   void finish() {
@@ -104,7 +103,7 @@ class GradientTable {
  private:
   OptionalTensor out_;
   int64_t lines_, N_;
-  std::unique_ptr<C[]> table_;
+  Scratch<C> table_;
 };
 
 }  // namespace normkernels

@@ -53,7 +53,7 @@ void weight_norm_project(const std::vector<Tensor>& given) {
       FiltersForward<T, T> sweep;
       int64_t begin, end;
     };
-    std::vector<Part> parts;
+    Scratch<Part> parts;
     int64_t elements = 0;
     for (const Tensor& w : weights) {
       const int64_t M = w.size(0), N = w.size(1), rows = grain(N);

@@ -38,11 +38,8 @@ struct Arguments {
   c10::SmallVector<Tensor, 16> tensors;
 
   bool add(PyObject* o) {
-    if (o == Py_None || PyBool_Check(o) || PyUnicode_Check(o)) {  // by address: a plan keeps them alive
-      key.push_back(1);
-      key.push_back(reinterpret_cast<uint64_t>(o));
-      return true;
-    }
+    if (o == Py_None || PyBool_Check(o)) return add_address(o);
+    if (PyUnicode_CheckExact(o)) return add_text(o);
     if (Py_TYPE(o) == reinterpret_cast<PyTypeObject*>(THPVariableClass) || Py_TYPE(o) == parameter_type)
       return add_tensor(THPVariable_Unpack(o));
     if (PyFloat_CheckExact(o)) {
@@ -57,6 +54,22 @@ struct Arguments {
       return overflow == 0;
     }
     return (PyTuple_Check(o) || PyList_CheckExact(o)) && add_items(o);
+  }
+
+  bool add_address(PyObject* o) {
+    key.push_back(1);
+    key.push_back(reinterpret_cast<uint64_t>(o));
+    return true;
+  }
+
+  // By the address of the interned one, which a plan keeps alive.
+  bool add_text(PyObject* o) {
+    if (PyUnicode_CHECK_INTERNED(o)) return add_address(o);
+    Py_INCREF(o);
+    PyUnicode_InternInPlace(&o);
+    add_address(o);
+    Py_DECREF(o);
+    return true;
   }
 
   bool add_items(PyObject* o) {
@@ -112,8 +125,7 @@ PyObject* replay_call(PyObject*, PyObject* const* given, Py_ssize_t count) {
   if (!arguments.add(given[1]) || !arguments.add_items(given[2])) Py_RETURN_NONE;
   PyObject *name = nullptr, *value = nullptr;
   for (Py_ssize_t at = 0; PyDict_Next(given[3], &at, &name, &value);) {
-    arguments.key.push_back(reinterpret_cast<uint64_t>(name));
-    if (!arguments.add(value)) Py_RETURN_NONE;
+    if (!arguments.add_text(name) || !arguments.add(value)) Py_RETURN_NONE;
   }
   if (const auto found = calls->plans.find(arguments.key); found != calls->plans.end()) {
     const auto plan = found->second;
@@ -149,14 +161,15 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   using namespace normkernels::replay;
   using Numbers = std::vector<int>;
   m.doc() = "Replays of normkernels' calls, built for one torch";
-  parameter_type = reinterpret_cast<PyTypeObject*>(py::object(py::module_::import("torch.nn").attr("Parameter")).release().ptr());
+  parameter_type =
+      reinterpret_cast<PyTypeObject*>(py::object(py::module_::import("torch.nn").attr("Parameter")).release().ptr());
   m.attr("torch") = TORCH_VERSION;
   m.attr("replay") = py::reinterpret_steal<py::object>(PyCFunction_New(&replay_method, nullptr));
   m.def("calls", [] { return py::capsule(new Calls(), [](void* p) { delete static_cast<Calls*>(p); }); });
   m.def("learn", &learn);
   py::class_<Backward, std::shared_ptr<Backward>>(m, "Backward")
-      .def(py::init([](int inputs, const py::list& steps, const Numbers& kept, const Numbers& written, Numbers gradients,
-                       Numbers left) {
+      .def(py::init([](int inputs, const py::list& steps, const Numbers& kept, const Numbers& written,
+                       Numbers gradients, Numbers left) {
         return std::make_shared<Backward>(
             Backward{Program(inputs, steps, kept, written), std::move(gradients), std::move(left)});
       }));
@@ -173,9 +186,9 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
         graph->materialize = materialize;
         return graph;
       }));
-  py::class_<Plan, std::shared_ptr<Plan>>(m, "Plan")
-      .def(py::init([](int inputs, const py::list& steps, const Numbers& kept, const Numbers& written, Numbers returned,
-                       bool single, std::shared_ptr<Graph> graph, const py::list& after) {
+  py::class_<Plan, std::shared_ptr<Plan>>(m, "Plan").def(
+      py::init([](int inputs, const py::list& steps, const Numbers& kept, const Numbers& written, Numbers returned,
+                  bool single, std::shared_ptr<Graph> graph, const py::list& after) {
         auto plan = std::make_shared<Plan>(
             Plan{Program(inputs, steps, kept, written), std::move(returned), single, std::move(graph), {}, {}});
         for (const auto& step : after) plan->after.push_back(Program::step(step.cast<py::tuple>()));

@@ -138,10 +138,9 @@ class Replayed : public Node {
     py::list need;
     for (size_t i = 0; i < graph_->inputs.size(); i++) need.append(py::bool_(needed(i)));
     const auto begin = registers.begin(), after_kept = begin + kept, after_held = after_kept + held_.size();
-    const py::tuple said =
-        graph_->backward.get()(tensors(begin, after_kept), tensors(after_kept, after_held),
-                               tensors(left_.begin(), left_.end()), tensors(after_held, registers.end()),
-                               py::tuple(need), py::bool_(key != nullptr));
+    const py::tuple said = graph_->backward.get()(
+        tensors(begin, after_kept), tensors(after_kept, after_held), tensors(left_.begin(), left_.end()),
+        tensors(after_held, registers.end()), py::tuple(need), py::bool_(key != nullptr));
     variable_list found(graph_->inputs.size());
     const py::tuple gradients = said[0];
     for (size_t i = 0; i < found.size(); i++)

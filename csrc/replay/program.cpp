@@ -47,6 +47,21 @@ void call(const Step& s, Registers& registers, torch::jit::Stack& stack) {
     if (s.outs[i] >= 0) registers[s.outs[i]] = std::move(stack[i]).toTensor();
 }
 
+void call_small(const Step& s, Registers& registers) {
+  if (!s.in_place) registers[s.out] = empty(s);
+  std::array<Read, 3> in{};
+  for (size_t i = 0; i < s.arguments.size(); i++) {
+    const auto& a = s.arguments[i];
+    if (a.kind == Argument::Kind::constant) {
+      in[i] = {&s.room[i], true};
+    } else {
+      const Tensor& t = registers[a.registers[0]];
+      in[i] = {t.const_data_ptr(), s.small->n != 1 && t.numel() == 1};
+    }
+  }
+  run(*s.small, registers[s.out].mutable_data_ptr(), in);
+}
+
 std::vector<int> numbers(py::handle list) { return list.cast<std::vector<int>>(); }
 
 // A number may stand where an op takes a tensor; its dtype then counts less.
@@ -70,6 +85,16 @@ Argument argument(py::handle said, const c10::FunctionSchema* schema, size_t ind
   else
     a.constant = constant(pair[1], schema->arguments().at(index).type());
   return a;
+}
+
+// A number as an element of that dtype, in the first bytes
+double element(double value, at::ScalarType dtype) {
+  double bits = 0;
+  const auto put = [&](auto typed) { std::memcpy(&bits, &typed, sizeof(typed)); };
+  dtype == at::kFloat  ? put(static_cast<float>(value))
+  : dtype == at::kLong ? put(static_cast<int64_t>(value))
+                       : put(value);
+  return bits;
 }
 
 void place(Step& s, const Tensor& like) {
@@ -118,6 +143,19 @@ Step Program::step(const py::tuple& said) {
     s.source = said[2].cast<int>();
     place(s, said[3].cast<Tensor>());
     s.offset = said[4].cast<int64_t>();
+  } else if (name == "small") {  // ("small", op, out, in_place, like out, dtype, arguments)
+    s.kind = Step::Kind::small;
+    s.out = said[2].cast<int>();
+    s.in_place = said[3].cast<bool>();
+    const auto like = said[4].cast<Tensor>();
+    place(s, like);
+    const auto dtype = said[5].cast<at::ScalarType>();
+    s.small = Small{Small::find(said[1].cast<std::string>()).value(), dtype, like.numel()};
+    for (const auto& a : said[6]) {
+      s.arguments.push_back(argument(a, nullptr, 0));
+      const auto& object = s.arguments.back().object;
+      s.room.push_back(object.get() ? element(object.get().cast<double>(), dtype) : 0);
+    }
   } else if (name == "python") {
     s.kind = Step::Kind::python;
     s.function = Object(said[1]);
@@ -161,6 +199,9 @@ void Program::run(Registers& registers) const {
         break;
       case Step::Kind::view:
         registers[s.out] = view(s, registers[s.source]);
+        break;
+      case Step::Kind::small:
+        call_small(s, registers);
         break;
       case Step::Kind::op:
         call(s, registers, stack);

@@ -6,6 +6,8 @@
 
 #include <vector>
 
+#include "small.h"
+
 namespace normkernels::replay {
 
 using at::Tensor;
@@ -41,16 +43,19 @@ struct Argument {
 };
 
 struct Step {
-  enum class Kind { empty, view, op, python } kind;
-  int out = -1, source = -1;               // empty, view
-  std::vector<int64_t> sizes, strides;     // empty, view
-  int64_t offset = 0;                      // view: from that of its source
-  at::TensorOptions options;               // empty
-  std::optional<c10::OperatorHandle> op;   // op
-  std::vector<int> outs;                   // op
-  std::vector<Argument> arguments;         // op, python
-  Object function;                         // python
-  std::vector<int> last;                   // registers that no later step reads
+  enum class Kind { empty, view, op, small, python } kind;
+  int out = -1, source = -1;              // empty, view
+  std::vector<int64_t> sizes, strides;    // empty, view
+  int64_t offset = 0;                     // view: from that of its source
+  at::TensorOptions options;              // empty
+  std::optional<c10::OperatorHandle> op;  // op
+  std::vector<int> outs;                  // op
+  std::vector<Argument> arguments;        // op, python
+  std::optional<Small> small;             // small; out is an input of it where it works in place
+  bool in_place = false;                  // small
+  std::vector<double> room;               // small: its constants, each in the dtype of the op
+  Object function;                        // python
+  std::vector<int> last;                  // registers that no later step reads
 };
 
 class Program {

@@ -10,7 +10,7 @@ from torch import Tensor
 from normkernels.backends.reference._channels import channels_ref, moments
 from normkernels.ops import _checks
 from normkernels.ops._rows import empty, flat
-from normkernels.ops._state import write
+from normkernels.ops._state import inside_transform, write
 from normkernels.ops._ways import Recipe, differentiated_again, forward, gradients
 
 # x, skip, y, dy, dx, dskip: contiguous (N, C, S), or (N, S, C) with channels_last; weight, bias, dweight, dbias: (C,)
@@ -180,7 +180,9 @@ def given_statistics(input: Tensor, *statistics: Tensor | None) -> list[Tensor]:
     return [t.detach().reshape(1, -1).to(dtype, copy=copy) for t in statistics if t is not None]
 
 
-def update_running(running: Tensor | None, found: Tensor, momentum: float) -> None:
+def update_running(running: Any, found: Tensor, momentum: float) -> None:
     """running = (1 - momentum) * running + momentum * found, in the precision of found."""
-    if running is not None:
+    if running.dtype == found.dtype and not inside_transform(found):
+        running.lerp_(found.detach(), momentum)
+    else:
         write(running, torch.lerp(running.detach().to(found.dtype), found, momentum))

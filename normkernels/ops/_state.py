@@ -180,8 +180,7 @@ def write(target: Tensor, value: Tensor, first: bool = False) -> None:
     Under vmap there is a value for each call. With one target for all that is an error; with ``first`` it gets the
     first one.
     """
-    inside = torch._C._are_functorch_transforms_active
-    if torch.compiler.is_compiling() or not (inside() or _C.is_legacy_batchedtensor(value)):
+    if not inside_transform(value):
         target.copy_(value.detach())
         return
     (to, own), (found, many) = _peeled(target), _peeled(value)
@@ -195,6 +194,13 @@ def write(target: Tensor, value: Tensor, first: bool = False) -> None:
     with temporarily_clear_interpreter_stack(), torch.no_grad():
         to = to if own is None else to.movedim(own, 0)
         to.copy_(found if many is None else found.movedim(many, 0))
+
+
+def inside_transform(value: Tensor) -> bool:
+    """Whether value is one that a transform made, which torch's in-place ops may refuse to write."""
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._are_functorch_transforms_active() or _C.is_legacy_batchedtensor(value)
 
 
 def _peeled(t: Tensor) -> tuple[Tensor, int | None]:

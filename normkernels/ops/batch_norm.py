@@ -103,7 +103,7 @@ def batch_norm(
         fwd, (mean, var) = batch_norm_apply, _channels.given_statistics(input, running_mean, running_var)
     settings = Settings(fwd, batch_norm_bwd, True, C, eps, activation, slope, backend)
     y, *found = call(ChannelsRecipe, input, skip, weight, bias, mean, var, settings)
-    if training and count > 0:
+    if training and count > 0 and running_mean is not None:
         mean, var = found
         _channels.update_running(running_mean, mean[0], momentum)
         _channels.update_running(running_var, var[0] * (count / (count - 1)), momentum)

@@ -1,0 +1,31 @@
+// Torch's own elementwise ops on a few numbers, such as the statistics of a layer: for these the call is everything.
+//
+// The same arithmetic, element by element, as torch's kernels do it, for contiguous tensors of one dtype on the CPU.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <array>
+#include <optional>
+#include <string>
+
+namespace normkernels::replay {
+
+struct Small {
+  enum class Op { add, sub, mul, div, lerp, clamp, abs, sqrt, lt, gt, where, copy } op;
+  at::ScalarType dtype;  // of what is read
+  int64_t n;
+
+  // The op of this name; none if it is no such op.
+  static std::optional<Op> find(const std::string& name);
+};
+
+// What is read: n numbers, or one that stands for all.
+struct Read {
+  const void* data;
+  bool single;
+};
+
+void run(const Small& op, void* out, const std::array<Read, 3>& in);
+
+}  // namespace normkernels::replay
