@@ -18,10 +18,11 @@ from normkernels import backends
 MOST_STEPS = 512
 _EMPTY = {"aten::empty", "aten::empty_like", "aten::empty_strided", "aten::new_empty", "aten::new_empty_strided"}
 _CONSTANT, _TENSOR, _LIST = range(3)
-# torch's elementwise ops that the extension does itself on a few numbers, and which of their arguments they read
+# torch's elementwise ops that the extension does itself on a few numbers, to the same bits (so no sqrt, which torch
+# rounds in its own way), and which of their arguments they read
 _SMALL = {
     "add": (0, 1), "sub": (0, 1), "mul": (0, 1), "div": (0, 1), "lt": (0, 1), "gt": (0, 1), "lerp": (0, 1, 2),
-    "clamp": (0, 1, 2), "where": (0, 1, 2), "abs": (0,), "sqrt": (0,), "clone": (0,), "copy_": (1,), "add_": (0, 1),
+    "clamp": (0, 1, 2), "where": (0, 1, 2), "abs": (0,), "clone": (0,), "copy_": (1,), "add_": (0, 1),
     "mul_": (0, 1), "lerp_": (0, 1, 2),
 }  # fmt: skip
 _MOST_NUMBERS, _NUMBERS = 4096, {torch.float32, torch.float64, torch.int64}
@@ -145,7 +146,11 @@ class Recorder(TorchDispatchMode):
         if schema.name in _EMPTY and fresh:
             self.steps.append(("empty", self.new(results[0]), results[0].detach()))
             return None
-        if schema.name == "aten::detach" and (same := self.register(values[0])) >= self.inputs:
+        if (
+            isinstance(found, Tensor)
+            and schema.name == "aten::detach"
+            and (same := self.register(values[0])) >= self.inputs
+        ):
             self._registers[id(found)] = same  # nothing but another name: torch's factories hand out such ones
             return self._alive.append(found)
         sources = [v for v in values if isinstance(v, Tensor)]
@@ -168,7 +173,9 @@ class Recorder(TorchDispatchMode):
         if name not in _SMALL or not 0 < out.numel() <= _MOST_NUMBERS:
             return None
         read = [values[i] for i in _SMALL[name]]
-        if any(v is None for v in read) or any(v not in (1, None) for v in values[2:3] if name in ("add", "sub", "add_")):
+        if any(v is None for v in read) or any(
+            v not in (1, None) for v in values[2:3] if name in ("add", "sub", "add_")
+        ):
             return None
         of = read[1:] if name == "where" else read
         dtypes = {v.dtype for v in of if isinstance(v, Tensor)}

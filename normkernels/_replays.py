@@ -1,8 +1,8 @@
 """Calls that are made again: replayed by the extension built for this torch, recorded when one is met twice.
 
-Whatever may steer a call is in its key (``csrc/replay/key.h``): how its tensors lie and whether they want gradients, the
-values of all other arguments, the backend asked for, and how torch is set. Under a transform, a tracer, a mode, with
-tensors of another kind, and where the extension is missing, Python makes the call, as it makes every first one.
+Whatever may steer a call is in its key (``csrc/replay/key.h``): how its tensors lie and whether they want gradients,
+the values of all other arguments, the backend asked for, and how torch is set. Under a transform, a tracer, a mode,
+with tensors of another kind, and where the extension is missing, Python makes the call, as it makes every first one.
 """
 
 import importlib
@@ -90,7 +90,9 @@ def _graph(recorder: Recorder, results: Sequence[Tensor]) -> tuple[list[int], li
     if any(t.requires_grad and not any(t is c for c in carried) for t in results):
         return recorder.refuse("what it returns is not what a recipe returned")
     inputs = [recorder.register(a) if isinstance(a, Tensor) else -1 for a in args]
-    if any(isinstance(a, Tensor) and a.requires_grad and r >= recorder.inputs for a, r in zip(args, inputs)):
+    if any(
+        isinstance(a, Tensor) and a.requires_grad and r >= recorder.inputs for a, r in zip(args, inputs, strict=True)
+    ):
         return recorder.refuse("a recipe is given something differentiable that was computed before it")
     constants, lists = attributes(ctx)
     held = [recorder.register(t) for ts in lists.values() for t in ts]

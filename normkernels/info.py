@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 import normkernels as nk
+from normkernels import _replays
 from normkernels.backends import NAMES, triton_version
 
 FEATURES = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_bf16", "avx512_fp16", "amx_bf16", "asimd", "sve")
@@ -35,11 +36,14 @@ def versions() -> dict[str, str]:
 
 
 def native() -> dict[str, str]:
-    """How the extension was built."""
+    """How the extensions were built."""
     try:
-        return importlib.import_module("normkernels._C").build_info()
+        kernels = importlib.import_module("normkernels._C").build_info()
     except ImportError as error:
-        return {"not built": str(error)}
+        kernels = {"not built": str(error)}
+    return kernels | {
+        "replays": f"for torch {_replays.extension.torch}" if _replays.extension else str(_replays.missing)
+    }
 
 
 def cpu() -> dict[str, str]:

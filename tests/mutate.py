@@ -137,7 +137,7 @@ TABLE = {
     ],
     (f"{OPS}/batch_norm.py", STATE): [
         ("var[0] * (count / (count - 1))", "var[0]"),
-        ("if training and count > 0:", "if training:"),
+        ("if training and count > 0 and", "if training and"),
     ],
     (f"{OPS}/instance_norm.py", STATE): [
         ("mean.mean(0), momentum", "mean[0], momentum"),
@@ -169,7 +169,7 @@ TABLE = {
         ("(away - away.mean((0, 2))[:, None])", "away"),
     ],
     (f"{OPS}/_state.py", STREAMS): [
-        ("if torch._C._current_graph_task_id() != -1 else None", "if False else None"),
+        ("if torch._C._current_graph_task_id() != -1:", "if False:"),
         ("return run(first.before)[0]", "return run(before)[0]"),
         ("self._graphless.append(call)", "pass"),
         ("if ctx is None or getattr", "if ctx is None and getattr"),

@@ -35,8 +35,8 @@ void add_block(const Sweep& a, const ColumnScale<C>& scale, int64_t at, int64_t 
 
 // The sums of an image over its channels of du and du * (x - mean)
 template <class Sweep, class C>
-Scratch<Pair<double>> channel_sums(const Sweep& a, const Lines& lines, int64_t n, const ColumnScale<C>& scale,
-                                       C* kept, bool parallel) {
+Scratch<Pair<double>> channel_sums(const Sweep& a, const Lines& lines, int64_t n, const ColumnScale<C>& scale, C* kept,
+                                   bool parallel) {
   const int64_t columns = lines.columns;
   Scratch<double> table((lines.segments + 1) * 2 * columns);
   each(parallel, lines.segments + 1, [&](int64_t s) {

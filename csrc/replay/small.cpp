@@ -87,8 +87,6 @@ NK_CLONES void run_as(const Small& s, void* to, const std::array<Read, 3>& in) {
       }
       case Small::Op::abs:
         return map<T>(s.n, out, a, a, [](T x, T) NK_INLINED { return std::abs(x); });
-      case Small::Op::sqrt:
-        return map<T>(s.n, out, a, a, [](T x, T) NK_INLINED { return std::sqrt(x); });
       default:
         break;
     }
@@ -100,9 +98,9 @@ NK_CLONES void run_as(const Small& s, void* to, const std::array<Read, 3>& in) {
 
 std::optional<Small::Op> Small::find(const std::string& name) {
   static const std::map<std::string, Op> names = {
-      {"add", Op::add},   {"sub", Op::sub},     {"mul", Op::mul}, {"div", Op::div},
-      {"lerp", Op::lerp}, {"clamp", Op::clamp}, {"abs", Op::abs}, {"lt", Op::lt},
-      {"sqrt", Op::sqrt}, {"where", Op::where}, {"gt", Op::gt},   {"copy", Op::copy},
+      {"add", Op::add},     {"sub", Op::sub},     {"mul", Op::mul},   {"div", Op::div},
+      {"lerp", Op::lerp},   {"clamp", Op::clamp}, {"abs", Op::abs},   {"lt", Op::lt},
+      {"where", Op::where}, {"gt", Op::gt},       {"copy", Op::copy},
   };
   const auto found = names.find(name);
   return found == names.end() ? std::nullopt : std::optional(found->second);

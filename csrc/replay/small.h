@@ -1,6 +1,6 @@
 // Torch's own elementwise ops on a few numbers, such as the statistics of a layer: for these the call is everything.
 //
-// The same arithmetic, element by element, as torch's kernels do it, for contiguous tensors of one dtype on the CPU.
+// The same bits as torch's kernels give, for contiguous tensors of one dtype on the CPU.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -12,7 +12,7 @@
 namespace normkernels::replay {
 
 struct Small {
-  enum class Op { add, sub, mul, div, lerp, clamp, abs, sqrt, lt, gt, where, copy } op;
+  enum class Op { add, sub, mul, div, lerp, clamp, abs, lt, gt, where, copy } op;
   at::ScalarType dtype;  // of what is read
   int64_t n;
 

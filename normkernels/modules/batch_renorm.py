@@ -67,7 +67,8 @@ class _BatchRenorm(Stateful):
         self._check_input_dim(input)
         return batch_renorm(
             input, self.running_mean, self.running_std, self.weight, self.bias, self._statistics_move(), self.momentum,
-            self.eps, num_batches_tracked=self.num_batches_tracked, skip=skip, **self._ramp()._asdict(),
+            self.eps, r_max=self.r_max, d_max=self.d_max, num_batches_tracked=self.num_batches_tracked,
+            warmup_steps=self.warmup_steps, r_ramp_steps=self.r_ramp_steps, d_ramp_steps=self.d_ramp_steps, skip=skip,
             **self.extras(),
         )  # fmt: skip
 

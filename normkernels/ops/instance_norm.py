@@ -84,7 +84,7 @@ def instance_norm(
         settings = Settings(batch_norm_apply, batch_norm_bwd, True, C, eps, activation, slope, backend)
         mean, var = _channels.given_statistics(input, running_mean, running_var)
     y, *found = call(ChannelsRecipe, input, skip, weight, bias, mean, var, settings)
-    if use_input_stats and input.numel() > 0:
+    if use_input_stats and input.numel() > 0 and running_mean is not None:
         mean, var = found
         _channels.update_running(running_mean, mean.mean(0), momentum)
         _channels.update_running(running_var, var.mean(0) * (count / (count - 1)), momentum)

@@ -21,7 +21,8 @@ KEPT = ROOT / ".venv" / "versions"
 TRITON = ("3.6.0", "3.9.0")
 TORCH = ("2.11.0", "2.15.0")
 MAC = ["--python-version", "3.12", "--platform", "macosx_11_0_arm64", "--platform", "macosx_14_0_arm64"]
-DEFINES = ["-std=c++20", "-w", "-DTORCH_TARGET_VERSION=0x020b000000000000", "-DNORMKERNELS_TORCH_VERSION=any"]
+LANGUAGE = ["-std=c++20", "-w"]
+DEFINES = [*LANGUAGE, "-DTORCH_TARGET_VERSION=0x020b000000000000", "-DNORMKERNELS_TORCH_VERSION=any"]
 
 
 def pip(*arguments: str) -> None:
@@ -59,6 +60,10 @@ def compiles(version: str) -> int:
     commands = [
         ["c++", "-fsyntax-only", *DEFINES, *before, str(source)]
         for source in [*ROOT.glob("csrc/*.cpp"), *ROOT.glob("csrc/cpu/*.cpp")]
+    ]
+    unstable = [*before, f"-I{include}/torch/csrc/api/include", "-DTORCH_EXTENSION_NAME=any"]
+    commands += [
+        ["c++", "-fsyntax-only", *LANGUAGE, *unstable, str(source)] for source in ROOT.glob("csrc/replay/*.cpp")
     ]
     nvcc = ["nvcc", "-arch=sm_90", "-c", "-o", os.devnull, "-fdevice-syntax-only", "-Xcompiler", "-fsyntax-only"]
     if shutil.which("nvcc"):
