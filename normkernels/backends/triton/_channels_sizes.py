@@ -6,9 +6,9 @@ of a batch or those of adjacent channels of one image. Where a program can hold 
 
 from typing import NamedTuple
 
-import triton
 from torch import Tensor
 
+from normkernels.backends.triton._numbers import cdiv, next_power_of_2
 from normkernels.backends.triton._rows import alignment
 
 
@@ -81,14 +81,14 @@ def sizes(x: Tensor, mean: Tensor, last: bool) -> Sizes:
 
 
 def power(n: int) -> int:
-    return triton.next_power_of_2(n)
+    return next_power_of_2(n)
 
 
 def resident(z: Sizes, limits: dict[int, int], divisor: int = 1) -> Resident | None:
     """Whole statistics in registers; None if one is too large. Of an image from C, G, S and the dtype alone."""
     K, B = power(z.planes), power(z.S)
     adjacent = z.itemsize * (z.C // z.G) * (1 if z.last else z.S)
-    A = min(power(z.G), max(power(triton.cdiv(RUN, adjacent)), SMALLEST // (K * B)))
+    A = min(power(z.G), max(power(cdiv(RUN, adjacent)), SMALLEST // (K * B)))
     # a tile of many rows needs more registers for what goes with a row
     if A * K * B > limits[z.itemsize] // divisor // (2 if z.last or z.images else 1) // (1 if z.whole else 4):
         return None
@@ -105,30 +105,30 @@ def split(z: Sizes, tile: dict[int, tuple[int, int]], most: int | None = None) -
     else:
         B = min(power(z.S), values)
         A = min(power(z.C), values // B)
-    along = triton.cdiv(z.S, B)
-    tiles = triton.cdiv(z.C, A) * along * (z.N if z.images else 1)
+    along = cdiv(z.S, B)
+    tiles = cdiv(z.C, A) * along * (z.N if z.images else 1)
     images = z.images and along == 1
-    steps = min(z.N if images else along, triton.cdiv(tiles, PARTS), most or tiles)
+    steps = min(z.N if images else along, cdiv(tiles, PARTS), most or tiles)
     return Split(A, B, num_warps, steps, images)
 
 
 def parts(z: Sizes, s: Split) -> tuple[int, int]:
     """How many runs of ``steps`` tiles one image, or the batch of pooled images, has; and how many all have."""
-    each = triton.cdiv(z.N, s.steps) if s.IMAGES else triton.cdiv(triton.cdiv(z.S, s.BLOCK_B), s.steps)
+    each = cdiv(z.N, s.steps) if s.IMAGES else cdiv(cdiv(z.S, s.BLOCK_B), s.steps)
     return each, each if s.IMAGES else each * z.N
 
 
 def merging(z: Sizes, rows: int) -> tuple[int, dict[str, int]]:
     """Programs and tile for the sum over the partial results, ``rows`` for every channel of a batch."""
     BLOCK_R, num_warps = (256, 8) if rows * (z.C // z.G) > 64 else (16, 2)
-    return z.B * triton.cdiv(z.G, 16), {"BLOCK_R": BLOCK_R, "BLOCK_G": 16, "num_warps": num_warps}
+    return z.B * cdiv(z.G, 16), {"BLOCK_R": BLOCK_R, "BLOCK_G": 16, "num_warps": num_warps}
 
 
 def holding(x: Tensor, z: Sizes, r: Resident) -> tuple[int, tuple[int, ...], dict[str, bool | int]]:
     """Programs, runtime arguments and constants of a kernel that holds statistics of x."""
     pooled = z.C // z.G if z.last and z.C > z.G else z.row
     constants = {"IMAGES": z.images, "LAST": z.last, "ALIGN": alignment(x, z.row, pooled)} | r._asdict()
-    return z.B * triton.cdiv(z.G, r.BLOCK_A), (z.C, z.S, z.G, z.planes), constants
+    return z.B * cdiv(z.G, r.BLOCK_A), (z.C, z.S, z.G, z.planes), constants
 
 
 def deviation(eps: float | None) -> dict[str, float | bool]:
@@ -142,7 +142,7 @@ def walking(x: Tensor, z: Sizes, s: Split) -> tuple[int, tuple[int, ...], dict[s
     given = z.N, z.C, z.S, z.G, z.N // z.B, each, s.steps
     constants = {"IMAGES": s.IMAGES, "POOLED": z.C > z.G, "LAST": z.last, "ALIGN": alignment(x, z.row)} | s.tile()
     return (
-        rows * triton.cdiv(z.C, s.BLOCK_A),
+        rows * cdiv(z.C, s.BLOCK_A),
         given,
         constants,
     )

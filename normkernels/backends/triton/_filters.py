@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from normkernels.backends.triton._numbers import cdiv
 from normkernels.backends.triton._rows import FORWARD_SEGMENT, load_rows, load_stat, rounded, wave
 
 CHUNK = 256  # partial results of a filter that are loaded at a time
@@ -65,4 +66,4 @@ def record(PARTIAL, row, i, FIELDS: tl.constexpr):
 
 def segments(t: Tensor, M: int, N: int) -> tuple[int, int]:
     """How many segments a long filter has, and how many filters to take at a time."""
-    return triton.cdiv(N, FORWARD_SEGMENT.BLOCK_N), min(M, wave(t, N * t.element_size()))
+    return cdiv(N, FORWARD_SEGMENT.BLOCK_N), min(M, wave(t, N * t.element_size()))

@@ -16,6 +16,7 @@ from normkernels.backends.triton._filters import (
     store_stat,
     times,
 )
+from normkernels.backends.triton._numbers import cdiv
 from normkernels.backends.triton._rows import (
     FORWARD_SEGMENT,
     accumulator,
@@ -96,9 +97,7 @@ def backward(dw, v, g, mean, stat, dv, dg):
     M, N = v.shape
     align = alignment(dw, N)
     if resident := backward_tile(N, v.element_size(), "identity"):
-        _bwd_kernel[(triton.cdiv(M, resident.BLOCK_M),)](
-            dw, v, g, mean, stat, dv, dg, M, N, ALIGN=align, **resident._asdict()
-        )
+        _bwd_kernel[(cdiv(M, resident.BLOCK_M),)](dw, v, g, mean, stat, dv, dg, M, N, ALIGN=align, **resident._asdict())
         return
     along, at_once = segments(v, M, N)
     tile = {"ALIGN": align, "BLOCK_N": FORWARD_SEGMENT.BLOCK_N, "num_warps": FORWARD_SEGMENT.num_warps}

@@ -13,6 +13,7 @@ from normkernels.backends.triton._filters import (
     store_stat,
     times,
 )
+from normkernels.backends.triton._numbers import cdiv
 from normkernels.backends.triton._rows import (
     FORWARD_SEGMENT,
     accumulator,
@@ -126,9 +127,7 @@ def forward(v, g, w, mean, stat, eps):
     M, N = v.shape
     align = alignment(w, N)
     if resident := forward_tile(N, v.element_size()):
-        _fwd_kernel[(triton.cdiv(M, resident.BLOCK_M),)](
-            v, g, w, mean, stat, M, N, EPS=eps, ALIGN=align, **resident._asdict()
-        )
+        _fwd_kernel[(cdiv(M, resident.BLOCK_M),)](v, g, w, mean, stat, M, N, EPS=eps, ALIGN=align, **resident._asdict())
         return
     along, at_once = segments(v, M, N)
     tile = {"ALIGN": align, "BLOCK_N": FORWARD_SEGMENT.BLOCK_N, "num_warps": FORWARD_SEGMENT.num_warps}

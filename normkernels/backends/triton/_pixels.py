@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 
 from normkernels.backends.triton._activations import derivative
+from normkernels.backends.triton._numbers import next_power_of_2
 from normkernels.backends.triton._rows import Tile, affine, number, rounded, unaligned
 
 # A program's tile is BLOCK_M channels of BLOCK_N neighbouring pixels; a pixel of at most BLOCK_M channels is read once.
@@ -15,7 +16,7 @@ def tile(N: int, S: int, itemsize: int, limit: int) -> Tile:
     """Channels by pixels, from N, S and the dtype alone; S that 128-bit accesses do not divide takes more registers."""
     if (min(limit, 64) if unaligned(S, itemsize) else limit) < N:
         return LOOP[itemsize]._replace(num_warps=8) if unaligned(S, itemsize) else LOOP[itemsize]
-    BLOCK_M = max(32, triton.next_power_of_2(N))
+    BLOCK_M = max(32, next_power_of_2(N))
     return Tile(BLOCK_M, 32, max(4, min(16, BLOCK_M // (16 if itemsize < 8 else 4))))
 
 

@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from normkernels.backends.triton._numbers import next_power_of_2
 from normkernels.backends.triton._recurrent import THREADS, values_per_thread
 from normkernels.backends.triton._recurrent_norm import means_of
 from normkernels.backends.triton._recurrent_tiles import times_parameter
@@ -20,7 +21,7 @@ def column_sizes(like: Tensor, batch: int, N: int, most: int = 8, walking: int |
     each = values_per_thread(like, N, most)
     if walking and batch > THREADS * each // UNITS:
         each = values_per_thread(like, N, walking)
-    BLOCK_M = max(2, min(triton.next_power_of_2(batch), THREADS * each // UNITS))
+    BLOCK_M = max(2, min(next_power_of_2(batch), THREADS * each // UNITS))
     BLOCK_N = max(UNITS, 256 // BLOCK_M)
     constants = {"ALIGN": alignment(like, N), "ONE": BLOCK_M >= batch, "BLOCK_M": BLOCK_M, "BLOCK_N": BLOCK_N}
     return constants | {"num_warps": max(1, BLOCK_M * BLOCK_N // (32 * each))}

@@ -5,6 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from normkernels.backends.triton._numbers import cdiv, next_power_of_2
 from normkernels.backends.triton._recurrent import THREADS, values_per_thread
 from normkernels.backends.triton._recurrent_tiles import load, store
 from normkernels.backends.triton._rows import alignment
@@ -19,7 +20,7 @@ def row_sizes(like: Tensor, N: int, gates: int, most: int = 8) -> dict:
     """
     each = values_per_thread(like, N, most)
     longest = THREADS * each * (4 if gates == 1 else 1)
-    BLOCK_N = max(16, min(triton.next_power_of_2(N), longest))
+    BLOCK_N = max(16, min(next_power_of_2(N), longest))
     BLOCK_M = max(1, 256 // BLOCK_N)
     constants = {"ALIGN": alignment(like, N), "ONE": BLOCK_N >= N, "BLOCK_M": BLOCK_M, "BLOCK_N": BLOCK_N}
     return constants | {"num_warps": min(THREADS // 32, max(1, BLOCK_M * BLOCK_N // (32 * each)))}
@@ -30,9 +31,9 @@ def workspace(stat: Tensor, batch: int, BLOCK_M: int, *parameters: Tensor | None
 
     And for each gradient a workspace of zeros: a line for each row of a tile of each program.
     """
-    tiles = triton.cdiv(batch, BLOCK_M)
-    each = triton.cdiv(tiles, PROGRAMS)
-    lines = triton.cdiv(tiles, each) * BLOCK_M
+    tiles = cdiv(batch, BLOCK_M)
+    each = cdiv(tiles, PROGRAMS)
+    lines = cdiv(tiles, each) * BLOCK_M
     made = [p if p is None else torch.zeros(lines, len(p), dtype=stat.dtype, device=stat.device) for p in parameters]
     return each, made
 

@@ -10,6 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from normkernels.backends.triton._numbers import cdiv, next_power_of_2
+
 
 class Tile(NamedTuple):
     """What one program holds in registers: BLOCK_M rows of BLOCK_N columns."""
@@ -33,7 +35,7 @@ def tile(N: int, limit: int, elements: int, itemsize: int) -> Tile | None:
     """
     if limit < N:
         return None
-    BLOCK_N = max(16, triton.next_power_of_2(N))
+    BLOCK_N = max(16, next_power_of_2(N))
     BLOCK_M = max(1, elements // BLOCK_N)
     per_thread = 8 if itemsize == 8 else 16
     return Tile(BLOCK_M, BLOCK_N, min(32, max(4, BLOCK_M * BLOCK_N // (32 * per_thread))))
@@ -187,6 +189,6 @@ def finalise(partial_w: Tensor | None, partial_b: Tensor | None, dweight: Tensor
     partial = partial_w if partial_b is None else partial_b
     if partial is not None:
         P, N = partial.shape
-        _finalise_kernel[(triton.cdiv(N, 32),)](
+        _finalise_kernel[(cdiv(N, 32),)](
             partial_w, partial_b, dweight, dbias, P, N, BLOCK_P=128, BLOCK_N=32, num_warps=8
         )

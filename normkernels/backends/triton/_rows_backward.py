@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 
 from normkernels.backends.triton._activations import derivative
+from normkernels.backends.triton._numbers import cdiv, next_power_of_2
 from normkernels.backends.triton._rows import (
     BACKWARD_SEGMENT,
     FORWARD_SEGMENT,
@@ -151,12 +152,12 @@ def backward(dy, dsummed, x, weight, bias, mean, rstd, dx, dweight, dbias, weigh
     constants = {"OFFSET": weight_offset, "ACT": activation, "SLOPE": slope, "ALIGN": align}
     resident = backward_tile(N, x.element_size(), activation)
     if resident:
-        P = programs(x, triton.cdiv(M, resident.BLOCK_M), resident.num_warps)
+        P = programs(x, cdiv(M, resident.BLOCK_M), resident.num_warps)
     else:
         at_once = wave(x, 2 * N * x.element_size())
         rows_each = min(GROUP, at_once, M)
         at_once = at_once // rows_each * rows_each
-        P = triton.cdiv(M, rows_each)
+        P = cdiv(M, rows_each)
     partial_w = None if dweight is None else accumulator(rstd, P, N)
     partial_b = None if dbias is None else accumulator(rstd, P, N)
     if resident:
@@ -176,7 +177,7 @@ def long_rows(
 ):
     """A wave of rows at a time: the sums of every segment, then dx and the partial parameter gradients."""
     M, N = x.shape
-    segments, spread = triton.cdiv(N, FORWARD_SEGMENT.BLOCK_N), BACKWARD_SEGMENT[x.element_size()]
+    segments, spread = cdiv(N, FORWARD_SEGMENT.BLOCK_N), BACKWARD_SEGMENT[x.element_size()]
     sums = accumulator(rstd, min(at_once, M), segments, 2)
     stride_dy, stride_dsummed, stride_x = strides
     for start in range(0, M, at_once):
@@ -185,9 +186,9 @@ def long_rows(
             dy, x, weight, bias, mean, rstd, sums, start, M, N, stride_dy, stride_x, **constants,
             BLOCK_N=FORWARD_SEGMENT.BLOCK_N, num_warps=FORWARD_SEGMENT.num_warps,
         )  # fmt: skip
-        _spread_kernel[(triton.cdiv(end - start, rows_each), triton.cdiv(N, spread.BLOCK_N))](
+        _spread_kernel[(cdiv(end - start, rows_each), cdiv(N, spread.BLOCK_N))](
             dy, dsummed, x, weight, bias, mean, rstd, dx, partial_w, partial_b, sums, start, end, M, N,
             stride_dy, stride_dsummed, stride_x, rows_each, segments, **constants,
-            BLOCK_N=spread.BLOCK_N, SEGMENTS=triton.next_power_of_2(segments),
+            BLOCK_N=spread.BLOCK_N, SEGMENTS=next_power_of_2(segments),
             num_warps=spread.num_warps,
         )  # fmt: skip

@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 
 from normkernels.backends.triton._activations import activation
+from normkernels.backends.triton._numbers import cdiv, next_power_of_2
 from normkernels.backends.triton._rows import (
     FORWARD_SEGMENT,
     accumulator,
@@ -111,13 +112,13 @@ def forward(x, residual, weight, bias, y, summed, mean, rstd, eps, weight_offset
     constants = {"EPS": eps, "OFFSET": weight_offset, "ACT": activation, "SLOPE": slope, "ALIGN": align}
     resident = forward_tile(N, x.element_size())
     if resident:
-        _fwd_kernel[(triton.cdiv(M, resident.BLOCK_M),)](
+        _fwd_kernel[(cdiv(M, resident.BLOCK_M),)](
             x, residual, weight, bias, y, summed, mean, rstd, M, N, stride(x), stride(residual),
             **constants, **resident._asdict(),
         )  # fmt: skip
         return
     BLOCK_N, num_warps = FORWARD_SEGMENT.BLOCK_N, FORWARD_SEGMENT.num_warps
-    segments, at_once = triton.cdiv(N, BLOCK_N), min(M, wave(x, N * x.element_size()))
+    segments, at_once = cdiv(N, BLOCK_N), min(M, wave(x, N * x.element_size()))
     partial = accumulator(rstd, at_once, segments, 3)
     s = x if residual is None else summed
     for start in range(0, M, at_once):
@@ -128,5 +129,5 @@ def forward(x, residual, weight, bias, y, summed, mean, rstd, eps, weight_offset
         )  # fmt: skip
         _merge_kernel[grid](
             s, weight, bias, y, mean, rstd, partial, start, N, stride(s),
-            **constants, BLOCK_N=BLOCK_N, SEGMENTS=triton.next_power_of_2(segments), num_warps=num_warps,
+            **constants, BLOCK_N=BLOCK_N, SEGMENTS=next_power_of_2(segments), num_warps=num_warps,
         )  # fmt: skip

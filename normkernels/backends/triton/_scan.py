@@ -12,6 +12,7 @@ from torch import Tensor
 from normkernels.backends.triton._activations import clamp, derivative
 from normkernels.backends.triton._channels import load, preactivation
 from normkernels.backends.triton._channels_sizes import power
+from normkernels.backends.triton._numbers import cdiv
 from normkernels.backends.triton._rows import affine, alignment
 
 TILE, ROWS, LANES = 512, 64, 8  # values of a scanned tile; its most samples; its least channels: a sector of float32
@@ -121,7 +122,7 @@ def scanning(t: Tensor) -> tuple[int, dict[str, int]]:
     lanes = max(LANES, min(power(C), TILE // rows))
     # two values for each thread, which hold up to five numbers each
     tile = {"ALIGN": alignment(t, C), "BLOCK_B": rows, "BLOCK_A": lanes, "num_warps": max(2, warps(rows * lanes, 2))}
-    return triton.cdiv(C, lanes), tile
+    return cdiv(C, lanes), tile
 
 
 def averaging(t: Tensor) -> tuple[int, dict[str, int]]:
@@ -137,4 +138,4 @@ def valuing(x: Tensor, t: Tensor) -> tuple[int, dict[str, int]]:
     lanes = min(power(C), 128)
     rows = min(power(N), 2 * TILE // lanes)
     tile = {"ALIGN": alignment(x, C), "BLOCK_A": lanes, "BLOCK_B": rows, "num_warps": warps(rows * lanes, 8)}
-    return triton.cdiv(C, lanes) * triton.cdiv(N, rows), tile
+    return cdiv(C, lanes) * cdiv(N, rows), tile

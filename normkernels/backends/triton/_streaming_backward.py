@@ -29,6 +29,7 @@ from normkernels.backends.triton._channels_sizes import (
     split,
     walking,
 )
+from normkernels.backends.triton._numbers import cdiv
 from normkernels.backends.triton._rows import accumulator, affine
 from normkernels.backends.triton._streaming import arrived, deviation, exponent
 
@@ -134,7 +135,7 @@ def backward(
         return
     sum_g, sum_gx, away, shift = (accumulator(used, z.C) for _ in range(4))
     sums(*inputs, used[0], used[1], sum_g, sum_gx, None, activation, slope, last)
-    _rule_kernel[(triton.cdiv(z.C, BLOCK),)](
+    _rule_kernel[(cdiv(z.C, BLOCK),)](
         sum_gx, sum_g, weight, *memory, new_short_term, dweight, dbias, away, shift, z.C, z.planes * z.S, **rule,
         BLOCK_N=BLOCK, num_warps=4,
     )  # fmt: skip

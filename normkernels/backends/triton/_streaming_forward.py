@@ -31,6 +31,7 @@ from normkernels.backends.triton._channels_sizes import (
     split,
     walking,
 )
+from normkernels.backends.triton._numbers import cdiv
 from normkernels.backends.triton._rows import accumulator
 from normkernels.backends.triton._streaming import deviation, exponent, met
 
@@ -126,7 +127,7 @@ def forward(
     moments(x, found[0], power, last)
     if p != 2:
         powers(x, found[0], power, deviations, p, last)
-    _rule_kernel[(triton.cdiv(z.C, BLOCK),)](
+    _rule_kernel[(cdiv(z.C, BLOCK),)](
         power, *memory, found, used, new_short_term, z.C, **rule, BLOCK_N=BLOCK, num_warps=4
     )  # fmt: skip
     apply(x, skip, weight, bias, used[0], used[1], y, None, activation, slope, last)

@@ -3,6 +3,7 @@
 import triton
 import triton.language as tl
 
+from normkernels.backends.triton._numbers import cdiv
 from normkernels.backends.triton._recurrent import backward_steps, forward_steps
 from normkernels.backends.triton._recurrent_columns import (
     column_sizes,
@@ -126,7 +127,7 @@ def batch_norm_lstm_fwd(
     """i, f, g, o of BN_t(weight_hh h) + input, c = f c + i g, y = h = o tanh(BN_t(c)), step after step."""
     N, sizes = h.shape[1], column_sizes(a, *h.shape, walking=4)
     for step in forward_steps(h, weight_hh, a, y, batch_sizes, reverse):
-        _fwd_kernel[(triton.cdiv(N, sizes["BLOCK_N"]),)](
+        _fwd_kernel[(cdiv(N, sizes["BLOCK_N"]),)](
             input, a, weight, bias, cell_weight, cell_bias, h, c, y, mean, var, gates, cells, raw_cells, cell_mean,
             cell_var, step.t, step.start, step.own, step.n, N,
             EPS=eps, TRAINING=training, SEPARATE=separate, **sizes,
@@ -142,7 +143,7 @@ def batch_norm_lstm_bwd(
     N, sizes = dh.shape[1], column_sizes(a, *dh.shape, most=4)
     partials = workspace(mean, dweight, dbias, dcell_weight, dcell_bias)
     for step in backward_steps(dh, weight_hh, dinput if da is None else da, batch_sizes, reverse):
-        _bwd_kernel[(triton.cdiv(N, sizes["BLOCK_N"]),)](
+        _bwd_kernel[(cdiv(N, sizes["BLOCK_N"]),)](
             dy, gates, cells, raw_cells, cell_mean, cell_var, previous_cells, a, mean, var, weight, cell_weight,
             cell_bias, dh, dc, dinput, da, *partials, step.t, step.start, step.n, N,
             EPS=eps, TRAINING=training, **sizes,

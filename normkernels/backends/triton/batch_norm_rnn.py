@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 
 from normkernels.backends.triton._activations import activation
+from normkernels.backends.triton._numbers import cdiv
 from normkernels.backends.triton._recurrent import backward_steps, forward_steps
 from normkernels.backends.triton._recurrent_columns import (
     column_sizes,
@@ -89,7 +90,7 @@ def batch_norm_rnn_fwd(
     """y = h = f(BN_t(weight_hh h) + input) step after step, or f(BN_t(weight_hh h + input))."""
     N, sizes = h.shape[1], column_sizes(a, *h.shape)
     for step in forward_steps(h, weight_hh, a, y, batch_sizes, reverse):
-        _fwd_kernel[(triton.cdiv(N, sizes["BLOCK_N"]),)](
+        _fwd_kernel[(cdiv(N, sizes["BLOCK_N"]),)](
             input, a, weight, bias, h, y, mean, var, step.t, step.start, step.own, step.n, N,
             EPS=eps, TRAINING=training, SEPARATE=separate, ACT=nonlinearity, **sizes,
         )  # fmt: skip
@@ -104,7 +105,7 @@ def batch_norm_rnn_bwd(
     N, sizes = dh.shape[1], column_sizes(a, *dh.shape)
     partials = workspace(mean, dweight, dbias)
     for step in backward_steps(dh, weight_hh, dinput if da is None else da, batch_sizes, reverse):
-        _bwd_kernel[(triton.cdiv(N, sizes["BLOCK_N"]),)](
+        _bwd_kernel[(cdiv(N, sizes["BLOCK_N"]),)](
             dy, y, a, mean, var, weight, dh, dinput, da, *partials, step.t, step.start, step.n, N,
             EPS=eps, TRAINING=training, ACT=nonlinearity, **sizes,
         )  # fmt: skip

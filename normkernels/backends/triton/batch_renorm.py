@@ -20,6 +20,7 @@ from normkernels.backends.triton._channels import (
 )
 from normkernels.backends.triton._channels_forward import apply, moments
 from normkernels.backends.triton._channels_sizes import FORWARD_LIMIT, holding, resident, sizes
+from normkernels.backends.triton._numbers import cdiv
 from normkernels.backends.triton._rows import accumulator, number, on_device
 
 BLOCK = 256
@@ -132,7 +133,7 @@ def forward(
         return
     moments(x, mean, var, last)
     scale, shift = accumulator(mean, z.C), accumulator(mean, z.C)
-    _correction_kernel[(triton.cdiv(z.C, BLOCK),)](
+    _correction_kernel[(cdiv(z.C, BLOCK),)](
         *known, mean, var, r, d, scale, shift, z.C, EPS=eps, BLOCK_N=BLOCK, num_warps=4
     )  # fmt: skip
     apply(x, skip, scale, shift, mean, var, y, eps, activation, slope, last)
@@ -146,7 +147,7 @@ def backward(
     scale, shift = accumulator(mean, C), accumulator(mean, C)
     wanted = dweight is not None or dbias is not None
     of_scale, of_shift = (accumulator(mean, C), accumulator(mean, C)) if wanted else (None, None)
-    programs = (triton.cdiv(C, BLOCK),)
+    programs = (cdiv(C, BLOCK),)
     _corrected_kernel[programs](weight, bias, r, d, scale, shift, C, BLOCK_N=BLOCK, num_warps=4)
     _channels_backward.backward(
         dy, x, skip, scale, shift, mean, var, dx, dskip, of_scale, of_shift, eps, True, activation, slope, last

@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 
 from normkernels.backends.triton._activations import activation
+from normkernels.backends.triton._numbers import cdiv
 from normkernels.backends.triton._pixels import (
     add_partial,
     backward_tile,
@@ -140,7 +141,7 @@ def layer_norm_2d_fwd(x, residual, weight, bias, y, summed, mean, rstd, eps, wei
     B, N, S = x.shape
     tile = forward_tile(N, S, x.element_size())
     kernel = _fwd_kernel if tile.BLOCK_M >= N else _loop_fwd_kernel
-    kernel[(B * triton.cdiv(S, tile.BLOCK_N),)](
+    kernel[(B * cdiv(S, tile.BLOCK_N),)](
         x, residual, weight, bias, y, summed, mean, rstd, N, S,
         EPS=eps, OFFSET=weight_offset, ACT=activation, SLOPE=slope, ALIGN=alignment(x, S), **tile._asdict(),
     )  # fmt: skip
@@ -154,7 +155,7 @@ def layer_norm_2d_bwd(
     B, N, S = x.shape
     tile = backward_tile(N, S, x.element_size())
     kernel = _bwd_kernel if tile.BLOCK_M >= N else _loop_bwd_kernel
-    blocks = B * triton.cdiv(S, tile.BLOCK_N)
+    blocks = B * cdiv(S, tile.BLOCK_N)
     P = programs(x, blocks, tile.num_warps)
     partial_w = None if dweight is None else accumulator(rstd, P, N)
     partial_b = None if dbias is None else accumulator(rstd, P, N)

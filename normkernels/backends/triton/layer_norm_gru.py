@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 
 from normkernels.backends.triton._activations import sigmoid, tanh
+from normkernels.backends.triton._numbers import cdiv
 from normkernels.backends.triton._recurrent import backward_steps, forward_steps
 from normkernels.backends.triton._recurrent_norm import add_sums, means_of, no_sums, statistics, through_norm, with_rstd
 from normkernels.backends.triton._recurrent_rows import (
@@ -125,7 +126,7 @@ def layer_norm_gru_fwd(
     """q = LN(weight_hh h), r, z = sigmoid(input + q), n = tanh(input + r q), y = h = n + z (h - n), step after step."""
     N, sizes = h.shape[1], row_sizes(a, h.shape[1], 3)
     for step in forward_steps(h, weight_hh, a, y, batch_sizes, reverse):
-        _fwd_kernel[(triton.cdiv(step.n, sizes["BLOCK_M"]),)](
+        _fwd_kernel[(cdiv(step.n, sizes["BLOCK_M"]),)](
             input, a, weight, bias, h, y, mean, rstd, gates, step.start, step.own, step.n, N,
             EPS=eps, PER=groups[0], SEPARATE=separate, **sizes,
         )  # fmt: skip
@@ -140,7 +141,7 @@ def layer_norm_gru_bwd(
     N, sizes = dh.shape[1], row_sizes(a, dh.shape[1], 3)
     each, partials = workspace(mean, len(dh), sizes["BLOCK_M"], dweight, dbias)
     for step in backward_steps(dh, weight_hh, dinput if da is None else da, batch_sizes, reverse, add=True):
-        _bwd_kernel[(triton.cdiv(step.n, each * sizes["BLOCK_M"]),)](
+        _bwd_kernel[(cdiv(step.n, each * sizes["BLOCK_M"]),)](
             dy, gates, previous, a, mean, rstd, weight, bias, dh, dinput, da, *partials, step.start, step.n, N, each,
             PER=groups[0], **sizes,
         )  # fmt: skip

@@ -3,6 +3,7 @@
 import triton
 import triton.language as tl
 
+from normkernels.backends.triton._numbers import cdiv
 from normkernels.backends.triton._recurrent import backward_steps, forward_steps
 from normkernels.backends.triton._recurrent_lstm import (
     cell_grads,
@@ -119,7 +120,7 @@ def layer_norm_lstm_fwd(
     """i, f, g, o of LN(weight_hh h) + input, c = f c + i g, y = h = o tanh(LN(c)), step after step."""
     N, sizes = h.shape[1], row_sizes(a, h.shape[1], 4)
     for step in forward_steps(h, weight_hh, a, y, batch_sizes, reverse):
-        _fwd_kernel[(triton.cdiv(step.n, sizes["BLOCK_M"]),)](
+        _fwd_kernel[(cdiv(step.n, sizes["BLOCK_M"]),)](
             input, a, weight, bias, cell_weight, cell_bias, h, c, y, mean, rstd, gates, cells, raw_cells, cell_mean,
             cell_rstd, step.start, step.own, step.n, N, EPS=eps, PER=groups[0], SEPARATE=separate, **sizes,
         )  # fmt: skip
@@ -134,7 +135,7 @@ def layer_norm_lstm_bwd(
     N, sizes = dh.shape[1], row_sizes(a, dh.shape[1], 4, most=4)
     each, partials = workspace(mean, len(dh), sizes["BLOCK_M"], dweight, dbias, dcell_weight, dcell_bias)
     for step in backward_steps(dh, weight_hh, dinput if da is None else da, batch_sizes, reverse):
-        _bwd_kernel[(triton.cdiv(step.n, each * sizes["BLOCK_M"]),)](
+        _bwd_kernel[(cdiv(step.n, each * sizes["BLOCK_M"]),)](
             dy, gates, cells, raw_cells, cell_mean, cell_rstd, previous_cells, a, mean, rstd, weight, cell_weight,
             cell_bias, dh, dc, dinput, da, *partials, step.start, step.n, N, each, PER=groups[0], **sizes,
         )  # fmt: skip

@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 
 from normkernels.backends.triton._activations import activation
+from normkernels.backends.triton._numbers import cdiv
 from normkernels.backends.triton._recurrent import backward_steps, forward_steps
 from normkernels.backends.triton._recurrent_norm import add_sums, means_of, no_sums, statistics, through_norm, with_rstd
 from normkernels.backends.triton._recurrent_rows import (
@@ -86,7 +87,7 @@ def layer_norm_rnn_fwd(
     """y = h = f(LN(weight_hh h) + input) step after step, or f(LN(weight_hh h + input))."""
     N, sizes = h.shape[1], row_sizes(a, h.shape[1], 1)
     for step in forward_steps(h, weight_hh, a, y, batch_sizes, reverse):
-        _fwd_kernel[(triton.cdiv(step.n, sizes["BLOCK_M"]),)](
+        _fwd_kernel[(cdiv(step.n, sizes["BLOCK_M"]),)](
             input, a, weight, bias, h, y, mean, rstd, step.start, step.own, step.n, N,
             EPS=eps, SEPARATE=separate, ACT=nonlinearity, **sizes,
         )  # fmt: skip
@@ -100,7 +101,7 @@ def layer_norm_rnn_bwd(
     N, sizes = dh.shape[1], row_sizes(a, dh.shape[1], 1)
     each, partials = workspace(mean, len(dh), sizes["BLOCK_M"], dweight, dbias)
     for step in backward_steps(dh, weight_hh, dinput if da is None else da, batch_sizes, reverse):
-        _bwd_kernel[(triton.cdiv(step.n, each * sizes["BLOCK_M"]),)](
+        _bwd_kernel[(cdiv(step.n, each * sizes["BLOCK_M"]),)](
             dy, y, a, mean, rstd, weight, dh, dinput, da, *partials, step.start, step.n, N, each,
             ACT=nonlinearity, **sizes,
         )  # fmt: skip

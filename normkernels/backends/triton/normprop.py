@@ -21,6 +21,7 @@ from normkernels.backends.triton._activations import (
 )
 from normkernels.backends.triton._channels import aligned, broad, load, load_tile, step, store, store_tile, walk
 from normkernels.backends.triton._channels_sizes import BACKWARD_TILE, FORWARD_TILE, STEPS, Sizes, parts, split
+from normkernels.backends.triton._numbers import cdiv
 from normkernels.backends.triton._rows import affine, alignment, finalise, on_device, stride
 
 INVERSE_PI = tl.constexpr(1 / math.pi)
@@ -152,7 +153,7 @@ def walking(u: Tensor, last: bool, tile: dict[int, tuple[int, int]], most: int |
     s = split(z, tile, most)
     each, rows = parts(z, s)
     constants = {"IMAGES": s.IMAGES, "LAST": last, "ALIGN": alignment(u, z.row)} | s.tile()
-    return rows, (rows * triton.cdiv(C, s.BLOCK_A),), (N, C, S, each, s.steps), constants
+    return rows, (rows * cdiv(C, s.BLOCK_A),), (N, C, S, each, s.steps), constants
 
 
 def forward(u, bias, slope, y, activation, leak, scale, shift, kink_low, kink_high, low, high, channels_last):

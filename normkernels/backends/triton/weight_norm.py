@@ -10,6 +10,7 @@ from torch import Tensor
 from normkernels.backends.triton._filters import inverse
 from normkernels.backends.triton._filters_backward import backward
 from normkernels.backends.triton._filters_forward import forward
+from normkernels.backends.triton._numbers import cdiv
 from normkernels.backends.triton._rows import Tile, on_device, rounded
 
 PROJECTED = {2: Tile(4, 1024, 4), 4: Tile(4, 1024, 4), 8: Tile(4, 512, 8)}  # itemsize -> filters, values at a time
@@ -88,7 +89,7 @@ def weight_norm_project(weights: list[Tensor]) -> None:
     addresses, aligned = table(tuple(once), like.element_size(), like.device)
     filters, tile = addresses.shape[1], PROJECTED[like.element_size()]
     with torch.cuda.device_of(like):
-        _project_kernel[(triton.cdiv(filters, tile.BLOCK_M),)](
+        _project_kernel[(cdiv(filters, tile.BLOCK_M),)](
             addresses, like, filters, aligned, MIXED=0 < aligned < filters,
             ALIGN=16 // like.element_size() if aligned else 1, **tile._asdict(),
         )  # fmt: skip

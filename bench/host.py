@@ -1,0 +1,123 @@
+"""``python -m bench.host``: what a call costs where the work is small, beside the torch.nn layer that one would use.
+
+Microseconds of one thread, medians of rounds in which both take turns; each bar is a multiple of the other's time. A
+step is forward and backward. The first calls of a layer, which are recorded, are not timed.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from rich.table import Table
+from torch import nn
+
+import normkernels as nk
+from bench.tables import console
+from normkernels import _replays
+
+ROUNDS, CALLS = 15, 200
+
+
+class Row(NamedTuple):
+    """A layer of ours, what it is measured against, and their inputs."""
+
+    name: str
+    ours: nn.Module
+    other: nn.Module
+    x: torch.Tensor
+    other_x: torch.Tensor
+    bar: float
+    no_grad_bar: float | None
+
+
+def rows() -> Iterator[Row]:
+    """Those of the bars, in groups: plain layers, what is fused into them, streams."""
+    for shape in ((1, 128), (64, 256)):
+        yield _row(nk.LayerNorm, nn.LayerNorm, shape[-1:], shape)
+        yield _row(nk.RMSNorm, nn.RMSNorm, shape[-1:], shape)
+    yield _row(nk.BatchNorm1d, nn.BatchNorm1d, (128,), (32, 128))
+    for shape in ((4, 64, 8, 8), (64, 64, 8, 8)):
+        yield _row(nk.BatchNorm2d, nn.BatchNorm2d, (64,), shape)
+        yield _row(nk.GroupNorm, nn.GroupNorm, (8, 64), shape)
+        yield _row(nk.InstanceNorm2d, nn.InstanceNorm2d, (64,), shape, affine=True)
+    yield _fused(nk.LayerNorm, nn.LayerNorm, (128,), (1, 128), 0.9)
+    yield _fused(nk.BatchNorm1d, nn.BatchNorm1d, (128,), (32, 128), 1.0)
+    yield _fused(nk.BatchNorm2d, nn.BatchNorm2d, (64,), (4, 64, 8, 8), 1.0)
+    yield _fused(nk.GroupNorm, nn.GroupNorm, (8, 64), (4, 64, 8, 8), 1.0)
+    one, batch = torch.randn(1, 128), torch.randn(32, 128)
+    yield Row("OnlineNorm1d / torch's BatchNorm1d", nk.OnlineNorm1d(128), nn.BatchNorm1d(128), one, batch, 1.5, None)
+    for kind in (nk.BatchRenorm1d, nk.StreamingNorm1d):
+        yield Row(f"{kind.__name__} / our BatchNorm1d", kind(128), nk.BatchNorm1d(128), batch, batch, 1.3, None)
+    plain, x = nn.Sequential(nn.Linear(64, 64), nn.ReLU()), torch.randn(1, 64)
+    yield Row("NormPropLinear / Linear + ReLU", nk.NormPropLinear(64, 64), plain, x, x, 1.3, None)
+
+
+def _row(ours, theirs, args: tuple, shape: tuple, **options) -> Row:
+    x = torch.randn(shape)
+    return Row(ours.__name__, ours(*args, **options), theirs(*args, **options), x, x, 1.25, 1.5)
+
+
+def _fused(ours, theirs, args: tuple, shape: tuple, bar: float) -> Row:
+    x = torch.randn(shape)
+    separate = nn.Sequential(theirs(*args), nn.ReLU())
+    return Row(f"{ours.__name__} + ReLU", ours(*args, activation="relu"), separate, x, x, bar, None)
+
+
+def step(module: nn.Module, x: torch.Tensor) -> Callable[[], object]:
+    x = x.clone().requires_grad_()
+    leaves, dy = [x, *module.parameters()], torch.randn_like(module(x))
+    return lambda: torch.autograd.grad(module(x), leaves, dy)
+
+
+def no_grad(module: nn.Module, x: torch.Tensor) -> Callable[[], object]:
+    def call():
+        with torch.no_grad():
+            return module(x)
+
+    return call
+
+
+def turns(*calls: Callable[[], object]) -> list[float]:
+    """Median microseconds of each."""
+    times: list[list[float]] = [[] for _ in calls]
+    for round in range(ROUNDS + 1):
+        for call, spent in zip(calls, times, strict=True):
+            start = time.perf_counter()
+            for _ in range(CALLS):
+                call()
+            if round:  # the first one warms up
+                spent.append((time.perf_counter() - start) / CALLS * 1e6)
+    return [statistics.median(spent) for spent in times]
+
+
+def main(argv: list[str] | None = None) -> int:
+    argparse.ArgumentParser("python -m bench.host", description=__doc__).parse_args(argv)
+    torch.set_num_threads(1)
+    out = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
+    for name in ("layer", "shape", "mode", "ours us", "other us", "ours / other", "bar"):
+        out.add_column(name, justify="left" if name in ("layer", "shape", "mode") else "right")
+    plain, missed = [], 0
+    for row in rows():
+        modes = [("step", step, row.bar)] + ([("no grad", no_grad, row.no_grad_bar)] if row.no_grad_bar else [])
+        for mode, make, bar in modes:
+            ours, other = turns(make(row.ours, row.x), make(row.other, row.other_x))
+            missed += ours > bar * other
+            plain += [ours / other] if row.no_grad_bar and mode == "step" else []
+            shape, style = "x".join(map(str, row.x.shape)), "red" if ours > bar * other else None
+            told = f"{ours:.1f}", f"{other:.1f}", f"{ours / other:.2f}", f"{bar:.2f}"
+            out.add_row(row.name, shape, mode, *told, style=style)
+    screen = console()
+    screen.print(out)
+    screen.print(
+        f"Plain layers, a step: {statistics.geometric_mean(plain):.2f} in the geometric mean; {missed} bars missed."
+    )
+    screen.print("Replayed." if _replays.extension else f"By Python: {_replays.missing}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
