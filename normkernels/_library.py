@@ -39,9 +39,12 @@ def kernel(schema: str) -> Callable[..., None]:
                 if args[i] is not None:
                     args[i].zero_()
         elif not first.is_meta:
+            device, backend = first.device.type, args[-1]
+            function = resolve(name, device, backend)
             if recorder := _record.active():
-                recorder.kernel(name, first.device.type, args[-1], args[:-1], written)
-            resolve(name, first.device.type, args[-1])(*args[:-1])
+                recorder.kernel(name, chosen(name, device, backend), function, args[:-1], written)
+            else:
+                function(*args[:-1])
 
     def call(*args):
         if not watched(args[0]):

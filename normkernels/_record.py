@@ -5,15 +5,17 @@ recipe keeps for its backward. The same call with other values (:func:`replays` 
 Python at all. Nothing is described a second time: what cannot be replayed, or is not worth it, is simply not learnt.
 """
 
+import contextlib
+import importlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from normkernels import backends
+from normkernels.backends import triton_interprets
 
 MOST_STEPS = 512
 _EMPTY = {"aten::empty", "aten::empty_like", "aten::empty_strided", "aten::new_empty", "aten::new_empty_strided"}
@@ -105,17 +107,42 @@ class Recorder(TorchDispatchMode):
             return _LIST, [self.register(v) for v in value]
         return _CONSTANT, value
 
-    def kernel(self, name: str, device: str, asked: str | None, args: Sequence[Any], written: Sequence[int]) -> None:
-        """One of our own ops, about to run."""
+    def kernel(self, name: str, backend: str | None, function: Callable, args: Sequence, written: Sequence[int]) -> None:
+        """Run one of our own ops: one step, but of Triton each launch and each buffer that it needs."""
         given = [self.argument(a) for a in args]
-        backend = backends.chosen(name, device, asked)
         if backend == "native":
             self.steps.append(("op", [], f"normkernels_C::{name}", "", given))
-        elif backend == "triton":
-            self.steps.append(("python", backends.resolve(name, device, asked), given))
+            function(*args)
+        elif backend == "triton" and not triton_interprets():
+            with self.launches():
+                function(*args)
         else:
-            self.refuse("the reference runs ordinary ops")
+            with _disable_current_modes():
+                function(*args)
+            self.steps.append(("python", function, given))
         self._write(args[i] for i in written)
+
+    @contextlib.contextmanager
+    def launches(self) -> Iterator[None]:
+        """Inside, what Triton launches is a step: the compiled kernel itself, which costs a tenth of finding it."""
+        jit: Any = importlib.import_module("triton.runtime.jit").JITFunction
+        run = jit.run
+
+        def seen(kernel, *args, grid, warmup, **kwargs):
+            compiled = run(kernel, *args, grid=grid, warmup=warmup, **kwargs)
+            if active() is self:
+                own = {k: v for k, v in kwargs.items() if k in kernel.signature.parameters}
+                bound = kernel.signature.bind(*args, **own)
+                bound.apply_defaults()
+                launch = compiled[(*grid, 1, 1)[:3]]
+                self.steps.append(("python", launch, [self.argument(a) for a in bound.arguments.values()]))
+            return compiled
+
+        jit.run = seen
+        try:
+            yield
+        finally:
+            jit.run = run
 
     def _write(self, tensors) -> None:
         for t in tensors:

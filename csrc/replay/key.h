@@ -29,6 +29,7 @@ inline void add_tensor(Words& words, const Tensor& t) {
                   static_cast<uint64_t>(impl->requires_grad()));
   for (const int64_t n : impl->sizes()) words.push_back(static_cast<uint64_t>(n));
   for (const int64_t n : impl->strides()) words.push_back(static_cast<uint64_t>(n));
+  if (impl->device().is_cuda()) words.push_back(reinterpret_cast<uintptr_t>(t.const_data_ptr()) % 16);  // Triton asks
 }
 
 // Whether ops on t go to a kernel at once: dense, of this device's own kind, and no mode or wrapper around it.

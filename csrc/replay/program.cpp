@@ -4,6 +4,7 @@
 #include <ATen/EmptyTensor.h>
 #include <ATen/ScalarOps.h>
 #include <ATen/ops/empty_strided.h>
+#include <c10/core/DeviceGuard.h>
 #include <torch/csrc/jit/python/pybind_utils.h>
 
 namespace normkernels::replay {
@@ -191,6 +192,9 @@ void Program::find_last(int inputs, const std::vector<int>& kept) {
 }
 
 void Program::run(Registers& registers) const {
+  c10::OptionalDeviceGuard device;
+  if (!registers.empty() && registers[0].defined() && registers[0].is_cuda())
+    device.reset_device(registers[0].device());
   torch::jit::Stack stack;
   for (const auto& s : steps_) {
     switch (s.kind) {

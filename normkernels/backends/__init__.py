@@ -182,6 +182,11 @@ def triton_version() -> str:
     return str(getattr(sys.modules.get("triton"), "__version__", "of no version"))
 
 
+def triton_interprets() -> bool:
+    """Whether Triton, which can be used, runs its kernels in Python."""
+    return importlib.import_module("triton").knobs.runtime.interpret
+
+
 def _triton_unusable(device: str) -> str | None:
     try:
         triton = importlib.import_module("triton")

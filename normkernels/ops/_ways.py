@@ -8,6 +8,7 @@ AD, batched gradients, jit, ONNX, tensors that are made of others; and always wi
 
 import contextlib
 import functools
+import importlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -16,12 +17,13 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
-from normkernels import _record, _replays, backends
+from normkernels import _record, _replays
 from normkernels.backends import PLAIN, transformed
 from normkernels.ops._rows import differentiable_backward
 
 _GRADS_BATCHED: Any = torch._C._parse_dispatch_key("VmapMode")  # autograd's own vmap, of is_grads_batched
 
+_BACKENDS = importlib.import_module("normkernels.backends")  # the package has a function of this name
 _closed_forms = False
 
 
@@ -173,7 +175,7 @@ def function(public: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(public)
     def seen(*args, **kwargs):
         if calls and not (torch.compiler.is_compiling() or _closed_forms):
-            found = _replays.replay(calls, backends._request, args, kwargs)
+            found = _replays.replay(calls, _BACKENDS._request, args, kwargs)
             if found is not None:
                 return _replays.record(calls, found, public, args, kwargs) if type(found) is bytes else found
         if args and (type(args[0]) in PLAIN or getattr(args[0], "is_nested", False) is True):
