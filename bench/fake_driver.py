@@ -17,7 +17,9 @@ class _Launcher:
     def __init__(self, src, metadata) -> None:
         pass
 
-    def __call__(self, grid_0, grid_1, grid_2, stream, function, metadata, launch_metadata, enter, leave, *args) -> None:
+    def __call__(
+        self, grid_0, grid_1, grid_2, stream, function, metadata, launch_metadata, enter, leave, *args
+    ) -> None:
         if noted is not None:
             noted.append(((grid_0, grid_1, grid_2), args))
 

@@ -16,6 +16,7 @@ from rich.table import Table
 from torch import nn
 
 import normkernels as nk
+from bench import fake_driver
 from bench.tables import console
 from normkernels import _replays
 
@@ -94,6 +95,27 @@ def turns(*calls: Callable[[], object]) -> list[float]:
     return [statistics.median(spent) for spent in times]
 
 
+def launchers() -> Iterator[tuple[str, float, float]]:
+    """(call, microseconds, bar) of Triton's launchers, whose kernels never run."""
+    fake_driver.install()
+    x, leaf = torch.randn(64, 256).requires_grad_(), torch.randn(64, 256).requires_grad_()
+    for layer, given, bars in (
+        (nk.LayerNorm(256, backend="triton"), x, (12.0, 9.0)),
+        (nk.BatchNorm2d(64, backend="triton"), torch.randn(4, 64, 8, 8).requires_grad_(), (12.0, 15.0)),
+    ):
+        leaves, product = [given, *layer.parameters()], leaf * 2
+        for _ in range(4):
+            torch.autograd.grad(layer(given), leaves, torch.ones_like(given))
+        y, dy, of_product = layer(given), torch.randn_like(given), torch.randn_like(product)
+        forward, backward, alone = turns(
+            lambda: layer(given),  # noqa: B023
+            lambda: torch.autograd.grad(y, leaves, dy, retain_graph=True),  # noqa: B023
+            lambda: torch.autograd.grad(product, leaf, of_product, retain_graph=True),  # noqa: B023
+        )
+        yield f"{type(layer).__name__} forward, autograd's node included", forward, bars[0]
+        yield f"{type(layer).__name__} backward, less that of a product", backward - alone, bars[1]
+
+
 def main(argv: list[str] | None = None) -> int:
     argparse.ArgumentParser("python -m bench.host", description=__doc__).parse_args(argv)
     torch.set_num_threads(1)
@@ -115,6 +137,11 @@ def main(argv: list[str] | None = None) -> int:
     screen.print(
         f"Plain layers, a step: {statistics.geometric_mean(plain):.2f} in the geometric mean; {missed} bars missed."
     )
+    if not torch.cuda.is_available():
+        for name, us, bar in launchers():
+            screen.print(
+                f"{name}: {us:.1f} us without a GPU's driver (bar {bar:.0f})", style=None if us <= bar else "red"
+            )
     screen.print("Replayed." if _replays.extension else f"By Python: {_replays.missing}")
     return 0
 

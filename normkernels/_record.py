@@ -97,8 +97,9 @@ class Recorder(TorchDispatchMode):
         self._made[register] = register if memory is None else self._made[memory]
         return register
 
-    def is_view(self, register: int) -> bool:
-        return self._made.get(register) != register
+    def memory(self, register: int) -> int:
+        """The register whose memory that is; -1 for what is not known."""
+        return self._made.get(register, -1)
 
     def argument(self, value: Any) -> tuple[int, Any]:
         if isinstance(value, Tensor):
@@ -107,19 +108,19 @@ class Recorder(TorchDispatchMode):
             return _LIST, [self.register(v) for v in value]
         return _CONSTANT, value
 
-    def kernel(self, name: str, backend: str | None, function: Callable, args: Sequence, written: Sequence[int]) -> None:
+    def kernel(
+        self, name: str, backend: str | None, function: Callable, args: Sequence, written: Sequence[int]
+    ) -> None:
         """Run one of our own ops: one step, but of Triton each launch and each buffer that it needs."""
         given = [self.argument(a) for a in args]
-        if backend == "native":
-            self.steps.append(("op", [], f"normkernels_C::{name}", "", given))
-            function(*args)
-        elif backend == "triton" and not triton_interprets():
+        if backend == "triton" and not triton_interprets():
             with self.launches():
                 function(*args)
         else:
-            with _disable_current_modes():
+            with _disable_current_modes():  # what it does inside is its own
                 function(*args)
-            self.steps.append(("python", function, given))
+            op = "op", [], f"normkernels_C::{name}", "", given
+            self.steps.append(op if backend == "native" else ("python", function, given))
         self._write(args[i] for i in written)
 
     @contextlib.contextmanager
@@ -200,9 +201,8 @@ class Recorder(TorchDispatchMode):
         if name not in _SMALL or not 0 < out.numel() <= _MOST_NUMBERS:
             return None
         read = [values[i] for i in _SMALL[name]]
-        if any(v is None for v in read) or any(
-            v not in (1, None) for v in values[2:3] if name in ("add", "sub", "add_")
-        ):
+        alpha_or_rounding = values[2:] if len(read) == 2 else []
+        if any(v is None for v in read) or alpha_or_rounding not in ([], [1]):
             return None
         of = read[1:] if name == "where" else read
         dtypes = {v.dtype for v in of if isinstance(v, Tensor)}

@@ -66,7 +66,7 @@ def _plan(recorder: Recorder, found: Any) -> Any:
     """What the extension runs; None where it cannot."""
     results = found if isinstance(found, tuple) else (found,)
     returned = [recorder.register(t) for t in results]
-    if any(r < recorder.inputs or recorder.is_view(r) for r in returned):
+    if any(recorder.memory(r) < recorder.inputs for r in returned):
         recorder.refuse("it returns what it was given")
     graph = _graph(recorder, results) if any(t.requires_grad for t in results) else None
     if recorder.why is not None:
@@ -87,7 +87,7 @@ def _graph(recorder: Recorder, results: Sequence[Tensor]) -> tuple[list[int], li
         return recorder.refuse("it is made of several differentiable calls")
     recipe, ctx, args, outputs, kept, carry = recorder.graphs[0]
     carried = outputs[:carry]
-    if any(t.requires_grad and not any(t is c for c in carried) for t in results):
+    if any(t.requires_grad and (t._is_view() or not any(t is c for c in carried)) for t in results):
         return recorder.refuse("what it returns is not what a recipe returned")
     inputs = [recorder.register(a) if isinstance(a, Tensor) else -1 for a in args]
     if any(

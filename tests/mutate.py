@@ -51,6 +51,7 @@ NATIVE = "tests/test_backends.py tests/test_properties.py -k native"
 SCAN = "tests/test_online_norm.py -k native"
 RULES = "tests/test_batch_renorm.py tests/test_streaming_norm.py -k native"
 WEIGHTS = "tests/test_normprop.py tests/test_weight_norm.py tests/test_data_norm.py tests/test_fold.py" + QUIET
+REPLAYS = "tests/test_replays.py"
 RECURRENT = "tests/test_recurrent.py -k 'not triton and not native and not compile'"
 
 # (file, tests): its lines and what becomes of them
@@ -168,6 +169,29 @@ TABLE = {
         ("of_scale = of_scale * found[1].pow(1 - p)", "of_scale = of_scale"),
         ("(away - away.mean((0, 2))[:, None])", "away"),
     ],
+    ("normkernels/_record.py", REPLAYS): [
+        ("with _disable_current_modes():  # what it does inside is its own", "with contextlib.nullcontext():"),
+        (
+            "(root := self._made.get(self.register(t), self.inputs)) < self.inputs:",
+            "(root := self._made.get(self.register(t), self.inputs)) < 0:",
+        ),
+        ("or alpha_or_rounding not in ([], [1]):", ":"),
+        ("if len(dtypes) != 1 or {out.dtype} != result or not dtypes <= _NUMBERS:", "if len(dtypes) != 1:"),
+        ("and t.is_contiguous() and", "and"),
+        ("offset = t.storage_offset() - source.storage_offset()", "offset = 0"),
+        ('self.refuse(f"{schema.name} tells a value")', "pass"),
+    ],
+    ("normkernels/_replays.py", REPLAYS): [
+        ("if len(recorder.graphs) != 1:", "if not recorder.graphs:"),
+        ("and r >= recorder.inputs for a, r", "and False for a, r"),
+        ("[*gradients, *left], written", "gradients, written"),
+        ("[*returned, *graphs, *after]", "[*returned, *graphs]"),
+        ("grads = *grads, *[None] * (outputs - len(grads))", "grads = tuple(grads)"),
+        ("if type(a) is str]", "if a == 0]"),
+    ],
+    (f"{OPS}/_recurrent.py", "tests/test_loops.py tests/test_recurrent.py -k 'not compile'"): [
+        ("return y.clone() if kept and not", "return y.clone() if not kept and not"),
+    ],
     (f"{OPS}/_state.py", STREAMS): [
         ("if torch._C._current_graph_task_id() != -1:", "if False:"),
         ("return run(first.before)[0]", "return run(before)[0]"),
@@ -230,6 +254,35 @@ TABLE = {
     (f"{CPU}/channels.h", f"{EDGES} -k native"): [
         ("if (!training || mean_dy || centre) return false;", "return false;"),
         ("bool wide(int64_t statistic) const { return ", "bool wide(int64_t statistic) const { return false && "),
+    ],
+    ("csrc/replay/key.h", REPLAYS): [
+        ("static_cast<uint64_t>(impl->requires_grad()));", "0);"),
+        ("for (const int64_t n : impl->strides()) words.push_back(static_cast<uint64_t>(n));", ""),
+        ("return (t.key_set().raw_repr() & ~known) == 0;", "return true;"),
+        ("return (Usual::same(now, usual.normal) ||", "return (true ||"),
+    ],
+    ("csrc/replay/module.cpp", REPLAYS): [
+        ("key.push_back(6 | static_cast<uint64_t>(first) << 8);", "key.push_back(6);"),
+        ("key.push_back(std::bit_cast<uint64_t>(PyFloat_AS_DOUBLE(o)));", "key.push_back(0);"),
+    ],
+    ("csrc/replay/node.cpp", REPLAYS): [
+        (
+            "if (!left_.empty() || torch::autograd::GradMode::is_enabled() ||",
+            "if (torch::autograd::GradMode::is_enabled() ||",
+        ),
+        ("key.push_back(needed(i));", "key.push_back(1);"),
+        (
+            "saved_.emplace_back(r < 0 ? Tensor() : registers[r], r >= 0 && output);",
+            "saved_.emplace_back(r < 0 ? Tensor() : registers[r], false);",
+        ),
+    ],
+    ("csrc/replay/program.cpp", REPLAYS): [("registers[r].unsafeGetTensorImpl()->bump_version();", "(void)r;")],
+    (f"{CPU}/planes_backward.h", NATIVE): [
+        (
+            "a.template blend<C>(statistic + j / D, first + j, means[j / D])",
+            "a.template blend<C>(statistic + j / D, j, means[j / D])",
+        ),
+        ("mean[j] = a.mean[statistic + j / D];", "mean[j] = a.mean[statistic];"),
     ],
     (f"{CPU}/rows.h", NATIVE): [("total.m2 / static_cast<double>(N) + eps", "total.m2 / static_cast<double>(N)")],
     (f"{CPU}/tiles.h", NATIVE): [("a.m2 += b.m2 + delta * delta * a.count * b.count / count;", "a.m2 += b.m2;")],

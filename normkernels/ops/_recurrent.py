@@ -158,10 +158,10 @@ def zeros(like: Tensor, sequence: Sequence) -> Tensor:
     return like.new_zeros(sequence.batch, sequence.hidden)
 
 
-def handed_out(y: Tensor, sequence: Sequence) -> Tensor:
-    """y in its shape; a copy where y is kept for the backward, for what is handed out may be changed in place."""
+def handed_out(y: Tensor, sequence: Sequence, kept: bool) -> Tensor:
+    """y in its shape; a copy where it is kept for the backward, for what is handed out may be changed in place."""
     y = y.view(sequence.shape)
-    return y.clone() if y.requires_grad and not torch.compiler.is_compiling() else y
+    return y.clone() if kept and not torch.compiler.is_compiling() else y
 
 
 def before(values: Tensor, first: Tensor | None, batch: int, batch_sizes: Tensor | None, reverse: bool) -> Tensor:

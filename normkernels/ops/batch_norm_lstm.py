@@ -66,6 +66,7 @@ class BatchNormLSTMRecipe(Recipe):
         )  # fmt: skip
         used = [t for t in statistics if t is not None]
         saved = [y, a, gates, cells, raw_cells] if kept else []
+        y = recurrent.handed_out(y, sequence, kept)
         return (y, h, c.to(input.dtype), *used), (*args[:9], *statistics, *saved)
 
     @staticmethod
@@ -82,7 +83,8 @@ class BatchNormLSTMRecipe(Recipe):
         )  # fmt: skip
         if settings.training:
             statistics = [t for m in measured[: 1 if settings.norm_cell is None else 2] for t in m.of_steps()]
-        return *(t.to(input.dtype) for t in found), *(t for t in statistics if t is not None)
+        y, h, c = (t.to(input.dtype) for t in found)
+        return y.view(sequence.shape), h, c, *(t for t in statistics if t is not None)
 
     @staticmethod
     def forward(ctx, *args):
@@ -100,14 +102,14 @@ class BatchNormLSTMRecipe(Recipe):
             return *gradients(BatchNormLSTMRecipe, inputs, (dy, dh_n, dc_n), batch_sizes, *statistics, ctx.settings), *[
                 None
             ] * 6
-        sequence = recurrent.sizes_of(input, weight_hh, batch_sizes)
+        sequence, dy = recurrent.sizes_of(input, weight_hh, batch_sizes), recurrent.flat_rows(dy)
         previous_cells = recurrent.before(cells, c_0, sequence.batch, batch_sizes, reverse)
         dh, dc = recurrent.state(dh_n, dy, sequence), recurrent.state(dc_n, dy, sequence, wide=True)
         dinput = torch.empty_like(gates)
         parameters = map(empty, (weight, bias, cell_weight, cell_bias), ctx.needs_input_grad[2:6])
         da, dweight, dbias, dcell_weight, dcell_bias = (empty(dinput, separate), *parameters)
         batch_norm_lstm_bwd(
-            dy.contiguous(), gates, cells, raw_cells, cell_mean, cell_var, previous_cells, a, mean, var,
+            dy, gates, cells, raw_cells, cell_mean, cell_var, previous_cells, a, mean, var,
             weight_hh.contiguous(), flat(weight), flat(cell_weight), flat(cell_bias), batch_sizes, dh, dc, dinput, da,
             dweight, dbias, dcell_weight, dcell_bias, training, eps, reverse, backend,
         )  # fmt: skip
@@ -214,4 +216,4 @@ def batch_norm_lstm(
         for old, (mean, var) in pairs:
             if old is not None:
                 old.update(mean, var, sizes, momentum, reverse)
-    return recurrent.handed_out(y, sequence), h, c
+    return y, h, c

@@ -53,7 +53,17 @@ class BatchNormRNNRecipe(Recipe):
             var, training, separate, nonlinearity, eps, reverse, backend,
         )  # fmt: skip
         saved = [y, a] if kept else []
-        return (y, h, mean, var), (input, weight_hh, weight, bias, h_0, mean, var, batch_sizes, *saved)
+        return (recurrent.handed_out(y, sequence, kept), h, mean, var), (
+            input,
+            weight_hh,
+            weight,
+            bias,
+            h_0,
+            mean,
+            var,
+            batch_sizes,
+            *saved,
+        )
 
     @staticmethod
     def composed(input, weight_hh, weight, bias, h_0, mean, var, batch_sizes, settings: Settings):
@@ -65,7 +75,8 @@ class BatchNormRNNRecipe(Recipe):
             nonlinearity=settings.nonlinearity, eps=settings.eps, reverse=settings.reverse, measured=measured,
         )  # fmt: skip
         used = measured.of_steps() if settings.training else (mean, var)
-        return *(t.to(input.dtype) for t in found), *used
+        y, h = (t.to(input.dtype) for t in found)
+        return y.view(sequence.shape), h, *used
 
     @staticmethod
     def forward(ctx, *args):
@@ -84,11 +95,11 @@ class BatchNormRNNRecipe(Recipe):
                 None,
                 None,
             )
-        sequence = recurrent.sizes_of(input, weight_hh, batch_sizes)
+        sequence, dy = recurrent.sizes_of(input, weight_hh, batch_sizes), recurrent.flat_rows(dy)
         dh, dinput = recurrent.state(dh_n, dy, sequence), torch.empty_like(dy, memory_format=torch.contiguous_format)
         da, dweight, dbias = (empty(dinput, separate), *map(empty, (weight, bias), ctx.needs_input_grad[2:4]))
         batch_norm_rnn_bwd(
-            dy.contiguous(), y, a, mean, var, weight_hh.contiguous(), flat(weight), batch_sizes, dh, dinput, da,
+            dy, y, a, mean, var, weight_hh.contiguous(), flat(weight), batch_sizes, dh, dinput, da,
             dweight, dbias, training, nonlinearity, eps, reverse, backend,
         )  # fmt: skip
         previous = recurrent.before(y, h_0, sequence.batch, batch_sizes, reverse)
@@ -172,4 +183,4 @@ def batch_norm_rnn(
     y, h, mean, var = call(BatchNormRNNRecipe, input, weight_hh, weight, bias, h_0, mean, var, batch_sizes, settings)
     if training and running is not None and sequence.batch:
         running.update(mean, var, sizes, momentum, reverse)
-    return recurrent.handed_out(y, sequence), h
+    return y, h

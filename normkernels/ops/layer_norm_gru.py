@@ -53,7 +53,7 @@ class LayerNormGRURecipe(Recipe):
             rstd, gates, groups, separate, eps, reverse, backend,
         )  # fmt: skip
         saved = [y, a, mean, rstd, gates] if kept else []
-        return (y, h), (input, weight_hh, weight, bias, h_0, batch_sizes, *saved)
+        return (recurrent.handed_out(y, sequence, kept), h), (input, weight_hh, weight, bias, h_0, batch_sizes, *saved)
 
     @staticmethod
     def composed(input, weight_hh, weight, bias, h_0, batch_sizes, settings: Settings):
@@ -63,7 +63,8 @@ class LayerNormGRURecipe(Recipe):
             recurrent.flat_rows(input), weight_hh, weight, bias, h, batch_sizes, groups=settings.groups,
             separate=settings.separate, eps=settings.eps, reverse=settings.reverse,
         )  # fmt: skip
-        return tuple(t.to(input.dtype) for t in found)
+        y, *last = (t.to(input.dtype) for t in found)
+        return y.view(sequence.shape), *last
 
     @staticmethod
     def forward(ctx, *args):
@@ -76,12 +77,12 @@ class LayerNormGRURecipe(Recipe):
         groups, separate, _, reverse, _, backend = ctx.settings
         if differentiated_again():
             return *gradients(LayerNormGRURecipe, inputs, (dy, dh_n), batch_sizes, ctx.settings), None, None
-        sequence = recurrent.sizes_of(input, weight_hh, batch_sizes)
+        sequence, dy = recurrent.sizes_of(input, weight_hh, batch_sizes), recurrent.flat_rows(dy)
         previous = recurrent.before(y, h_0, sequence.batch, batch_sizes, reverse)
         dh, dinput = recurrent.state(dh_n, dy, sequence), torch.empty_like(gates)
         da, dweight, dbias = (empty(dinput, separate), *map(empty, (weight, bias), ctx.needs_input_grad[2:4]))
         layer_norm_gru_bwd(
-            dy.contiguous(), gates, previous, a, mean, rstd, weight_hh.contiguous(), flat(weight), flat(bias),
+            dy, gates, previous, a, mean, rstd, weight_hh.contiguous(), flat(weight), flat(bias),
             batch_sizes, dh, dinput, da, dweight, dbias, groups, reverse, backend,
         )  # fmt: skip
         dweight_hh = (da if separate else dinput).t() @ previous  # one product over all steps
@@ -147,7 +148,7 @@ def layer_norm_gru(
     kept = wants_grad(input, weight_hh, weight, bias, h_0)
     settings = Settings(groups, separate, eps, reverse, kept, requested(backend, name, input))
     y, h = call(LayerNormGRURecipe, input, weight_hh, weight, bias, h_0, batch_sizes, settings)
-    return recurrent.handed_out(y, sequence), h
+    return y, h
 
 
 @function

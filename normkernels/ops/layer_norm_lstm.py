@@ -64,22 +64,23 @@ class LayerNormLSTMRecipe(Recipe):
         )  # fmt: skip
         inputs = input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0, batch_sizes
         saved = [y, a, mean, rstd, gates, cells, raw_cells, cell_mean, cell_rstd] if kept else []
-        return (y, h, c.to(input.dtype)), (*inputs, *saved)
+        return (recurrent.handed_out(y, sequence, kept), h, c.to(input.dtype)), (*inputs, *saved)
 
     @staticmethod
     def composed(
         input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0, batch_sizes, settings: Settings,
         weight_hr=None,
     ):  # fmt: skip
-        batch, hidden = recurrent.sizes_of(input, weight_hh, batch_sizes).batch, weight_hh.shape[0] // 4
-        sizes = (h_0, weight_hh.shape[1]), (c_0, hidden)
-        h, c = (input.new_zeros(batch, n) if t is None else t for t, n in sizes)
+        sequence = recurrent.sizes_of(input, weight_hh, batch_sizes)
+        sizes = (h_0, sequence.hidden), (c_0, weight_hh.shape[0] // 4)
+        h, c = (input.new_zeros(sequence.batch, n) if t is None else t for t, n in sizes)
         found = layer_norm_lstm_ref(
             recurrent.flat_rows(input), weight_hh, weight, bias, cell_weight, cell_bias, h, c, batch_sizes,
             groups=settings.groups, separate=settings.separate, norm_cell=settings.norm_cell, eps=settings.eps,
             reverse=settings.reverse, weight_hr=weight_hr,
         )  # fmt: skip
-        return tuple(t.to(input.dtype) for t in found)
+        y, *last = (t.to(input.dtype) for t in found)
+        return y.view(sequence.shape), *last
 
     @staticmethod
     def forward(ctx, *args):
@@ -94,14 +95,14 @@ class LayerNormLSTMRecipe(Recipe):
         groups, separate, _, _, reverse, _, backend = ctx.settings
         if differentiated_again():
             return *gradients(LayerNormLSTMRecipe, inputs, (dy, dh_n, dc_n), batch_sizes, ctx.settings), None, None
-        sequence = recurrent.sizes_of(input, weight_hh, batch_sizes)
+        sequence, dy = recurrent.sizes_of(input, weight_hh, batch_sizes), recurrent.flat_rows(dy)
         previous_cells = recurrent.before(cells, c_0, sequence.batch, batch_sizes, reverse)
         dh, dc = recurrent.state(dh_n, dy, sequence), recurrent.state(dc_n, dy, sequence, wide=True)
         dinput = torch.empty_like(gates)
         parameters = map(empty, (weight, bias, cell_weight, cell_bias), ctx.needs_input_grad[2:6])
         da, dweight, dbias, dcell_weight, dcell_bias = (empty(dinput, separate), *parameters)
         layer_norm_lstm_bwd(
-            dy.contiguous(), gates, cells, raw_cells, cell_mean, cell_rstd, previous_cells, a, mean, rstd,
+            dy, gates, cells, raw_cells, cell_mean, cell_rstd, previous_cells, a, mean, rstd,
             weight_hh.contiguous(), flat(weight), flat(cell_weight), flat(cell_bias), batch_sizes, dh, dc, dinput, da,
             dweight, dbias, dcell_weight, dcell_bias, groups, reverse, backend,
         )  # fmt: skip
@@ -173,7 +174,7 @@ def layer_norm_lstm(
     Source: Ba et al. 2016, arXiv:1607.06450, equations 20 to 22.
     """
     name = "layer_norm_lstm"
-    sequence = recurrent.check_sequence(name, input, weight_hh, 4, batch_sizes, weight_hr, h_0=h_0, c_0=c_0)
+    recurrent.check_sequence(name, input, weight_hh, 4, batch_sizes, weight_hr, h_0=h_0, c_0=c_0)
     hidden = weight_hh.shape[0] // 4
     recurrent.check_parameters(name, input, 4 * hidden, weight=weight, bias=bias)
     recurrent.check_cell_parameters(name, input, hidden, norm_cell, cell_weight, cell_bias)
@@ -189,7 +190,7 @@ def layer_norm_lstm(
         y, h, c = LayerNormLSTMRecipe.composed(*tensors, settings, weight_hr=weight_hr)
     else:
         raise RuntimeError(f"{name}: backend {settings.backend!r} cannot run here: it has no projection (weight_hr)")
-    return recurrent.handed_out(y, sequence), h, c
+    return y, h, c
 
 
 @function

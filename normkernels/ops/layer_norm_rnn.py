@@ -52,7 +52,7 @@ class LayerNormRNNRecipe(Recipe):
             rstd, separate, nonlinearity, eps, reverse, backend,
         )  # fmt: skip
         saved = [y, a, mean, rstd] if kept else []
-        return (y, h), (input, weight_hh, weight, bias, h_0, batch_sizes, *saved)
+        return (recurrent.handed_out(y, sequence, kept), h), (input, weight_hh, weight, bias, h_0, batch_sizes, *saved)
 
     @staticmethod
     def composed(input, weight_hh, weight, bias, h_0, batch_sizes, settings: Settings):
@@ -62,7 +62,8 @@ class LayerNormRNNRecipe(Recipe):
             recurrent.flat_rows(input), weight_hh, weight, bias, h, batch_sizes, separate=settings.separate,
             nonlinearity=settings.nonlinearity, eps=settings.eps, reverse=settings.reverse,
         )  # fmt: skip
-        return tuple(t.to(input.dtype) for t in found)
+        y, *last = (t.to(input.dtype) for t in found)
+        return y.view(sequence.shape), *last
 
     @staticmethod
     def forward(ctx, *args):
@@ -75,11 +76,11 @@ class LayerNormRNNRecipe(Recipe):
         separate, nonlinearity, _, reverse, _, backend = ctx.settings
         if differentiated_again():
             return *gradients(LayerNormRNNRecipe, inputs, (dy, dh_n), batch_sizes, ctx.settings), None, None
-        sequence = recurrent.sizes_of(input, weight_hh, batch_sizes)
+        sequence, dy = recurrent.sizes_of(input, weight_hh, batch_sizes), recurrent.flat_rows(dy)
         dh, dinput = recurrent.state(dh_n, dy, sequence), torch.empty_like(dy, memory_format=torch.contiguous_format)
         da, dweight, dbias = (empty(dinput, separate), *map(empty, (weight, bias), ctx.needs_input_grad[2:4]))
         layer_norm_rnn_bwd(
-            dy.contiguous(), y, a, mean, rstd, weight_hh.contiguous(), flat(weight), batch_sizes, dh, dinput, da,
+            dy, y, a, mean, rstd, weight_hh.contiguous(), flat(weight), batch_sizes, dh, dinput, da,
             dweight, dbias, nonlinearity, reverse, backend,
         )  # fmt: skip
         previous = recurrent.before(y, h_0, sequence.batch, batch_sizes, reverse)
@@ -147,7 +148,7 @@ def layer_norm_rnn(
         requested(backend, name, input),
     )  # fmt: skip
     y, h = call(LayerNormRNNRecipe, input, weight_hh, weight, bias, h_0, batch_sizes, settings)
-    return recurrent.handed_out(y, sequence), h
+    return y, h
 
 
 @function
