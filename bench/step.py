@@ -57,7 +57,7 @@ class Step:
         with log.open("a") as output:
             process = subprocess.Popen(
                 self.command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=self.cwd,
-                env=os.environ | self.environment, start_new_session=True,
+                env=os.environ | self.environment, start_new_session=True, preexec_fn=_hears,
             )  # fmt: skip
             try:
                 self._wait(process, start + limit, look)
@@ -86,6 +86,11 @@ class Step:
         if code == 0 and "pytest" in self.command and not re.search(r"\b[1-9]\d* passed\b", text):
             return "failed: no test ran"
         return "ok" if code == 0 else f"killed (signal {-code})" if code < 0 else f"failed ({code})"
+
+
+def _hears() -> None:
+    """In the command's process: whoever is started in the background by a shell ignores SIGINT, and what it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _end(process: subprocess.Popen) -> None:

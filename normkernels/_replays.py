@@ -68,6 +68,8 @@ def _plan(recorder: Recorder, found: Any) -> Any:
     returned = [recorder.register(t) for t in results]
     if any(recorder.memory(r) < recorder.inputs for r in returned):
         recorder.refuse("it returns what it was given")
+    if recorder.written and torch._C._current_graph_task_id() != -1:
+        recorder.refuse("a checkpoint makes it again, and may stop it before it writes")
     graph = _graph(recorder, results) if any(t.requires_grad for t in results) else None
     if recorder.why is not None:
         return None
