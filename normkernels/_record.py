@@ -210,7 +210,10 @@ class Recorder(TorchDispatchMode):
         if len(dtypes) != 1 or {out.dtype} != result or not dtypes <= _NUMBERS:
             return None
         for t in (out, *read):
-            if isinstance(t, Tensor) and not (t.is_cpu and t.is_contiguous() and t.numel() in (1, out.numel())):
+            if not isinstance(t, Tensor):
+                continue
+            fits = t.numel() in (1, out.numel()) or (name == "where" and t.shape == out.shape[-t.dim() :])
+            if not (fits and t.is_cpu and t.is_contiguous()):
                 return None
         op = {"copy_": "copy", "clone": "copy"}.get(name, name.removesuffix("_"))
         given, in_place = [self.argument(v) for v in read], name.endswith("_")

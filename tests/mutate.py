@@ -177,7 +177,7 @@ TABLE = {
         ),
         ("or alpha_or_rounding not in ([], [1]):", ":"),
         ("if len(dtypes) != 1 or {out.dtype} != result or not dtypes <= _NUMBERS:", "if len(dtypes) != 1:"),
-        ("and t.is_contiguous() and", "and"),
+        ("if not (fits and t.is_cpu and t.is_contiguous()):", "if not (fits and t.is_cpu):"),
         ("offset = t.storage_offset() - source.storage_offset()", "offset = 0"),
         ('self.refuse(f"{schema.name} tells a value")', "pass"),
     ],
@@ -279,10 +279,10 @@ TABLE = {
     ("csrc/replay/program.cpp", REPLAYS): [("registers[r].unsafeGetTensorImpl()->bump_version();", "(void)r;")],
     (f"{CPU}/planes_backward.h", NATIVE): [
         (
-            "a.template blend<C>(statistic + j / D, first + j, means[j / D])",
-            "a.template blend<C>(statistic + j / D, j, means[j / D])",
+            "a.template blend<C>(statistic + k, first + j, means[k])",
+            "a.template blend<C>(statistic + k, j, means[k])",
         ),
-        ("mean[j] = a.mean[statistic + j / D];", "mean[j] = a.mean[statistic];"),
+        ("mean[j] = a.mean[statistic + k];", "mean[j] = a.mean[statistic];"),
     ],
     (f"{CPU}/rows.h", NATIVE): [("total.m2 / static_cast<double>(N) + eps", "total.m2 / static_cast<double>(N)")],
     (f"{CPU}/tiles.h", NATIVE): [("a.m2 += b.m2 + delta * delta * a.count * b.count / count;", "a.m2 += b.m2;")],
@@ -316,7 +316,7 @@ TABLE = {
     (f"{CPU}/planes.h", NATIVE): [("m.m2 + m.count * (m.mean - mean) * (m.mean - mean)", "m.m2")],
     (f"{CPU}/pixels.h", NATIVE): [("m2[c] += q + k * (m - mean[c]) * (m - mean[c]);", "m2[c] += q;")],
     (f"{CPU}/channels.h", NATIVE): [
-        ("w = a.weight(c) / a.grid.count();", "w = 1 / a.grid.count();"),
+        ("m = {m.g / count, m.g_xhat / count};", "m = {m.g, m.g_xhat / count};"),
         ("if (!training) means = {};", ""),
         ("sizeof(T) >= 4 || this->affine.activation == Activation::relu", "true"),
     ],

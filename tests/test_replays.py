@@ -268,6 +268,7 @@ SMALL = {
     "clamp": lambda a, b: a.clamp(-0.5, 0.5),
     "abs": lambda a, b: a.abs(),
     "where": lambda a, b: torch.where(a < b, a, b),
+    "where again": lambda a, b: torch.where(a < b, torch.stack([a, b]), a),
     "gt": lambda a, b: torch.where(a > b, a, b),
     "clone": lambda a, b: a.clone(),
     "alpha": lambda a, b: torch.add(a, b, alpha=2),

@@ -102,7 +102,7 @@ NK_CLONES void scale_tile(const T* x, const T* skip, const Scale<K>& k, Out* out
 }
 
 template <class T, class K, class Out>
-NK_CLONES void gate_tile(const T* dy, const T* x, const T* skip, const Scale<K>& k, Out* du, int64_t n) {
+NK_INLINE void gate(const T* dy, const T* x, const T* skip, const Scale<K>& k, Out* du, int64_t n) {
   using C = compute_t<T>;
   const T* const second = skip ? skip : x;
   const C slope = static_cast<C>(k.slope);
@@ -110,6 +110,17 @@ NK_CLONES void gate_tile(const T* dy, const T* x, const T* skip, const Scale<K>&
     const C u = scaled<kSkip>(k, i, C(load(x[i])), C(load(second[i])));
     return through<kGate>(u, C(load(dy[i])), slope);
   }))
+}
+
+template <class T, class K, class Out>
+NK_CLONES void gate_tile(const T* dy, const T* x, const T* skip, const Scale<K>& k, Out* du, int64_t n) {
+  gate(dy, x, skip, k, du, n);
+}
+
+template <class T>
+NK_CLONES void gate_planes(const T* dy, const T* x, const T* skip, const Scale<Same<compute_t<T>>>* k, T* du,
+                           int64_t planes, int64_t n) {
+  for (int64_t p = 0; p < planes; p++) gate(dy + p * n, x + p * n, skip ? skip + p * n : nullptr, k[p], du + p * n, n);
 }
 
 template <class T, class K, class D>
@@ -161,11 +172,12 @@ void blend_past(const D* du, const T* x, const Blend<K>& k, T* dx, int64_t n) {
 #define NK_WIDE(T, D)                                                                    \
   template void blend_tile(const D*, const T*, const Blend<Same<double>>&, T*, int64_t); \
   template void blend_tile(const D*, const T*, const Blend<const double*>&, T*, int64_t);
-#define NK_CHANNELS(T)                                                                                    \
-  template void blend_planes(const T*, const T*, const Blend<Same<compute_t<T>>>*, T*, int64_t, int64_t); \
-  template void store_past(const compute_t<T>*, T*, int64_t);                                             \
-  template void scale_past(const T*, const T*, const Scale<Same<compute_t<T>>>&, T*, int64_t);            \
-  template void scale_past(const T*, const T*, const Scale<const compute_t<T>*>&, T*, int64_t);           \
+#define NK_CHANNELS(T)                                                                                             \
+  template void gate_planes(const T*, const T*, const T*, const Scale<Same<compute_t<T>>>*, T*, int64_t, int64_t); \
+  template void blend_planes(const T*, const T*, const Blend<Same<compute_t<T>>>*, T*, int64_t, int64_t);          \
+  template void store_past(const compute_t<T>*, T*, int64_t);                                                      \
+  template void scale_past(const T*, const T*, const Scale<Same<compute_t<T>>>&, T*, int64_t);                     \
+  template void scale_past(const T*, const T*, const Scale<const compute_t<T>*>&, T*, int64_t);                    \
   NK_KINDS(T, compute_t<T>)
 NK_CHANNELS(double)
 NK_CHANNELS(float)

@@ -41,7 +41,10 @@ void gate_tile(const T* dy, const T* x, const T* skip, const Scale<K>& k, Out* d
 template <class T, class K, class D>
 void blend_tile(const D* du, const T* x, const Blend<K>& k, T* dx, int64_t n);
 
-// The same for so many adjacent planes of n positions
+// gate_tile and blend_tile for so many adjacent planes of n positions, each with coefficients of its own
+template <class T>
+void gate_planes(const T* dy, const T* x, const T* skip, const Scale<Same<compute_t<T>>>* k, T* du, int64_t planes,
+                 int64_t n);
 template <class T>
 void blend_planes(const T* du, const T* x, const Blend<Same<compute_t<T>>>* k, T* dx, int64_t planes, int64_t n);
 

@@ -213,16 +213,21 @@ struct Backward : Channels<T> {
   }
 };
 
-// The means of g and g * xhat from the sums over channel c of du and of du * (x - mean), which go to the parameters'
-// too.
+// Adds to the sums of g and g * xhat those over channel c, from its sums of du and of du * (x - mean), which go to the
+// parameters' too.
 template <class T>
 void add_channel(const Backward<T>& a, int64_t statistic, int64_t c, Pair<double> sums, int64_t line, Means& means) {
   using C = compute_t<T>;
-  const double sum_xhat = sums.b * a.rstd[statistic] + sums.a * a.shift_of(statistic), w = a.weight(c) / a.grid.count();
+  const double sum_xhat = sums.b * a.rstd[statistic] + sums.a * a.shift_of(statistic), w = a.weight(c);
   means.g += w * sums.a;
   means.g_xhat += w * sum_xhat;
   if (a.dbias) a.dbias[line * a.grid.C + c] += static_cast<C>(sums.a);
   if (a.dweight) a.dweight[line * a.grid.C + c] += static_cast<C>(sum_xhat);
+}
+
+// Sums of g and g * xhat of statistics, as means
+inline void average(Scratch<Means>& sums, double count) {
+  for (Means& m : sums) m = {m.g / count, m.g_xhat / count};
 }
 
 // f(i) for 0 <= i < n, on this thread or on all

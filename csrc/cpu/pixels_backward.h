@@ -100,6 +100,7 @@ void backward_image(const Backward<T>& a, const Lines& lines, int64_t n, int64_t
     const auto sums = channel_sums(a, lines, n, scale, kept, parallel);
     for (int64_t c = 0; c < g.C; c++)
       add_channel(a, n * g.G + c / g.channels(), c, sums[c], line, means[c / g.channels()]);
+    average(means, g.count());
     if (a.rule) a.rule(n * g.G, g.G, means.data());
   }
   if (!a.dx) return;

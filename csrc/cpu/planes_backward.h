@@ -11,56 +11,75 @@ Scratch<Means> gather(const Backward<T>& a, const Bundle& bundle, const Scratch<
   const Grid& g = a.grid;
   const int64_t parts = segments(g.S), D = g.channels(), line = bundle.groups * D * parts;
   Scratch<Means> means(bundle.groups);
-  for (int64_t j = 0; j < bundle.groups * D; j++) {
-    Pair<double> sums = {};
-    for (int64_t n = 0; n < g.images(); n++) {
-      for (int64_t p = 0; p < parts; p++) {
-        sums.a += table[n * line + j * parts + p].a;
-        sums.b += table[n * line + j * parts + p].b;
+  for (int64_t k = 0; k < bundle.groups; k++) {
+    for (int64_t j = k * D; j < (k + 1) * D; j++) {
+      Pair<double> sums = {};
+      for (int64_t n = 0; n < g.images(); n++) {
+        for (int64_t p = 0; p < parts; p++) {
+          sums.a += table[n * line + j * parts + p].a;
+          sums.b += table[n * line + j * parts + p].b;
+        }
       }
+      const int64_t group = bundle.group + k;
+      add_channel(a, bundle.line * g.G + group, bundle.group * D + j, sums, bundle.line, means[k]);
     }
-    const int64_t c = bundle.group * D + j;
-    add_channel(a, bundle.line * g.G + c / D, c, sums, bundle.line, means[j / D]);
   }
+  average(means, g.count());
   if (a.rule) a.rule(bundle.line * g.G + bundle.group, bundle.groups, means.data());
   return means;
 }
 
 constexpr int64_t kSmall = 1024;  // positions of a plane that costs less than the walk to it
 
-// A bundle of small planes without an activation: those of an image at once.
+// Whether the planes of an image can be taken at once: small ones, with at most a gate after them.
+template <class T>
+bool small(const Backward<T>& a) {
+  const bool alone = a.plain() && !a.dskip, gated = a.gated() && a.exact();
+  return a.grid.S <= kSmall && (alone || gated) && a.power == 2;
+}
+
+// A bundle of them. du is dy, or what the gates let through of it, which is kept in dskip or in scratch memory.
 template <class T>
 void backward_small(const Backward<T>& a, const Bundle& bundle) {
   using C = compute_t<T>;
   const Grid& g = a.grid;
   const int64_t D = g.channels(), width = bundle.groups * D, first = bundle.group * D;
-  const int64_t statistic = bundle.line * g.G + bundle.group;
+  const int64_t statistic = bundle.line * g.G + bundle.group, size = width * g.S;
+  const auto each_channel = [&](const auto& f) {
+    for (int64_t k = 0; k < bundle.groups; k++)
+      for (int64_t j = k * D; j < (k + 1) * D; j++) f(k, j);
+  };
+  const auto at = [&](int64_t n) { return g.plane(bundle.image + n, first); };
+  Scratch<T> kept(a.plain() || a.dskip ? 0 : g.images() * size);
+  const auto du = [&](int64_t n) { return a.dskip ? a.dskip + at(n) : kept.data() + n * size; };
+  const auto du_of = [&](int64_t n) { return a.plain() ? a.dy + at(n) : static_cast<const T*>(du(n)); };
+  if (a.gated()) {
+    Scratch<Scale<Same<C>>> scales(width);
+    each_channel([&](int64_t k, int64_t j) { scales[j] = a.scale(statistic + k, first + j); });
+    for (int64_t n = 0; n < g.images(); n++)
+      gate_planes(a.dy + at(n), a.x + at(n), a.skip ? a.skip + at(n) : nullptr, scales.data(), du(n), width, g.S);
+  }
   Scratch<Means> means(bundle.groups);
   if (a.sums()) {
     Scratch<C> mean(width);
-    for (int64_t j = 0; j < width; j++) mean[j] = a.mean[statistic + j / D];
+    each_channel([&](int64_t k, int64_t j) { mean[j] = a.mean[statistic + k]; });
     Scratch<Pair<C>> sums(width);
     Scratch<Pair<double>> table(g.images() * width);
     for (int64_t n = 0; n < g.images(); n++) {
-      const int64_t at = g.plane(bundle.image + n, first);
-      sums_of_planes(a.dy + at, a.x + at, mean.data(), width, g.S, sums.data());
+      sums_of_planes(du_of(n), a.x + at(n), mean.data(), width, g.S, sums.data());
       for (int64_t j = 0; j < width; j++) table[n * width + j] = {sums[j].a, sums[j].b};
     }
     means = gather(a, bundle, table);
   }
   if (!a.dx) return;
   Scratch<Blend<Same<C>>> blends(width);
-  for (int64_t j = 0; j < width; j++) blends[j] = a.template blend<C>(statistic + j / D, first + j, means[j / D]);
-  for (int64_t n = 0; n < g.images(); n++) {
-    const int64_t at = g.plane(bundle.image + n, first);
-    blend_planes(a.dy + at, a.x + at, blends.data(), a.dx + at, width, g.S);
-  }
+  each_channel([&](int64_t k, int64_t j) { blends[j] = a.template blend<C>(statistic + k, first + j, means[k]); });
+  for (int64_t n = 0; n < g.images(); n++) blend_planes(du_of(n), a.x + at(n), blends.data(), a.dx + at(n), width, g.S);
 }
 
-// Whether that serves: nothing but the planes themselves, none of which C is too narrow for.
+// Whether C holds the squares of all scales of a bundle.
 template <class T>
-bool small(const Backward<T>& a, const Bundle& bundle, bool past) {
-  if (a.grid.S > kSmall || past || !a.plain() || a.dskip || a.power != 2) return false;
+bool narrow(const Backward<T>& a, const Bundle& bundle) {
   const int64_t first = bundle.line * a.grid.G + bundle.group;
   for (int64_t i = first; i < first + bundle.groups; i++)
     if (a.wide(i)) return false;
@@ -77,7 +96,7 @@ void backward_planes(const Backward<T>& a) {
     const int64_t first = bundle.group * g.channels(), width = bundle.groups * g.channels();
     const int64_t statistic = bundle.line * g.G + bundle.group;
     if (a.lost(statistic, bundle.groups)) measure(a.statistics(), bundle, parallel);
-    if (!parallel && small(a, bundle, past)) return backward_small(a, bundle);
+    if (!parallel && !past && small(a) && narrow(a, bundle)) return backward_small(a, bundle);
     Scratch<Means> means(bundle.groups);
     const auto scratch = a.scratch(g.images() * width * g.S);
     const auto kept = [&](const Run& r, int64_t s) {

@@ -54,10 +54,10 @@ void call_small(const Step& s, Registers& registers) {
   for (size_t i = 0; i < s.arguments.size(); i++) {
     const auto& a = s.arguments[i];
     if (a.kind == Argument::Kind::constant) {
-      in[i] = {&s.room[i], true};
+      in[i] = {&s.room[i], 1};
     } else {
       const Tensor& t = registers[a.registers[0]];
-      in[i] = {t.const_data_ptr(), s.small->n != 1 && t.numel() == 1};
+      in[i] = {t.const_data_ptr(), t.numel()};
     }
   }
   run(*s.small, registers[s.out].mutable_data_ptr(), in);

@@ -13,13 +13,13 @@ namespace {
 template <class T, class Out, class F>
 NK_INLINE void map(int64_t n, Out* out, const Read& a, const Read& b, const F& f) {
   const T *p = static_cast<const T*>(a.data), *q = static_cast<const T*>(b.data);
-  if (a.single && b.single) {
+  if (a.count == 1 && b.count == 1) {
     const Out value = f(*p, *q);
     for (int64_t i = 0; i < n; i++) out[i] = value;
-  } else if (b.single) {
+  } else if (b.count == 1) {
     const T value = *q;
     for (int64_t i = 0; i < n; i++) out[i] = f(p[i], value);
-  } else if (a.single) {
+  } else if (a.count == 1) {
     const T value = *p;
     for (int64_t i = 0; i < n; i++) out[i] = f(value, q[i]);
   } else {
@@ -36,8 +36,8 @@ template <class T>
 NK_INLINE void choose(int64_t n, T* out, const std::array<Read, 3>& in) {
   const bool* condition = static_cast<const bool*>(in[0].data);
   const T *p = static_cast<const T*>(in[1].data), *q = static_cast<const T*>(in[2].data);
-  const int64_t c = !in[0].single, a = !in[1].single, b = !in[2].single;
-  for (int64_t i = 0; i < n; i++) out[i] = condition[c * i] ? p[a * i] : q[b * i];
+  const int64_t c = in[0].count, a = in[1].count, b = in[2].count;
+  for (int64_t i = 0; i < n; i++) out[i] = condition[i % c] ? p[i % a] : q[i % b];
 }
 
 // As torch: from the nearer end, in one rounding where the instruction set has it.

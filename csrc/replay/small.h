@@ -20,10 +20,10 @@ struct Small {
   static std::optional<Op> find(const std::string& name);
 };
 
-// What is read: n numbers, or one that stands for all.
+// What is read: n numbers, or one that stands for all; by where also fewer, which come again.
 struct Read {
   const void* data;
-  bool single;
+  int64_t count;
 };
 
 void run(const Small& op, void* out, const std::array<Read, 3>& in);
