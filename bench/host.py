@@ -5,6 +5,7 @@ step is forward and backward. The first calls of a layer, which are recorded, ar
 """
 
 import argparse
+import csv
 import statistics
 import sys
 import time
@@ -117,12 +118,14 @@ def launchers() -> Iterator[tuple[str, float, float]]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    argparse.ArgumentParser("python -m bench.host", description=__doc__).parse_args(argv)
+    parser = argparse.ArgumentParser("python -m bench.host", description=__doc__)
+    parser.add_argument("--csv", metavar="FILE")
+    args = parser.parse_args(argv)
     torch.set_num_threads(1)
     out = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
     for name in ("layer", "shape", "mode", "ours us", "other us", "ours / other", "bar"):
         out.add_column(name, justify="left" if name in ("layer", "shape", "mode") else "right")
-    plain, missed = [], 0
+    plain, missed, lines = [], 0, []
     for row in rows():
         modes = [("step", step, row.bar)] + ([("no grad", no_grad, row.no_grad_bar)] if row.no_grad_bar else [])
         for mode, make, bar in modes:
@@ -132,6 +135,7 @@ def main(argv: list[str] | None = None) -> int:
             shape, style = "x".join(map(str, row.x.shape)), "red" if ours > bar * other else None
             told = f"{ours:.1f}", f"{other:.1f}", f"{ours / other:.2f}", f"{bar:.2f}"
             out.add_row(row.name, shape, mode, *told, style=style)
+            lines.append([row.name, shape, mode, *told])
     screen = console()
     screen.print(out)
     screen.print(
@@ -142,6 +146,9 @@ def main(argv: list[str] | None = None) -> int:
             screen.print(
                 f"{name}: {us:.1f} us without a GPU's driver (bar {bar:.0f})", style=None if us <= bar else "red"
             )
+    if args.csv:
+        with open(args.csv, "w", newline="") as file:
+            csv.writer(file).writerows([[str(c.header) for c in out.columns], *lines])
     screen.print("Replayed." if _replays.extension else f"By Python: {_replays.missing}")
     return 0
 

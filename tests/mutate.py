@@ -248,7 +248,9 @@ TABLE = {
     (f"{OPS}/rms_norm.py", WITNESS): [
         ("torch.float64 if input.dtype == torch.float64 else torch.float32", "torch.float32")
     ],
-    (f"{OPS}/layer_norm_2d.py", EAGER): [("found if layout is COLUMNS else", "found if True else")],
+    (f"{OPS}/layer_norm_2d.py", EAGER): [
+        ("rows.view(input.movedim(1, -1).shape).movedim(-1, 1)", "rows.view(input.shape)")
+    ],
     (f"{CPU}/lanes.h", f"{EDGES} -k native"): [("  return sizeof(compute_t<T>) == 8 ||", "  return true ||")],
     (f"{CPU}/rows.h", f"{EDGES} -k native"): [("static_cast<C>(-(total.mean - centre) * rstd[m])", "C(-0.0)")],
     (f"{CPU}/channels.h", f"{EDGES} -k native"): [

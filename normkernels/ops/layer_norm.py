@@ -28,11 +28,13 @@ layer_norm_bwd = kernel("layer_norm_bwd" + BWD)
 
 
 class Layout(NamedTuple):
-    """Where the normalised dims lie: the ops for them, and the view that these take."""
+    """Where the normalised dims lie: the ops for them, the view that these take, and buffers that lie so."""
 
     fwd: Callable[..., None]
     bwd: Callable[..., None]
     view: Callable[[Tensor | None, int], Any]
+    like: Callable[[Tensor], Any] = _rows.empty
+    shaped: Callable[[Tensor, Tensor], Tensor] = lambda t, input: t.view(input.shape)  # back from the view
 
 
 class Settings(NamedTuple):
@@ -60,7 +62,7 @@ class LayerNormRecipe(Recipe):
         layout, dims, eps, *extras, backend = settings
         n = normalised(input, dims)
         x = layout.view(input, n)
-        y, summed = _rows.empty(input), _rows.empty(residual)
+        y, summed = layout.like(input), None if residual is None else layout.like(input)
         mean, rstd = _rows.statistic(x), _rows.statistic(x)
         layout.fwd(
             x, layout.view(residual, n), _rows.flat(weight), _rows.flat(bias), layout.view(y, n),
@@ -75,7 +77,7 @@ class LayerNormRecipe(Recipe):
         n = normalised(input, dims)
         x, w, b = layout.view(input, n), _rows.flat(weight), _rows.flat(bias)
         found = layer_norm_ref(x, layout.view(residual, n), w, b, eps, *extras)
-        return tuple(t.view(input.shape) for t in found[: 1 if residual is None else 2])
+        return tuple(layout.shaped(t, input) for t in found[: 1 if residual is None else 2])
 
     @staticmethod
     def forward(ctx, *args):
@@ -93,7 +95,7 @@ class LayerNormRecipe(Recipe):
 
             dx, dweight, dbias = _rows.differentiable_backward(composed, (input, weight, bias), (dy, dsummed))
         else:
-            n, dx = normalised(input, dims), _rows.empty(input)
+            n, dx = normalised(input, dims), layout.like(input)
             dweight, dbias = _rows.empty(weight, ctx.needs_input_grad[2]), _rows.empty(bias, ctx.needs_input_grad[3])
             layout.bwd(
                 layout.view(dy, n), layout.view(dsummed, n), layout.view(input, n), _rows.flat(weight),

@@ -1,10 +1,13 @@
 """Layer normalisation over the channels of each pixel, as in ConvNeXt (Liu et al. 2022, arXiv:2201.03545)."""
 
+from typing import Any
+
 from torch import Tensor
 
 from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.ops import _checks, _rows
+from normkernels.ops._channels import like
 from normkernels.ops._ways import call, function
 from normkernels.ops.layer_norm import BWD, FWD, ROWS, LayerNormRecipe, Layout, Settings
 
@@ -13,6 +16,22 @@ layer_norm_2d_fwd = kernel("layer_norm_2d_fwd" + FWD)
 layer_norm_2d_bwd = kernel("layer_norm_2d_bwd" + BWD)
 
 COLUMNS = Layout(layer_norm_2d_fwd, layer_norm_2d_bwd, _rows.columns)
+
+
+def _pixels(t: Tensor | None, n: int) -> Any:
+    return None if t is None else _rows.rows(t.movedim(1, -1), n)
+
+
+def _pixels_like(t: Tensor) -> Tensor:
+    return like(t, last=True)
+
+
+def _image(rows: Tensor, input: Tensor) -> Tensor:
+    return rows.view(input.movedim(1, -1).shape).movedim(-1, 1)
+
+
+# channels_last: the pixels are rows
+PIXELS = ROWS._replace(view=_pixels, like=_pixels_like, shaped=_image)
 
 
 @function
@@ -61,11 +80,7 @@ def layer_norm_2d(
     _checks.check_parameter(name, "bias", bias, (channels,), input)
     activation = _checks.check_activation(name, activation)
     backend = requested(backend, name, input)
-    layout, dims = COLUMNS, 0
-    if input.movedim(1, -1).is_contiguous() and not input.is_contiguous():
-        layout, dims, input = ROWS, 1, input.movedim(1, -1)
-        residual = None if residual is None else residual.movedim(1, -1)
-    settings = Settings(layout, dims, eps, weight_offset, activation, slope, backend)
+    last = input.movedim(1, -1).is_contiguous() and not input.is_contiguous()
+    settings = Settings(PIXELS if last else COLUMNS, 0, eps, weight_offset, activation, slope, backend)
     found = call(LayerNormRecipe, input, residual, weight, bias, settings)
-    found = found if layout is COLUMNS else tuple(t.movedim(-1, 1) for t in found)
     return found[0] if residual is None else found
