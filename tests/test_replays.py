@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 import normkernels as nk
 from normkernels import _replays
 from normkernels.functional import layer_norm
+from normkernels.ops.layer_norm import LayerNormRecipe
 from tests.layers import every_layer, every_trained_layer, output
 
 pytestmark = pytest.mark.skipif(_replays.extension is None, reason=f"no replays: {_replays.missing}")
@@ -148,6 +149,18 @@ def test_backward_twice():
     y.sum().backward()
     with pytest.raises(RuntimeError, match="backward through the graph a second time"):
         y.sum().backward()
+
+
+def test_errors_keep_their_type(monkeypatch):
+    x = torch.randn(3, 4, requires_grad=True)
+    y = warm(nk.LayerNorm(4), x)
+
+    def wrong(*_):
+        raise KeyError("of its own")
+
+    monkeypatch.setattr(LayerNormRecipe, "backward", wrong)
+    with pytest.raises(KeyError, match="of its own"):
+        torch.autograd.grad(y.sum(), x, create_graph=True)
 
 
 def test_what_was_kept_has_changed():

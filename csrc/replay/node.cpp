@@ -129,7 +129,10 @@ class Replayed : public Node {
   }
 
   variable_list in_python(const Registers& registers, size_t kept, const Words* key) {
-    py::gil_scoped_acquire gil;
+    return in_interpreter([&] { return called(registers, kept, key); });
+  }
+
+  variable_list called(const Registers& registers, size_t kept, const Words* key) {
     const auto tensors = [](auto begin, auto end) {
       py::list all;
       for (; begin != end; ++begin) all.append(begin->defined() ? py::cast(*begin) : py::none());

@@ -107,21 +107,22 @@ void place(Step& s, const Tensor& like) {
 }  // namespace
 
 void call_python(const Step& s, const Registers& registers) {
-  py::gil_scoped_acquire gil;
-  py::tuple args(s.arguments.size());
-  for (size_t i = 0; i < s.arguments.size(); i++) {
-    const auto& a = s.arguments[i];
-    if (a.kind == Argument::Kind::constant) {
-      args[i] = a.object.get();
-    } else if (a.kind == Argument::Kind::tensor) {
-      args[i] = py::cast(registers[a.registers[0]]);
-    } else {
-      py::tuple several(a.registers.size());
-      for (size_t k = 0; k < a.registers.size(); k++) several[k] = py::cast(registers[a.registers[k]]);
-      args[i] = std::move(several);
+  in_interpreter([&] {
+    py::tuple args(s.arguments.size());
+    for (size_t i = 0; i < s.arguments.size(); i++) {
+      const auto& a = s.arguments[i];
+      if (a.kind == Argument::Kind::constant) {
+        args[i] = a.object.get();
+      } else if (a.kind == Argument::Kind::tensor) {
+        args[i] = py::cast(registers[a.registers[0]]);
+      } else {
+        py::tuple several(a.registers.size());
+        for (size_t k = 0; k < a.registers.size(); k++) several[k] = py::cast(registers[a.registers[k]]);
+        args[i] = std::move(several);
+      }
     }
-  }
-  s.function.get()(*args);
+    s.function.get()(*args);
+  });
 }
 
 Program::Program(int inputs, const py::list& steps, const std::vector<int>& kept, std::vector<int> written)

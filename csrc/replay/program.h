@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/csrc/Exceptions.h>
 #include <torch/csrc/utils/pybind.h>
 
 #include <vector>
@@ -76,6 +77,20 @@ class Program {
   std::vector<int> written_;
   int count_ = 0;
 };
+
+// f(), with the interpreter's lock; what Python raises keeps its type on the way through torch's engine.
+template <class F>
+auto in_interpreter(const F& f) {
+  py::gil_scoped_acquire gil;
+  try {
+    return f();
+  } catch (py::error_already_set& error) {
+    error.restore();
+    python_error kept;
+    kept.persist();
+    throw kept;
+  }
+}
 
 // A call of a Python function; lists of registers are handed over as tuples.
 void call_python(const Step& step, const Registers& registers);
