@@ -53,7 +53,7 @@ void forward(Forward<T> a, bool last) {
 template <class T>
 void backward(Backward<T> a, bool last) {
   a.find_rstd(0, a.grid.B * a.grid.G);
-  if (const int64_t run = tiny_planes(a.grid, last); run && !small(a)) {
+  if (const int64_t run = tiny_planes(a.grid, last); run && (run < kFewLanes || !small(a))) {
     a.grid = one_image(a.grid);
     return backward_pixels(a, run);
   }
