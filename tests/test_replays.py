@@ -142,6 +142,17 @@ def test_checkpoints(layer, reentrant, monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(found, run(layer.used()), strict=True))
 
 
+@every_trained_layer
+def test_a_second_backward(layer):
+    """Through a graph that is kept: it starts where the first, a replay, did."""
+    module, x = layer.used(), layer.input(torch.float64).requires_grad_()
+    y = warm(module, x)
+    first = torch.autograd.grad(y.sum(), x, retain_graph=True)[0]
+    moved = [b.clone() for b in module.buffers()]
+    assert torch.equal(torch.autograd.grad(y.sum(), x)[0], first)
+    assert all(map(torch.equal, moved, module.buffers()))
+
+
 def test_backward_twice():
     x = torch.randn(3, 4, requires_grad=True)
     y = warm(nk.LayerNorm(4), x)
