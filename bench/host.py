@@ -83,16 +83,16 @@ def no_grad(module: nn.Module, x: torch.Tensor) -> Callable[[], object]:
     return call
 
 
-def turns(*calls: Callable[[], object]) -> list[float]:
-    """Median microseconds of each."""
+def turns(*calls: Callable[[], object], repeats: int = CALLS, warm_up: int = 1) -> list[float]:
+    """Median microseconds of each, which are called so many times in each round."""
     times: list[list[float]] = [[] for _ in calls]
-    for round in range(ROUNDS + 1):
+    for round in range(ROUNDS + warm_up):
         for call, spent in zip(calls, times, strict=True):
             start = time.perf_counter()
-            for _ in range(CALLS):
+            for _ in range(repeats):
                 call()
-            if round:  # the first one warms up
-                spent.append((time.perf_counter() - start) / CALLS * 1e6)
+            if round >= warm_up:
+                spent.append((time.perf_counter() - start) / repeats * 1e6)
     return [statistics.median(spent) for spent in times]
 
 

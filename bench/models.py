@@ -5,9 +5,7 @@ Models of timm and transformers, if they are installed, with random weights; one
 
 import argparse
 import copy
-import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator
 
 import torch
@@ -15,9 +13,8 @@ from rich.table import Table
 from torch import nn
 
 import normkernels as nk
+from bench.host import turns
 from bench.tables import console
-
-ROUNDS = 15
 
 
 def converted(module: nn.Module) -> nn.Module:
@@ -102,18 +99,6 @@ def step(model: nn.Module, x: torch.Tensor) -> Callable[[], None]:
     return run
 
 
-def turns(*calls: Callable[[], None]) -> list[float]:
-    """Median milliseconds of each, and of the pairs' ratio."""
-    times: list[list[float]] = [[] for _ in calls]
-    for round in range(ROUNDS + 3):
-        for call, spent in zip(calls, times, strict=True):
-            start = time.perf_counter()
-            call()
-            if round >= 3:  # the first ones warm up, and are recorded
-                spent.append((time.perf_counter() - start) * 1e3)
-    return [statistics.median(spent) for spent in times]
-
-
 def main(argv: list[str] | None = None) -> int:
     argparse.ArgumentParser("python -m bench.models", description=__doc__).parse_args(argv)
     torch.set_num_threads(1)
@@ -121,7 +106,8 @@ def main(argv: list[str] | None = None) -> int:
     for name in ("model", "torch ms", "ours ms", "ours / torch"):
         out.add_column(name, justify="left" if name == "model" else "right")
     for name, model, x in models():
-        theirs, mine = turns(step(model.train(), x), step(converted(model).train(), x))
+        steps = step(model.train(), x), step(converted(model).train(), x)
+        theirs, mine = (us / 1000 for us in turns(*steps, repeats=1, warm_up=3))  # the first ones are recorded
         out.add_row(name, f"{theirs:.1f}", f"{mine:.1f}", f"{mine / theirs:.2f}")
     console().print(out)
     return 0
