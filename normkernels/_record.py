@@ -24,8 +24,8 @@ _CONSTANT, _TENSOR, _LIST = range(3)
 # rounds in its own way), and which of their arguments they read
 _SMALL = {
     "add": (0, 1), "sub": (0, 1), "mul": (0, 1), "div": (0, 1), "lt": (0, 1), "gt": (0, 1), "lerp": (0, 1, 2),
-    "clamp": (0, 1, 2), "where": (0, 1, 2), "abs": (0,), "clone": (0,), "copy_": (1,), "add_": (0, 1),
-    "mul_": (0, 1), "lerp_": (0, 1, 2),
+    "clamp": (0, 1, 2), "where": (0, 1, 2), "abs": (0,), "clone": (0,), "copy_": (1,), "_to_copy": (0,),
+    "add_": (0, 1), "mul_": (0, 1), "lerp_": (0, 1, 2),
 }  # fmt: skip
 _MOST_NUMBERS, _NUMBERS = 4096, {torch.float32, torch.float64, torch.int64}
 _lock = threading.Lock()
@@ -206,7 +206,8 @@ class Recorder(TorchDispatchMode):
             return None
         of = read[1:] if name == "where" else read
         dtypes = {v.dtype for v in of if isinstance(v, Tensor)}
-        result = {torch.bool} if name in ("lt", "gt") else dtypes
+        floats = {torch.float32, torch.float64}
+        result = {"lt": {torch.bool}, "gt": {torch.bool}, "_to_copy": floats & {out.dtype}}.get(name, dtypes)
         if len(dtypes) != 1 or {out.dtype} != result or not dtypes <= _NUMBERS:
             return None
         for t in (out, *read):
@@ -215,7 +216,8 @@ class Recorder(TorchDispatchMode):
             fits = t.numel() in (1, out.numel()) or (name == "where" and t.shape == out.shape[-t.dim() :])
             if not (fits and t.is_cpu and t.is_contiguous()):
                 return None
-        op = {"copy_": "copy", "clone": "copy"}.get(name, name.removesuffix("_"))
+        same = {"copy_": "copy", "clone": "copy", "_to_copy": f"to_{out.dtype}".replace("torch.", "")}
+        op = same.get(name, name.removesuffix("_"))
         given, in_place = [self.argument(v) for v in read], name.endswith("_")
         register = self.register(out) if in_place else self.new(out)
         return "small", op, register, in_place, out.detach(), dtypes.pop(), given

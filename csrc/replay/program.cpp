@@ -48,19 +48,55 @@ void call(const Step& s, Registers& registers, torch::jit::Stack& stack) {
     if (s.outs[i] >= 0) registers[s.outs[i]] = std::move(stack[i]).toTensor();
 }
 
-void call_small(const Step& s, Registers& registers) {
-  if (!s.in_place) registers[s.out] = empty(s);
+// What small ops alone read and write: memory of one run, and which of the registers lie in it.
+class Scratch {
+ public:
+  Scratch(size_t registers, size_t bytes) : reads_(registers), memory_(new char[bytes]) {}
+
+  Read read(const Registers& registers, int r) const {
+    if (reads_[r].data != nullptr) return reads_[r];
+    return {registers[r].const_data_ptr(), registers[r].numel()};
+  }
+  void view(const Step& s, const Registers& registers) {
+    const auto from = static_cast<const char*>(read(registers, s.source).data);
+    reads_[s.out] = {from + s.offset * static_cast<int64_t>(s.options.dtype().itemsize()),
+                     c10::multiply_integers(s.sizes)};
+  }
+  void* out(const Step& s, Registers& registers) {
+    if (s.scratch) {
+      void* to = memory_.get() + s.place;
+      reads_[s.out] = {to, s.small->n};
+      return to;
+    }
+    if (!s.in_place) registers[s.out] = empty(s);
+    return registers[s.out].mutable_data_ptr();
+  }
+
+ private:
+  std::vector<Read> reads_;
+  std::unique_ptr<char[]> memory_;
+};
+
+void call_small(const Step& s, Registers& registers, Scratch& scratch) {
+  void* out = scratch.out(s, registers);
   std::array<Read, 3> in{};
   for (size_t i = 0; i < s.arguments.size(); i++) {
     const auto& a = s.arguments[i];
-    if (a.kind == Argument::Kind::constant) {
-      in[i] = {&s.room[i], 1};
-    } else {
-      const Tensor& t = registers[a.registers[0]];
-      in[i] = {t.const_data_ptr(), t.numel()};
-    }
+    in[i] = a.kind == Argument::Kind::constant ? Read{&s.room[i], 1} : scratch.read(registers, a.registers[0]);
   }
-  run(*s.small, registers[s.out].mutable_data_ptr(), in);
+  run(*s.small, out, in);
+}
+
+template <class F>
+void for_each_register(const Step& s, const F& f) {
+  const auto met = [&](int r) {
+    if (r >= 0) f(r);
+  };
+  met(s.out);
+  met(s.source);
+  for (const int r : s.outs) met(r);
+  for (const auto& a : s.arguments)
+    for (const int r : a.registers) met(r);
 }
 
 std::vector<int> numbers(py::handle list) { return list.cast<std::vector<int>>(); }
@@ -129,6 +165,9 @@ Program::Program(int inputs, const py::list& steps, const std::vector<int>& kept
     : written_(std::move(written)) {
   steps_.reserve(steps.size());
   for (const auto& said : steps) steps_.push_back(step(said.cast<py::tuple>()));
+  count_ = inputs;
+  for (const auto& s : steps_) for_each_register(s, [this](int r) { count_ = std::max(count_, r + 1); });
+  find_scratch(kept);
   find_last(inputs, kept);
 }
 
@@ -173,23 +212,32 @@ Step Program::step(const py::tuple& said) {
 }
 
 void Program::find_last(int inputs, const std::vector<int>& kept) {
-  std::vector<int> reader;  // of each register, the last step that meets it
-  for (size_t i = 0; i < steps_.size(); i++) {
-    const auto met = [&](int r) {
-      if (r < 0) return;
-      if (r >= static_cast<int>(reader.size())) reader.resize(r + 1, -1);
-      reader[r] = static_cast<int>(i);
-    };
-    const auto& s = steps_[i];
-    met(s.out);
-    met(s.source);
-    for (const int r : s.outs) met(r);
-    for (const auto& a : s.arguments)
-      for (const int r : a.registers) met(r);
-  }
-  count_ = std::max(inputs, static_cast<int>(reader.size()));
-  for (int r = inputs; r < static_cast<int>(reader.size()); r++)
+  std::vector<int> reader(count_, -1);  // of each register, the last step that meets it
+  for (size_t i = 0; i < steps_.size(); i++)
+    for_each_register(steps_[i], [&](int r) { reader[r] = static_cast<int>(i); });
+  for (auto s = steps_.rbegin(); s != steps_.rend(); ++s)  // who reads a view in scratch reads what it is a view of
+    if (s->scratch && s->kind == Step::Kind::view) reader[s->source] = std::max(reader[s->source], reader[s->out]);
+  for (int r = inputs; r < count_; r++)
     if (reader[r] >= 0 && std::find(kept.begin(), kept.end(), r) == kept.end()) steps_[reader[r]].last.push_back(r);
+}
+
+void Program::find_scratch(const std::vector<int>& kept) {
+  std::vector<bool> tensor(count_);
+  for (const int r : kept)
+    if (r >= 0) tensor[r] = true;
+  for (auto s = steps_.rbegin(); s != steps_.rend(); ++s) {
+    const bool small = s->kind == Step::Kind::small;
+    if (s->in_place) tensor[s->out] = true;
+    if (small || s->kind == Step::Kind::view) s->scratch = !tensor[s->out];
+    if (s->kind == Step::Kind::view && !s->scratch) tensor[s->source] = true;
+    if (!small)
+      for (const auto& a : s->arguments)
+        for (const int r : a.registers)
+          if (r >= 0) tensor[r] = true;
+    if (!small || !s->scratch) continue;
+    s->place = scratch_;
+    scratch_ += (s->small->n * s->options.dtype().itemsize() + 63) / 64 * 64;
+  }
 }
 
 void Program::run(Registers& registers) const {
@@ -197,16 +245,17 @@ void Program::run(Registers& registers) const {
   if (!registers.empty() && registers[0].defined() && registers[0].is_cuda())
     device.reset_device(registers[0].device());
   torch::jit::Stack stack;
+  Scratch scratch(count_, scratch_);
   for (const auto& s : steps_) {
     switch (s.kind) {
       case Step::Kind::empty:
         registers[s.out] = empty(s);
         break;
       case Step::Kind::view:
-        registers[s.out] = view(s, registers[s.source]);
+        s.scratch ? scratch.view(s, registers) : void(registers[s.out] = view(s, registers[s.source]));
         break;
       case Step::Kind::small:
-        call_small(s, registers);
+        call_small(s, registers, scratch);
         break;
       case Step::Kind::op:
         call(s, registers, stack);

@@ -54,6 +54,8 @@ struct Step {
   std::vector<Argument> arguments;        // op, python
   std::optional<Small> small;             // small; out is an input of it where it works in place
   bool in_place = false;                  // small
+  bool scratch = false;                   // small, view: only small ops read it, so it needs no tensor
+  size_t place = 0;                       // small, in scratch: where in it
   std::vector<double> room;               // small: its constants, each in the dtype of the op
   Object function;                        // python
   std::vector<int> last;                  // registers that no later step reads
@@ -72,10 +74,12 @@ class Program {
 
  private:
   void find_last(int inputs, const std::vector<int>& kept);
+  void find_scratch(const std::vector<int>& kept);
 
   std::vector<Step> steps_;
   std::vector<int> written_;
   int count_ = 0;
+  size_t scratch_ = 0;  // bytes
 };
 
 // f(), with the interpreter's lock; what Python raises keeps its type on the way through torch's engine.

@@ -27,6 +27,12 @@ NK_INLINE void map(int64_t n, Out* out, const Read& a, const Read& b, const F& f
   }
 }
 
+// out[i] = a[i], as a number of another kind
+template <class T, class Out>
+NK_INLINE void convert(int64_t n, void* out, const Read& a) {
+  map<T>(n, static_cast<Out*>(out), a, a, [](T x, T) NK_INLINED { return static_cast<Out>(x); });
+}
+
 template <class T>
 NK_INLINE T first(const Read& r) {
   return *static_cast<const T*>(r.data);
@@ -68,7 +74,11 @@ NK_CLONES void run_as(const Small& s, void* to, const std::array<Read, 3>& in) {
     case Small::Op::where:
       return choose(s.n, out, in);
     case Small::Op::copy:
-      return map<T>(s.n, out, a, a, [](T x, T) NK_INLINED { return x; });
+      return convert<T, T>(s.n, out, a);
+    case Small::Op::to_float:
+      return convert<T, float>(s.n, out, a);
+    case Small::Op::to_double:
+      return convert<T, double>(s.n, out, a);
     default:
       break;
   }
@@ -98,9 +108,19 @@ NK_CLONES void run_as(const Small& s, void* to, const std::array<Read, 3>& in) {
 
 std::optional<Small::Op> Small::find(const std::string& name) {
   static const std::map<std::string, Op> names = {
-      {"add", Op::add},     {"sub", Op::sub},     {"mul", Op::mul},   {"div", Op::div},
-      {"lerp", Op::lerp},   {"clamp", Op::clamp}, {"abs", Op::abs},   {"lt", Op::lt},
-      {"where", Op::where}, {"gt", Op::gt},       {"copy", Op::copy},
+      {"add", Op::add},
+      {"sub", Op::sub},
+      {"mul", Op::mul},
+      {"div", Op::div},
+      {"lerp", Op::lerp},
+      {"clamp", Op::clamp},
+      {"abs", Op::abs},
+      {"lt", Op::lt},
+      {"where", Op::where},
+      {"gt", Op::gt},
+      {"copy", Op::copy},
+      {"to_float32", Op::to_float},
+      {"to_float64", Op::to_double},
   };
   const auto found = names.find(name);
   return found == names.end() ? std::nullopt : std::optional(found->second);

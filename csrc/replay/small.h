@@ -12,7 +12,7 @@
 namespace normkernels::replay {
 
 struct Small {
-  enum class Op { add, sub, mul, div, lerp, clamp, abs, lt, gt, where, copy } op;
+  enum class Op { add, sub, mul, div, lerp, clamp, abs, lt, gt, where, copy, to_float, to_double } op;
   at::ScalarType dtype;  // of what is read
   int64_t n;
 
