@@ -35,7 +35,7 @@ def ours(old: nn.Module) -> nn.Module | None:
     elif isinstance(old, nn.GroupNorm):
         new = nk.GroupNorm(old.num_groups, old.num_channels, **options)
     elif isinstance(old, nn.LayerNorm) and "2d" in type(old).__name__:
-        new = nk.LayerNorm2d(old.normalized_shape[0], **options)
+        new = nk.LayerNorm2d(old.normalized_shape[0], memory_format=torch.channels_last, **options)
     elif isinstance(old, nn.LayerNorm):
         new = nk.LayerNorm(old.normalized_shape, bias=old.bias is not None, **options)
     else:

@@ -38,22 +38,7 @@ NK_CLONES Moments moments_about(const T* x, compute_t<T> about, int64_t n, doubl
   return {static_cast<double>(n), about + left, m2};
 }
 
-#if defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 12)
-#define NK_SHUFFLES
-// The lanes of a short sum as one value, which the compiler splits into the registers of each instruction set: a small
-// plane is over before a loop over an array of them has begun.
-template <class C, int64_t kWidth>
-using Lanes [[gnu::vector_size(kWidth * sizeof(C))]] = C;
-
-// As add_lanes.
-template <class C>
-NK_INLINE C add_up(Lanes<C, kFewLanes> v) {
-  const auto w = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
-                 __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
-  const auto u = __builtin_shufflevector(w, w, 0, 1, 2, 3) + __builtin_shufflevector(w, w, 4, 5, 6, 7);
-  return (u[0] + u[2]) + (u[1] + u[3]);
-}
-
+#if defined(NK_SHUFFLES)
 template <class C>
 NK_INLINE Pair<C> few_sums_about(const C* du, const C* x, C mean, int64_t n) {
   Lanes<C, kFewLanes> a = {}, b = {}, d, v;

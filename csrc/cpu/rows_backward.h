@@ -138,6 +138,7 @@ void backward_split(const RowsBackward<T>& a, int64_t m, int64_t block) {
 
 template <class T>
 void backward(const RowsBackward<T>& a) {
+  if (narrow(a.N, a.affine.activation)) return for_each(a.blocks(), [&](int64_t block) { narrow_backward(a, block); });
   if (!split_rows(a.M, a.N)) {
     for_each(a.blocks(), [&](int64_t block) { backward_block(a, block); });
     return;

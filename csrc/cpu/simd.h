@@ -53,36 +53,47 @@ struct compute<double> {
 template <class T>
 using compute_t = typename compute<T>::type;
 
-NK_INLINE float load(float v) { return v; }
-NK_INLINE double load(double v) { return v; }
-NK_INLINE float load(bfloat16 v) { return bit_cast<float>(static_cast<uint32_t>(v.bits) << 16); }
-NK_INLINE float load(float16 v) {
-  const uint32_t magnitude = v.bits & 0x7fffu, sign = static_cast<uint32_t>(v.bits & 0x8000u) << 16;
-  const uint32_t rebiased = (magnitude << 13) + (112u << 23);
-  const float subnormal = bit_cast<float>((113u << 23) + (magnitude << 13)) - bit_cast<float>(113u << 23);
-  const uint32_t finite = magnitude < 0x0400u ? bit_cast<uint32_t>(subnormal) : rebiased;
-  return bit_cast<float>(sign | (magnitude >= 0x7c00u ? rebiased + (112u << 23) : finite));
+// 16-bit elements as floats, and back with one rounding, to nearest even; NaN stays NaN. U: uint32_t or lanes of them,
+// F: float or as many.
+template <class F, class U>
+NK_INLINE F widened(U w, bfloat16) {
+  return bit_cast<F>(w << 16);
+}
+template <class F, class U>
+NK_INLINE F widened(U w, float16) {
+  const U magnitude = w & 0x7fffu, sign = (w & 0x8000u) << 16, rebiased = (magnitude << 13) + (112u << 23);
+  const F subnormal = bit_cast<F>((113u << 23) + (magnitude << 13)) - bit_cast<float>(113u << 23);
+  const U finite = magnitude < 0x0400u ? bit_cast<U>(subnormal) : rebiased;
+  return bit_cast<F>(sign | (magnitude >= 0x7c00u ? rebiased + (112u << 23) : finite));
+}
+template <class U, class F>
+NK_INLINE U narrowed(F v, bfloat16) {
+  const U u = bit_cast<U>(v), rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  return (u & 0x7fffffffu) > 0x7f800000u ? U(rounded * 0u + 0x7fc0u) : rounded;
+}
+template <class U, class F>
+NK_INLINE U narrowed(F v, float16) {
+  const U u = bit_cast<U>(v), magnitude = u & 0x7fffffffu, sign = (u >> 16) & 0x8000u;
+  const U normal = (magnitude - (112u << 23) + 0x0fffu + ((magnitude >> 13) & 1u)) >> 13;
+  // Adding 0.5 lines a subnormal's last bit up with float's, so the addition itself rounds.
+  const U subnormal = bit_cast<U>(F(bit_cast<F>(magnitude) + 0.5f)) - bit_cast<uint32_t>(0.5f);
+  U half = magnitude < (113u << 23) ? subnormal : normal;
+  half = magnitude >= 0x477ff000u ? half * 0u + 0x7c00u : half;
+  return sign | (magnitude > 0x7f800000u ? half * 0u + 0x7e00u : half);
 }
 
-// One rounding, to nearest even; NaN stays NaN.
+NK_INLINE float load(float v) { return v; }
+NK_INLINE double load(double v) { return v; }
+NK_INLINE float load(bfloat16 v) { return widened<float>(uint32_t{v.bits}, v); }
+NK_INLINE float load(float16 v) { return widened<float>(uint32_t{v.bits}, v); }
+
 template <class T>
 NK_INLINE T store(compute_t<T> v) {
-  return v;
-}
-template <>
-NK_INLINE bfloat16 store<bfloat16>(float v) {
-  const uint32_t u = bit_cast<uint32_t>(v), rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  return {static_cast<uint16_t>((u & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded)};
-}
-template <>
-NK_INLINE float16 store<float16>(float v) {
-  const uint32_t u = bit_cast<uint32_t>(v), magnitude = u & 0x7fffffffu, sign = (u >> 16) & 0x8000u;
-  const uint32_t normal = (magnitude - (112u << 23) + 0x0fffu + ((magnitude >> 13) & 1u)) >> 13;
-  // Adding 0.5 lines a subnormal's last bit up with float's, so the addition itself rounds.
-  const uint32_t subnormal = bit_cast<uint32_t>(bit_cast<float>(magnitude) + 0.5f) - bit_cast<uint32_t>(0.5f);
-  uint32_t half = magnitude < (113u << 23) ? subnormal : normal;
-  half = magnitude >= 0x477ff000u ? 0x7c00u : half;
-  return {static_cast<uint16_t>(sign | (magnitude > 0x7f800000u ? 0x7e00u : half))};
+  if constexpr (sizeof(T) == 2) {
+    return {static_cast<uint16_t>(narrowed<uint32_t>(v, T{}))};
+  } else {
+    return v;
+  }
 }
 
 // Two adjacent 16-bit elements, as the halves of one word: no lane has to move.

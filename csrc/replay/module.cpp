@@ -1,5 +1,6 @@
 // The door of the replays: replay(calls, request, args, kwargs), and what a recorder needs to make a plan.
 #include <torch/csrc/Exceptions.h>
+#include <torch/csrc/MemoryFormat.h>
 #include <torch/csrc/autograd/engine.h>
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/utils/python_arg_parser.h>
@@ -38,7 +39,7 @@ struct Arguments {
   c10::SmallVector<Tensor, 16> tensors;
 
   bool add(PyObject* o) {
-    if (o == Py_None || PyBool_Check(o)) return add_address(o);
+    if (o == Py_None || PyBool_Check(o) || THPMemoryFormat_Check(o)) return add_address(o);  // there is one of each
     if (PyUnicode_CheckExact(o)) return add_text(o);
     if (Py_TYPE(o) == reinterpret_cast<PyTypeObject*>(THPVariableClass) || Py_TYPE(o) == parameter_type)
       return add_tensor(THPVariable_Unpack(o));

@@ -26,5 +26,5 @@ class Extras:
         return {key: getattr(self, key) for key in self.EXTRAS}
 
     def extra_repr(self) -> str:
-        shown = [f"{k}={v!r}" for k, v in self.extras().items() if v != DEFAULTS[k]]
+        shown = [f"{k}={v!r}" for k, v in self.extras().items() if v != getattr(type(self), k, DEFAULTS.get(k))]
         return ", ".join([super().extra_repr(), *shown])  # type: ignore[misc]

@@ -70,6 +70,11 @@ def like(input: Tensor, last: bool) -> Tensor:
     """An unfilled buffer of input's shape, dense in the layout ``last``. No view, which could not change in place."""
     if not last or as_it_is(input):
         return torch.empty_like(input, memory_format=torch.contiguous_format)
+    return like_last(input)
+
+
+def like_last(input: Tensor) -> Tensor:
+    """An unfilled buffer of input's shape with adjacent channels."""
     channels, strides = input.shape[1], [1]
     for size in reversed(input.shape[2:]):
         strides.insert(0, channels)

@@ -2,12 +2,13 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.ops import _checks, _rows
-from normkernels.ops._channels import like
+from normkernels.ops._channels import like_last
 from normkernels.ops._ways import call, function
 from normkernels.ops.layer_norm import BWD, FWD, ROWS, LayerNormRecipe, Layout, Settings
 
@@ -22,16 +23,13 @@ def _pixels(t: Tensor | None, n: int) -> Any:
     return None if t is None else _rows.rows(t.movedim(1, -1), n)
 
 
-def _pixels_like(t: Tensor) -> Tensor:
-    return like(t, last=True)
-
-
 def _image(rows: Tensor, input: Tensor) -> Tensor:
     return rows.view(input.movedim(1, -1).shape).movedim(-1, 1)
 
 
 # channels_last: the pixels are rows
-PIXELS = ROWS._replace(view=_pixels, like=_pixels_like, shaped=_image)
+FORMATS = torch.preserve_format, torch.contiguous_format, torch.channels_last, torch.channels_last_3d
+PIXELS = ROWS._replace(view=_pixels, like=like_last, shaped=_image)
 
 
 @function
@@ -45,18 +43,22 @@ def layer_norm_2d(
     activation: str | None = None,
     slope: float = 0.01,
     weight_offset: float = 0.0,
+    memory_format: torch.memory_format = torch.preserve_format,
     backend: str | None = None,
 ):
     r"""Layer normalisation of every pixel over its channels: :func:`layer_norm` along dim 1 of an image.
 
     Args:
-        input: x, ``(B, C, H, W)`` (or any ``(B, C, *)``). channels_last goes through the row kernels and stays
-            channels_last; every other layout is normalised where it lies, without a transposed copy.
+        input: x, ``(B, C, H, W)`` (or any ``(B, C, *)``). channels_last goes through the row kernels; every other
+            layout is normalised where it lies, without a transposed copy.
         weight: w, ``(C,)``, in input's dtype or float32; None means no scale.
         bias: b, ``(C,)``, in input's dtype or float32; None means 0.
         eps: added to the variance (units of x²).
         residual: input's shape and dtype; s = x + residual is normalised instead of x, and returned too.
         activation, slope, weight_offset, backend: as in :func:`layer_norm`.
+        memory_format: the layout of y and of the gradients. ``torch.channels_last`` suits the 1x1 convolutions of a
+            ConvNeXt block, and is what ``permute -> layer_norm -> permute`` returns; input in another layout is copied
+            once, forward and backward.
 
     Returns:
         y, input's shape and dtype; with a residual ``(y, s)``.
@@ -79,8 +81,16 @@ def layer_norm_2d(
     _checks.check_parameter(name, "weight", weight, (channels,), input)
     _checks.check_parameter(name, "bias", bias, (channels,), input)
     activation = _checks.check_activation(name, activation)
+    check_format(name, memory_format)
     backend = requested(backend, name, input)
-    last = input.movedim(1, -1).is_contiguous() and not input.is_contiguous()
+    last = memory_format in FORMATS[2:]
+    if memory_format == torch.preserve_format:
+        last = input.movedim(1, -1).is_contiguous() and not input.is_contiguous()
     settings = Settings(PIXELS if last else COLUMNS, 0, eps, weight_offset, activation, slope, backend)
     found = call(LayerNormRecipe, input, residual, weight, bias, settings)
     return found[0] if residual is None else found
+
+
+def check_format(name: str, memory_format: torch.memory_format) -> None:
+    if memory_format not in FORMATS:
+        _checks.fail(name, "memory_format", f"be one of {', '.join(map(str, FORMATS))}", memory_format)
