@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
 import normkernels as nk
@@ -158,3 +159,33 @@ def test_bad_extras(ours, shape):
         ours(12, activation="swish")
     with pytest.raises(ValueError, match=f"{ours.__name__}: backend must be one of .*, got 'cuda'"):
         ours(12, backend="cuda")
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("given", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("wanted", [torch.preserve_format, torch.contiguous_format, torch.channels_last], ids=str)
+def test_memory_format(given, wanted, residual):
+    """y, the sum and the gradient of the input lie as asked, and hold what permute -> layer_norm -> permute returns."""
+    x = torch.randn(2, 12, 3, 4, dtype=torch.float64).contiguous(memory_format=given).requires_grad_()
+    r = torch.randn_like(x) if residual else None
+    module = randomised(nk.LayerNorm2d(12, memory_format=wanted, dtype=torch.float64))
+    s = x if r is None else x + r
+    rows = F.layer_norm(s.permute(0, 2, 3, 1), (12,), module.weight, module.bias)
+    expected, lies = rows.permute(0, 3, 1, 2), given if wanted == torch.preserve_format else wanted
+    for _ in range(4):  # the third one is replayed
+        outputs = module(x, r)
+        y = outputs[0] if residual else outputs
+        (dx,) = torch.autograd.grad(y.cos().sum(), x)
+        torch.testing.assert_close(y, expected)
+        torch.testing.assert_close(dx, torch.autograd.grad(expected.cos().sum(), x, retain_graph=True)[0])
+        assert all(t.is_contiguous(memory_format=lies) for t in (*(outputs if residual else [y]), dx))
+    compiled = torch.compile(module, backend="aot_eager", fullgraph=True)(x, r)
+    assert (compiled[0] if residual else compiled).stride() == y.stride()
+
+
+def test_memory_format_of_another_kind():
+    with pytest.raises(ValueError, match=r"LayerNorm2d: memory_format must be one of .*, got 3"):
+        nk.LayerNorm2d(12, memory_format=3)
+    with pytest.raises(ValueError, match="layer_norm_2d: memory_format must be one of"):
+        nk.functional.layer_norm_2d(torch.randn(2, 3, 4, 5), memory_format=None)
+    assert "memory_format=torch.channels_last" in repr(nk.LayerNorm2d(12, memory_format=torch.channels_last))

@@ -179,7 +179,7 @@ NK_CLONES void narrow_forward(const RowsForward<T>& a, int64_t begin, int64_t en
   const auto last = fresh<compute_t<T>>(a.N);
   const int64_t ahead = std::max<int64_t>(1, kAhead / a.N);
   for (int64_t m = begin; m < end; m++) forward_row(a, m, a.x + std::min(m + ahead, a.M - 1) * a.x_stride, last, out);
-  stream_fence();
+  if (a.stream) stream_fence();
 }
 
 template <class T>
@@ -190,7 +190,7 @@ NK_CLONES void narrow_backward(const RowsBackward<T>& a, int64_t block) {
   int64_t m = a.first_row(block);
   for (; m + kTogether <= end; m += kTogether) backward_rows<kTogether>(a, m, block, last, out);
   for (; m < end; m++) backward_rows<1>(a, m, block, last, out);
-  stream_fence();
+  if (a.stream) stream_fence();
 }
 
 #define NK_NARROW(T)                                                     \

@@ -51,10 +51,10 @@ void call(const Step& s, Registers& registers, torch::jit::Stack& stack) {
 // What small ops alone read and write: memory of one run, and which of the registers lie in it.
 class Scratch {
  public:
-  Scratch(size_t registers, size_t bytes) : reads_(registers), memory_(new char[bytes]) {}
+  Scratch(size_t registers, size_t bytes) : reads_(registers), memory_(bytes ? new char[bytes] : nullptr) {}
 
   Read read(const Registers& registers, int r) const {
-    if (reads_[r].data != nullptr) return reads_[r];
+    if (!reads_.empty() && reads_[r].data != nullptr) return reads_[r];
     return {registers[r].const_data_ptr(), registers[r].numel()};
   }
   void view(const Step& s, const Registers& registers) {
@@ -166,7 +166,10 @@ Program::Program(int inputs, const py::list& steps, const std::vector<int>& kept
   steps_.reserve(steps.size());
   for (const auto& said : steps) steps_.push_back(step(said.cast<py::tuple>()));
   count_ = inputs;
-  for (const auto& s : steps_) for_each_register(s, [this](int r) { count_ = std::max(count_, r + 1); });
+  for (const auto& s : steps_) {
+    most_arguments_ = std::max(most_arguments_, s.arguments.size());
+    for_each_register(s, [this](int r) { count_ = std::max(count_, r + 1); });
+  }
   find_scratch(kept);
   find_last(inputs, kept);
 }
@@ -234,6 +237,7 @@ void Program::find_scratch(const std::vector<int>& kept) {
       for (const auto& a : s->arguments)
         for (const int r : a.registers)
           if (r >= 0) tensor[r] = true;
+    has_scratch_ |= s->scratch;
     if (!small || !s->scratch) continue;
     s->place = scratch_;
     scratch_ += (s->small->n * s->options.dtype().itemsize() + 63) / 64 * 64;
@@ -245,7 +249,8 @@ void Program::run(Registers& registers) const {
   if (!registers.empty() && registers[0].defined() && registers[0].is_cuda())
     device.reset_device(registers[0].device());
   torch::jit::Stack stack;
-  Scratch scratch(count_, scratch_);
+  stack.reserve(most_arguments_);
+  Scratch scratch(has_scratch_ ? count_ : 0, scratch_);
   for (const auto& s : steps_) {
     switch (s.kind) {
       case Step::Kind::empty:

@@ -80,6 +80,8 @@ class Program {
   std::vector<int> written_;
   int count_ = 0;
   size_t scratch_ = 0;  // bytes
+  bool has_scratch_ = false;
+  size_t most_arguments_ = 0;
 };
 
 // f(), with the interpreter's lock; what Python raises keeps its type on the way through torch's engine.

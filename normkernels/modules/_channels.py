@@ -12,8 +12,6 @@ from normkernels.modules._wide_state import WideState
 class ChannelExtras(Extras, torch.nn.Module):
     """The extras of a norm over channels: ``activation``, ``slope`` and ``backend``; ``skip`` is given to forward."""
 
-    EXTRAS = ("activation", "slope", "backend")
-
     def drop_bias(self, drop: bool) -> None:
         """``bias=False`` of torch's later releases, on all of them."""
         if drop:

@@ -1,30 +1,46 @@
 """The keyword-only extras that every activation normaliser takes, as module attributes."""
 
+from typing import Any
+
+import torch
+
 from normkernels.backends import check_name
 from normkernels.ops import _checks
 
-DEFAULTS = {"activation": None, "slope": 0.01, "weight_offset": 0.0, "backend": None}
+DEFAULTS = {
+    "activation": None, "slope": 0.01, "weight_offset": 0.0, "backend": None, "memory_format": torch.preserve_format,
+}  # fmt: skip
+
+
+def extra(name: str) -> Any:
+    """An attribute that lies among the extras, so that a call hands them over as they are."""
+
+    def get(self) -> Any:
+        if name not in self.extras:
+            raise AttributeError(f"{type(self).__name__} has no {name}")
+        return self.extras[name]
+
+    def put(self, value: Any) -> None:
+        self.extras[name] = value
+
+    return property(get, put)
 
 
 class Extras:
     """Mixin: keeps the extras, shows those that are not the default, and hands them to the function."""
 
-    activation: str | None
-    slope: float
-    weight_offset: float
-    backend: str | None
-    EXTRAS: tuple[str, ...] = tuple(DEFAULTS)
+    activation: str | None = extra("activation")
+    slope: float = extra("slope")
+    weight_offset: float = extra("weight_offset")
+    backend: str | None = extra("backend")
+    extras: dict[str, Any]
 
     def set_extras(self, **extras) -> None:
         name = type(self).__name__
         _checks.check_activation(name, extras["activation"])
         check_name(extras["backend"], name)
-        for key, value in extras.items():
-            setattr(self, key, value)
-
-    def extras(self) -> dict:
-        return {key: getattr(self, key) for key in self.EXTRAS}
+        self.extras = extras
 
     def extra_repr(self) -> str:
-        shown = [f"{k}={v!r}" for k, v in self.extras().items() if v != getattr(type(self), k, DEFAULTS.get(k))]
+        shown = [f"{k}={v!r}" for k, v in self.extras.items() if v != DEFAULTS[k]]
         return ", ".join([super().extra_repr(), *shown])  # type: ignore[misc]

@@ -48,7 +48,7 @@ class _BatchNorm(Twin, torch.nn.modules.batchnorm._BatchNorm):
         kept = tracks or not training
         y = batch_norm(
             input, self.running_mean if kept else None, self.running_var if kept else None, self.weight, self.bias,
-            training or self.running_mean is None, momentum, self.__dict__["eps"], skip=skip, **self.extras(),
+            training or self.running_mean is None, momentum, self.__dict__["eps"], skip=skip, **self.extras,
         )  # fmt: skip
         if tracks and self.num_batches_tracked is not None:
             count(self.num_batches_tracked)

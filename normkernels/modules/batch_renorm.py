@@ -69,7 +69,7 @@ class _BatchRenorm(Stateful):
             input, self.running_mean, self.running_std, self.weight, self.bias, self._statistics_move(), self.momentum,
             self.eps, r_max=self.r_max, d_max=self.d_max, num_batches_tracked=self.num_batches_tracked,
             warmup_steps=self.warmup_steps, r_ramp_steps=self.r_ramp_steps, d_ramp_steps=self.d_ramp_steps, skip=skip,
-            **self.extras(),
+            **self.extras,
         )  # fmt: skip
 
     def extra_repr(self) -> str:

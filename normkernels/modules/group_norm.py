@@ -36,4 +36,4 @@ class GroupNorm(ChannelExtras, torch.nn.GroupNorm):
     def forward(self, input: Tensor, skip: Tensor | None = None) -> Tensor:
         if isinstance(input, Proxy):
             return leaf(self, input, skip)
-        return group_norm(input, self.num_groups, self.weight, self.bias, self.eps, skip=skip, **self.extras())
+        return group_norm(input, self.num_groups, self.weight, self.bias, self.eps, skip=skip, **self.extras)

@@ -49,7 +49,7 @@ class _InstanceNorm(Twin, torch.nn.modules.instancenorm._InstanceNorm):
         use_input_stats = not self.track_running_stats or (self.training and not self.frozen_statistics)
         return instance_norm(
             input, self.running_mean, self.running_var, self.weight, self.bias, use_input_stats,
-            self.momentum if self.momentum is not None else 0.0, self.__dict__["eps"], skip=skip, **self.extras(),
+            self.momentum if self.momentum is not None else 0.0, self.__dict__["eps"], skip=skip, **self.extras,
         )  # fmt: skip
 
 

@@ -63,5 +63,5 @@ class LayerNorm(Extras, torch.nn.LayerNorm):
             self.bias,
             self.__dict__["eps"],
             residual=residual,
-            **self.extras(),
+            **self.extras,
         )

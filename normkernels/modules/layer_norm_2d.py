@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.fx import Proxy
 
-from normkernels.modules._extras import DEFAULTS
+from normkernels.modules._extras import extra
 from normkernels.modules._leaf import leaf
 from normkernels.modules.layer_norm import LayerNorm
 from normkernels.ops.layer_norm_2d import check_format, layer_norm_2d
@@ -16,8 +16,7 @@ class LayerNorm2d(LayerNorm):
     ``memory_format``, the layout of the output: in place of a layer that permutes, ``torch.channels_last``.
     """
 
-    memory_format: torch.memory_format = torch.preserve_format
-    EXTRAS = (*DEFAULTS, "memory_format")
+    memory_format: torch.memory_format = extra("memory_format")
 
     def __init__(
         self, normalized_shape: int, *args, memory_format: torch.memory_format = torch.preserve_format, **kwargs
@@ -29,4 +28,4 @@ class LayerNorm2d(LayerNorm):
     def forward(self, input: Tensor, residual: Tensor | None = None):
         if isinstance(input, Proxy):
             return leaf(self, input, residual)
-        return layer_norm_2d(input, self.weight, self.bias, self.__dict__["eps"], residual=residual, **self.extras())
+        return layer_norm_2d(input, self.weight, self.bias, self.__dict__["eps"], residual=residual, **self.extras)

@@ -69,7 +69,7 @@ class _OnlineNorm(Stateful):
             input, self.running_mean, self.running_var, self.epsilon_1, self.epsilon_y, self.weight, self.bias,
             self._statistics_move(), self.alpha_fwd, self.alpha_bkw, self.eps, guard=self.guard, ls_eps=self.ls_eps,
             clamp=self.clamp, stable=self.stable, num_samples_tracked=getattr(self, "num_samples_tracked", None),
-            skip=skip, **self.extras(),
+            skip=skip, **self.extras,
         )  # fmt: skip
 
     @torch.no_grad()

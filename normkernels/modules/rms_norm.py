@@ -40,4 +40,4 @@ class RMSNorm(Extras, torch.nn.RMSNorm):
     def forward(self, input: Tensor, residual: Tensor | None = None):
         if isinstance(input, Proxy):
             return leaf(self, input, residual)
-        return rms_norm(input, self.normalized_shape, self.weight, self.eps, residual=residual, **self.extras())
+        return rms_norm(input, self.normalized_shape, self.weight, self.eps, residual=residual, **self.extras)

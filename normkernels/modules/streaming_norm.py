@@ -84,7 +84,7 @@ class _StreamingNorm(Stateful):
         self._check_input_dim(input)
         return streaming_norm(
             input, self.long_term, self.short_term, self.counts, self.weight, self.bias, self._statistics_move(),
-            self.alpha, self.beta, self.p, self.eps, skip=skip, **self.extras(),
+            self.alpha, self.beta, self.p, self.eps, skip=skip, **self.extras,
         )  # fmt: skip
 
     def extra_repr(self) -> str:

@@ -174,7 +174,7 @@ def function(public: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(public)
     def seen(*args, **kwargs):
-        if calls and not (torch.compiler.is_compiling() or _closed_forms):
+        if calls and not (torch.compiler.is_dynamo_compiling() or _closed_forms):
             found = _replays.replay(calls, _BACKENDS._request, args, kwargs)
             if found is not None:
                 return _replays.record(calls, found, public, args, kwargs) if type(found) is bytes else found
