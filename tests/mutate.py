@@ -51,6 +51,7 @@ NATIVE = "tests/test_backends.py tests/test_properties.py -k native"
 SCAN = "tests/test_online_norm.py -k native"
 RULES = "tests/test_batch_renorm.py tests/test_streaming_norm.py -k native"
 WEIGHTS = "tests/test_normprop.py tests/test_weight_norm.py tests/test_data_norm.py tests/test_fold.py" + QUIET
+NARROW = "tests/test_narrow_rows.py tests/test_edges.py -k 'native or narrow'"
 REPLAYS = "tests/test_replays.py"
 RECURRENT = "tests/test_recurrent.py -k 'not triton and not native and not compile'"
 
@@ -278,7 +279,26 @@ TABLE = {
             "saved_.emplace_back(r < 0 ? Tensor() : registers[r], false);",
         ),
     ],
-    ("csrc/replay/program.cpp", REPLAYS): [("registers[r].unsafeGetTensorImpl()->bump_version();", "(void)r;")],
+    ("csrc/replay/program.cpp", REPLAYS): [
+        ("registers[r].unsafeGetTensorImpl()->bump_version();", "(void)r;"),
+        ("reader[s->source] = std::max(reader[s->source], reader[s->out]);", "(void)s;"),
+        ("if (s->in_place) tensor[s->out] = true;", ""),
+        ("scratch_ += (s->small->n", "scratch_ += 0 * (s->small->n"),
+    ],
+    (f"{CPU}/narrow_rows.cpp", NARROW): [
+        ("about += s.a * share;", ""),
+        ("return last ? v : Few<C>{}; };", "return v; };"),
+        ("add(last ? few(x + N - kFewLanes) - about : Few<C>{}, 3);", "add(few(x + N - kFewLanes) - about, 3);"),
+        ("if (N % kFewLanes) write(N - kFewLanes);", ""),
+        ("(g - means[r].a - h * means[r].b)", "(g - h * means[r].b)"),
+        ("if (a.dsummed) g += few(", "if (false) g += few("),
+        ("if (a.stream) stream_bytes(out, a.y + m * N,", "if (false) stream_bytes(out, a.y + m * N,"),
+        ("(a.stream ? out + r * kTile : a.dx", "(a.stream ? out : a.dx"),
+        ("return squares_fit<T>(found.m2, N, a.eps) ? found :", "return true ? found :"),
+    ],
+    (f"{CPU}/tiles.cpp", NARROW): [
+        ("const int64_t head = std::min<int64_t>(", "const int64_t head = 0 * std::min<int64_t>(")
+    ],
     (f"{CPU}/planes_backward.h", NATIVE): [
         (
             "a.template blend<C>(statistic + k, first + j, means[k])",

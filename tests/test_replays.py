@@ -83,6 +83,19 @@ def test_is_replayed(layer):
 
 
 @every_trained_layer
+def test_of_nothing(layer, monkeypatch):
+    """Empty buffers have no address."""
+    if layer.name.startswith("NormProp"):
+        pytest.skip("refuses an empty batch")
+    x = layer.input(torch.float64)
+    x = x[:, :0] if len(layer.args) > 1 and layer.shape == (5, 6, 4) else x[:0]  # recurrent layers: (steps, batch, *)
+    module = layer.make(dtype=torch.float64)
+    found = warm(module, x.requires_grad_())
+    python_alone(monkeypatch)
+    assert torch.equal(output(layer.make(dtype=torch.float64), x).detach(), found.detach())
+
+
+@every_trained_layer
 def test_without_a_gradient(layer, monkeypatch):
     module, x = layer.used().eval(), layer.input(torch.float64)
     with torch.inference_mode():
@@ -295,6 +308,9 @@ SMALL = {
     "where again": lambda a, b: torch.where(a < b, torch.stack([a, b]), a),
     "gt": lambda a, b: torch.where(a > b, a, b),
     "clone": lambda a, b: a.clone(),
+    "convert": lambda a, b: (a - b).to(torch.float64) + (a * b).to(torch.float32),
+    "view of one that goes": lambda a, b: (a + b)[:1] * (a - b)[-1:] + b,
+    "in place": lambda a, b: (a * 2).add_(b).mul_(a),
     "alpha": lambda a, b: torch.add(a, b, alpha=2),
     "rounding": lambda a, b: torch.div(a, b, rounding_mode="floor"),
     "broadcast": lambda a, b: (a[:, None] + b[:1]) * a[:, None],

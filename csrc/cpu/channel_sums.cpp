@@ -1,7 +1,7 @@
 // Loops that add up tiles of channels, written to vectorise along the tile.
 #include "channel_sums.h"
 
-#include <type_traits>
+#include "few.h"
 
 namespace normkernels {
 namespace {
@@ -39,24 +39,21 @@ NK_CLONES Moments moments_about(const T* x, compute_t<T> about, int64_t n, doubl
 }
 
 #if defined(NK_SHUFFLES)
-template <class C>
-NK_INLINE Pair<C> few_sums_about(const C* du, const C* x, C mean, int64_t n) {
-  Lanes<C, kFewLanes> a = {}, b = {}, d, v;
-  int64_t i = 0;
-  for (; i + kFewLanes <= n; i += kFewLanes) {
-    std::memcpy(&d, du + i, sizeof(d));
-    std::memcpy(&v, x + i, sizeof(v));
-    a += d;
-    b += d * (v - mean);
+template <class T, class D>
+NK_INLINE Pair<compute_t<T>> few_sums_about(const D* du, const T* x, compute_t<T> mean, int64_t n) {
+  using C = compute_t<T>;
+  Sum<C> a, b;
+  const auto add = [&](const Few<C>& d, const Few<C>& h, int64_t k) NK_INLINED {
+    a.part[k] += d;
+    b.part[k] += d * h;
+  };
+  each_few(n, [&](int64_t j, int64_t k) NK_INLINED { add(few(du + j), few(x + j) - mean, k); });
+  if (n % kFewLanes) {
+    const int64_t j = n - kFewLanes;
+    const auto last = fresh<C>(n);
+    add(last ? few(du + j) : Few<C>{}, last ? few(x + j) - mean : Few<C>{}, 3);
   }
-  if (i < n) {
-    d = v = Lanes<C, kFewLanes>{};
-    std::memcpy(&d, du + i, (n - i) * sizeof(C));
-    std::memcpy(&v, x + i, (n - i) * sizeof(C));
-    a += d;
-    b += d * (v - mean);
-  }
-  return {add_up<C>(a), add_up<C>(b)};
+  return {a.total(), b.total()};
 }
 #endif
 
@@ -64,8 +61,7 @@ template <class T, class D>
 NK_INLINE Pair<compute_t<T>> plane_sums(const D* du, const T* x, compute_t<T> mean, int64_t n) {
   using C = compute_t<T>;
 #if defined(NK_SHUFFLES)
-  if constexpr (std::is_same_v<T, C> && std::is_same_v<D, C>)
-    if (n < 4 * kLanes) return few_sums_about(du, x, mean, n);
+  if (n >= kFewLanes && n < 4 * kLanes) return few_sums_about(du, x, mean, n);
 #endif
   return short_or_long<C>(n, [=](int64_t i) NK_INLINED {
     const C d = load(du[i]);

@@ -3,6 +3,8 @@
 
 #include <type_traits>
 
+#include "few.h"
+
 namespace normkernels {
 namespace {
 
@@ -135,6 +137,12 @@ NK_CLONES void blend_planes(const T* du, const T* x, const Blend<Same<compute_t<
   for (int64_t p = 0; p < planes; p++) {
     const auto f = blended(k[p]);
     const int64_t first = p * n;
+#if defined(NK_SHUFFLES)
+    if (n >= kFewLanes) {
+      map_few(dx + first, n, [=](int64_t j) NK_INLINED { return f(0, few(du + first + j), few(x + first + j)); });
+      continue;
+    }
+#endif
     map(dx + first, n, [=](int64_t i) NK_INLINED { return f(i, load(du[first + i]), load(x[first + i])); });
   }
 }

@@ -203,7 +203,7 @@ struct Backward : Channels<T> {
 
   // The coefficients, in M, of dx = rstd * (du * w - means.g - xhat * means.g_xhat)
   template <class M>
-  Blend<Same<M>> blend(int64_t statistic, int64_t c, Means means) const {
+  NK_INLINE Blend<Same<M>> blend(int64_t statistic, int64_t c, Means means) const {
     const M r = this->rstd[statistic], w = this->weight(c);
     if (mean_dy) means = {static_cast<double>(w * mean_dy[c]), static_cast<double>(w * mean_dy_xhat[c])};
     if (!training) means = {};
@@ -216,7 +216,8 @@ struct Backward : Channels<T> {
 // Adds to the sums of g and g * xhat those over channel c, from its sums of du and of du * (x - mean), which go to the
 // parameters' too.
 template <class T>
-void add_channel(const Backward<T>& a, int64_t statistic, int64_t c, Pair<double> sums, int64_t line, Means& means) {
+NK_INLINE void add_channel(const Backward<T>& a, int64_t statistic, int64_t c, Pair<double> sums, int64_t line,
+                           Means& means) {
   using C = compute_t<T>;
   const double sum_xhat = sums.b * a.rstd[statistic] + sums.a * a.shift_of(statistic), w = a.weight(c);
   means.g += w * sums.a;

@@ -19,20 +19,7 @@ NK_INLINE C add_lanes(C* lanes) {
 }
 
 #if defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 12)
-#define NK_SHUFFLES
-// A few numbers as one value, which the compiler splits into the registers of each instruction set: a short row is over
-// before a loop over an array of them has begun.
-template <class C, int64_t kWidth>
-using Lanes [[gnu::vector_size(kWidth * sizeof(C))]] = C;
-
-// As add_lanes.
-template <class C>
-NK_INLINE C add_up(Lanes<C, kFewLanes> v) {
-  const auto w = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
-                 __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
-  const auto u = __builtin_shufflevector(w, w, 0, 1, 2, 3) + __builtin_shufflevector(w, w, 4, 5, 6, 7);
-  return (u[0] + u[2]) + (u[1] + u[3]);
-}
+#define NK_SHUFFLES  // few.h
 #endif
 
 // The sum of f(i)

@@ -1,6 +1,5 @@
 // Loops over rows of one tile. Their last lanes overlap those before, so that no row has a rest.
-#include <type_traits>
-
+#include "few.h"
 #include "rows_backward.h"
 
 #if defined(NK_SHUFFLES)
@@ -9,62 +8,6 @@ namespace {
 
 constexpr int64_t kAhead = 1024;  // elements: how far ahead memory is asked for
 constexpr int64_t kTogether = 4;  // rows whose sums for the parameters are read and written once
-
-template <class C>
-using Few = Lanes<C, kFewLanes>;
-
-using Words = Lanes<uint32_t, kFewLanes>;
-using Halves = Lanes<uint16_t, kFewLanes>;
-
-template <class T>
-NK_INLINE Few<compute_t<T>> few(const T* from) {
-  if constexpr (sizeof(T) == 2) {
-    Halves v;
-    std::memcpy(&v, from, sizeof(v));
-    return widened<Few<float>>(__builtin_convertvector(v, Words), T{});
-  } else {
-    Few<T> v;
-    std::memcpy(&v, from, sizeof(v));
-    return v;
-  }
-}
-
-template <class T>
-NK_INLINE void put(const Few<compute_t<T>>& v, T* to) {
-  if constexpr (sizeof(T) == 2) {
-    const Halves halves = __builtin_convertvector(narrowed<Words>(v, T{}), Halves);
-    std::memcpy(to, &halves, sizeof(halves));
-  } else {
-    std::memcpy(to, &v, sizeof(v));
-  }
-}
-
-// The lanes that are new in the last ones of a row, which end where it ends; the others came before.
-template <class C>
-using Fresh = decltype(Few<C>{} < Few<C>{});
-template <class C>
-NK_INLINE Fresh<C> fresh(int64_t N) {
-  Few<C> lane;
-  for (int64_t l = 0; l < kFewLanes; l++) lane[l] = static_cast<C>(l);
-  return lane >= static_cast<C>(kFewLanes - N % kFewLanes);
-}
-
-// f(position, which of the sums) of all lanes but the last ones
-template <class F>
-NK_INLINE void each_few(int64_t N, const F& f) {
-  constexpr int64_t kMany = 4;
-  int64_t j = 0;
-  for (; j + kMany * kFewLanes <= N; j += kMany * kFewLanes)
-    for (int64_t k = 0; k < kMany; k++) f(j + k * kFewLanes, k);
-  for (; j + kFewLanes <= N; j += kFewLanes) f(j, 0);
-}
-
-// Four sums, so that no addition waits for the one before.
-template <class C>
-struct Sum {
-  Few<C> part[4] = {};
-  NK_INLINE C total() const { return add_up<C>((part[0] + part[1]) + (part[2] + part[3])); }
-};
 
 // The sums of v - about and of its square
 template <class C, class T>

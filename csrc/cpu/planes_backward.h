@@ -5,6 +5,13 @@
 
 namespace normkernels {
 
+// From the sums of g and g * xhat of a bundle's groups what dx needs
+template <class T>
+void finish_means(const Backward<T>& a, const Bundle& bundle, Scratch<Means>& means) {
+  average(means, a.grid.count());
+  if (a.rule) a.rule(bundle.line * a.grid.G + bundle.group, bundle.groups, means.data());
+}
+
 // Per group of a bundle: what dx needs, from the sums of its planes' segments; and the parameters' gradients.
 template <class T>
 Scratch<Means> gather(const Backward<T>& a, const Bundle& bundle, const Scratch<Pair<double>>& table) {
@@ -24,8 +31,7 @@ Scratch<Means> gather(const Backward<T>& a, const Bundle& bundle, const Scratch<
       add_channel(a, bundle.line * g.G + group, bundle.group * D + j, sums, bundle.line, means[k]);
     }
   }
-  average(means, g.count());
-  if (a.rule) a.rule(bundle.line * g.G + bundle.group, bundle.groups, means.data());
+  finish_means(a, bundle, means);
   return means;
 }
 
@@ -64,12 +70,14 @@ void backward_small(const Backward<T>& a, const Bundle& bundle) {
     Scratch<C> mean(width);
     each_channel([&](int64_t k, int64_t j) { mean[j] = a.mean[statistic + k]; });
     Scratch<Pair<C>> sums(width);
-    Scratch<Pair<double>> table(g.images() * width);
+    Scratch<Pair<double>> totals(width);
     for (int64_t n = 0; n < g.images(); n++) {
       sums_of_planes(du_of(n), a.x + at(n), mean.data(), width, g.S, sums.data());
-      for (int64_t j = 0; j < width; j++) table[n * width + j] = {sums[j].a, sums[j].b};
+      for (int64_t j = 0; j < width; j++) totals[j] = {totals[j].a + sums[j].a, totals[j].b + sums[j].b};
     }
-    means = gather(a, bundle, table);
+    each_channel(
+        [&](int64_t k, int64_t j) { add_channel(a, statistic + k, first + j, totals[j], bundle.line, means[k]); });
+    finish_means(a, bundle, means);
   }
   if (!a.dx) return;
   Scratch<Blend<Same<C>>> blends(width);

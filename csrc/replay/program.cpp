@@ -51,10 +51,11 @@ void call(const Step& s, Registers& registers, torch::jit::Stack& stack) {
 // What small ops alone read and write: memory of one run, and which of the registers lie in it.
 class Scratch {
  public:
-  Scratch(size_t registers, size_t bytes) : reads_(registers), memory_(bytes ? new char[bytes] : nullptr) {}
+  Scratch(size_t registers, size_t bytes)
+      : reads_(registers, Read{nullptr, -1}), memory_(bytes ? new char[bytes] : nullptr) {}
 
   Read read(const Registers& registers, int r) const {
-    if (!reads_.empty() && reads_[r].data != nullptr) return reads_[r];
+    if (!reads_.empty() && reads_[r].count >= 0) return reads_[r];
     return {registers[r].const_data_ptr(), registers[r].numel()};
   }
   void view(const Step& s, const Registers& registers) {
