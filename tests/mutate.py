@@ -567,7 +567,7 @@ def outcome_of(tests: str, tree: Path) -> str:
     environment = os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     command = f"{sys.executable} -m pytest -x -q {tests}"
     status = subprocess.run(command, cwd=tree, capture_output=True, env=environment, shell=True).returncode
-    return {0: "survived", 1: "killed"}.get(status, "no tests")
+    return "killed" if status >= 128 else {0: "survived", 1: "killed"}.get(status, "no tests")  # a crash tells too
 
 
 if __name__ == "__main__":

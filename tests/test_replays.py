@@ -1,6 +1,7 @@
 """Calls that are made again: a replay gives what Python gives, to the bit, and is used only where it may be."""
 
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import normkernels as nk
@@ -125,8 +127,9 @@ def test_what_looks_at_a_backward(layer, monkeypatch):
         with torch.autograd.detect_anomaly(check_nan=False), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             y = output(module, x)
-            many = torch.autograd.grad(y, x, torch.stack([torch.ones_like(y), 2 * y]), is_grads_batched=True)[0]
-        return [first, second, many, *(t for t in seen if t is not None)]
+            dys = torch.stack([torch.ones_like(y), 2 * y])
+            many = [torch.autograd.grad(output(module, x), x, dys, is_grads_batched=True)[0] for _ in range(4)]
+        return [first, second, *many, *(t for t in seen if t is not None)]
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # anomaly mode says that it is slow
@@ -220,10 +223,32 @@ def test_the_key():
     ]  # fmt: skip
     for _ in range(4):
         for call in calls:
-            assert torch.equal(call(layer_norm), call(layer_norm.__wrapped__))
+            found, expected = call(layer_norm), call(layer_norm.__wrapped__)
+            assert torch.equal(found, expected)
+            assert found.requires_grad is expected.requires_grad
             x, w = x.detach(), w.detach()
     with nk.use_backend("reference"), pytest.raises(ValueError, match="backend"):
         layer_norm(x, (4,), backend="no such")
+
+
+def test_which_gradients_are_wanted():
+    module, x = nk.LayerNorm(4), torch.randn(3, 4, requires_grad=True)
+    leaves = [x, module.weight, module.bias]
+    expected = torch.autograd.grad(layer_norm.__wrapped__(x, (4,), *leaves[1:]).cos().sum(), leaves)
+    for wanted in [(0,), (1,), (2,), (0, 1), (1, 2), (0, 1, 2)] * 4:
+        found = torch.autograd.grad(module(x).cos().sum(), [leaves[i] for i in wanted])
+        for i, grad in zip(wanted, found, strict=True):
+            assert torch.equal(grad, expected[i])
+
+
+def test_a_kept_output_does_not_keep_itself():
+    """The sum with a residual is returned, and kept for the backward: a circle, if it held its own node."""
+    module, x = nk.LayerNorm(1024), torch.randn(1024, 1024, requires_grad=True)
+    for i in range(60):
+        if i == 10:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        assert module(x, x)[1].requires_grad
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KB; each sum is 4,096
 
 
 def test_failed_calls_stay_failed():
@@ -243,6 +268,29 @@ def test_transforms_and_compilers_after_a_replay():
     assert torch.allclose(torch.func.grad(lambda x: module(x).square().sum())(x.detach()), grad_of(module, x))
     assert torch.allclose(torch.compile(module, fullgraph=True, backend="aot_eager")(x), y)
     assert replayed(output(module, x))
+
+
+@every_trained_layer
+def test_modes(layer, monkeypatch):
+    """A mode that looks at torch's ops sees those of Python's way, forward and backward."""
+
+    class Seen(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            names.append(func.name())
+            return func(*args, **(kwargs or {}))
+
+    def seen(module):
+        x = layer.input().requires_grad_()
+        warm(module, x)
+        names.clear()
+        with Seen():
+            torch.autograd.grad(output(module, x).sum(), x)
+        return names[:]
+
+    names: list[str] = []
+    found = seen(layer.make())
+    python_alone(monkeypatch)
+    assert found == seen(layer.make()) != []
 
 
 def grad_of(module, x):

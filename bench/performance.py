@@ -1,0 +1,121 @@
+"""``python -m bench.performance``: writes docs/performance.md, every figure of it from the files in bench/results."""
+
+import argparse
+import csv
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from bench.report import geometric_mean
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "bench" / "results"
+PAGE = ROOT / "docs" / "performance.md"
+AMD, INTEL = "cpu-amd-epyc", "cpu-intel-xeon"
+INTRODUCTION = """# Performance
+
+Written by `python -m bench.performance` from the files of [`bench/results`](../bench/results); each says on its
+lines which CPU, versions and commit it is from. All of it is one thread of a CPU: **no GPU result is published yet**
+(`make gpu` produces one). What was tried, and why a figure is what it is: [measured.md](measured.md)."""
+
+Rows = list[dict[str, str]]
+
+
+def read(machine: str, name: str) -> Rows:
+    with (RESULTS / machine / f"{name}.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def table(heads: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
+    heads = list(heads)
+    return "\n".join(f"| {' | '.join(line)} |" for line in (heads, ["---"] * len(heads), *lines))
+
+
+def words(values: Iterable[str], digits: int = 0) -> str:
+    return " ".join(f"{float(v):.{digits}f}" for v in values)
+
+
+def groups(rows: Rows, *names: str) -> dict[tuple[str, ...], Rows]:
+    """Rows that agree in these columns, in the order in which they come."""
+    found: dict[tuple[str, ...], Rows] = {}
+    for row in rows:
+        found.setdefault(tuple(row[n] for n in names), []).append(row)
+    return found
+
+
+def kernels(name: str, chosen: Callable[[str], bool] = lambda op: True) -> str:
+    """Ours beside a copy (of what two sweeps move, where statistics need two), torch eager and torch.compile."""
+    rows = [r for r in read(AMD, name) if r["backend"] == "native" and r["x_compile"] and chosen(r["op"])]
+    lines = [
+        [
+            op.replace("_", " ").replace("+", ", "), f"{mode} {dtype}", ", ".join(r["shape"] for r in group),
+            words(r["sweeps_percent"] or r["copy_percent"] for r in group),
+            *(f"{geometric_mean(float(r[by]) for r in group):.2f}" for by in ("x_eager", "x_compile")),
+        ]
+        for (op, mode, dtype), group in groups(rows, "op", "mode", "dtype").items()
+    ]  # fmt: skip
+    return table(("", "", "shapes", "% of copy", "x eager", "x compile"), lines)
+
+
+def streams(machine: str) -> str:
+    rows = [r for r in read(machine, "stream") if r["x batch_norm"]]
+    norms = list(dict.fromkeys(r["norm"] for r in rows))
+    lines = []
+    for (shape, dtype), group in groups(rows, "shape", "dtype").items():
+        times = {r["norm"]: words([r["x batch_norm"]], 2) for r in group}
+        lines.append([f"{shape} {dtype}", *(times.get(n, "") for n in norms)])
+    return table(["", *(n.replace("_", " ") for n in norms)], lines)
+
+
+def normprop() -> str:
+    rows = [r for r in read(AMD, "normprop") if r["provider"] == "native"]
+    heads = "pass", "activation", "shape", "dtype", "% of copy", "x eager"
+    return table(heads, ([*(r[h] for h in heads[:4]), words([r["% of copy"]]), words([r["x eager"]], 2)] for r in rows))
+
+
+def recurrent() -> str:
+    rows = [r for r in read(AMD, "recurrent") if r["provider"] == "native"]
+    heads = "layer", "shape", "dtype", "time in torch.nn's", "times faster than a loop of cells"
+    return table(
+        heads, ([r["layer"], r["shape"], r["dtype"], *(_or_blank(r[h]) for h in ("x torch", "x loop"))] for r in rows)
+    )
+
+
+def _or_blank(value: str) -> str:
+    return words([value], 2) if value else ""
+
+
+def small() -> str:
+    heads = "layer", "shape", "mode", "ours us", "other us", "ours / other"
+    return table(heads, ([r[h] for h in heads] for r in read(AMD, "host")))
+
+
+def page() -> str:
+    rows = ("layer_norm", "rms_norm")
+    parts = [
+        ("Rows", "", kernels("rows", lambda op: op.startswith(rows) and "2d" not in op)),
+        (
+            "Channels",
+            "Statistics need two reads where they fit in no cache, so the share is of a copy of what two sweeps move; "
+            "above 100 the second one found something in a cache. `nhwc` is channels_last.",
+            kernels("rows", lambda op: not op.startswith(rows) or "2d" in op),
+        ),
+        ("Weights", "Eager is `torch._weight_norm`, or the formula.", kernels("weights")),
+        ("NormProp", "What it adds to a convolution.", normprop()),
+        ("Norms with a state", "A training step in units of our batch norm's, in cache. An AMD EPYC:", streams(AMD)),
+        ("", "An Intel Xeon:", streams(INTEL)),
+        ("Recurrent layers", "A training step of one layer; steps x batch x units, as many inputs.", recurrent()),
+        ("Small inputs", "Where a call is everything; a step is forward and backward.", small()),
+    ]
+    sections = ["\n\n".join(filter(None, (f"## {title}" if title else "", text, body))) for title, text, body in parts]
+    return "\n\n".join([INTRODUCTION, *sections]) + "\n"
+
+
+def main(argv: list[str] | None = None) -> int:
+    argparse.ArgumentParser("python -m bench.performance", description=__doc__).parse_args(argv)
+    PAGE.write_text(page())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""README and docs are so: their Python runs, their links lead somewhere, their figures are those of the result files."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench import performance
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+
+
+@every_page
+def test_snippets_run(page):
+    """In order, each after the ones above it."""
+    snippets = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    names: dict = {}
+    torch.manual_seed(0)
+    for snippet in snippets:
+        exec(compile(snippet, str(page), "exec"), names)
+    if page.name == "README.md":
+        assert len(snippets) >= 6
+
+
+@every_page
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+        assert (page.parent / link).exists(), link
+
+
+def test_performance_is_what_the_files_say():
+    assert performance.PAGE.read_text() == performance.page(), "run python -m bench.performance"
