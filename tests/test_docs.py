@@ -1,4 +1,4 @@
-"""README and docs are so: their Python runs, their links lead somewhere, their figures are those of the result files."""
+"""README and docs are so: their Python runs, their links lead somewhere, their figures are the result files."""
 
 import re
 from pathlib import Path
