@@ -1,6 +1,7 @@
 """README and docs are so: their Python runs, their links lead somewhere, their figures are the result files."""
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,14 @@ def test_snippets_run(page):
 def test_links_lead_somewhere(page):
     for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
         assert (page.parent / link).exists(), link
+
+
+@pytest.mark.parametrize(("name", "bar"), [("swap_norms", 1e-5), ("resnet_block", 1e-5)])
+def test_short_examples(name, bar, capsys):
+    runpy.run_path(str(ROOT / "examples" / f"{name}.py"))
+    differences = re.findall(r"difference of .*: (\S+)", capsys.readouterr().out)
+    assert differences
+    assert all(float(d) <= bar for d in differences)
 
 
 def test_performance_is_what_the_files_say():
