@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 import normkernels as nk
 from normkernels import _replays
-from normkernels.functional import layer_norm
+from normkernels.functional import batch_norm, layer_norm
 from normkernels.ops.layer_norm import LayerNormRecipe
 from tests.layers import every_layer, every_trained_layer, output
 
@@ -249,6 +249,18 @@ def test_a_kept_output_does_not_keep_itself():
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         assert module(x, x)[1].requires_grad
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KB; each sum is 4,096
+
+
+def test_what_is_negated_when_it_is_read():
+    """torch's lazy negation: the memory of such a tensor does not hold its numbers."""
+    x, found = torch.randn(5, 4), []
+    for public in (batch_norm, batch_norm.__wrapped__):
+        mean = torch.arange(4).to(torch.complex64).mul(1j).conj().imag
+        assert mean.is_neg()
+        var = torch.ones(4)
+        found.append([*(public(x, mean, var, training=True) for _ in range(6)), mean, var])
+    for a, b in zip(*found, strict=True):
+        assert torch.equal(a, b)
 
 
 def test_failed_calls_stay_failed():
