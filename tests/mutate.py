@@ -286,7 +286,6 @@ TABLE = {
         ("scratch_ += (s->small->n", "scratch_ += 0 * (s->small->n"),
     ],
     (f"{CPU}/narrow_rows.cpp", NARROW): [
-        ("about += s.a * share;", ""),
         ("return last ? v : Few<C>{}; };", "return v; };"),
         ("add(last ? few(x + N - kFewLanes) - about : Few<C>{}, 3);", "add(few(x + N - kFewLanes) - about, 3);"),
         ("if (N % kFewLanes) write(N - kFewLanes);", ""),
@@ -294,7 +293,11 @@ TABLE = {
         ("if (a.dsummed) g += few(", "if (false) g += few("),
         ("if (a.stream) stream_bytes(out, a.y + m * N,", "if (false) stream_bytes(out, a.y + m * N,"),
         ("(a.stream ? out + r * kTile : a.dx", "(a.stream ? out : a.dx"),
-        ("return squares_fit<T>(found.m2, N, a.eps) ? found :", "return true ? found :"),
+        ("return squares_fit<T>(squares, a.N, a.eps) ?", "return true ?"),
+    ],
+    (f"{CPU}/moments.h", NARROW): [
+        ("about += s.a * share;", ""),
+        ("if (!squares_fit<T>(m2, n, eps)) return", "if (false) return"),
     ],
     (f"{CPU}/tiles.cpp", NARROW): [
         ("const int64_t head = std::min<int64_t>(", "const int64_t head = 0 * std::min<int64_t>(")

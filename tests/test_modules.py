@@ -161,6 +161,15 @@ def test_bad_extras(ours, shape):
         ours(12, backend="cuda")
 
 
+@every_module
+def test_a_shallow_copy_keeps_its_own_extras(ours, shape):
+    module = ours(12, slope=0.2)
+    twin = copy.copy(module)
+    twin.slope, twin.activation = 0.3, "leaky_relu"
+    assert (module.slope, module.activation) == (0.2, None)
+    assert (twin.slope, twin.activation) == (0.3, "leaky_relu")
+
+
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("given", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("wanted", [torch.preserve_format, torch.contiguous_format, torch.channels_last], ids=str)

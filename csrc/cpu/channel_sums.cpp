@@ -2,13 +2,10 @@
 #include "channel_sums.h"
 
 #include "few.h"
+#include "moments.h"
 
 namespace normkernels {
 namespace {
-
-// How far from the mean sums may be taken: the rounding of b - a^2 / n is this much larger than about the mean.
-template <class C>
-constexpr C kFar = C(4);
 
 template <class C, class F>
 NK_INLINE Pair<C> short_or_long(int64_t n, const F& f) {
@@ -26,16 +23,7 @@ NK_CLONES Moments moments_about(const T* x, compute_t<T> about, int64_t n, doubl
       return Pair<C>{d, d * d};
     });
   };
-  const C count = static_cast<C>(n);
-  Pair<C> s = sums(about);
-  if (!(s.a * s.a / count <= kFar<C> * (s.b - s.a * s.a / count))) {
-    about += s.a / count;
-    s = sums(about);
-  }
-  const double left = static_cast<double>(s.a) / static_cast<double>(n);
-  const double m2 = s.b - s.a * left;
-  if (!squares_fit<T>(m2, n, eps)) return wide_moments(x, true, n);
-  return {static_cast<double>(n), about + left, m2};
+  return moments_by(sums, x, about, n, eps);
 }
 
 #if defined(NK_SHUFFLES)

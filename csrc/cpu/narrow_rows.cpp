@@ -1,5 +1,6 @@
 // Loops over rows of one tile. Their last lanes overlap those before, so that no row has a rest.
 #include "few.h"
+#include "moments.h"
 #include "rows_backward.h"
 
 #if defined(NK_SHUFFLES)
@@ -22,21 +23,13 @@ NK_INLINE Pair<C> sums_about(const T* x, C about, int64_t N, const Fresh<C>& las
   return {a.total(), b.total()};
 }
 
-// The moments of a row from one read: about a value near its mean, and again about the mean where that was too far off.
 template <class T>
 NK_INLINE Moments row_moments(const RowsForward<T>& a, const T* x, const Fresh<compute_t<T>>& last) {
   using C = compute_t<T>;
-  const int64_t N = a.N;
-  const C share = C(1) / static_cast<C>(N);
-  C about = a.mean ? add_up<C>(few(x)) / C(kFewLanes) : C(0);
-  Pair<C> s = sums_about(x, about, N, last);
-  if (a.mean && !(s.a * s.a * share <= C(4) * (s.b - s.a * s.a * share))) {
-    about += s.a * share;
-    s = sums_about(x, about, N, last);
-  }
-  const double count = static_cast<double>(N), left = a.mean ? static_cast<double>(s.a) / count : 0;
-  const Moments found = {count, about + left, s.b - s.a * left};
-  return squares_fit<T>(found.m2, N, a.eps) ? found : wide_moments(x, a.mean != nullptr, N);
+  const auto sums = [&](C centre) NK_INLINED { return sums_about(x, centre, a.N, last); };
+  if (a.mean) return moments_by(sums, x, add_up<C>(few(x)) / C(kFewLanes), a.N, a.eps);
+  const double squares = sums(C(0)).b, count = static_cast<double>(a.N);
+  return squares_fit<T>(squares, a.N, a.eps) ? Moments{count, 0, squares} : wide_moments(x, false, a.N);
 }
 
 // next: a later row, which is asked for

@@ -142,34 +142,34 @@ NK_CLONES void store_tile(const compute_t<T>* tile, T* target, int64_t n) {
   map(target, n, [=](int64_t i) NK_INLINED { return tile[i]; });
 }
 
+// Whole cache lines
 #if defined(NK_AVX512)
-// Whole cache lines, a line at a time
-NK_AVX512 static void stream_lines(const char* tile, char* target, int64_t bytes) {
+NK_AVX512 static void stream_wide(const char* tile, char* target, int64_t bytes) {
   for (int64_t done = 0; done < bytes; done += 64)
     _mm512_stream_si512(reinterpret_cast<__m512i*>(target + done), _mm512_loadu_si512(tile + done));
 }
 #endif
+static void stream_lines(const char* tile, char* target, int64_t bytes) {
+#if defined(NK_AVX512)
+  if (kAvx512) return stream_wide(tile, target, bytes);
+#endif
+#if defined(__SSE2__)
+  for (int64_t done = 0; done < bytes; done += 16)
+    _mm_stream_si128(reinterpret_cast<__m128i*>(target + done),
+                     _mm_loadu_si128(reinterpret_cast<const __m128i*>(tile + done)));
+#else
+  std::memcpy(target, tile, bytes);
+#endif
+}
 
 void stream_bytes(const void* tile, void* target, int64_t bytes) {
   const char* from = static_cast<const char*>(tile);
   char* to = static_cast<char*>(target);
   const int64_t head = std::min<int64_t>(bytes, -reinterpret_cast<uintptr_t>(target) % 64);
-  const int64_t lines = (bytes - head) / 64 * 64;
+  const int64_t lines = (bytes - head) / 64 * 64, rest = head + lines;
   std::memcpy(to, from, head);
-#if defined(NK_AVX512)
-  if (kAvx512) {
-    stream_lines(from + head, to + head, lines);
-    return void(std::memcpy(to + head + lines, from + head + lines, bytes - head - lines));
-  }
-#endif
-#if defined(__SSE2__)
-  for (int64_t done = head; done < head + lines; done += 16)
-    _mm_stream_si128(reinterpret_cast<__m128i*>(to + done),
-                     _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + done)));
-#else
-  std::memcpy(to + head, from + head, lines);
-#endif
-  std::memcpy(to + head + lines, from + head + lines, bytes - head - lines);
+  stream_lines(from + head, to + head, lines);
+  std::memcpy(to + rest, from + rest, bytes - rest);
 }
 
 void stream_fence() {

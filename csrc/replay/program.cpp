@@ -100,10 +100,7 @@ void for_each_register(const Step& s, const F& f) {
     for (const int r : a.registers) met(r);
 }
 
-Numbers numbers(py::handle list) {
-  const auto all = list.cast<std::vector<int>>();
-  return {all.begin(), all.end()};
-}
+std::vector<int> numbers(py::handle list) { return list.cast<std::vector<int>>(); }
 
 // A number may stand where an op takes a tensor; its dtype then counts less.
 c10::IValue constant(py::handle value, const c10::TypePtr& type) {
@@ -139,8 +136,8 @@ double element(double value, at::ScalarType dtype) {
 }
 
 void place(Step& s, const Tensor& like) {
-  s.sizes.assign(like.sizes().begin(), like.sizes().end());
-  s.strides.assign(like.strides().begin(), like.strides().end());
+  s.sizes = like.sizes().vec();
+  s.strides = like.strides().vec();
   s.options = at::TensorOptions().dtype(like.scalar_type()).device(like.device());
 }
 

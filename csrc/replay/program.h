@@ -2,7 +2,6 @@
 #pragma once
 
 #include <ATen/core/dispatch/Dispatcher.h>
-#include <c10/util/SmallVector.h>
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/utils/pybind.h>
 
@@ -14,10 +13,6 @@ namespace normkernels::replay {
 
 using at::Tensor;
 using Registers = std::vector<Tensor>;
-// Short lists that lie in a step itself: between two calls of a layer a model drives every plan out of the caches, and
-// each block of memory is then a wait.
-using Numbers = c10::SmallVector<int, 4>;
-using Sizes = c10::SmallVector<int64_t, 5>;
 
 // A Python object that may be let go from any thread.
 class Object {
@@ -43,7 +38,7 @@ class Object {
 // An argument: a constant (for an op as it takes it, for a Python function the object), a register, or a list of them.
 struct Argument {
   enum class Kind { constant, tensor, list } kind;
-  Numbers registers;
+  std::vector<int> registers;
   c10::IValue constant;
   Object object;
 };
@@ -51,11 +46,11 @@ struct Argument {
 struct Step {
   enum class Kind { empty, view, op, small, python } kind;
   int out = -1, source = -1;              // empty, view
-  Sizes sizes, strides;                   // empty, view
+  std::vector<int64_t> sizes, strides;    // empty, view
   int64_t offset = 0;                     // view: from that of its source
   at::TensorOptions options;              // empty
   std::optional<c10::OperatorHandle> op;  // op
-  Numbers outs;                           // op
+  std::vector<int> outs;                  // op
   std::vector<Argument> arguments;        // op, python
   std::optional<Small> small;             // small; out is an input of it where it works in place
   bool in_place = false;                  // small
@@ -63,7 +58,7 @@ struct Step {
   size_t place = 0;                       // small, in scratch: where in it
   std::vector<double> room;               // small: its constants, each in the dtype of the op
   Object function;                        // python
-  Numbers last;                           // registers that no later step reads
+  std::vector<int> last;                  // registers that no later step reads
 };
 
 class Program {

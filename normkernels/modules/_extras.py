@@ -21,7 +21,7 @@ def extra(name: str) -> Any:
         return self.extras[name]
 
     def put(self, value: Any) -> None:
-        self.extras[name] = value
+        self.extras = {**self.extras, name: value}  # a shallow copy of the layer keeps its own
 
     return property(get, put)
 

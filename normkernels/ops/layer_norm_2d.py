@@ -27,8 +27,8 @@ def _image(rows: Tensor, input: Tensor) -> Tensor:
     return rows.view(input.movedim(1, -1).shape).movedim(-1, 1)
 
 
-# channels_last: the pixels are rows
 FORMATS = torch.preserve_format, torch.contiguous_format, torch.channels_last, torch.channels_last_3d
+# channels_last: the pixels are rows
 PIXELS = ROWS._replace(view=_pixels, like=like_last, shaped=_image)
 
 
