@@ -1,0 +1,123 @@
+"""Norms of other libraries, told by what they hold and proved by what they compute; no library is imported."""
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from itertools import product
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+import normkernels as nk
+from normkernels.conversion import activations
+from normkernels.conversion.become import become
+from normkernels.conversion.twins import CHANNELS, place
+
+EPS = ("eps", "variance_epsilon", "epsilon", "norm_eps")
+
+
+class _Wide(nn.Module):
+    """Output in the wider dtype of input and weight, as where torch multiplies the two; Llama's RMS norm, for one."""
+
+    weight: Tensor | None
+
+    def forward(self, input: Tensor, *added: Tensor | None):
+        dtype = input.dtype if self.weight is None else torch.promote_types(input.dtype, self.weight.dtype)
+        return super().forward(input.to(dtype), *added)  # type: ignore[misc]
+
+
+class WideRMSNorm(_Wide, nk.RMSNorm):
+    __doc__ = _Wide.__doc__
+
+
+class WideLayerNorm(_Wide, nk.LayerNorm):
+    __doc__ = _Wide.__doc__
+
+
+class WideLayerNorm2d(_Wide, nk.LayerNorm2d):
+    __doc__ = _Wide.__doc__
+
+
+class WideBatchNorm2d(_Wide, nk.BatchNorm2d):
+    __doc__ = _Wide.__doc__
+
+
+class Candidate(NamedTuple):
+    """A module of ours that may compute the same, and inputs on which both have to agree."""
+
+    template: nn.Module
+    shapes: tuple[tuple[int, ...], ...]
+
+
+def match(module: nn.Module) -> nn.Module | str:
+    """The module of ours that computes what this one does, as a template; or why there is none."""
+    if "forward" in vars(module):
+        return "its forward was replaced"
+    tensors = [*module.parameters(False), *module.buffers(False)]
+    if any(t.is_meta for t in tensors):
+        return "a meta tensor cannot be tried out"
+    for candidate in _candidates(module):
+        with contextlib.suppress(Exception):  # whatever it raises for such an input, it is another kind of norm
+            if all(_agree(module, candidate.template, shape) for shape in candidate.shapes):
+                return candidate.template
+    return "none of ours computes the same"
+
+
+def _candidates(module: Any) -> Iterator[Candidate]:
+    weight, bias, mean = (getattr(module, name, None) for name in ("weight", "bias", "running_mean"))
+    eps = next((v for v in (getattr(module, name, None) for name in EPS) if isinstance(v, float)), None)
+    known = activations.of_children(module)
+    if eps is None or known is None or not isinstance(weight, Tensor) or weight.dim() != 1:
+        return
+    n, more = len(weight), place(module) | {"activation": known[0], "slope": known[1]}
+    if isinstance(mean, Tensor):
+        kind = next((ours for theirs, ours in CHANNELS.items() if isinstance(module, theirs)), nk.BatchNorm2d)
+        new = kind(n, eps, getattr(module, "momentum", 0.1), **more)
+        frozen = not isinstance(weight, nn.Parameter)
+        for norm in (new, WideBatchNorm2d(n, eps, **more)) if frozen else (new,):
+            norm.frozen_statistics = frozen
+            yield Candidate(norm, ((4, n, 2, 3, 1)[: int(kind.__name__[-2]) + 2],))
+    elif isinstance(groups := getattr(module, "num_groups", None), int):
+        yield Candidate(nk.GroupNorm(groups, n, eps, **more), ((2, n, 3), (2, n, 2, 3)))
+    else:
+        rows, with_bias = ((4, n), (2, 3, n)), bias is not None
+        if not with_bias:
+            for kind, offset in product((nk.RMSNorm, WideRMSNorm), (0.0, 1.0)):
+                yield Candidate(kind(n, eps, weight_offset=offset, **more), rows)
+        for kind in (nk.LayerNorm, WideLayerNorm):
+            yield Candidate(kind(n, eps, bias=with_bias, **more), rows)
+        for kind, format in product((nk.LayerNorm2d, WideLayerNorm2d), (torch.preserve_format, torch.channels_last)):
+            yield Candidate(kind(n, eps, bias=with_bias, memory_format=format, **more), ((2, n, 2, 3),))
+
+
+@torch.no_grad()
+def _agree(module: nn.Module, template: nn.Module, shape: tuple[int, ...]) -> bool:
+    """Whether copies with random numbers in them compute the same, in training and not, dtypes and layout included."""
+    old = copy.deepcopy(module).float()
+    device = next(t.device for t in [*old.parameters(), *old.buffers()])
+    generator = torch.Generator(device).manual_seed(0)
+    for t in (t for t in [*old.parameters(), *old.buffers()] if t.is_floating_point()):
+        t.uniform_(0.5, 1.5, generator=generator)
+    new = copy.deepcopy(old)
+    become(new, template)
+    x = torch.randn(shape, device=device, generator=generator)
+    for training in (True, False):
+        for m in (old, new):
+            m.train(training)
+        y, z = type(old).forward(old, x), type(new).forward(new, x)
+        if y.shape != z.shape or y.dtype != z.dtype or not torch.allclose(y, z, 1e-4, 1e-5):
+            return False
+        theirs = dict(old.named_buffers())
+        if not all(torch.allclose(t, theirs[k], 1e-4, 1e-5) for k, t in new.named_buffers() if k in theirs):
+            return False
+    dtype = _dtype(old, x.bfloat16())
+    return y.stride() == z.stride() and (dtype is None or dtype == _dtype(new, x.bfloat16()))
+
+
+def _dtype(module: Any, x: Tensor) -> torch.dtype | None:
+    """Of the output; None where it does not take this input."""
+    try:
+        return type(module).forward(module, x).dtype
+    except RuntimeError:
+        return None

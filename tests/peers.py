@@ -1,0 +1,72 @@
+"""Norms as other libraries write them, with their names, attributes and order of casts."""
+
+import torch
+from torch import Tensor, nn
+
+
+class LlamaRMSNorm(nn.Module):
+    def __init__(self, size: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight, self.variance_epsilon = nn.Parameter(torch.ones(size)), eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.to(torch.float32)
+        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+        return self.weight * wide.to(x.dtype)
+
+
+class GemmaRMSNorm(nn.Module):
+    def __init__(self, size: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight, self.eps = nn.Parameter(torch.zeros(size)), eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.float()
+        return (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps) * (1.0 + self.weight)).type_as(x)
+
+
+class OtherRMSNorm(LlamaRMSNorm):
+    """eps outside of the root: none of ours."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * x / (x.pow(2).mean(-1, keepdim=True).sqrt() + 1e-2)
+
+
+class PermutedLayerNorm(nn.LayerNorm):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class ChannelsFirstLayerNorm(nn.LayerNorm):
+    def forward(self, x: Tensor) -> Tensor:
+        z = x - x.mean(1, keepdim=True)
+        z = z / (z.pow(2).mean(1, keepdim=True) + self.eps).sqrt()
+        return self.weight[:, None, None] * z + self.bias[:, None, None]
+
+
+class BatchNormAct2d(nn.BatchNorm2d):
+    def __init__(self, *args) -> None:
+        super().__init__(*args)
+        self.drop, self.act = nn.Identity(), nn.SiLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.drop(super().forward(x)))
+
+
+class GroupNormAct(nn.GroupNorm):
+    act = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)
+
+
+class FrozenBatchNorm2d(nn.Module):
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.eps = 1e-5
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            self.register_buffer(name, torch.rand(size) + 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        w, b, m, v = (t[:, None, None] for t in (self.weight, self.bias, self.running_mean, self.running_var))
+        return (x - m) * w * (v + self.eps).rsqrt() + b
