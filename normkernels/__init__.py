@@ -31,13 +31,15 @@ from normkernels.modules.weight_norm import init_weight_norm_
 from normkernels.moments import activation_moments
 
 from normkernels.conversion import convert, revert  # isort: skip  (it reads the names above)
+from normkernels.distributed import SyncBatchNorm, SyncBatchRenorm, synchronize_  # isort: skip
 
 __all__ = [
     "ACTIVATIONS", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "BatchNormLSTM", "BatchNormRNN", "BatchRenorm1d",
     "BatchRenorm2d", "BatchRenorm3d", "DataNorm", "GroupNorm", "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d",
     "LayerNorm", "LayerNorm2d", "LayerNormGRU", "LayerNormGRUCell", "LayerNormLSTM", "LayerNormLSTMCell",
     "LayerNormRNN", "LayerNormRNNCell", "NormPropConv1d", "NormPropConv2d", "NormPropConv3d", "NormPropLinear",
-    "OnlineNorm1d", "OnlineNorm2d", "OnlineNorm3d", "RMSNorm", "StreamingNorm1d", "StreamingNorm2d",
-    "StreamingNorm3d", "__version__", "activation_moments", "backends", "convert", "fold_", "functional",
-    "init_weight_norm_", "parametrizations", "project_unit_norm_", "revert", "use_backend",
+    "OnlineNorm1d", "OnlineNorm2d", "OnlineNorm3d", "RMSNorm", "StreamingNorm1d", "StreamingNorm2d", "StreamingNorm3d",
+    "SyncBatchNorm", "SyncBatchRenorm", "__version__", "activation_moments", "backends", "convert", "fold_",
+    "functional", "init_weight_norm_", "parametrizations", "project_unit_norm_", "revert", "synchronize_",
+    "use_backend",
 ]  # fmt: skip

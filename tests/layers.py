@@ -50,6 +50,7 @@ LAYERS = [
     Layer("LayerNorm", (4,), (6, 4), {}),
     Layer("LayerNorm2d", (4,), (3, 4, 3, 5), {}),
     Layer("RMSNorm", (4,), (6, 4), {}),
+    *(Layer(name, (4,), (3, 4, 3, 5), {}) for name in ("SyncBatchNorm", "SyncBatchRenorm")),
     Layer("NormPropLinear", (4, 3), (6, 4), {"activation": "tanh"}),
     *(Layer(f"NormPropConv{rank}", (4, 3, 2), shape, {"activation": "tanh"}) for rank, shape in IMAGES.items()),
     *(Layer(name, (4, 3), (5, 6, 4), {}) for name in ("BatchNormRNN", "BatchNormLSTM")),

@@ -20,6 +20,7 @@ class Before(NamedTuple):
     attributes: dict[str, Any]
     added: list[str]
     buffers: dict[str, torch.Tensor | None]
+    earlier: Any  # what this one hides: a module may become another one twice
 
 
 def base(module: nn.Module) -> type[nn.Module]:
@@ -38,7 +39,7 @@ def become(module: nn.Module, template: nn.Module) -> None:
     replaced = {k: found[k] for k, v in wanted.items() if k in found and not _same(found[k], v)}
     gone = [k for k in module._buffers if k not in template._buffers and k not in template._parameters]
     old = {k: t if t is None or k in gone else t.new_empty(0) for k, t in module._buffers.items()}
-    before = Before(base(module), replaced, [k for k in wanted if k not in found], old)
+    before = Before(base(module), replaced, [k for k in wanted if k not in found], old, found.get(_MEMORY))
     for name in gone:
         del module._buffers[name]
     _set_class(module, type(template))
@@ -59,6 +60,8 @@ def forget(module: nn.Module) -> None:
 def go_back(module: nn.Module) -> None:
     """Undo :func:`become`; what both classes have keeps the value that it has now."""
     before = vars(module).pop(_MEMORY)
+    if before.earlier is not None:
+        vars(module)[_MEMORY] = before.earlier
     _set_class(module, before.base)
     for name in before.added:
         vars(module).pop(name, None)

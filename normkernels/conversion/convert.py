@@ -80,7 +80,8 @@ def revert(model: nn.Module) -> Report:
     for name, module in model.named_modules():
         before = label(module)
         if memory(module) is not None:
-            go_back(module)
+            while memory(module) is not None:
+                go_back(module)
         elif not twins.is_ours(module):
             continue
         elif why := twins.without_twin(module, base(module)):
