@@ -11,7 +11,8 @@ from torch.utils.checkpoint import checkpoint
 import normkernels as nk
 
 every_mode = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-LIKE_TORCH = ("BatchNorm", "SyncBatchNorm", "InstanceNorm", "DataNorm")  # whose statistics a call that is made again moves again
+# whose statistics a call that is made again moves again
+LIKE_TORCH = ("BatchNorm", "SyncBatchNorm", "InstanceNorm", "DataNorm")
 STATEFUL = [layer for layer in LAYERS if layer.name in ("BatchRenorm2d", "OnlineNorm2d", "StreamingNorm2d")]
 
 

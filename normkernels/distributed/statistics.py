@@ -9,7 +9,6 @@ from torch import Tensor
 from normkernels.ops._channels import lies_last, statistic_dtype, view
 from normkernels.ops.batch_norm import batch_norm_moments
 
-
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # the name until torch 2.13
 
 
