@@ -1,9 +1,11 @@
 """``python -m bench.models``: training steps of small models with torch's norms, and with ours in their place.
 
-Models of timm and transformers, if they are installed, with random weights; one thread, in turns, medians.
+Models of timm and transformers, if they are installed, with random weights; one thread, in turns, medians. Ours by
+``normkernels.convert``, without and with what it fuses; torch again says how far a ratio can be trusted.
 """
 
 import argparse
+import contextlib
 import copy
 import sys
 from collections.abc import Callable, Iterator
@@ -17,31 +19,12 @@ from bench.host import turns
 from bench.tables import console
 
 
-def converted(module: nn.Module) -> nn.Module:
-    """The same module with our norms, parameters and buffers shared with nobody."""
-    module = copy.deepcopy(module)
-    for name, child in module.named_children():
-        setattr(module, name, ours(child) or converted(child))
-    return module
-
-
-def ours(old: nn.Module) -> nn.Module | None:
-    """Our twin of a norm of torch or timm; what follows it inside is fused or kept."""
-    act = getattr(old, "act", None) if hasattr(old, "drop") else None
-    fused = {nn.ReLU: "relu", nn.SiLU: "silu"}.get(type(act))
-    options = {"eps": old.eps, "activation": fused} if hasattr(old, "eps") else {}
-    if isinstance(old, nn.BatchNorm2d):
-        new = nk.BatchNorm2d(old.num_features, momentum=old.momentum, **options)
-    elif isinstance(old, nn.GroupNorm):
-        new = nk.GroupNorm(old.num_groups, old.num_channels, **options)
-    elif isinstance(old, nn.LayerNorm) and "2d" in type(old).__name__:
-        new = nk.LayerNorm2d(old.normalized_shape[0], memory_format=torch.channels_last, **options)
-    elif isinstance(old, nn.LayerNorm):
-        new = nk.LayerNorm(old.normalized_shape, bias=old.bias is not None, **options)
-    else:
-        return None
-    new.load_state_dict(old.state_dict())
-    return new if fused or not isinstance(act, nn.Module) or isinstance(act, nn.Identity) else nn.Sequential(new, act)
+def converted(model: nn.Module, fuse: bool) -> nn.Module:
+    """A copy with our norms."""
+    model = copy.deepcopy(model)
+    with contextlib.redirect_stdout(None):
+        nk.convert(model, fuse=fuse)
+    return model
 
 
 class UNet(nn.Module):
@@ -103,12 +86,12 @@ def main(argv: list[str] | None = None) -> int:
     argparse.ArgumentParser("python -m bench.models", description=__doc__).parse_args(argv)
     torch.set_num_threads(1)
     out = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
-    for name in ("model", "torch ms", "ours ms", "ours / torch"):
+    for name in ("model", "torch ms", "torch again", "ours", "ours fused"):
         out.add_column(name, justify="left" if name == "model" else "right")
     for name, model, x in models():
-        steps = step(model.train(), x), step(converted(model).train(), x)
-        theirs, mine = (us / 1000 for us in turns(*steps, repeats=1, warm_up=3))  # the first ones are recorded
-        out.add_row(name, f"{theirs:.1f}", f"{mine:.1f}", f"{mine / theirs:.2f}")
+        variants = model, copy.deepcopy(model), converted(model, fuse=False), converted(model, fuse=True)
+        first, *others = turns(*(step(m.train(), x) for m in variants), repeats=1, warm_up=3)  # the first are recorded
+        out.add_row(name, f"{first / 1000:.1f}", *(f"{us / first:.3f}" for us in others))
     console().print(out)
     return 0
 
