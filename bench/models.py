@@ -7,6 +7,7 @@ Models of timm and transformers, if they are installed, with random weights; one
 import argparse
 import contextlib
 import copy
+import io
 import sys
 from collections.abc import Callable, Iterator
 
@@ -22,7 +23,7 @@ from bench.tables import console
 def converted(model: nn.Module, fuse: bool) -> nn.Module:
     """A copy with our norms."""
     model = copy.deepcopy(model)
-    with contextlib.redirect_stdout(None):
+    with contextlib.redirect_stdout(io.StringIO()):
         nk.convert(model, fuse=fuse)
     return model
 
