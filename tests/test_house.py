@@ -28,15 +28,14 @@ LAYERS = {
 }
 GAPS: set[tuple[str, str]] = set()  # (stem, layer) that is known to be missing
 
-BACKEND_FILES = [*(PACKAGE / "backends").glob("*/*.py"), *CSRC.glob("c*/*.*")]
+BACKEND_FILES = [*(PACKAGE / "backends").glob("*/*.py"), *CSRC.glob("c*/**/*.*")]
 TRITON_FILES = list((PACKAGE / "backends/triton").glob("*.py"))
 
 
 def stems(layer: str) -> set[str]:
     pattern = LAYERS[layer]
-    # helpers of a family: _rows.py, and C++ files that have no op of their own (activations.cpp)
-    files = {p.stem for p in pattern.parent.glob("*" + pattern.suffix) if not p.stem.startswith("_")}
-    return files & set(OPS) if layer in ("cpu", "cuda") else files
+    # _rows.py is a helper of a family; those of C++ and CUDA lie in its folder
+    return {p.stem for p in pattern.parent.glob("*" + pattern.suffix) if not p.stem.startswith("_")}
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -131,7 +130,7 @@ def test_optional_helpers_are_found():
     assert {"load", "load_tile", "load_parameter", "load_channel", "broad", "of_sample"} <= OPTIONAL
 
 
-@pytest.mark.parametrize("path", [*CSRC.glob("cuda/*.cuh")], ids=lambda p: p.name)
+@pytest.mark.parametrize("path", [*CSRC.glob("cuda/**/*.cuh")], ids=lambda p: f"{p.parent.name}-{p.name}")
 def test_device_headers_know_no_torch(path):
     """Device code is plain CUDA, so that it compiles and is tested alone."""
     included = re.findall(r'#include\s+[<"]([^>"]+)', path.read_text())
@@ -148,8 +147,8 @@ def test_mutations_apply():
 
 NAMED = {
     "triton": PACKAGE / "backends/triton/_activations.py",
-    "cpu": CSRC / "cpu/activations.h",
-    "cuda": CSRC / "cuda/activations.cuh",
+    "cpu": CSRC / "cpu/base/activations.h",
+    "cuda": CSRC / "cuda/base/activations.cuh",
 }
 
 

@@ -1,7 +1,7 @@
 // The arguments of the row family: x (M, N), or (B, N, S) where the units of a row lie S apart.
 #pragma once
 
-#include "call.h"
+#include "checks/call.h"
 
 namespace normkernels::check {
 

@@ -1,5 +1,5 @@
 // Batch norm, whole and in the parts that one process of many computes: the schemas, and the CPU kernels.
-#include "channel_ops.h"
+#include "cpu/channels/ops.h"
 
 STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
   m.def("batch_norm_fwd" NK_CHANNELS_FWD);

@@ -1,6 +1,6 @@
 // Batch Renormalization: batch norm's sweeps, with a corrected affine between the statistics and y.
-#include "../checks/channel_rules.h"
-#include "channel_norm.h"
+#include "checks/channel_rules.h"
+#include "cpu/channels/norm.h"
 
 namespace normkernels {
 void batch_renorm_fwd(const Tensor& x, const OptionalTensor& skip, const OptionalTensor& weight,

@@ -1,5 +1,5 @@
 // Group norm: the schemas, and the CPU kernels.
-#include "channel_ops.h"
+#include "cpu/channels/ops.h"
 
 STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
   m.def("group_norm_fwd" NK_CHANNELS_FWD);

@@ -1,7 +1,7 @@
 // Layer norm over rows (Ba, Kiros & Hinton 2016, arXiv:1607.06450): the schema, and the CPU kernels.
-#include "../checks/rows.h"
-#include "rows.h"
-#include "tensors.h"
+#include "checks/rows.h"
+#include "cpu/base/tensors.h"
+#include "cpu/rows/forward.h"
 
 namespace normkernels {
 namespace {

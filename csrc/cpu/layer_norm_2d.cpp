@@ -1,7 +1,7 @@
 // Layer norm over the channels of each pixel: the schema, and the CPU kernels.
-#include "../checks/rows.h"
-#include "columns.h"
-#include "tensors.h"
+#include "checks/rows.h"
+#include "cpu/base/tensors.h"
+#include "cpu/strided_rows/strided_rows.h"
 
 namespace normkernels {
 namespace {

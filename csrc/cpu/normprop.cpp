@@ -1,7 +1,7 @@
 // NormProp's epilogue (Arpit et al. 2016, arXiv:1603.01431): the schema, and the CPU kernels.
-#include "../checks/channel_rules.h"
-#include "channel_norm.h"
-#include "normprop_backward.h"
+#include "checks/channel_rules.h"
+#include "cpu/channels/norm.h"
+#include "cpu/normprop/backward.h"
 
 namespace normkernels {
 namespace {

@@ -1,7 +1,7 @@
 // Online Normalization: the schemas, and from tensors to the CPU kernels.
-#include "../checks/samples.h"
-#include "channel_norm.h"
-#include "online_backward.h"
+#include "checks/samples.h"
+#include "cpu/channels/norm.h"
+#include "cpu/online/backward.h"
 
 namespace normkernels {
 namespace {

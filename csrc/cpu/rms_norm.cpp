@@ -1,7 +1,7 @@
 // RMS norm over rows (Zhang & Sennrich 2019, arXiv:1910.07467): the schema, and the CPU kernels.
-#include "../checks/rows.h"
-#include "rows.h"
-#include "tensors.h"
+#include "checks/rows.h"
+#include "cpu/base/tensors.h"
+#include "cpu/rows/forward.h"
 
 namespace normkernels {
 namespace {

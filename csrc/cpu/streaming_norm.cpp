@@ -1,7 +1,7 @@
 // Streaming Normalization: batch norm's sweeps, with long- and short-term memories between them.
-#include "../checks/channel_rules.h"
-#include "channel_norm.h"
-#include "deviation_tiles.h"
+#include "checks/channel_rules.h"
+#include "cpu/channels/deviation_tiles.h"
+#include "cpu/channels/norm.h"
 
 namespace normkernels {
 namespace {

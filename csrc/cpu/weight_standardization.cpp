@@ -1,7 +1,7 @@
 // Weight standardisation (Qiao et al. 2019, arXiv:1903.10520): the schema, and the CPU kernels.
-#include "../checks/filters.h"
-#include "filters.h"
-#include "tensors.h"
+#include "checks/filters.h"
+#include "cpu/base/tensors.h"
+#include "cpu/filters/filters.h"
 
 namespace normkernels {
 namespace {

@@ -1,8 +1,8 @@
 // The LSTM with batch norm.
-#include "../checks/lstm.h"
-#include "batch_norm_lstm_bwd.cuh"
-#include "batch_norm_lstm_fwd.cuh"
-#include "recurrent.h"
+#include "checks/lstm.h"
+#include "cuda/recurrent/batch_norm_lstm_backward.cuh"
+#include "cuda/recurrent/batch_norm_lstm_forward.cuh"
+#include "cuda/recurrent/sequence.h"
 
 namespace normkernels::cuda {
 namespace {

@@ -1,7 +1,7 @@
 // The RNN with batch norm.
-#include "../checks/recurrent.h"
-#include "batch_norm_rnn.cuh"
-#include "recurrent.h"
+#include "checks/recurrent.h"
+#include "cuda/recurrent/batch_norm_rnn.cuh"
+#include "cuda/recurrent/sequence.h"
 
 namespace normkernels::cuda {
 namespace {

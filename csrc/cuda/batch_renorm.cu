@@ -1,7 +1,7 @@
 // Batch renorm.
-#include "../checks/channel_rules.h"
-#include "batch_renorm.cuh"
-#include "channel_ops.h"
+#include "checks/channel_rules.h"
+#include "cuda/channels/batch_renorm.cuh"
+#include "cuda/channels/ops.h"
 
 namespace normkernels::cuda {
 namespace {

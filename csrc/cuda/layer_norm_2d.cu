@@ -1,8 +1,8 @@
 // Layer norm over dim 1 of a contiguous (B, N, S).
-#include "../checks/rows.h"
-#include "columns_bwd.cuh"
-#include "columns_fwd.cuh"
-#include "tensors.h"
+#include "checks/rows.h"
+#include "cuda/base/tensors.h"
+#include "cuda/strided_rows/backward.cuh"
+#include "cuda/strided_rows/forward.cuh"
 
 namespace normkernels::cuda {
 namespace {

@@ -1,7 +1,7 @@
 // The GRU with layer norm.
-#include "../checks/recurrent.h"
-#include "layer_norm_gru.cuh"
-#include "recurrent.h"
+#include "checks/recurrent.h"
+#include "cuda/recurrent/layer_norm_gru.cuh"
+#include "cuda/recurrent/sequence.h"
 
 namespace normkernels::cuda {
 namespace {

@@ -1,8 +1,8 @@
 // The LSTM with layer norm.
-#include "../checks/lstm.h"
-#include "layer_norm_lstm_bwd.cuh"
-#include "layer_norm_lstm_fwd.cuh"
-#include "recurrent.h"
+#include "checks/lstm.h"
+#include "cuda/recurrent/layer_norm_lstm_backward.cuh"
+#include "cuda/recurrent/layer_norm_lstm_forward.cuh"
+#include "cuda/recurrent/sequence.h"
 
 namespace normkernels::cuda {
 namespace {

@@ -1,7 +1,7 @@
 // The RNN with layer norm.
-#include "../checks/recurrent.h"
-#include "layer_norm_rnn.cuh"
-#include "recurrent.h"
+#include "checks/recurrent.h"
+#include "cuda/recurrent/layer_norm_rnn.cuh"
+#include "cuda/recurrent/sequence.h"
 
 namespace normkernels::cuda {
 namespace {

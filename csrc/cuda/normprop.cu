@@ -1,8 +1,8 @@
 // Normalization Propagation: its epilogue.
-#include "../checks/channel_rules.h"
-#include "channel_ops.h"
-#include "normprop_bwd.cuh"
-#include "normprop_fwd.cuh"
+#include "checks/channel_rules.h"
+#include "cuda/channels/ops.h"
+#include "cuda/normprop/backward.cuh"
+#include "cuda/normprop/forward.cuh"
 
 namespace normkernels::cuda {
 namespace {

@@ -1,7 +1,7 @@
 // Online norm.
-#include "../checks/samples.h"
-#include "channel_ops.h"
-#include "online_norm_bwd.cuh"
+#include "checks/samples.h"
+#include "cuda/channels/ops.h"
+#include "cuda/online/backward.cuh"
 
 namespace normkernels::cuda {
 namespace {

@@ -1,8 +1,8 @@
 // RMS norm over rows: layer norm's kernels without the mean.
-#include "../checks/rows.h"
-#include "rows_bwd.cuh"
-#include "rows_fwd.cuh"
-#include "tensors.h"
+#include "checks/rows.h"
+#include "cuda/base/tensors.h"
+#include "cuda/rows/backward.cuh"
+#include "cuda/rows/forward.cuh"
 
 namespace normkernels::cuda {
 namespace {

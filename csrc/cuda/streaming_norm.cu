@@ -1,7 +1,7 @@
 // Streaming norm.
-#include "../checks/channel_rules.h"
-#include "channel_ops.h"
-#include "streaming_norm.cuh"
+#include "checks/channel_rules.h"
+#include "cuda/channels/ops.h"
+#include "cuda/channels/streaming_norm.cuh"
 
 namespace normkernels::cuda {
 namespace {

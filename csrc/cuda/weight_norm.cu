@@ -1,9 +1,9 @@
 // Weight norm, and the projection onto filters of length 1.
-#include "../checks/filters.h"
-#include "filters_bwd.cuh"
-#include "filters_fwd.cuh"
-#include "filters_project.cuh"
-#include "tensors.h"
+#include "checks/filters.h"
+#include "cuda/base/tensors.h"
+#include "cuda/filters/backward.cuh"
+#include "cuda/filters/forward.cuh"
+#include "cuda/filters/project.cuh"
 
 namespace normkernels::cuda {
 namespace {

@@ -1,8 +1,8 @@
 // Weight standardisation.
-#include "../checks/filters.h"
-#include "filters_bwd.cuh"
-#include "filters_fwd.cuh"
-#include "tensors.h"
+#include "checks/filters.h"
+#include "cuda/base/tensors.h"
+#include "cuda/filters/backward.cuh"
+#include "cuda/filters/forward.cuh"
 
 namespace normkernels::cuda {
 namespace {

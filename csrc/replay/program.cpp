@@ -1,4 +1,4 @@
-#include "program.h"
+#include "replay/program.h"
 
 #include <ATen/Context.h>
 #include <ATen/EmptyTensor.h>

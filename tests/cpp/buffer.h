@@ -4,8 +4,8 @@
 #include <limits>
 #include <vector>
 
+#include "cuda/base/tiles.cuh"
 #include "reference.h"
-#include "tiles.cuh"
 
 namespace normkernels::cuda {
 

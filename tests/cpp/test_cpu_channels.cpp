@@ -2,8 +2,8 @@
 #include <thread>
 
 #include "check.h"
-#include "pixels_backward.h"
-#include "planes_backward.h"
+#include "cpu/channels/channels_last_backward.h"
+#include "cpu/channels/planes_backward.h"
 #include "reference.h"
 #include "rounding.h"
 

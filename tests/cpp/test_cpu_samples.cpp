@@ -3,7 +3,7 @@
 #include <thread>
 
 #include "check.h"
-#include "online_backward.h"
+#include "cpu/online/backward.h"
 #include "reference.h"
 #include "rounding.h"
 

@@ -2,9 +2,9 @@
 #include <cstring>
 
 #include "buffer.h"
-#include "channels_resident_bwd.cuh"
-#include "channels_resident_fwd.cuh"
 #include "check.h"
+#include "cuda/channels/resident_backward.cuh"
+#include "cuda/channels/resident_forward.cuh"
 #include "reference.h"
 
 using namespace normkernels::cuda;

@@ -4,11 +4,11 @@
 
 #include "buffer.h"
 #include "check.h"
-#include "filters_bwd.cuh"
-#include "filters_fwd.cuh"
-#include "filters_project.cuh"
-#include "normprop_bwd.cuh"
-#include "normprop_fwd.cuh"
+#include "cuda/filters/backward.cuh"
+#include "cuda/filters/forward.cuh"
+#include "cuda/filters/project.cuh"
+#include "cuda/normprop/backward.cuh"
+#include "cuda/normprop/forward.cuh"
 
 using namespace normkernels::cuda;
 

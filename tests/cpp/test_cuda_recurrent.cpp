@@ -1,13 +1,13 @@
 // The CUDA kernels of recurrent cells, run on the CPU: a step forward and backward against loops in long double.
-#include "batch_norm_lstm_bwd.cuh"
-#include "batch_norm_lstm_fwd.cuh"
-#include "batch_norm_rnn.cuh"
 #include "buffer.h"
 #include "check.h"
-#include "layer_norm_gru.cuh"
-#include "layer_norm_lstm_bwd.cuh"
-#include "layer_norm_lstm_fwd.cuh"
-#include "layer_norm_rnn.cuh"
+#include "cuda/recurrent/batch_norm_lstm_backward.cuh"
+#include "cuda/recurrent/batch_norm_lstm_forward.cuh"
+#include "cuda/recurrent/batch_norm_rnn.cuh"
+#include "cuda/recurrent/layer_norm_gru.cuh"
+#include "cuda/recurrent/layer_norm_lstm_backward.cuh"
+#include "cuda/recurrent/layer_norm_lstm_forward.cuh"
+#include "cuda/recurrent/layer_norm_rnn.cuh"
 
 using namespace normkernels::cuda;
 using Reals = std::vector<Real>;

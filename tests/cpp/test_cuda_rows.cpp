@@ -2,11 +2,11 @@
 #include <limits>
 
 #include "check.h"
-#include "columns_bwd.cuh"
-#include "columns_fwd.cuh"
+#include "cuda/rows/backward.cuh"
+#include "cuda/rows/forward.cuh"
+#include "cuda/strided_rows/backward.cuh"
+#include "cuda/strided_rows/forward.cuh"
 #include "reference.h"
-#include "rows_bwd.cuh"
-#include "rows_fwd.cuh"
 
 using namespace normkernels::cuda;
 

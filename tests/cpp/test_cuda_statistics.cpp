@@ -5,11 +5,11 @@
 #include <cstring>
 #include <map>
 
-#include "batch_renorm.cuh"
 #include "buffer.h"
 #include "check.h"
-#include "online_norm_bwd.cuh"
-#include "streaming_norm.cuh"
+#include "cuda/channels/batch_renorm.cuh"
+#include "cuda/channels/streaming_norm.cuh"
+#include "cuda/online/backward.cuh"
 
 using namespace normkernels::cuda;
 using Reals = std::vector<Real>;

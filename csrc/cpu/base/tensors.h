@@ -1,0 +1,109 @@
+// From stable-ABI tensors to pointers: dtype dispatch, parameters in the compute type, gradient tables.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <optional>
+#include <string>
+#include <type_traits>
+
+#include "checks/call.h"
+#include "cpu/rows/backward.h"
+
+namespace normkernels {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using OptionalTensor = std::optional<Tensor>;
+
+// Call f with a value of the element type of t.
+template <class F>
+void dispatch(const Tensor& t, const char* op, const F& f) {
+  const int32_t dtype = check::dtype(t);
+  if (dtype == check::kFloat32) return f(float());
+  if (dtype == check::kBFloat16) return f(bfloat16());
+  if (dtype == check::kFloat16) return f(float16());
+  STD_TORCH_CHECK(dtype == check::kFloat64, op, ": unsupported dtype");
+  f(double());
+}
+
+template <class T>
+T* pointer(const Tensor& t) {
+  return static_cast<T*>(t.data_ptr());
+}
+template <class T>
+T* pointer(const OptionalTensor& t) {
+  return t ? static_cast<T*>(t->data_ptr()) : nullptr;
+}
+inline int64_t row_stride(const OptionalTensor& t) { return t ? t->stride(0) : 0; }
+
+inline Activation activation(const std::string& name) {
+  Activation found = Activation::identity;
+  STD_TORCH_CHECK(find_activation(name, found), "normkernels: activation must be a name of ACTIVATIONS, got '", name,
+                  "'");
+  return found;
+}
+
+// A parameter (N,) plus offset in the compute type: the tensor's own memory where nothing has to
+// change, else a copy.
+template <class C>
+class Parameter {
+ public:
+  Parameter(const OptionalTensor& t, double offset) {
+    if (!t) return;
+    dispatch(*t, "parameter", [&](auto element) {
+      using W = decltype(element);
+      const W* source = pointer<W>(*t);
+      if constexpr (std::is_same_v<W, C>) {
+        data_ = source;
+        if (offset == 0) return;
+      }
+      if constexpr (std::is_same_v<compute_t<W>, C>) {
+        copy_.resize(t->numel());
+        for (int64_t i = 0; i < t->numel(); i++) copy_[i] = load(source[i]) + static_cast<C>(offset);
+        data_ = copy_.data();
+      }
+    });
+  }
+  const C* data() const { return data_; }
+
+ private:
+  Scratch<C> copy_;
+  const C* data_ = nullptr;
+};
+
+// The (lines, N) table, zeros at first, in which a parameter's gradient is summed; nothing if the gradient is not
+// wanted.
+template <class C>
+class GradientTable {
+ public:
+  GradientTable(const OptionalTensor& out, int64_t lines, int64_t N) : out_(out), lines_(lines), N_(N) {
+    if (out) table_.resize(lines * N);
+  }
+  C* data() { return out_ ? table_.data() : nullptr; }
+  C* line(int64_t i) { return out_ ? data() + i * N_ : nullptr; }
+
+  // The sum of the lines, in order
+  void finish() {
+    if (!out_) return;
+    for_each((N_ + kTile - 1) / kTile, [&](int64_t t) {
+      const int64_t j = t * kTile, n = std::min(kTile, N_ - j);
+      C* total = data() + j;
+      for (int64_t line = 1; line < lines_; line++) add_tiles(total, data() + line * N_ + j, total, n);
+      dispatch(*out_, "parameter gradient", [&](auto element) {
+        using W = decltype(element);
+        if constexpr (std::is_same_v<compute_t<W>, C>) store_tile(total, pointer<W>(*out_) + j, n);
+      });
+    });
+  }
+
+ private:
+  OptionalTensor out_;
+  int64_t lines_, N_;
+  Scratch<C> table_;
+};
+
+}  // namespace normkernels
