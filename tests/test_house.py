@@ -137,6 +137,14 @@ def test_device_headers_know_no_torch(path):
     assert not [name for name in included if name.startswith(("torch/", "ATen/", "c10/"))]
 
 
+@pytest.mark.parametrize("backend", ["cpu", "cuda"])
+def test_base_knows_no_family(backend):
+    """What every family stands on includes none of them."""
+    files = [*CSRC.glob(f"{backend}/base/*.*")]
+    included = {name for path in files for name in re.findall(r'#include "([^"]+)', path.read_text())}
+    assert files and not {name for name in included if not name.startswith((f"{backend}/base/", "checks/"))}
+
+
 def test_mutations_apply():
     """Each line that tests/mutate.py breaks is there exactly once."""
     mutations = runpy.run_path(str(ROOT / "tests/mutate.py"))["MUTATIONS"]

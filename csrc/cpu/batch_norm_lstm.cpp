@@ -1,5 +1,6 @@
 // The LSTM with batch norm of each step (Cooijmans et al. 2017, arXiv:1603.09025): the schema, and the CPU kernels.
 #include "checks/lstm.h"
+#include "cpu/base/gradient_table.h"
 #include "cpu/recurrent/batch_norm.h"
 #include "cpu/recurrent/lstm.h"
 

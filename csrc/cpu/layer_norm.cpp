@@ -1,7 +1,7 @@
 // Layer norm over rows (Ba, Kiros & Hinton 2016, arXiv:1607.06450): the schema, and the CPU kernels.
 #include "checks/rows.h"
-#include "cpu/base/tensors.h"
-#include "cpu/rows/forward.h"
+#include "cpu/base/gradient_table.h"
+#include "cpu/rows/backward.h"
 
 namespace normkernels {
 namespace {

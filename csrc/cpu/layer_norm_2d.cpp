@@ -1,6 +1,6 @@
 // Layer norm over the channels of each pixel: the schema, and the CPU kernels.
 #include "checks/rows.h"
-#include "cpu/base/tensors.h"
+#include "cpu/base/gradient_table.h"
 #include "cpu/strided_rows/strided_rows.h"
 
 namespace normkernels {

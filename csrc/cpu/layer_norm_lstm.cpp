@@ -1,5 +1,6 @@
 // The LSTM with layer norm (Ba et al. 2016, arXiv:1607.06450): the schema, and the CPU kernels.
 #include "checks/lstm.h"
+#include "cpu/base/gradient_table.h"
 #include "cpu/recurrent/lstm.h"
 
 namespace normkernels {

@@ -1,5 +1,6 @@
 // The RNN with layer norm (Ba et al. 2016, arXiv:1607.06450): the schema, and the CPU kernels.
 #include "checks/recurrent.h"
+#include "cpu/base/gradient_table.h"
 #include "cpu/recurrent/layer_norm.h"
 
 namespace normkernels {

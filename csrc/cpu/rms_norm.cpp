@@ -1,7 +1,7 @@
 // RMS norm over rows (Zhang & Sennrich 2019, arXiv:1910.07467): the schema, and the CPU kernels.
 #include "checks/rows.h"
-#include "cpu/base/tensors.h"
-#include "cpu/rows/forward.h"
+#include "cpu/base/gradient_table.h"
+#include "cpu/rows/backward.h"
 
 namespace normkernels {
 namespace {

@@ -1,6 +1,6 @@
 // Weight norm (Salimans & Kingma 2016, arXiv:1602.07868) and projection to length 1: the schemas, and the CPU kernels.
 #include "checks/filters.h"
-#include "cpu/base/tensors.h"
+#include "cpu/base/gradient_table.h"
 #include "cpu/filters/filters.h"
 
 namespace normkernels {

@@ -1,6 +1,6 @@
 // Weight standardisation (Qiao et al. 2019, arXiv:1903.10520): the schema, and the CPU kernels.
 #include "checks/filters.h"
-#include "cpu/base/tensors.h"
+#include "cpu/base/gradient_table.h"
 #include "cpu/filters/filters.h"
 
 namespace normkernels {

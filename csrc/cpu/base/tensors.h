@@ -1,4 +1,4 @@
-// From stable-ABI tensors to pointers: dtype dispatch, parameters in the compute type, gradient tables.
+// From stable-ABI tensors to pointers: dtype dispatch, parameters in the compute type.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -11,7 +11,9 @@
 #include <type_traits>
 
 #include "checks/call.h"
-#include "cpu/rows/backward.h"
+#include "cpu/base/activations.h"
+#include "cpu/base/scratch.h"
+#include "cpu/base/simd.h"
 
 namespace normkernels {
 
@@ -73,37 +75,6 @@ class Parameter {
  private:
   Scratch<C> copy_;
   const C* data_ = nullptr;
-};
-
-// The (lines, N) table, zeros at first, in which a parameter's gradient is summed; nothing if the gradient is not
-// wanted.
-template <class C>
-class GradientTable {
- public:
-  GradientTable(const OptionalTensor& out, int64_t lines, int64_t N) : out_(out), lines_(lines), N_(N) {
-    if (out) table_.resize(lines * N);
-  }
-  C* data() { return out_ ? table_.data() : nullptr; }
-  C* line(int64_t i) { return out_ ? data() + i * N_ : nullptr; }
-
-  // The sum of the lines, in order
-  void finish() {
-    if (!out_) return;
-    for_each((N_ + kTile - 1) / kTile, [&](int64_t t) {
-      const int64_t j = t * kTile, n = std::min(kTile, N_ - j);
-      C* total = data() + j;
-      for (int64_t line = 1; line < lines_; line++) add_tiles(total, data() + line * N_ + j, total, n);
-      dispatch(*out_, "parameter gradient", [&](auto element) {
-        using W = decltype(element);
-        if constexpr (std::is_same_v<compute_t<W>, C>) store_tile(total, pointer<W>(*out_) + j, n);
-      });
-    });
-  }
-
- private:
-  OptionalTensor out_;
-  int64_t lines_, N_;
-  Scratch<C> table_;
 };
 
 }  // namespace normkernels

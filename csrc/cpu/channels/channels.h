@@ -9,14 +9,13 @@
 #include <limits>
 #include <memory>
 
-#include "cpu/base/activations.h"
+#include "cpu/base/affine.h"
 #include "cpu/base/scratch.h"
 #include "cpu/base/threads.h"
 #include "cpu/channels/deviation_tiles.h"
 #include "cpu/channels/rule_tiles.h"
 #include "cpu/channels/sums.h"
 #include "cpu/channels/tiles.h"
-#include "cpu/rows/forward.h"
 
 namespace normkernels {
 

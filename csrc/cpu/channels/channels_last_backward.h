@@ -1,6 +1,8 @@
 // Channels that lie last, backward: the sums down the columns of an image, then dx.
 #pragma once
 
+#include <utility>
+
 #include "cpu/channels/channels_last.h"
 
 namespace normkernels {

@@ -1,5 +1,6 @@
 // Batch, group and instance norm: the sweeps of the channel family with nothing between them.
 #include "checks/channels.h"
+#include "cpu/base/gradient_table.h"
 #include "cpu/channels/norm.h"
 
 namespace normkernels {

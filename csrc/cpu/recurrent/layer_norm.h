@@ -8,7 +8,7 @@
 #include <memory>
 #include <vector>
 
-#include "cpu/base/tensors.h"
+#include "cpu/base/gradient_table.h"
 #include "cpu/recurrent/tiles.h"
 #include "sequence.h"
 

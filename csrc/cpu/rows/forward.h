@@ -3,29 +3,11 @@
 
 #include <cmath>
 
-#include "cpu/base/activations.h"
+#include "cpu/base/affine.h"
 #include "cpu/base/sweep.h"
 #include "cpu/rows/narrow.h"
 
 namespace normkernels {
-
-// What is known of a row: xhat = (x - mean) * rstd + shift.
-template <class C>
-struct KnownRow {
-  C mean, rstd, shift;
-};
-
-// weight + offset and bias in the compute type, null where absent, and what follows them.
-template <class C>
-struct Affine {
-  const C *weight, *bias;
-  Activation activation;
-  C slope;
-
-  Columns<C> columns(const KnownRow<C>& row, int64_t j) const {
-    return {row.mean, row.rstd, weight ? weight + j : nullptr, bias ? bias + j : nullptr, row.shift};
-  }
-};
 
 template <class T>
 struct RowsForward {

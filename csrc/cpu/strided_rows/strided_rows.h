@@ -8,7 +8,9 @@
 #include <cmath>
 #include <utility>
 
-#include "cpu/rows/forward.h"
+#include "cpu/base/affine.h"
+#include "cpu/base/scratch.h"
+#include "cpu/base/threads.h"
 #include "cpu/strided_rows/tiles.h"
 
 namespace normkernels {
