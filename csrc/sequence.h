@@ -13,16 +13,16 @@
 namespace normkernels {
 
 // Step t of a sequence: that many rows, from row `first` on.
-struct Step {
+struct SequenceStep {
   int64_t t, first, rows;
 };
 
 // The steps in the order of the walk; batch_sizes is on the CPU, and absent where every step has `batch` rows.
-inline std::vector<Step> walk(int64_t total, int64_t batch, const std::optional<torch::stable::Tensor>& batch_sizes,
-                              bool reverse) {
+inline std::vector<SequenceStep> walk(int64_t total, int64_t batch,
+                                      const std::optional<torch::stable::Tensor>& batch_sizes, bool reverse) {
   const int64_t* sizes = batch_sizes ? static_cast<const int64_t*>(batch_sizes->const_data_ptr()) : nullptr;
   const int64_t count = batch_sizes ? batch_sizes->numel() : total / batch;
-  std::vector<Step> steps;
+  std::vector<SequenceStep> steps;
   for (int64_t t = 0, first = 0; t < count; t++) {
     steps.push_back({t, first, sizes ? sizes[t] : batch});
     first += steps.back().rows;
@@ -32,7 +32,7 @@ inline std::vector<Step> walk(int64_t total, int64_t batch, const std::optional<
 }
 
 // Where a step's rows begin in a buffer of all steps, or of one.
-inline int64_t kept(const Step& step, const torch::stable::Tensor& buffer, int64_t total) {
+inline int64_t kept(const SequenceStep& step, const torch::stable::Tensor& buffer, int64_t total) {
   return buffer.size(0) == total ? step.first : 0;
 }
 

@@ -35,7 +35,7 @@ void batch_norm_lstm_fwd(const Tensor& input, const Tensor& weight_hh, const Opt
                               pointer<C>(cells),
                               pointer<C>(raw_cells)};
     Scratch<C> o(h.numel());  // output gates of a step, until its cells are normalised
-    walk_forward(input, weight_hh, batch_sizes, h, a, reverse, [&](const Step& step, int64_t at) {
+    walk_forward(input, weight_hh, batch_sizes, h, a, reverse, [&](const SequenceStep& step, int64_t at) {
       C *mu = pointer<C>(mean) + step.t * N, *cell_mu = lstm.normed ? pointer<C>(cell_mean) + step.t * H : nullptr;
       each_row<C>(step.rows, N, 0, [&](int64_t row, C*) { lstm.sum(step.first + row, at + row); });
       norm.prepare(lstm.a + at * N, step.rows, mu, pointer<C>(var) + step.t * N);
@@ -87,7 +87,7 @@ void batch_norm_lstm_bwd(const Tensor& dy, const Tensor& gates, const Tensor& ce
                                pointer<T>(sums),
                                pointer<C>(dc)};
     Scratch<C> dzs(B * N), dms(B * H);
-    walk_backward(sums, weight_hh, batch_sizes, dh, reverse, [&](const Step& step) {
+    walk_backward(sums, weight_hh, batch_sizes, dh, reverse, [&](const SequenceStep& step) {
       const int64_t first = step.first;
       C *mu = pointer<C>(mean) + step.t * N, *cell_mu = lstm.normed ? pointer<C>(cell_mean) + step.t * H : nullptr;
       if (lstm.normed) cell_norm.scales(pointer<C>(cell_var) + step.t * H);

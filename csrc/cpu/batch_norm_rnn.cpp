@@ -17,7 +17,7 @@ void batch_norm_rnn_fwd(const Tensor& input, const Tensor& weight_hh, const Opti
     const int64_t H = h.size(1);
     const Parameter<C> w(weight, 0), b(bias, 0);
     ColumnNorm<T> norm(H, eps, training, w.data(), b.data());
-    walk_forward(input, weight_hh, batch_sizes, h, a, reverse, [&](const Step& step, int64_t at) {
+    walk_forward(input, weight_hh, batch_sizes, h, a, reverse, [&](const SequenceStep& step, int64_t at) {
       const T* p = pointer<T>(input) + step.first * H;
       T* sums = pointer<T>(a) + at * H;
       C* mu = pointer<C>(mean) + step.t * H;
@@ -53,7 +53,7 @@ void batch_norm_rnn_bwd(const Tensor& dy, const Tensor& y, const Tensor& a, cons
     GradientTable<C> dw(dweight, 1, H), db(dbias, 1, H);
     const Tensor& sums = da ? *da : dinput;
     Scratch<C> room(dh.numel());
-    walk_backward(sums, weight_hh, batch_sizes, dh, reverse, [&](const Step& step) {
+    walk_backward(sums, weight_hh, batch_sizes, dh, reverse, [&](const SequenceStep& step) {
       const int64_t first = step.first * H;
       each_row<C>(step.rows, H, H, [&](int64_t row, C* narrow) {
         C* dz = room.data() + row * H;

@@ -14,7 +14,7 @@ Slices slices(const Tensor& x) {
 void layer_norm_2d_fwd(const Tensor& x, const OptionalTensor& residual, const OptionalTensor& weight,
                        const OptionalTensor& bias, const Tensor& y, const OptionalTensor& summed, const Tensor& mean,
                        const Tensor& rstd, double eps, double weight_offset, const std::string& name, double slope) {
-  if (!check::columns_fwd("layer_norm_2d_fwd", x, residual, weight, bias, y, summed, mean, rstd)) return;
+  if (!check::strided_rows_fwd("layer_norm_2d_fwd", x, residual, weight, bias, y, summed, mean, rstd)) return;
   dispatch(x, "layer_norm_2d_fwd", [&](auto element) {
     using T = decltype(element);
     using C = compute_t<T>;
@@ -35,7 +35,8 @@ void layer_norm_2d_bwd(const Tensor& dy, const OptionalTensor& dsummed, const Te
                        const OptionalTensor& bias, const Tensor& mean, const Tensor& rstd, const Tensor& dx,
                        const OptionalTensor& dweight, const OptionalTensor& dbias, double weight_offset,
                        const std::string& name, double slope) {
-  if (!check::columns_bwd("layer_norm_2d_bwd", dy, dsummed, x, weight, bias, mean, rstd, dx, dweight, dbias)) return;
+  if (!check::strided_rows_bwd("layer_norm_2d_bwd", dy, dsummed, x, weight, bias, mean, rstd, dx, dweight, dbias))
+    return;
   dispatch(x, "layer_norm_2d_bwd", [&](auto element) {
     using T = decltype(element);
     using C = compute_t<T>;

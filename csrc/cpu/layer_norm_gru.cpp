@@ -18,7 +18,7 @@ void layer_norm_gru_fwd(const Tensor& input, const Tensor& weight_hh, const Opti
     const int64_t H = h.size(1), N = 3 * H, G = groups.size();
     const Parameter<C> w(weight, 0), b(bias, 0);
     const RowNorm<T> norm(groups, H, eps, w.data(), b.data());
-    walk_forward(input, weight_hh, batch_sizes, h, a, reverse, [&](const Step& step, int64_t at) {
+    walk_forward(input, weight_hh, batch_sizes, h, a, reverse, [&](const SequenceStep& step, int64_t at) {
       each_row<C>(step.rows, N, 2 * N + 2 * H, [&](int64_t row, C* room) {
         const T* p = pointer<T>(input) + (step.first + row) * N;
         T *sums = pointer<T>(a) + (at + row) * N, *state = pointer<T>(h) + row * H;
@@ -93,7 +93,7 @@ void layer_norm_gru_bwd(const Tensor& dy, const Tensor& gates, const Tensor& pre
                                   pointer<T>(dinput),
                                   pointer<T>(sums),
                                   direct.data()};
-    walk_backward(sums, weight_hh, batch_sizes, dh, reverse, [&](const Step& step) {
+    walk_backward(sums, weight_hh, batch_sizes, dh, reverse, [&](const SequenceStep& step) {
       each_row_of_parts<C>(parts, step.rows, N, backward.room(H), [&](int64_t row, int64_t line, C* room) {
         backward.row(row, step.first + row, room, dw.line(line), db.line(line));
       });

@@ -34,7 +34,7 @@ void layer_norm_lstm_fwd(const Tensor& input, const Tensor& weight_hh, const Opt
                               pointer<C>(c),
                               pointer<C>(cells),
                               pointer<C>(raw_cells)};
-    walk_forward(input, weight_hh, batch_sizes, h, a, reverse, [&](const Step& step, int64_t first) {
+    walk_forward(input, weight_hh, batch_sizes, h, a, reverse, [&](const SequenceStep& step, int64_t first) {
       each_row<C>(step.rows, 4 * H, 8 * H, [&](int64_t row, C* room) {
         const int64_t in = step.first + row, at = first + row;
         C *z = lstm.sums(at, room), *out = room + 4 * H;
@@ -82,7 +82,7 @@ void layer_norm_lstm_bwd(const Tensor& dy, const Tensor& gates, const Tensor& ce
                                pointer<T>(dinput),
                                pointer<T>(sums),
                                pointer<C>(dc)};
-    walk_backward(sums, weight_hh, batch_sizes, dh, reverse, [&](const Step& step) {
+    walk_backward(sums, weight_hh, batch_sizes, dh, reverse, [&](const SequenceStep& step) {
       each_row_of_parts<C>(parts, step.rows, 4 * H, 12 * H, [&](int64_t row, int64_t line, C* numbers) {
         const int64_t in = step.first + row;
         C *dz = lstm.sums(in, numbers), *narrow = numbers + 4 * H, *dm = narrow + 4 * H, *m = dm + H, *room = m + H;

@@ -18,7 +18,7 @@ void layer_norm_rnn_fwd(const Tensor& input, const Tensor& weight_hh, const Opti
     const int64_t H = h.size(1);
     const Parameter<C> w(weight, 0), b(bias, 0);
     const RowNorm<T> norm({1}, H, eps, w.data(), b.data());
-    walk_forward(input, weight_hh, batch_sizes, h, a, reverse, [&](const Step& step, int64_t at) {
+    walk_forward(input, weight_hh, batch_sizes, h, a, reverse, [&](const SequenceStep& step, int64_t at) {
       each_row<C>(step.rows, H, 2 * H, [&](int64_t row, C* room) {
         C* z = made_at(pointer<T>(y) + (step.first + row) * H, room);
         const T* p = pointer<T>(input) + (step.first + row) * H;
@@ -50,7 +50,7 @@ void layer_norm_rnn_bwd(const Tensor& dy, const Tensor& y, const Tensor& a, cons
     const Parts parts{dh.size(0)};
     GradientTable<C> dw(dweight, parts.count(), H), db(dbias, parts.count(), H);
     const Tensor& sums = da ? *da : dinput;
-    walk_backward(sums, weight_hh, batch_sizes, dh, reverse, [&](const Step& step) {
+    walk_backward(sums, weight_hh, batch_sizes, dh, reverse, [&](const SequenceStep& step) {
       each_row_of_parts<C>(parts, step.rows, H, 2 * H, [&](int64_t row, int64_t line, C* room) {
         const int64_t in = step.first + row;
         C *dz = made_at(pointer<T>(dinput) + in * H, room), *narrow = room + H;

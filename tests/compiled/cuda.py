@@ -30,7 +30,7 @@ FLAGS = (
 ).split()
 # kernels whose template argument PACKED is true, and those that are nothing else
 PACKED = re.compile(
-    r"((rows|channels|streaming|normprop)_\w+<[^,]+, \w+, true|columns_\w+<[^,]+, true"
+    r"((rows|channels|streaming|normprop)_\w+<[^,]+, \w+, true|strided_rows_\w+<[^,]+, true"
     r"|filters_\w+<[^,]+, [^,]+, \w+, true|layer_norm_(rnn|gru|lstm)_\w+<[^,]+, true"
     r"|(channels_resident|filters_project)_)"
 )

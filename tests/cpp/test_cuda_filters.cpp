@@ -65,14 +65,14 @@ void check_filters(int64_t M, int64_t N, bool gained, bool wide_gain, bool align
   Buffer<X> dx(M * N, aligned);
   Buffer<A> mean(M), statistic(M);
   Room<T> room;
-  FiltersFwd<T, X> f{};
+  FiltersForward<T, X> f{};
   f.filters.M = M, f.filters.N = N, f.filters.packed = aligned && N % kPack<T> == 0;
   f.x = x.data, f.gain = gain.parameter(), f.y = y.data, f.mean = mean.data, f.statistic = statistic.data, f.eps = kEps;
-  filters_fwd<CENTER>(f, kDevice, [&](int64_t n) { return room(n); });
-  FiltersBwd<T, X> b{};
+  filters_forward<CENTER>(f, kDevice, [&](int64_t n) { return room(n); });
+  FiltersBackward<T, X> b{};
   b.filters = f.filters, b.dy = dy.data, b.x = x.data, b.gain = f.gain, b.mean = mean.data;
   b.statistic = statistic.data, b.dx = dx.data, b.dgain = dgain.data(), b.dgain_is_float = is_float;
-  filters_bwd<CENTER>(b, kDevice, [&](int64_t n) { return room(n); });
+  filters_backward<CENTER>(b, kDevice, [&](int64_t n) { return room(n); });
 
   for (int64_t m = 0; m < M; ++m) {
     Real mu = 0, squares = 0, along = 0, sum = 0;
@@ -152,15 +152,16 @@ void check_normprop(const Case& c) {
   const std::vector<double> nothing(c.C, NAN);
   const Numbers<T> dbias(nothing, c.sums, c.wide), dslope(nothing, c.sums && slopes, c.wide);
 
-  NormpropFwd<T> f{make_plan<T>(c.N, c.C, c.S, 1, c.C, c.last, c.aligned), u.data, bias.parameter(), slope.parameter()};
+  NormpropForward<T> f{make_plan<T>(c.N, c.C, c.S, 1, c.C, c.last, c.aligned), u.data, bias.parameter(),
+                       slope.parameter()};
   f.epilogue = make_epilogue<A>(c.name, kLeak, kScale, kShift, low, high, false);
   f.epilogue.kink_low = from, f.epilogue.kink_high = to, f.y = c.from_output ? u.data : y.data;
-  normprop_fwd(f, kDevice);
-  NormpropBwd<T> b{f.plan, dy.data, u.data, c.from_output ? Parameter{} : f.bias, f.slope};
+  normprop_forward(f, kDevice);
+  NormpropBackward<T> b{f.plan, dy.data, u.data, c.from_output ? Parameter{} : f.bias, f.slope};
   b.epilogue = make_epilogue<A>(c.name, kLeak, kScale, kShift, low, high, c.from_output), b.du = du.data;
   Room<T> room;
-  normprop_bwd(b, {nullptr, dbias.data(), dslope.data(), c.wide, c.wide, 0, c.C}, kDevice,
-               [&](int64_t n) { return room(n); });
+  normprop_backward(b, {nullptr, dbias.data(), dslope.data(), c.wide, c.wide, 0, c.C}, kDevice,
+                    [&](int64_t n) { return room(n); });
 
   const std::string what = std::string("normprop ") + c.name + " " + std::to_string(c.N) + "x" + std::to_string(c.C) +
                            "x" + std::to_string(c.S) + (c.last ? " last " : " ") + std::to_string(sizeof(T)) +
@@ -189,10 +190,10 @@ void check_normprop(const Case& c) {
 
 void check_infinite() {
   Buffer<float> u(std::vector<double>{-INFINITY, NAN, INFINITY, -1});
-  NormpropFwd<float> f{make_plan<float>(1, 1, 4, 1, 1, false, true), u.data, {}, {}};
+  NormpropForward<float> f{make_plan<float>(1, 1, 4, 1, 1, false, true), u.data, {}, {}};
   f.epilogue = make_epilogue<float>("relu", 0, kScale, kShift, kShift, INFINITY, false);
   f.epilogue.kink_high = INFINITY, f.y = u.data;
-  normprop_fwd(f, kDevice);
+  normprop_forward(f, kDevice);
   CHECK(u[0] == kShift && std::isnan(u[1]) && u[2] == INFINITY && u[3] == kShift, "relu of infinities and NaN");
 }
 

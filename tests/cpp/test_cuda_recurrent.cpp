@@ -366,21 +366,21 @@ struct CellBackward {
       const A* line = lines.data + b * C;
       CHECK(std::any_of(line, line + C, [](A v) { return v != 0; }), "%sline %ld", f.what.c_str(), long(b));
     }
-    column_sums<T>({lines.data, dweight.data(), dbias.data(), c.wide, c.wide, count, C}, kDevice);
-    column_sums<T>({cell_lines.data, dcell_weight.data(), dcell_bias.data(), c.wide, c.wide, count, H}, kDevice);
+    line_sums<T>({lines.data, dweight.data(), dbias.data(), c.wide, c.wide, count, C}, kDevice);
+    line_sums<T>({cell_lines.data, dcell_weight.data(), dcell_bias.data(), c.wide, c.wide, count, H}, kDevice);
   }
 };
 
-template <template <class> class Fwd, template <class> class Bwd, int G, class T, class Step>
+template <template <class> class Forward, template <class> class Backward, int G, class T, class Step>
 void check(const Case& c, Step step) {
   Cell<T, G> cell(c);
-  Fwd<T> p{};
+  Forward<T> p{};
   cell.fill(p);
   step(p);
   cell.check_forward();
   if (!c.kept) return;
   CellBackward<T, G> backward{cell};
-  backward.template run<Bwd<T>>(step);
+  backward.template run<Backward<T>>(step);
   backward.check_backward();
 }
 
@@ -391,11 +391,11 @@ void check_case(const Case& c, int gates) {
   const auto lstm = [](const auto& p) { layer_norm_lstm_step(p, kDevice); };
   const auto batch_rnn = [](const auto& p) { batch_norm_rnn_step(p, kDevice); };
   const auto batch_lstm = [](const auto& p) { batch_norm_lstm_step(p, kDevice); };
-  if (c.groups.empty() && gates == 1) return check<BatchNormRnnFwd, BatchNormRnnBwd, 1, T>(c, batch_rnn);
-  if (c.groups.empty()) return check<BatchNormLstmFwd, BatchNormLstmBwd, 4, T>(c, batch_lstm);
-  if (gates == 1) return check<LayerNormRnnFwd, LayerNormRnnBwd, 1, T>(c, rnn);
-  if (gates == 3) return check<LayerNormGruFwd, LayerNormGruBwd, 3, T>(c, gru);
-  check<LayerNormLstmFwd, LayerNormLstmBwd, 4, T>(c, lstm);
+  if (c.groups.empty() && gates == 1) return check<BatchNormRnnForward, BatchNormRnnBackward, 1, T>(c, batch_rnn);
+  if (c.groups.empty()) return check<BatchNormLstmForward, BatchNormLstmBackward, 4, T>(c, batch_lstm);
+  if (gates == 1) return check<LayerNormRnnForward, LayerNormRnnBackward, 1, T>(c, rnn);
+  if (gates == 3) return check<LayerNormGruForward, LayerNormGruBackward, 3, T>(c, gru);
+  check<LayerNormLstmForward, LayerNormLstmBackward, 4, T>(c, lstm);
 }
 
 template <class T>
@@ -405,7 +405,7 @@ void check_add() {
   Buffer<T> dh(values);
   const Buffer<T> before(values);
   Buffer<acc_t<T>> direct(normal(batch * H, 2));
-  LayerNormGruBwd<T> p{};
+  LayerNormGruBackward<T> p{};
   p.dh = dh.data, p.direct = direct.data, p.hidden = H;
   layer_norm_gru_add(p, batch, kDevice);
   for (int64_t i = 0; i < batch * H; ++i)

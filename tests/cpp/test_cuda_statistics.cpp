@@ -93,7 +93,7 @@ struct Data {
     p.dy = dy.data, p.x = x.data, p.skip = c.skip ? skip.data : nullptr, p.affine = affine;
     p.dx = dx.data, p.dskip = c.skip ? dskip.data : nullptr;
   }
-  ColumnSums<T> sums() const { return {nullptr, dweight.data, dbias.data, false, false, 0, c.C}; }
+  LineSums<T> sums() const { return {nullptr, dweight.data, dbias.data, false, false, 0, c.C}; }
   void act(Real z, int64_t e) {  // u and du from what comes before skip
     u[e] = z + (c.skip ? skip[e] : 0);
     du[e] = std::strcmp(c.name, "identity") == 0 ? dy[e] : dy[e] * derivative(c.name, u[e], kSlope);
@@ -156,21 +156,21 @@ void check_online(const Case& c, const Online& o) {
   for (int64_t n = 0; n < N; ++n) rates[n] = o.rate / (1 + 0.1 * n);
   const bool tables = S > 1 && (o.training || o.layer_scaling);
 
-  OnlineFwd<T> f{};
+  OnlineForward<T> f{};
   f.plan = make_plan<T>(N, C, S, N, C, c.last, c.aligned), d.give_forward(f);
   f.running_mean = mu.data, f.running_var = var.data, f.rates = o.training ? rates.data() : nullptr;
   f.mean = mean.data, f.rstd = rstd.data, f.eps = kEps, f.ls_eps = kLsEps, f.clamp = o.clamp;
   if (tables) f.xhat_mean = xhat_mean.data, f.xhat_square = xhat_square.data;
   if (o.layer_scaling) f.gain = gain.data;
   if (o.training) f.new_mean = new_mu.data, f.new_var = new_var.data;
-  online_norm_fwd(f, d.device, d.workspace());
+  online_norm_forward(f, d.device, d.workspace());
 
-  OnlineBwd<T> p{};
+  OnlineBackward<T> p{};
   p.plan = f.plan, d.give_backward(p), p.tables = {f.mean, f.rstd, f.gain, f.clamp}, p.masked = true;
   p.xhat_mean = f.xhat_mean, p.xhat_square = f.xhat_square, p.p = 1 - o.alpha, p.stable = o.stable;
   if (o.training) p.epsilon_y = e_y.data, p.epsilon_1 = e_1.data;
   if (o.training) p.new_epsilon_y = new_y.data, p.new_epsilon_1 = new_1.data;
-  online_norm_bwd(p, d.sums(), d.device, d.workspace());
+  online_norm_backward(p, d.sums(), d.device, d.workspace());
 
   Reals met(NC), inverse(NC), ms(C), vs(C), ys(C), es(C), g(d.count), xhat(d.count);
   for (int64_t i = 0; i < C; ++i) ms[i] = mu[i], vs[i] = var[i], ys[i] = e_y[i], es[i] = e_1[i];
@@ -248,14 +248,14 @@ void check_renorm(const Case& c, double r_limit, double d_limit) {
   const Real count = c.N * c.S;
   Buffer<A> mu(normal(C, 11)), std(normal(C, 12, 1.5, 0.3)), most_r(std::vector<double>{r_limit}),
       most_d(std::vector<double>{d_limit}), mean(C), var(C), r(C), off(C);
-  RenormFwd<T> f{};
+  BatchRenormForward<T> f{};
   f.plan = make_plan<T>(c.N, C, c.S, 1, C, c.last, c.aligned), d.give_forward(f), f.eps = kEps;
   f.mean = mean.data, f.var = var.data, f.running_mean = mu.data, f.running_std = std.data;
   f.r_max = most_r.data, f.d_max = most_d.data, f.r = r.data, f.d = off.data;
-  batch_renorm_fwd(f, d.device, d.workspace());
-  ChannelsBwd<T> p{};
+  batch_renorm_forward(f, d.device, d.workspace());
+  ChannelsBackward<T> p{};
   p.plan = f.plan, d.give_backward(p), p.mean = mean.data, p.var = var.data, p.eps = kEps;
-  batch_renorm_bwd(p, r.data, off.data, d.sums(), d.device, d.workspace());
+  batch_renorm_backward(p, r.data, off.data, d.sums(), d.device, d.workspace());
 
   std::map<std::string, Reals> right;
   for (int64_t i = 0; i < C; ++i) {
@@ -296,15 +296,15 @@ void check_streaming(const Case& c, Real p, bool updated) {
     return Memory<T>{long_term.data, short_term.data, counts.data,  to.data,
                      A(weights[0]),  A(weights[1]),   A(weights[2])};
   };
-  StreamingFwd<T> f{};
+  StreamingForward<T> f{};
   f.plan = make_plan<T>(c.N, C, c.S, 1, C, c.last, c.aligned), d.give_forward(f), f.memory = memory(alpha, new_term);
   f.found = found.data, f.used = used.data, f.deviations = p == 2 ? nullptr : deviations.data;
   f.power = p, f.eps = kEps;
-  streaming_norm_fwd(f, d.device, d.workspace());
-  StreamingBwd<T> b{};
+  streaming_norm_forward(f, d.device, d.workspace());
+  StreamingBackward<T> b{};
   b.plan = f.plan, d.give_backward(b), b.memory = memory(beta, new_gradients), b.power = p;
   b.found = found.data, b.used = used.data, b.deviations = f.deviations;
-  streaming_norm_bwd(b, d.sums(), d.device, d.workspace());
+  streaming_norm_backward(b, d.sums(), d.device, d.workspace());
 
   Reals founds(2 * C), useds(2 * C), terms(2 * C), gradients(2 * C);
   const auto arrive = [&](int64_t i, Real value, const Real(&weights)[3], Reals& to) {

@@ -48,8 +48,8 @@ struct NormPropBackward {
       prelu_gradient(dy + from, saved + from, of_tile, target, sums, n);
     } else if (clamp && from_output) {
       const double outside = e.activation == Activation::leaky_relu ? e.leak * e.scale : 0;
-      const Step<C> step = {C(e.low), C(e.high), C(e.scale / clamp->divisor), C(outside)};
-      step_gradient<K>(dy + from, saved + from, step, target, sums, n);
+      const Interval<C> interval = {C(e.low), C(e.high), C(e.scale / clamp->divisor), C(outside)};
+      interval_gradient<K>(dy + from, saved + from, interval, target, sums, n);
     } else {
       alignas(64) C z[kStep], d[kStep];
       load_tile(dy + from, d, n);

@@ -68,8 +68,8 @@ NK_CLONES void bend_tile(const T* u, const Bend<K, P>& k, const Bounds<compute_t
 }
 
 template <class K, class T>
-NK_CLONES void step_gradient(const T* dy, const T* y, const Step<compute_t<T>>& k, T* du, Pair<compute_t<T>*> sums,
-                             int64_t n) {
+NK_CLONES void interval_gradient(const T* dy, const T* y, const Interval<compute_t<T>>& k, T* du,
+                                 Pair<compute_t<T>*> sums, int64_t n) {
   using C = compute_t<T>;
   const auto [low, high, inside, outside] = k;
   write_and_add<K, false>(du, sums, n, [=](int64_t i) NK_INLINED {
@@ -95,9 +95,10 @@ NK_CLONES void scaled_gradient(const compute_t<T>* tile, compute_t<T> scale, T* 
 }
 
 #define NK_BEND(T, K, P) template void bend_tile(const T*, const Bend<K, P>&, const Bounds<compute_t<T>>&, T*, int64_t);
-#define NK_GRADIENTS(T, K)                                                                                         \
-  template void step_gradient<K>(const T*, const T*, const Step<compute_t<T>>&, T*, Pair<compute_t<T>*>, int64_t); \
-  template void prelu_gradient(const T*, const T*, const Prelu<K>&, T*, Pair<compute_t<T>*>, int64_t);             \
+#define NK_GRADIENTS(T, K)                                                                                       \
+  template void interval_gradient<K>(const T*, const T*, const Interval<compute_t<T>>&, T*, Pair<compute_t<T>*>, \
+                                     int64_t);                                                                   \
+  template void prelu_gradient(const T*, const T*, const Prelu<K>&, T*, Pair<compute_t<T>*>, int64_t);           \
   template void scaled_gradient<K>(const compute_t<T>*, compute_t<T>, T*, Pair<compute_t<T>*>, int64_t);
 #define NK_NORMPROP(T)                                 \
   NK_BEND(T, Same<compute_t<T>>, Same<compute_t<T>>)   \

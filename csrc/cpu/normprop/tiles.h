@@ -24,7 +24,7 @@ void bend_tile(const T* u, const Bend<K, P>& k, const Bounds<compute_t<T>>& boun
 
 // du = dy * (low <= y <= high ? inside : outside)
 template <class C>
-struct Step {
+struct Interval {
   C low, high, inside, outside;
 };
 
@@ -37,7 +37,8 @@ struct Prelu {
 // Each adds what it finds, before rounding, to the sums of du and of what the slope gets: one value where K is Same,
 // else one for each column.
 template <class K, class T>
-void step_gradient(const T* dy, const T* y, const Step<compute_t<T>>& k, T* du, Pair<compute_t<T>*> sums, int64_t n);
+void interval_gradient(const T* dy, const T* y, const Interval<compute_t<T>>& k, T* du, Pair<compute_t<T>*> sums,
+                       int64_t n);
 template <class K, class T>
 void prelu_gradient(const T* dy, const T* u, const Prelu<K>& k, T* du, Pair<compute_t<T>*> sums, int64_t n);
 // du = tile * scale

@@ -117,10 +117,10 @@ void control_block(const OnlineBackward<T>& a, bool parallel, int64_t first, int
     const Control to = {a.control.epsilon_y + c, a.control.epsilon_1 + c, a.control.dweight + c, a.control.dbias + c};
     for (int64_t i = 0; i < samples; i++) {
       const int64_t row = i * width + c, at = first * width + row;
-      const Step<C> step = {a.gain_of(first + i), kappa[i], a.p, a.stable, static_cast<double>(a.grid.S)};
+      const SampleTerms<C> terms = {a.gain_of(first + i), kappa[i], a.p, a.stable, static_cast<double>(a.grid.S)};
       alignas(64) C own[3][kRange];
       const Coefficients<C> of = a.single() ? Coefficients<C>{own[0], own[1], own[2]} : k.at(row);
-      control_tile(a.met(first + i, c), a.x + at, g + row, products(row), step, to, of.a, of.b, of.c, n);
+      control_tile(a.met(first + i, c), a.x + at, g + row, products(row), terms, to, of.a, of.b, of.c, n);
       if (a.single()) write_row(a, at, g + row, of, n);
     }
   });

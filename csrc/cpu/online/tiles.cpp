@@ -86,10 +86,10 @@ NK_CLONES C guard_tile(const Met<C>& met, const T* x, const C* g, const C* gx, i
 }
 
 template <bool kSingle, bool kStable, class T, class C>
-NK_INLINE void control(const Met<C> met, const T* x, const C* g, const C* gx, const Step<C> step, const Control to,
-                       C* a, C* b, C* c, int64_t n) {
-  const C gain = step.gain, share = step.kappa * gain, p = step.p;
-  const double count = step.count;
+NK_INLINE void control(const Met<C> met, const T* x, const C* g, const C* gx, const SampleTerms<C> sample,
+                       const Control to, C* a, C* b, C* c, int64_t n) {
+  const C gain = sample.gain, share = sample.kappa * gain, p = sample.p;
+  const double count = sample.count;
 #pragma omp simd
   for (int64_t i = 0; i < n; i++) {
     const C w = met.weight[i], bias = met.bias[i], r = met.rstd[i];
@@ -113,23 +113,23 @@ NK_INLINE void control(const Met<C> met, const T* x, const C* g, const C* gx, co
 }
 
 template <class T, class C>
-NK_CLONES void control_tile(const Met<C>& met, const T* x, const C* g, const C* gx, const Step<C>& step,
+NK_CLONES void control_tile(const Met<C>& met, const T* x, const C* g, const C* gx, const SampleTerms<C>& sample,
                             const Control& to, C* a, C* b, C* c, int64_t n) {
   either(gx == nullptr, [&](auto single) NK_INLINED {
-    either(step.stable,
-           [&](auto stable) NK_INLINED { control<single.value, stable.value>(met, x, g, gx, step, to, a, b, c, n); });
+    either(sample.stable,
+           [&](auto stable) NK_INLINED { control<single.value, stable.value>(met, x, g, gx, sample, to, a, b, c, n); });
   });
 }
 
 #define NK_SCAN(C)                                   \
   template void mask_tile(const C*, C, C*, int64_t); \
   template void fold_tile(const Met<C>&, C, C*, C*, int64_t);
-#define NK_SAMPLES(T, C)                                                                                              \
-  template void clamp_tile(const C*, C, const T*, C*, int64_t);                                                       \
-  template C meet_tile(const T*, const C*, double, double, double*, double*, const Met<C>&, int64_t);                 \
-  template C guard_tile(const Met<C>&, const T*, const C*, const C*, int64_t);                                        \
-  template void control_tile(const Met<C>&, const T*, const C*, const C*, const Step<C>&, const Control&, C*, C*, C*, \
-                             int64_t);
+#define NK_SAMPLES(T, C)                                                                                             \
+  template void clamp_tile(const C*, C, const T*, C*, int64_t);                                                      \
+  template C meet_tile(const T*, const C*, double, double, double*, double*, const Met<C>&, int64_t);                \
+  template C guard_tile(const Met<C>&, const T*, const C*, const C*, int64_t);                                       \
+  template void control_tile(const Met<C>&, const T*, const C*, const C*, const SampleTerms<C>&, const Control&, C*, \
+                             C*, C*, int64_t);
 NK_SCAN(double)
 NK_SCAN(float)
 NK_SAMPLES(double, double)

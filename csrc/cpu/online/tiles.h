@@ -34,7 +34,7 @@ void mask_tile(const C* z, C clamp, C* du, int64_t n);
 // What all channels of a sample share. kappa: the mean of G z gain over the sample; p: 1 - alpha; count: values of one
 // channel.
 template <class C>
-struct Step {
+struct SampleTerms {
   C gain, kappa, p;
   bool stable;
   double count;
@@ -51,7 +51,7 @@ C guard_tile(const Met<C>& met, const T* x, const C* g, const C* gx, int64_t n);
 
 // The coefficients of dx = a G + b (x - mean) + c; the accumulators move on.
 template <class T, class C>
-void control_tile(const Met<C>& met, const T* x, const C* g, const C* gx, const Step<C>& step, const Control& control,
-                  C* a, C* b, C* c, int64_t n);
+void control_tile(const Met<C>& met, const T* x, const C* g, const C* gx, const SampleTerms<C>& sample,
+                  const Control& control, C* a, C* b, C* c, int64_t n);
 
 }  // namespace normkernels

@@ -55,7 +55,7 @@ void walk_forward(const Tensor& input, const Tensor& weight_hh, const OptionalTe
                   const Tensor& a, bool reverse, const F& f) {
   const int64_t total = input.size(0);
   const Tensor transposed = torch::stable::transpose(weight_hh, 0, 1);
-  for (const Step& step : walk(total, h.size(0), batch_sizes, reverse)) {
+  for (const SequenceStep& step : walk(total, h.size(0), batch_sizes, reverse)) {
     const int64_t at = kept(step, a, total);
     product(rows_of(h, 0, step.rows), transposed, rows_of(a, at, step.rows));
     f(step, at);
@@ -66,7 +66,7 @@ void walk_forward(const Tensor& input, const Tensor& weight_hh, const OptionalTe
 template <class F>
 void walk_backward(const Tensor& da, const Tensor& weight_hh, const OptionalTensor& batch_sizes, const Tensor& dh,
                    bool reverse, const F& f) {
-  for (const Step& step : walk(da.size(0), dh.size(0), batch_sizes, !reverse)) {
+  for (const SequenceStep& step : walk(da.size(0), dh.size(0), batch_sizes, !reverse)) {
     f(step);
     product(rows_of(da, step.first, step.rows), weight_hh, rows_of(dh, 0, step.rows));
   }

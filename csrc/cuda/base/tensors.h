@@ -16,7 +16,8 @@
 #include <string>
 #include <vector>
 
-#include "cuda/base/sums.cuh"
+#include "cuda/base/affine.cuh"
+#include "cuda/base/line_sums.cuh"
 
 namespace normkernels::cuda {
 
@@ -87,7 +88,7 @@ Affine<T> affine(const Optional& weight, const Optional& bias, double offset, co
 }
 
 template <typename T>
-ColumnSums<T> column_sums_of(const Optional& dweight, const Optional& dbias, int64_t N) {
+LineSums<T> line_sums_of(const Optional& dweight, const Optional& dbias, int64_t N) {
   return {nullptr, output<void>(dweight), output<void>(dbias), is_float(dweight), is_float(dbias), 0, N};
 }
 

@@ -7,10 +7,10 @@ namespace normkernels::cuda {
 namespace {
 
 template <typename T>
-ChannelsBwd<T> backward(Tensor dy, Tensor x, Optional skip, Optional weight, Optional bias, Tensor mean, Tensor var,
-                        Optional dx, Optional dskip, double eps, const std::string& activation, double slope,
-                        bool last) {
-  ChannelsBwd<T> p{};
+ChannelsBackward<T> backward(Tensor dy, Tensor x, Optional skip, Optional weight, Optional bias, Tensor mean,
+                             Tensor var, Optional dx, Optional dskip, double eps, const std::string& activation,
+                             double slope, bool last) {
+  ChannelsBackward<T> p{};
   p.dy = input<T>(dy), p.x = input<T>(x), p.skip = input<T>(skip);
   p.affine = affine<T>(weight, bias, 0, activation, slope);
   p.mean = input<acc_t<T>>(mean), p.var = input<acc_t<T>>(var), p.eps = eps;
@@ -32,8 +32,8 @@ void channels_bwd_op(Tensor dy, Tensor x, Optional skip, Optional weight, Option
     using T = decltype(zero);
     Session session(x);
     const auto p = backward<T>(dy, x, skip, weight, bias, mean, var, dx, dskip, eps, activation, slope, last);
-    channels_bwd(p, training, column_sums_of<T>(dweight, dbias, p.plan.C), session.device,
-                 [&](int64_t n) { return session.workspace<T>(n); });
+    channels_backward(p, training, line_sums_of<T>(dweight, dbias, p.plan.C), session.device,
+                      [&](int64_t n) { return session.workspace<T>(n); });
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
 }
@@ -46,7 +46,7 @@ void channels_sums_op(Tensor dy, Tensor x, Optional skip, Optional weight, Optio
     Session session(x);
     const Optional none;
     auto p = backward<T>(dy, x, skip, weight, bias, mean, var, none, none, eps, activation, slope, last);
-    channels_sums(p, column_sums_of<T>(sum_dy_xhat, sum_dy, p.plan.C), session.device,
+    channels_sums(p, line_sums_of<T>(sum_dy_xhat, sum_dy, p.plan.C), session.device,
                   [&](int64_t n) { return session.workspace<T>(n); });
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });

@@ -7,7 +7,7 @@
 namespace normkernels::cuda {
 
 template <typename T>
-struct ChannelsBwd {
+struct ChannelsBackward {
   Plan plan;
   const T *dy, *x, *skip;
   Affine<T> affine;
@@ -24,14 +24,15 @@ template <typename T, bool LAST, bool PACKED, bool ACTIVATED>
 struct Normalised {
   Wide<T> mean, rstd, scale, shift;  // u = (x - mean) * scale + shift + skip, scale = rstd * w
 
-  __device__ Normalised(const ChannelsBwd<T>& p, const Walk<T, LAST, PACKED>& walk)
+  __device__ Normalised(const ChannelsBackward<T>& p, const Walk<T, LAST, PACKED>& walk)
       : mean(walk.statistic(p.mean)), rstd(walk.statistic(p.var)), scale(walk.weight(p.affine)) {
 #pragma unroll
     for (int k = 0; k < kPack<T>; ++k) rstd.v[k] = rsqrt(rstd.v[k] + p.eps), scale.v[k] *= rstd.v[k];
     if constexpr (ACTIVATED) shift = walk.bias(p.affine);
   }
   // du <- du * act'(u)
-  __device__ void differentiate_at(const ChannelsBwd<T>& p, const Wide<T>& x, const Pack<T>& skip, Wide<T>& du) const {
+  __device__ void differentiate_at(const ChannelsBackward<T>& p, const Wide<T>& x, const Pack<T>& skip,
+                                   Wide<T>& du) const {
     const Wide<T> s = widen<T>(skip);
     Wide<T> u = Wide<T>::of([&](int k) { return (x.v[k] - mean.v[k]) * scale.v[k] + shift.v[k] + s.v[k]; });
     differentiate(u.v, p.affine.activation, p.affine.slope);
@@ -40,7 +41,7 @@ struct Normalised {
   }
   // body(i, x, du) for every step
   template <typename Body>
-  __device__ void sweep(const ChannelsBwd<T>& p, const Walk<T, LAST, PACKED>& walk, Body body) const {
+  __device__ void sweep(const ChannelsBackward<T>& p, const Walk<T, LAST, PACKED>& walk, Body body) const {
     if constexpr (ACTIVATED) {
       walk.template sweep<false>({p.dy, p.x, p.skip}, [&](int i, const Pack<T>(&packs)[3]) {
         const Wide<T> x = widen<T>(packs[1]);
@@ -56,7 +57,7 @@ struct Normalised {
 };
 
 template <typename T, bool LAST, bool PACKED, bool ACTIVATED>
-__global__ void __launch_bounds__(kChannelThreads, PACKED ? 2 : 1) channels_sums_kernel(const ChannelsBwd<T> p) {
+__global__ void __launch_bounds__(kChannelThreads, PACKED ? 2 : 1) channels_sums_kernel(const ChannelsBackward<T> p) {
   const Walk<T, LAST, PACKED> walk(p.plan, blockIdx.x);
   const Normalised<T, LAST, PACKED, ACTIVATED> by(p, walk);
   Wide<T> sum{}, sum_xhat{};
@@ -90,7 +91,7 @@ __global__ void __launch_bounds__(kChannelThreads) channels_means_kernel(const C
   const A *sum_xhat = p.table, *sum = p.table + p.plan.rows() * p.plan.C;
   A total[2] = {A(0), A(0)};
   merge.each(p.plan, [&](int64_t channel, unsigned, int64_t at) {
-    const A w = load_channel<T>(p.weight, channel, 0, 1);
+    const A w = load_value<T>(p.weight, channel, 0, 1);
     total[0] += w * sum[at];
     total[1] += w * sum_xhat[at];
   });
@@ -103,7 +104,7 @@ __global__ void __launch_bounds__(kChannelThreads) channels_means_kernel(const C
 
 // dx = du * scale - (x - mean) * slope - offset, the last part first: it may still be in the cache.
 template <typename T, bool LAST, bool PACKED, bool ACTIVATED>
-__global__ void __launch_bounds__(kChannelThreads, PACKED ? 2 : 1) channels_dx_kernel(const ChannelsBwd<T> p) {
+__global__ void __launch_bounds__(kChannelThreads, PACKED ? 2 : 1) channels_dx_kernel(const ChannelsBackward<T> p) {
   constexpr int V = kPack<T>;
   const Walk<T, LAST, PACKED> walk(p.plan, int64_t(gridDim.x) - 1 - blockIdx.x);
   const Normalised<T, LAST, PACKED, ACTIVATED> by(p, walk);
@@ -127,25 +128,25 @@ __global__ void __launch_bounds__(kChannelThreads, PACKED ? 2 : 1) channels_dx_k
 
 // The sums by part; workspace(n) gives room for n accumulators.
 template <typename T, typename Workspace>
-void channels_sums(ChannelsBwd<T>& p, ColumnSums<T> sums, const Device& device, Workspace workspace) {
+void channels_sums(ChannelsBackward<T>& p, LineSums<T> sums, const Device& device, Workspace workspace) {
   sums.partial = p.table = workspace(2 * p.plan.rows() * p.plan.C);
   sums.P = p.plan.rows();
   with_layout<T>(p.plan, p.affine.activation, [&](auto last, auto packed, auto activated) {
     launch_sweep<T>(channels_sums_kernel<T, last, packed, activated>, p, device);
   });
-  if (sums.dweight != nullptr || sums.dbias != nullptr) column_sums(sums, device);
+  if (sums.dweight != nullptr || sums.dbias != nullptr) line_sums(sums, device);
 }
 
 template <typename T>
-void channels_dx(const ChannelsBwd<T>& p, const Device& device) {
+void channels_dx(const ChannelsBackward<T>& p, const Device& device) {
   with_layout<T>(p.plan, p.affine.activation, [&](auto last, auto packed, auto activated) {
     launch_sweep<T>(channels_dx_kernel<T, last, packed, activated>, p, device);
   });
 }
 
 template <typename T, typename Workspace>
-void swept_channels_bwd(ChannelsBwd<T> p, bool training, const ColumnSums<T>& sums, const Device& device,
-                        Workspace workspace) {
+void swept_channels_backward(ChannelsBackward<T> p, bool training, const LineSums<T>& sums, const Device& device,
+                             Workspace workspace) {
   if (training || sums.dweight != nullptr || sums.dbias != nullptr) channels_sums(p, sums, device, workspace);
   if (training) {
     const int64_t statistics = p.plan.B * p.plan.G;

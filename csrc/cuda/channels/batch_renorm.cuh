@@ -17,7 +17,7 @@ struct Corrected {
 };
 
 template <typename T>
-struct RenormFwd : ChannelsFwd<T> {
+struct BatchRenormForward : ChannelsForward<T> {
   using A = acc_t<T>;
   const A *running_mean, *running_std, *r_max, *d_max;  // (C,), (C,), and two scalars
   A *r, *d;                                             // (C,)
@@ -41,7 +41,7 @@ struct CorrectedAffine {
   int64_t C;
 
   __device__ void write(int64_t c, const Corrected<acc_t<T>>& by) const {
-    const acc_t<T> w = load_channel<T>(weight, c, 0, 1), b = load_channel<T>(bias, c, 0, 0);
+    const acc_t<T> w = load_value<T>(weight, c, 0, 1), b = load_value<T>(bias, c, 0, 0);
     table[c] = by.scale(w), table[C + c] = by.shift(w, b);
   }
   void use(Affine<T>& affine) const {
@@ -51,12 +51,12 @@ struct CorrectedAffine {
 
 template <typename T>
 struct RenormRule {
-  RenormFwd<T> fwd;
+  BatchRenormForward<T> fwd;
   CorrectedAffine<T> affine;
 };
 
 template <typename T>
-__global__ void __launch_bounds__(kChannelThreads) renorm_correction_kernel(const RenormRule<T> p) {
+__global__ void __launch_bounds__(kChannelThreads) batch_renorm_correction_kernel(const RenormRule<T> p) {
   const int64_t c = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (c >= p.affine.C) return;
   const acc_t<T> mean = p.fwd.mean[c], var = p.fwd.var[c];
@@ -66,7 +66,7 @@ __global__ void __launch_bounds__(kChannelThreads) renorm_correction_kernel(cons
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kChannelThreads) renorm_affine_kernel(const CorrectedAffine<T> p) {
+__global__ void __launch_bounds__(kChannelThreads) batch_renorm_affine_kernel(const CorrectedAffine<T> p) {
   const int64_t c = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (c < p.C) p.write(c, {p.r[c], p.d[c]});
 }
@@ -74,11 +74,11 @@ __global__ void __launch_bounds__(kChannelThreads) renorm_affine_kernel(const Co
 template <typename T>
 struct RenormGradients {
   const acc_t<T>*r, *d, *of_affine;  // (2, C): of scale and of shift
-  ColumnSums<T> sums;                // where dweight and dbias go
+  LineSums<T> sums;                  // where dweight and dbias go
 };
 
 template <typename T>
-__global__ void __launch_bounds__(kChannelThreads) renorm_gradients_kernel(const RenormGradients<T> p) {
+__global__ void __launch_bounds__(kChannelThreads) batch_renorm_gradients_kernel(const RenormGradients<T> p) {
   const int64_t c = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, C = p.sums.N;
   if (c >= C) return;
   const acc_t<T> of_scale = p.of_affine[c], of_shift = p.of_affine[C + c];
@@ -90,29 +90,29 @@ __global__ void __launch_bounds__(kChannelThreads) renorm_gradients_kernel(const
 
 // workspace(n) gives room for n accumulators
 template <typename T, typename Workspace>
-void batch_renorm_fwd(const RenormFwd<T>& p, const Device& device, Workspace workspace) {
-  if (resident_channels_fwd<T>(p, device)) return;
+void batch_renorm_forward(const BatchRenormForward<T>& p, const Device& device, Workspace workspace) {
+  if (resident_channels_forward<T>(p, device)) return;
   const int64_t C = p.plan.C;
   channels_moments<T>(p, device, workspace);
   const RenormRule<T> rule{p, {p.affine.weight, p.affine.bias, p.r, p.d, workspace(2 * C), C}};
-  launch_channels(renorm_correction_kernel<T>, rule, C, device);
-  ChannelsFwd<T> apply = p;
+  launch_channels(batch_renorm_correction_kernel<T>, rule, C, device);
+  ChannelsForward<T> apply = p;
   rule.affine.use(apply.affine);
   channels_apply(apply, device);
 }
 
 template <typename T, typename Workspace>
-void batch_renorm_bwd(ChannelsBwd<T> p, const acc_t<T>* r, const acc_t<T>* d, const ColumnSums<T>& sums,
-                      const Device& device, Workspace workspace) {
+void batch_renorm_backward(ChannelsBackward<T> p, const acc_t<T>* r, const acc_t<T>* d, const LineSums<T>& sums,
+                           const Device& device, Workspace workspace) {
   const int64_t C = p.plan.C;
   const CorrectedAffine<T> rule{p.affine.weight, p.affine.bias, r, d, workspace(2 * C), C};
-  launch_channels(renorm_affine_kernel<T>, rule, C, device);
+  launch_channels(batch_renorm_affine_kernel<T>, rule, C, device);
   rule.use(p.affine);
   const bool wanted = sums.dweight != nullptr || sums.dbias != nullptr;
   acc_t<T>* of_affine = wanted ? workspace(2 * C) : nullptr;
-  ColumnSums<T> into{nullptr, of_affine, wanted ? of_affine + C : nullptr, kFloatTables<T>, kFloatTables<T>, 0, C};
-  channels_bwd(p, true, into, device, workspace);
-  if (wanted) launch_channels(renorm_gradients_kernel<T>, RenormGradients<T>{r, d, of_affine, sums}, C, device);
+  LineSums<T> into{nullptr, of_affine, wanted ? of_affine + C : nullptr, kFloatTables<T>, kFloatTables<T>, 0, C};
+  channels_backward(p, true, into, device, workspace);
+  if (wanted) launch_channels(batch_renorm_gradients_kernel<T>, RenormGradients<T>{r, d, of_affine, sums}, C, device);
 }
 
 }  // namespace normkernels::cuda

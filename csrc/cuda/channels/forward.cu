@@ -7,9 +7,9 @@ namespace normkernels::cuda {
 namespace {
 
 template <typename T>
-ChannelsFwd<T> forward(Tensor x, Optional skip, Optional weight, Optional bias, Tensor mean, Tensor var, Optional y,
-                       double eps, const std::string& activation, double slope, bool last) {
-  ChannelsFwd<T> p{};
+ChannelsForward<T> forward(Tensor x, Optional skip, Optional weight, Optional bias, Tensor mean, Tensor var, Optional y,
+                           double eps, const std::string& activation, double slope, bool last) {
+  ChannelsForward<T> p{};
   p.x = input<T>(x), p.skip = input<T>(skip), p.affine = affine<T>(weight, bias, 0, activation, slope);
   p.mean = output<acc_t<T>>(mean), p.var = output<acc_t<T>>(var), p.eps = eps, p.y = output<T>(y);
   const void *w = last ? p.affine.weight.data : nullptr, *b = last ? p.affine.bias.data : nullptr;
@@ -26,7 +26,7 @@ void channels_fwd_op(Tensor x, Optional skip, Optional weight, Optional bias, Te
     using T = decltype(zero);
     Session session(x);
     const auto p = forward<T>(x, skip, weight, bias, mean, var, y, eps, activation, slope, last);
-    channels_fwd(p, session.device, [&](int64_t n) { return session.workspace<T>(n); });
+    channels_forward(p, session.device, [&](int64_t n) { return session.workspace<T>(n); });
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
 }

@@ -18,7 +18,7 @@ struct AsGiven {
 };
 
 template <typename T>
-struct ChannelsFwd {
+struct ChannelsForward {
   Plan plan;
   const T *x, *skip;
   Affine<T> affine;
@@ -36,7 +36,7 @@ struct ChannelsFwd {
 // Welford over this thread's steps, then a merge over threads in two passes. All of it, and the table, is about the
 // first value of the statistic, so that a large mean costs no digits of the variance.
 template <typename T, bool LAST, bool PACKED>
-__global__ void __launch_bounds__(kChannelThreads, PACKED ? 2 : 1) channels_moments_kernel(const ChannelsFwd<T> p) {
+__global__ void __launch_bounds__(kChannelThreads, PACKED ? 2 : 1) channels_moments_kernel(const ChannelsForward<T> p) {
   using A = acc_t<T>;
   constexpr int V = kPack<T>;
   const Walk<T, LAST, PACKED> walk(p.plan, blockIdx.x);
@@ -66,7 +66,7 @@ __global__ void __launch_bounds__(kChannelThreads, PACKED ? 2 : 1) channels_mome
 
 // mean and var of every statistic from the table (Chan et al. 1979).
 template <typename T>
-__global__ void __launch_bounds__(kChannelThreads) channels_statistics_kernel(const ChannelsFwd<T> p) {
+__global__ void __launch_bounds__(kChannelThreads) channels_statistics_kernel(const ChannelsForward<T> p) {
   using A = acc_t<T>;
   __shared__ A scratch[2][1][32];
   const Merge merge(p.plan);
@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(kChannelThreads) channels_statistics_kernel(co
 
 // The last part first: it was read last, so it may still be in the cache.
 template <typename T, bool LAST, bool PACKED, bool ACTIVATED>
-__global__ void __launch_bounds__(kChannelThreads) channels_apply_kernel(const ChannelsFwd<T> p) {
+__global__ void __launch_bounds__(kChannelThreads) channels_apply_kernel(const ChannelsForward<T> p) {
   constexpr int V = kPack<T>;
   const Walk<T, LAST, PACKED> walk(p.plan, int64_t(gridDim.x) - 1 - blockIdx.x);
   const Wide<T> mean = walk.statistic(p.mean), shift = walk.bias(p.affine);
@@ -107,7 +107,7 @@ __global__ void __launch_bounds__(kChannelThreads) channels_apply_kernel(const C
 
 // workspace(n) gives room for n accumulators
 template <typename T, typename Workspace>
-void channels_moments(ChannelsFwd<T> p, const Device& device, Workspace workspace) {
+void channels_moments(ChannelsForward<T> p, const Device& device, Workspace workspace) {
   p.table = workspace(2 * p.plan.rows() * p.plan.C);
   with_layout<T>(p.plan, Activation::kIdentity, [&](auto last, auto packed, auto) {
     launch_sweep<T>(channels_moments_kernel<T, last, packed>, p, device);
@@ -116,7 +116,7 @@ void channels_moments(ChannelsFwd<T> p, const Device& device, Workspace workspac
 }
 
 template <typename T>
-void channels_apply(const ChannelsFwd<T>& p, const Device& device) {
+void channels_apply(const ChannelsForward<T>& p, const Device& device) {
   with_layout<T>(p.plan, p.affine.activation, [&](auto last, auto packed, auto activated) {
     launch_sweep<T>(channels_apply_kernel<T, last, packed, activated>, p, device);
   });

@@ -3,7 +3,10 @@
 // positions. A sweep that reduces leaves two numbers of each in a table (2, N * parts, C), a rule merges the table.
 #pragma once
 
-#include "cuda/strided_rows/strip.cuh"
+#include <algorithm>
+
+#include "cuda/base/affine.cuh"
+#include "cuda/base/line_sums.cuh"
 
 namespace normkernels::cuda {
 

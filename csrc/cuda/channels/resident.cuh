@@ -6,8 +6,8 @@
 
 namespace normkernels::cuda {
 
-inline constexpr int kResidentPacks = 4;                    // of a thread, from each tensor
-inline constexpr int kFwdThreads = 896, kBwdThreads = 512;  // at most: they leave 72 and 128 registers
+inline constexpr int kResidentPacks = 4;                             // of a thread, from each tensor
+inline constexpr int kForwardThreads = 896, kBackwardThreads = 512;  // at most: they leave 72 and 128 registers
 
 // The values of one statistic, in packs: one run of adjacent channels or, in a batch, one channel of each image.
 template <typename T>
@@ -53,7 +53,7 @@ struct Slice {
   __device__ Wide<T> parameter(Parameter p, int c, acc_t<T> absent) const {
     const unsigned first = channel(c), left = batch ? V : S - place(c) % S;
     if (p.data == nullptr || !holds(c)) return Wide<T>::of([=](int) { return absent; });
-    const acc_t<T> one = load_channel<T>(p, first, 0, 0), next = left < V ? load_channel<T>(p, first + 1, 0, 0) : one;
+    const acc_t<T> one = load_value<T>(p, first, 0, 0), next = left < V ? load_value<T>(p, first + 1, 0, 0) : one;
     return Wide<T>::of([=](int k) { return unsigned(k) < left ? one : next; });
   }
 };

@@ -1,4 +1,4 @@
-// Backward of the channel family: one kernel (and column_sums) where a block holds a statistic, else the sweeps.
+// Backward of the channel family: one kernel (and line_sums) where a block holds a statistic, else the sweeps.
 #pragma once
 
 #include "cuda/channels/backward.cuh"
@@ -8,11 +8,11 @@ namespace normkernels::cuda {
 
 // Sums of du and of du * xhat by pack, or by thread where a statistic has one channel.
 template <typename T>
-using Shares = acc_t<T>[2][kBwdThreads * kResidentPacks];
+using Shares = acc_t<T>[2][kBackwardThreads * kResidentPacks];
 
 // For each channel of the block's statistics, a warp each: its sums go to the table, and times w to its first share.
 template <typename T>
-__device__ void sum_shares(const ChannelsBwd<T>& p, Shares<T>& shares, int per_channel) {
+__device__ void sum_shares(const ChannelsBackward<T>& p, Shares<T>& shares, int per_channel) {
   using A = acc_t<T>;
   const int D = p.plan.channels(), all = blockDim.y * D, warps = blockDim.x * blockDim.y / 32;
   const int thread = threadIdx.y * blockDim.x + threadIdx.x;
@@ -25,7 +25,7 @@ __device__ void sum_shares(const ChannelsBwd<T>& p, Shares<T>& shares, int per_c
     const int64_t statistic = int64_t(blockIdx.x) * blockDim.y + i / D;
     if (thread % 32 != 0 || i >= all || statistic >= p.plan.B * p.plan.G) continue;
     const int64_t channel = statistic % p.plan.G * D + i % D;
-    const A w = load_channel<T>(p.affine.weight, channel, 0, 1);
+    const A w = load_value<T>(p.affine.weight, channel, 0, 1);
     shares[0][start] = sum[0] * w, shares[1][start] = sum[1] * w;
     if (p.table == nullptr) continue;
     A* line = p.table + statistic / p.plan.G * p.plan.C + channel;
@@ -34,7 +34,7 @@ __device__ void sum_shares(const ChannelsBwd<T>& p, Shares<T>& shares, int per_c
 }
 
 template <typename T, bool ACTIVATED>
-__global__ void __launch_bounds__(kBwdThreads, 1) channels_resident_bwd_kernel(const ChannelsBwd<T> p) {
+__global__ void __launch_bounds__(kBackwardThreads, 1) channels_resident_backward_kernel(const ChannelsBackward<T> p) {
   using A = acc_t<T>;
   constexpr int V = kPack<T>;
   __shared__ A scratch[2][32];
@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(kBwdThreads, 1) channels_resident_bwd_kernel(c
   const A mean = p.mean[slice.statistic], rstd = rsqrt(p.var[slice.statistic] + p.eps);
   Pack<T> x[kResidentPacks], dy[kResidentPacks], skip[kResidentPacks];
   slice.load(p.x, x), slice.load(p.dy, dy), slice.load(ACTIVATED ? p.skip : nullptr, skip);
-  const auto weight = [&](int c) { return load_channel<T>(p.affine.weight, slice.channel(c), 0, 1); };
+  const auto weight = [&](int c) { return load_value<T>(p.affine.weight, slice.channel(c), 0, 1); };
   // body(c, xhat, du) for the packs that exist
   const auto each = [&](auto body) {
     const auto one = [&](int c, Pack<T>& x_pack, Pack<T>& dy_pack, Pack<T>& skip_pack) {
@@ -52,7 +52,7 @@ __global__ void __launch_bounds__(kBwdThreads, 1) channels_resident_bwd_kernel(c
 #pragma unroll
       for (int k = 0; k < V; ++k) xhat.v[k] = (xhat.v[k] - mean) * rstd;
       if constexpr (ACTIVATED) {
-        const A w = weight(c), b = load_channel<T>(p.affine.bias, slice.channel(c), 0, 0);
+        const A w = weight(c), b = load_value<T>(p.affine.bias, slice.channel(c), 0, 0);
         const Wide<T> s = widen<T>(skip_pack);
         Wide<T> u = Wide<T>::of([&](int k) { return xhat.v[k] * w + b + s.v[k]; });
         differentiate(u.v, p.affine.activation, p.affine.slope);
@@ -94,19 +94,21 @@ __global__ void __launch_bounds__(kBwdThreads, 1) channels_resident_bwd_kernel(c
 
 // workspace(n) gives room for n accumulators
 template <typename T, typename Workspace>
-void channels_bwd(ChannelsBwd<T> p, bool training, ColumnSums<T> sums, const Device& device, Workspace workspace) {
+void channels_backward(ChannelsBackward<T> p, bool training, LineSums<T> sums, const Device& device,
+                       Workspace workspace) {
   if constexpr (kFast<T>) {
-    if (training && p.plan.packed && fits_block<T>(p.plan, kBwdThreads)) {
+    if (training && p.plan.packed && fits_block<T>(p.plan, kBackwardThreads)) {
       const bool identity = p.affine.activation == Activation::kIdentity;
       const bool wanted = sums.dweight != nullptr || sums.dbias != nullptr;
       if (wanted) sums.partial = p.table = workspace(2 * p.plan.B * p.plan.C), sums.P = p.plan.B;
-      launch_resident(identity ? channels_resident_bwd_kernel<T, false> : channels_resident_bwd_kernel<T, true>, p,
-                      kPack<T>, device);
-      if (wanted) column_sums(sums, device);
+      launch_resident(
+          identity ? channels_resident_backward_kernel<T, false> : channels_resident_backward_kernel<T, true>, p,
+          kPack<T>, device);
+      if (wanted) line_sums(sums, device);
       return;
     }
   }
-  swept_channels_bwd(p, training, sums, device, workspace);
+  swept_channels_backward(p, training, sums, device, workspace);
 }
 
 }  // namespace normkernels::cuda

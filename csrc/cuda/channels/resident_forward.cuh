@@ -7,7 +7,7 @@
 namespace normkernels::cuda {
 
 template <typename T, bool ACTIVATED, typename Params>
-__global__ void __launch_bounds__(kFwdThreads) channels_resident_fwd_kernel(const Params p) {
+__global__ void __launch_bounds__(kForwardThreads) channels_resident_forward_kernel(const Params p) {
   using A = acc_t<T>;
   constexpr int V = kPack<T>;
   __shared__ A scratch[2][1][32];
@@ -53,14 +53,14 @@ __global__ void __launch_bounds__(kFwdThreads) channels_resident_fwd_kernel(cons
   for_chunks<!ACTIVATED>(write, x, skip);
 }
 
-// Whether a block holds a statistic; then it is done. Params: a ChannelsFwd<T>
+// Whether a block holds a statistic; then it is done. Params: a ChannelsForward<T>
 template <typename T, typename Params>
-bool resident_channels_fwd(const Params& p, const Device& device) {
+bool resident_channels_forward(const Params& p, const Device& device) {
   if constexpr (kFast<T>) {
-    if (fits_block<T>(p.plan, kFwdThreads)) {
+    if (fits_block<T>(p.plan, kForwardThreads)) {
       const bool identity = p.affine.activation == Activation::kIdentity;
-      const auto kernel =
-          identity ? channels_resident_fwd_kernel<T, false, Params> : channels_resident_fwd_kernel<T, true, Params>;
+      const auto kernel = identity ? channels_resident_forward_kernel<T, false, Params>
+                                   : channels_resident_forward_kernel<T, true, Params>;
       launch_resident(kernel, p, kPack<T>, device);
       return true;
     }
@@ -69,8 +69,8 @@ bool resident_channels_fwd(const Params& p, const Device& device) {
 }
 
 template <typename T, typename Workspace>
-void channels_fwd(const ChannelsFwd<T>& p, const Device& device, Workspace workspace) {
-  if (resident_channels_fwd<T>(p, device)) return;
+void channels_forward(const ChannelsForward<T>& p, const Device& device, Workspace workspace) {
+  if (resident_channels_forward<T>(p, device)) return;
   channels_moments(p, device, workspace);
   channels_apply(p, device);
 }

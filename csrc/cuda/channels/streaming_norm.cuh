@@ -26,7 +26,7 @@ struct Memory {
 };
 
 template <typename T>
-struct StreamingFwd {
+struct StreamingForward {
   Plan plan;  // (1, C)
   const T *x, *skip;
   Affine<T> affine;
@@ -39,7 +39,8 @@ struct StreamingFwd {
 
 // v = x - mean: the sums of |v|^power, and of |v|^(power - 1) sign(v)
 template <typename T, bool LAST, bool PACKED>
-__global__ void __launch_bounds__(kChannelThreads, PACKED ? 2 : 1) streaming_powers_kernel(const StreamingFwd<T> p) {
+__global__ void __launch_bounds__(kChannelThreads, PACKED ? 2 : 1)
+    streaming_powers_kernel(const StreamingForward<T> p) {
   const Walk<T, LAST, PACKED> walk(p.plan, blockIdx.x);
   const Wide<T> mean = walk.statistic(p.found);
   Wide<T> powers{}, sum{};
@@ -67,7 +68,7 @@ __device__ void merge_sums(const Plan& plan, const Merge& merge, const acc_t<T>*
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kChannelThreads) streaming_moments_kernel(const StreamingFwd<T> p) {
+__global__ void __launch_bounds__(kChannelThreads) streaming_moments_kernel(const StreamingForward<T> p) {
   __shared__ acc_t<T> scratch[2][32];
   const Merge merge(p.plan);
   acc_t<T> total[2] = {0, 0};
@@ -78,7 +79,7 @@ __global__ void __launch_bounds__(kChannelThreads) streaming_moments_kernel(cons
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kChannelThreads) streaming_statistics_kernel(const StreamingFwd<T> p) {
+__global__ void __launch_bounds__(kChannelThreads) streaming_statistics_kernel(const StreamingForward<T> p) {
   using A = acc_t<T>;
   const int64_t c = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, C = p.plan.C;
   if (c >= C) return;
@@ -91,20 +92,20 @@ __global__ void __launch_bounds__(kChannelThreads) streaming_statistics_kernel(c
 }
 
 template <typename T>
-struct StreamingBwd : TablesBwd<T> {
+struct StreamingBackward : TablesBackward<T> {
   Memory<T> memory;
   const acc_t<T>*found, *used, *deviations;
   acc_t<T>*rstd, *coefficients;  // (C,), and (3, C): by_du, by_x, c
 };
 
 template <typename T>
-__global__ void __launch_bounds__(kChannelThreads) streaming_inverse_kernel(const StreamingBwd<T> p) {
+__global__ void __launch_bounds__(kChannelThreads) streaming_inverse_kernel(const StreamingBackward<T> p) {
   const int64_t c = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, C = p.plan.C;
   if (c < C) p.rstd[c] = 1 / p.used[C + c];
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kChannelThreads) streaming_gradients_kernel(const StreamingBwd<T> p) {
+__global__ void __launch_bounds__(kChannelThreads) streaming_gradients_kernel(const StreamingBackward<T> p) {
   using A = acc_t<T>;
   __shared__ A scratch[2][32];
   const Plan& plan = p.plan;
@@ -113,7 +114,7 @@ __global__ void __launch_bounds__(kChannelThreads) streaming_gradients_kernel(co
   merge_sums<T>(plan, merge, p.table, total, scratch);
   if (threadIdx.x != 0 || !merge.live) return;
   const int64_t c = merge.statistic, C = plan.C;
-  const A count = A(plan.N) * A(plan.S), by_du = load_channel<T>(p.affine.weight, c, 0, 1) * p.rstd[c];
+  const A count = A(plan.N) * A(plan.S), by_du = load_value<T>(p.affine.weight, c, 0, 1) * p.rstd[c];
   const A of_mean = p.memory.arrive(c, -by_du * total[1]) / count;
   const A of_scale = p.memory.arrive(C + c, -by_du * total[0]) / count, scale = p.found[C + c];
   const A power = p.power, by_x = power == A(1) ? of_scale : of_scale * pow(scale, 1 - power);
@@ -125,10 +126,10 @@ __global__ void __launch_bounds__(kChannelThreads) streaming_gradients_kernel(co
 
 // workspace(n) gives room for n accumulators
 template <typename T, typename Workspace>
-void streaming_norm_fwd(StreamingFwd<T> p, const Device& device, Workspace workspace) {
+void streaming_norm_forward(StreamingForward<T> p, const Device& device, Workspace workspace) {
   const int64_t C = p.plan.C;
   p.moment = workspace(C), p.rstd = workspace(C);
-  ChannelsFwd<T> moments{};
+  ChannelsForward<T> moments{};
   moments.plan = p.plan, moments.x = p.x, moments.mean = p.found, moments.var = p.moment;
   channels_moments(moments, device, workspace);
   if (p.power != acc_t<T>(2)) {
@@ -140,18 +141,18 @@ void streaming_norm_fwd(StreamingFwd<T> p, const Device& device, Workspace works
   }
   launch_channels(streaming_statistics_kernel<T>, p, C, device);
   const acc_t<T> none = std::numeric_limits<acc_t<T>>::infinity();
-  channels_tables_apply(TablesFwd<T>{p.plan, p.x, p.skip, p.affine, {p.used, p.rstd, nullptr, none}, p.y}, device);
+  channels_tables_apply(TablesForward<T>{p.plan, p.x, p.skip, p.affine, {p.used, p.rstd, nullptr, none}, p.y}, device);
 }
 
 template <typename T, typename Workspace>
-void streaming_norm_bwd(StreamingBwd<T> p, ColumnSums<T> sums, const Device& device, Workspace workspace) {
+void streaming_norm_backward(StreamingBackward<T> p, LineSums<T> sums, const Device& device, Workspace workspace) {
   const int64_t C = p.plan.C, rows = p.plan.rows();
   p.rstd = workspace(C), p.coefficients = workspace(3 * C);
   launch_channels(streaming_inverse_kernel<T>, p, C, device);
   p.tables = {p.used, p.rstd, nullptr, std::numeric_limits<acc_t<T>>::infinity()};
   sums.partial = p.table = workspace(2 * rows * C), sums.P = rows;
   channels_tables_sums(p, device);
-  if (sums.dweight != nullptr || sums.dbias != nullptr) column_sums(sums, device);
+  if (sums.dweight != nullptr || sums.dbias != nullptr) line_sums(sums, device);
   launch_rule(streaming_gradients_kernel<T>, p, device);
   p.about = p.found, p.by_du = p.coefficients;
   p.by_x = p.coefficients + C, p.c = p.coefficients + 2 * C;

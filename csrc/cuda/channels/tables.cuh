@@ -15,7 +15,7 @@ struct Tables {
 };
 
 template <typename T>
-struct TablesFwd {
+struct TablesForward {
   Plan plan;
   const T *x, *skip;
   Affine<T> affine;
@@ -44,7 +44,8 @@ struct Scaled {
 
 // The last part first: it was read last, so it may still be in the cache.
 template <typename T, bool LAST, bool PACKED, bool ACTIVATED>
-__global__ void __launch_bounds__(kChannelThreads, PACKED ? 2 : 1) channels_tables_apply_kernel(const TablesFwd<T> p) {
+__global__ void __launch_bounds__(kChannelThreads, PACKED ? 2 : 1)
+    channels_tables_apply_kernel(const TablesForward<T> p) {
   const Walk<T, LAST, PACKED> walk(p.plan, int64_t(gridDim.x) - 1 - blockIdx.x);
   const Scaled<T, LAST, PACKED> scaled(p.tables, p.affine, walk);
   const acc_t<T> most = p.tables.clamp;
@@ -57,7 +58,7 @@ __global__ void __launch_bounds__(kChannelThreads, PACKED ? 2 : 1) channels_tabl
 }
 
 template <typename T>
-struct TablesBwd {
+struct TablesBackward {
   Plan plan;
   const T *dy, *x, *skip;
   Affine<T> affine;
@@ -84,7 +85,7 @@ __device__ void deviate(Wide<T>& v, acc_t<T> power) {
 
 // body(i, x, du, du before the mask) for every step
 template <bool ACTIVATED, typename T, bool LAST, bool PACKED, typename Body>
-__device__ void sweep_tables(const TablesBwd<T>& p, const Walk<T, LAST, PACKED>& walk,
+__device__ void sweep_tables(const TablesBackward<T>& p, const Walk<T, LAST, PACKED>& walk,
                              const Scaled<T, LAST, PACKED>& scaled, Body body) {
   using A = acc_t<T>;
   const A most = p.tables.clamp;
@@ -108,7 +109,8 @@ __device__ void sweep_tables(const TablesBwd<T>& p, const Walk<T, LAST, PACKED>&
 }
 
 template <typename T, bool LAST, bool PACKED, bool ACTIVATED>
-__global__ void __launch_bounds__(kChannelThreads, PACKED ? 2 : 1) channels_tables_sums_kernel(const TablesBwd<T> p) {
+__global__ void __launch_bounds__(kChannelThreads, PACKED ? 2 : 1)
+    channels_tables_sums_kernel(const TablesBackward<T> p) {
   const Walk<T, LAST, PACKED> walk(p.plan, blockIdx.x);
   const Scaled<T, LAST, PACKED> scaled(p.tables, p.affine, walk);
   Wide<T> sum{}, sum_xhat{};
@@ -127,7 +129,8 @@ __global__ void __launch_bounds__(kChannelThreads, PACKED ? 2 : 1) channels_tabl
 
 // The last part first: it may still be in the cache.
 template <typename T, bool LAST, bool PACKED, bool ACTIVATED>
-__global__ void __launch_bounds__(kChannelThreads, PACKED ? 2 : 1) channels_tables_dx_kernel(const TablesBwd<T> p) {
+__global__ void __launch_bounds__(kChannelThreads, PACKED ? 2 : 1)
+    channels_tables_dx_kernel(const TablesBackward<T> p) {
   constexpr int V = kPack<T>;
   const Walk<T, LAST, PACKED> walk(p.plan, int64_t(gridDim.x) - 1 - blockIdx.x);
   const Scaled<T, LAST, PACKED> scaled(p.tables, p.affine, walk);
@@ -150,21 +153,21 @@ __global__ void __launch_bounds__(kChannelThreads, PACKED ? 2 : 1) channels_tabl
 // ---- host ----
 
 template <typename T>
-void channels_tables_apply(const TablesFwd<T>& p, const Device& device) {
+void channels_tables_apply(const TablesForward<T>& p, const Device& device) {
   with_layout<T>(p.plan, p.affine.activation, [&](auto last, auto packed, auto activated) {
     launch_sweep<T>(channels_tables_apply_kernel<T, last, packed, activated>, p, device);
   });
 }
 
 template <typename T>
-void channels_tables_sums(const TablesBwd<T>& p, const Device& device) {
+void channels_tables_sums(const TablesBackward<T>& p, const Device& device) {
   with_layout<T>(p.plan, p.affine.activation, [&](auto last, auto packed, auto activated) {
     launch_sweep<T>(channels_tables_sums_kernel<T, last, packed, activated>, p, device);
   });
 }
 
 template <typename T>
-void channels_tables_dx(const TablesBwd<T>& p, const Device& device) {
+void channels_tables_dx(const TablesBackward<T>& p, const Device& device) {
   const bool plain = p.affine.activation == Activation::kIdentity && p.power == acc_t<T>(2);
   with_layout<T>(p.plan, !plain, [&](auto last, auto packed, auto activated) {
     launch_sweep<T>(channels_tables_dx_kernel<T, last, packed, activated>, p, device);

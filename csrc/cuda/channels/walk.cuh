@@ -88,11 +88,11 @@ struct Walk {
   }
   __device__ Wide<T> weight(const Affine<T>& affine) const {
     if constexpr (LAST) return load_weight(affine, tile, channel, 0);
-    return by_channel([&](int64_t c) { return load_channel<T>(affine.weight, c, 0, 1); });
+    return by_channel([&](int64_t c) { return load_value<T>(affine.weight, c, 0, 1); });
   }
   __device__ Wide<T> bias(const Affine<T>& affine) const {
     if constexpr (LAST) return load_bias(affine, tile, channel, 0);
-    return by_channel([&](int64_t c) { return load_channel<T>(affine.bias, c, 0, 0); });
+    return by_channel([&](int64_t c) { return load_value<T>(affine.bias, c, 0, 0); });
   }
   __device__ int64_t batch() const { return image / plan.images(); }
   __device__ unsigned group(int64_t c) const { return unsigned(c) / unsigned(plan.channels()); }

@@ -8,7 +8,7 @@ namespace normkernels::cuda {
 
 // x is in T, or in float beside dy in 16 bits
 template <typename T, typename X>
-struct FiltersBwd {
+struct FiltersBackward {
   Filters<acc_t<T>> filters;
   const T* dy;
   const X* x;
@@ -29,7 +29,7 @@ __device__ Values<X, kPack<T>> narrow_to(const Wide<T>& values) {
 }
 
 template <typename T, typename X, bool CENTER, bool PACKED>
-__global__ void __launch_bounds__(kFilterThreads) filters_bwd_kernel(const FiltersBwd<T, X> p) {
+__global__ void __launch_bounds__(kFilterThreads) filters_backward_kernel(const FiltersBackward<T, X> p) {
   using A = acc_t<T>;
   constexpr int V = kPack<T>;
   __shared__ A scratch[2][32];
@@ -64,7 +64,7 @@ __global__ void __launch_bounds__(kFilterThreads) filters_bwd_kernel(const Filte
     else
       static_cast<T*>(p.dgain)[place.row] = narrow<T>(sums[0]);
   }
-  const A scale = r * load_channel<T>(p.gain, place.row, 0, 1);
+  const A scale = r * load_value<T>(p.gain, place.row, 0, 1);
   const A c0 = CENTER ? sums[0] / A(f.N) : sums[0], c1 = CENTER ? sums[1] / A(f.N) : A(0);
   keep_packed<T>(x);
   keep_packed<T>(dy);
@@ -80,10 +80,11 @@ __global__ void __launch_bounds__(kFilterThreads) filters_bwd_kernel(const Filte
 
 // workspace(n) gives room for n accumulators
 template <bool CENTER, typename T, typename X, typename Workspace>
-void filters_bwd(const FiltersBwd<T, X>& p, const Device& device, Workspace workspace) {
+void filters_backward(const FiltersBackward<T, X>& p, const Device& device, Workspace workspace) {
   if constexpr (kFast<T>)
-    if (p.filters.packed) return launch_filters<T>(filters_bwd_kernel<T, X, CENTER, true>, p, 2, device, workspace);
-  launch_filters<T>(filters_bwd_kernel<T, X, CENTER, false>, p, 2, device, workspace);
+    if (p.filters.packed)
+      return launch_filters<T>(filters_backward_kernel<T, X, CENTER, true>, p, 2, device, workspace);
+  launch_filters<T>(filters_backward_kernel<T, X, CENTER, false>, p, 2, device, workspace);
 }
 
 }  // namespace normkernels::cuda

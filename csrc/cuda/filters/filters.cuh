@@ -2,8 +2,11 @@
 // (M, N), and r: 1 / |x|, or 0 where x is 0; CENTER (standardisation): 1 / sqrt(var + eps).
 #pragma once
 
+#include <algorithm>
+
+#include "cuda/base/affine.cuh"
+#include "cuda/base/line_sums.cuh"
 #include "cuda/rows/moments.cuh"
-#include "cuda/strided_rows/strip.cuh"
 
 namespace normkernels::cuda {
 

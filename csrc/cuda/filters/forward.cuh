@@ -7,7 +7,7 @@ namespace normkernels::cuda {
 
 // x is in T, or in float beside y in 16 bits
 template <typename T, typename X>
-struct FiltersFwd {
+struct FiltersForward {
   Filters<acc_t<T>> filters;
   const X* x;
   Parameter gain;  // (M,), of X or float
@@ -17,7 +17,7 @@ struct FiltersFwd {
 };
 
 template <typename T, typename X, bool CENTER, bool PACKED>
-__global__ void __launch_bounds__(kFilterThreads) filters_fwd_kernel(const FiltersFwd<T, X> p) {
+__global__ void __launch_bounds__(kFilterThreads) filters_forward_kernel(const FiltersForward<T, X> p) {
   using A = acc_t<T>;
   __shared__ A scratch[2][1][32];
   const Filters<A>& f = p.filters;
@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(kFilterThreads) filters_fwd_kernel(const Filte
     if constexpr (CENTER) p.mean[place.row] = moments.mean;
     p.statistic[place.row] = statistic;
   }
-  const A scale = inverse<CENTER>(statistic) * load_channel<T>(p.gain, place.row, 0, 1);
+  const A scale = inverse<CENTER>(statistic) * load_value<T>(p.gain, place.row, 0, 1);
   const auto finish = [&](int c, Values<X, kPack<T>>& chunk) {
     Wide<T> y = widen<T>(chunk);
 #pragma unroll
@@ -54,10 +54,10 @@ __global__ void __launch_bounds__(kFilterThreads) filters_fwd_kernel(const Filte
 
 // workspace(n) gives room for n accumulators
 template <bool CENTER, typename T, typename X, typename Workspace>
-void filters_fwd(const FiltersFwd<T, X>& p, const Device& device, Workspace workspace) {
+void filters_forward(const FiltersForward<T, X>& p, const Device& device, Workspace workspace) {
   if constexpr (kFast<T>)
-    if (p.filters.packed) return launch_filters<T>(filters_fwd_kernel<T, X, CENTER, true>, p, 1, device, workspace);
-  launch_filters<T>(filters_fwd_kernel<T, X, CENTER, false>, p, 1, device, workspace);
+    if (p.filters.packed) return launch_filters<T>(filters_forward_kernel<T, X, CENTER, true>, p, 1, device, workspace);
+  launch_filters<T>(filters_forward_kernel<T, X, CENTER, false>, p, 1, device, workspace);
 }
 
 }  // namespace normkernels::cuda

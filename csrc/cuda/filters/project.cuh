@@ -2,6 +2,7 @@
 // finds its tensor in a table among the kernel's arguments.
 #pragma once
 
+#include "cuda/base/affine.cuh"
 #include "cuda/rows/moments.cuh"
 
 namespace normkernels::cuda {

@@ -28,7 +28,7 @@ __device__ void differentiate_output(A (&z)[V], Activation activation) {
 }
 
 template <typename T>
-struct NormpropBwd {
+struct NormpropBackward {
   Plan plan;
   const T *dy, *saved;  // saved: y with from_output, else u
   Parameter bias, slope;
@@ -66,7 +66,8 @@ __device__ acc_t<T> slope_gradient(const Channels<T, LAST, PACKED, PRELU>& of, i
 }
 
 template <typename T, bool LAST, bool PACKED, bool ANY, bool PRELU>
-__global__ void __launch_bounds__(kChannelThreads, PACKED ? 2 : 1) normprop_bwd_kernel(const NormpropBwd<T> p) {
+__global__ void __launch_bounds__(kChannelThreads, PACKED ? 2 : 1)
+    normprop_backward_kernel(const NormpropBackward<T> p) {
   const Epilogue<acc_t<T>>& e = p.epilogue;
   const Walk<T, LAST, PACKED> walk(p.plan, blockIdx.x);
   const Channels<T, LAST, PACKED, PRELU> of(walk, e, p.bias, p.slope);
@@ -97,15 +98,15 @@ __global__ void __launch_bounds__(kChannelThreads, PACKED ? 2 : 1) normprop_bwd_
 
 // sums: dbias and, second, dslope; workspace(n) gives room for n accumulators
 template <typename T, typename Workspace>
-void normprop_bwd(NormpropBwd<T> p, ColumnSums<T> sums, const Device& device, Workspace workspace) {
+void normprop_backward(NormpropBackward<T> p, LineSums<T> sums, const Device& device, Workspace workspace) {
   p.slope_wanted = sums.dbias != nullptr;
   const bool wanted = sums.dweight != nullptr || p.slope_wanted;
   sums.P = p.plan.rows();
   if (wanted) sums.partial = p.table = workspace((1 + p.slope_wanted) * sums.P * p.plan.C);
   with_epilogue<T>(p, [&](auto last, auto packed, auto any, auto prelu) {
-    launch_sweep<T>(normprop_bwd_kernel<T, last, packed, any, prelu>, p, device);
+    launch_sweep<T>(normprop_backward_kernel<T, last, packed, any, prelu>, p, device);
   });
-  if (wanted) column_sums(sums, device);
+  if (wanted) line_sums(sums, device);
 }
 
 }  // namespace normkernels::cuda

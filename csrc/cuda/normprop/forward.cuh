@@ -6,7 +6,7 @@
 namespace normkernels::cuda {
 
 template <typename T>
-struct NormpropFwd {
+struct NormpropForward {
   Plan plan;
   const T* u;
   Parameter bias, slope;
@@ -16,7 +16,7 @@ struct NormpropFwd {
 
 // ANY: also activations that are not in pieces.
 template <typename T, bool LAST, bool PACKED, bool ANY, bool PRELU>
-__global__ void __launch_bounds__(kChannelThreads, PACKED ? 2 : 1) normprop_fwd_kernel(const NormpropFwd<T> p) {
+__global__ void __launch_bounds__(kChannelThreads, PACKED ? 2 : 1) normprop_forward_kernel(const NormpropForward<T> p) {
   using A = acc_t<T>;
   const Epilogue<A>& e = p.epilogue;
   const Walk<T, LAST, PACKED> walk(p.plan, blockIdx.x);
@@ -42,9 +42,9 @@ __global__ void __launch_bounds__(kChannelThreads, PACKED ? 2 : 1) normprop_fwd_
 // ---- host ----
 
 template <typename T>
-void normprop_fwd(const NormpropFwd<T>& p, const Device& device) {
+void normprop_forward(const NormpropForward<T>& p, const Device& device) {
   with_epilogue<T>(p, [&](auto last, auto packed, auto any, auto prelu) {
-    launch_sweep<T>(normprop_fwd_kernel<T, last, packed, any, prelu>, p, device);
+    launch_sweep<T>(normprop_forward_kernel<T, last, packed, any, prelu>, p, device);
   });
 }
 

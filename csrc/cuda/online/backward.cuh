@@ -6,12 +6,12 @@
 
 #include "cuda/channels/tables.cuh"
 #include "cuda/online/forward.cuh"
-#include "cuda/online/samples.cuh"
+#include "cuda/online/walk.cuh"
 
 namespace normkernels::cuda {
 
 template <typename T>
-struct OnlineBwd : TablesBwd<T> {  // its tables: mean, rstd (N, C) and gain (N,) of forward
+struct OnlineBackward : TablesBackward<T> {  // its tables: mean, rstd (N, C) and gain (N,) of forward
   using A = acc_t<T>;
   const A *xhat_mean, *xhat_square;  // (N, C); absent where S is 1
   const A *epsilon_y, *epsilon_1;    // (C,) or absent: the statistics were constants
@@ -22,8 +22,8 @@ struct OnlineBwd : TablesBwd<T> {  // its tables: mean, rstd (N, C) and gain (N,
   A* kappa;         // (N,): mean of G * out, where there is a gain
   A* coefficients;  // (3, N, C) of dx: by_du, by_x, c
 
-  __device__ A weight(int64_t c) const { return load_channel<T>(this->affine.weight, c, 0, 1); }
-  __device__ A bias(int64_t c) const { return load_channel<T>(this->affine.bias, c, 0, 0); }
+  __device__ A weight(int64_t c) const { return load_value<T>(this->affine.weight, c, 0, 1); }
+  __device__ A bias(int64_t c) const { return load_value<T>(this->affine.bias, c, 0, 0); }
 };
 
 // The means over a sample of xhat and xhat^2; zero where nobody needs them.
@@ -32,7 +32,7 @@ struct Xhat {
   acc_t<T> mean, square;
 };
 template <typename T>
-__device__ Xhat<T> xhat_of(const OnlineBwd<T>& p, int64_t at) {
+__device__ Xhat<T> xhat_of(const OnlineBackward<T>& p, int64_t at) {
   if (p.xhat_mean != nullptr) return {p.xhat_mean[at], p.xhat_square[at]};
   if (p.plan.S != 1) return {acc_t<T>(0), acc_t<T>(0)};
   const acc_t<T> xhat = (widen(p.x[at]) - p.tables.mean[at]) * p.tables.rstd[at];
@@ -41,7 +41,7 @@ __device__ Xhat<T> xhat_of(const OnlineBwd<T>& p, int64_t at) {
 
 // The sums of dz from those of G by part; with a gain a block has all channels of its sample, and leaves kappa.
 template <typename T>
-__global__ void __launch_bounds__(kChannelThreads) online_samples_kernel(const OnlineBwd<T> p) {
+__global__ void __launch_bounds__(kChannelThreads) online_samples_kernel(const OnlineBackward<T> p) {
   using A = acc_t<T>;
   __shared__ A scratch[1][32];
   const Plan& plan = p.plan;
@@ -72,28 +72,34 @@ __global__ void __launch_bounds__(kChannelThreads) online_samples_kernel(const O
   }
 }
 
-// What a sample does to the accumulators: y += by - a * y, and one += k - f * y - p * one; then y and one that it
-// meets.
+// What a sample does to the accumulators: y += by - a * y, and one += k - f * y - p * one.
 template <typename A>
-struct ControlItem {
-  union {
-    A a, y;
-  };
-  union {
-    A by, one;
-  };
-  A f, k, p;
+struct ControlEffect {
+  A a, by, f, k, p;
+};
+
+// The accumulators that it meets.
+template <typename A>
+struct ControlMet {
+  A y, one;
+};
+
+// The first until the sample was taken, then the second.
+template <typename A>
+union ControlItem {
+  ControlEffect<A> effect;
+  ControlMet<A> met;
 };
 
 // The control process, and the coefficients of dx.
 template <typename T>
-__global__ void __launch_bounds__(kScanChannels* kScanWarps) online_control_kernel(const OnlineBwd<T> p) {
+__global__ void __launch_bounds__(kOnlineChannels* kOnlineWarps) online_control_kernel(const OnlineBackward<T> p) {
   using A = acc_t<T>;
   using Item = ControlItem<A>;
-  __shared__ Item items[kScanSamples][kScanChannels];
+  __shared__ Item items[kOnlineSamples][kOnlineChannels];
   const bool controlled = p.epsilon_y != nullptr, scaled = p.tables.gain != nullptr;
-  const Scan<Item> scan(p.plan, controlled);
-  const int64_t c = scan.channel, C = p.plan.C, NC = p.plan.N * C;
+  const OnlineWalk<Item> walk(p.plan, controlled);
+  const int64_t c = walk.channel, C = p.plan.C, NC = p.plan.N * C;
   const A w = p.weight(c), b = p.bias(c), share = w / A(p.plan.S);
   A y = controlled ? p.epsilon_y[c] : A(0), one = controlled ? p.epsilon_1[c] : A(0);
   const auto most = [&](A square) { return p.stable && !(p.p < 1 / square) ? 1 / square : p.p; };
@@ -104,15 +110,16 @@ __global__ void __launch_bounds__(kScanChannels* kScanWarps) online_control_kern
     const A g_xhat = p.sums[at] * share, g = p.sums[NC + at] * share, rstd = p.tables.rstd[at],
             by_xhat = most(xhat.square);
     if (!is_finite(xhat.square) || !is_finite(g) || !is_finite(g_xhat)) return Item{};
-    return Item{by_xhat * xhat.square, g_xhat, by_xhat * xhat.mean * rstd, g * rstd, p.p};
+    return Item{{by_xhat * xhat.square, g_xhat, by_xhat * xhat.mean * rstd, g * rstd, p.p}};
   };
   const auto step = [&](Item& item) {
-    const Item sample = item;
-    item.y = y, item.one = one;
+    const ControlEffect<A> sample = item.effect;
+    item.met = {y, one};
     one += sample.k - sample.f * y - sample.p * one;
     y += sample.by - sample.a * y;
   };
-  scan.each(items, load, step, [&](int64_t n, const Item& met) {
+  walk.each(items, load, step, [&](int64_t n, const Item& item) {
+    const ControlMet<A> met = item.met;
     const int64_t at = n * C + c;
     const A rstd = p.tables.rstd[at], gain = scaled ? p.tables.gain[n] : A(1);
     const A scaling = scaled ? w * gain * gain * p.kappa[n] : A(0);
@@ -121,14 +128,14 @@ __global__ void __launch_bounds__(kScanChannels* kScanWarps) online_control_kern
     p.coefficients[NC + at] = -(w * scaling + by_xhat) * rstd * rstd;
     p.coefficients[2 * NC + at] = -b * scaling * rstd - p.p * met.one;
   });
-  if (controlled && scan.live && threadIdx.y == 0) p.new_epsilon_y[c] = y, p.new_epsilon_1[c] = one;
+  if (controlled && walk.live && threadIdx.y == 0) p.new_epsilon_y[c] = y, p.new_epsilon_1[c] = one;
 }
 
 // ---- host ----
 
 // workspace(n) gives room for n accumulators
 template <typename T, typename Workspace>
-void online_norm_bwd(OnlineBwd<T> p, ColumnSums<T> sums, const Device& device, Workspace workspace) {
+void online_norm_backward(OnlineBackward<T> p, LineSums<T> sums, const Device& device, Workspace workspace) {
   const Plan plan = p.plan = online_plan<T>(p.plan);
   const int64_t N = plan.N, C = plan.C;
   const bool scaled = p.tables.gain != nullptr, controlled = p.epsilon_y != nullptr;
@@ -138,8 +145,8 @@ void online_norm_bwd(OnlineBwd<T> p, ColumnSums<T> sums, const Device& device, W
   const int64_t chunks = scaled ? 1 : ceil_div<int64_t>(C, kChannelThreads);
   launch(online_samples_kernel<T>, dim3(N * chunks), dim3(kChannelThreads), device, p);
   sums.partial = p.sums, sums.P = N;
-  if (sums.dweight != nullptr || sums.dbias != nullptr) column_sums(sums, device);
-  launch_scan(online_control_kernel<T>, p, controlled, device);
+  if (sums.dweight != nullptr || sums.dbias != nullptr) line_sums(sums, device);
+  launch_walk(online_control_kernel<T>, p, controlled, device);
   p.about = p.tables.mean, p.by_du = p.coefficients, p.power = 2;
   if (scaled || controlled) p.by_x = p.coefficients + N * C, p.c = p.coefficients + 2 * N * C;
   channels_tables_dx(p, device);

@@ -8,16 +8,16 @@ namespace normkernels::cuda {
 
 // This thread's unit in the step.
 template <typename T, int GATES>
-struct ColumnFwd : Column<acc_t<T>, GATES> {
+struct BatchForward : BatchUnit<acc_t<T>, GATES> {
   using A = acc_t<T>;
-  const ColumnStepFwd<T, GATES>& p;
+  const BatchStepForward<T, GATES>& p;
   A mean[GATES] = {}, rstd[GATES] = {}, weight[GATES], bias[GATES];
 
-  __device__ ColumnFwd(const ColumnStepFwd<T, GATES>& p, ColumnScratch<A, GATES>* scratch)
-      : Column<A, GATES>(p.hidden, p.rows, scratch), p(p) {
+  __device__ BatchForward(const BatchStepForward<T, GATES>& p, BatchScratch<A, GATES>* scratch)
+      : BatchUnit<A, GATES>(p.hidden, p.rows, scratch), p(p) {
     for_gates<GATES>([&](auto g) {
-      weight[g] = load_channel<T>(p.weight, g * p.hidden + this->unit, 0, 1);
-      bias[g] = load_channel<T>(p.bias, g * p.hidden + this->unit, 0, 0);
+      weight[g] = load_value<T>(p.weight, g * p.hidden + this->unit, 0, 1);
+      bias[g] = load_value<T>(p.bias, g * p.hidden + this->unit, 0, 0);
     });
     if (!p.separate) add_input();
     if (p.training) measure_gates();
@@ -27,7 +27,7 @@ struct ColumnFwd : Column<acc_t<T>, GATES> {
     });
   }
 
-  // in a table of GATES columns a unit
+  // in a table of GATES values a unit
   __device__ int64_t at(int64_t row, int g) const { return (row * GATES + g) * p.hidden + this->unit; }
   __device__ A input(int64_t r, int g) const { return widen(p.input[at(p.first + r, g)]); }
 

@@ -8,30 +8,30 @@ namespace normkernels::cuda {
 inline constexpr int kCellUnits = 16, kCellRows = 16;  // threads of a block: units by rows
 
 template <typename T, int GATES>
-struct ColumnStepFwd : StepFwd<T> {
+struct BatchStepForward : StepForward<T> {
   acc_t<T>*mean, *var;  // (T, gates H), population statistics: measured in training, else read
   bool training;
 };
 
 template <typename T, int GATES>
-struct ColumnStepBwd : StepBwd<T> {
+struct BatchStepBackward : StepBackward<T> {
   const acc_t<T>*mean, *var;
-  bool training;  // P is 1: a block adds up the sums of its columns alone
+  bool training;  // P is 1: a block adds up the sums of its units alone
 };
 
 // Of MOST sums by unit, for each warp.
 template <typename A, int MOST>
-using ColumnScratch = A[kCellUnits * kCellRows / 32][MOST][kCellUnits];
+using BatchScratch = A[kCellUnits * kCellRows / 32][MOST][kCellUnits];
 
 // A thread's unit, and its rows: threadIdx.y, threadIdx.y + kCellRows, ...
 template <typename A, int MOST>
-struct Column {
-  int64_t unit, rows;               // no rows where there is no such unit
-  int64_t count;                    // rows of the step
-  ColumnScratch<A, MOST>* scratch;  // two, by turns, so that one barrier each is enough
-  int turn = 0;
+struct BatchUnit {
+  int64_t unit, rows;              // no rows where there is no such unit
+  int64_t count;                   // rows of the step
+  BatchScratch<A, MOST>* scratch;  // two, by turns, so that one barrier each is enough
+  int buffer = 0;
 
-  __device__ Column(int64_t hidden, int64_t rows, ColumnScratch<A, MOST>* scratch)
+  __device__ BatchUnit(int64_t hidden, int64_t rows, BatchScratch<A, MOST>* scratch)
       : unit(int64_t(blockIdx.x) * kCellUnits + threadIdx.x), rows(rows), count(rows), scratch(scratch) {
     if (unit >= hidden) unit = 0, this->rows = 0;
   }
@@ -46,8 +46,8 @@ struct Column {
   // v <- its sum over the unit's threads, in one order
   template <int K>
   __device__ void sum(A (&v)[K]) {
-    auto* part = scratch[turn];
-    turn ^= 1;
+    auto* part = scratch[buffer];
+    buffer ^= 1;
     const int warp = threadIdx.y * kCellUnits / 32;
 #pragma unroll
     for (int k = 0; k < K; ++k) {
@@ -70,24 +70,24 @@ struct Column {
   }
 };
 
-// A column's statistics in training, by the gates of a unit: load(r, g) gives values, the same ones both times.
+// A unit's statistics in training, by the gates of a unit: load(r, g) gives values, the same ones both times.
 template <typename A, int MOST, int GATES, typename Load>
-__device__ void measure(Column<A, MOST>& column, A (&mean)[GATES], A (&var)[GATES], Load load) {
-  column.each_row([&](int64_t r) { for_gates<GATES>([&](auto g) { mean[g] += load(r, g); }); });
-  column.average(mean);
-  column.each_row([&](int64_t r) {
+__device__ void measure(BatchUnit<A, MOST>& batch, A (&mean)[GATES], A (&var)[GATES], Load load) {
+  batch.each_row([&](int64_t r) { for_gates<GATES>([&](auto g) { mean[g] += load(r, g); }); });
+  batch.average(mean);
+  batch.each_row([&](int64_t r) {
     for_gates<GATES>([&](auto g) {
       const A centred = load(r, g) - mean[g];
       var[g] += centred * centred;
     });
   });
-  column.average(var);
+  batch.average(var);
 }
 
 // ---- host ----
 
 template <typename Params>
-void launch_columns(void (*kernel)(Params), const Params& p, const Device& device) {
+void launch_batch(void (*kernel)(Params), const Params& p, const Device& device) {
   const int64_t blocks = ceil_div<int64_t>(p.hidden, kCellUnits);
   launch(kernel, dim3(blocks), dim3(kCellUnits, kCellRows), device, p);
 }

@@ -6,8 +6,8 @@
 namespace normkernels::cuda {
 
 template <typename T>
-struct BatchNormLstmBwd : ColumnStepBwd<T, 4> {
-  LstmBwd<T> lstm;
+struct BatchNormLstmBackward : BatchStepBackward<T, 4> {
+  LstmBackward<T> lstm;
   const acc_t<T>*cell_mean, *cell_var;  // (T, H), or absent
 };
 
@@ -19,16 +19,16 @@ struct UnitGrad {
 
 // This thread's unit in the step, with the norm of its cell.
 template <typename T>
-struct LstmColumn : ColumnBwd<T, 4> {
+struct LstmBatch : BatchBackward<T, 4> {
   using A = acc_t<T>;
-  const BatchNormLstmBwd<T>& p;
+  const BatchNormLstmBackward<T>& p;
   const A* raw;          // the cell before its norm
   bool normed, carried;  // the cell has a norm; dc is of what it gives, not of what it takes
   A cell_mean = 0, cell_rstd = 1, cell_weight = 1, cell_bias = 0;
   A cell_sums[2] = {};
 
-  __device__ LstmColumn(const BatchNormLstmBwd<T>& p, ColumnScratch<A, 8>* scratch)
-      : ColumnBwd<T, 4>(p, scratch),
+  __device__ LstmBatch(const BatchNormLstmBackward<T>& p, BatchScratch<A, 8>* scratch)
+      : BatchBackward<T, 4>(p, scratch),
         p(p),
         raw(p.lstm.raw_cells == nullptr ? p.lstm.cells : p.lstm.raw_cells),
         normed(p.cell_mean != nullptr),
@@ -36,8 +36,8 @@ struct LstmColumn : ColumnBwd<T, 4> {
     if (!normed) return;
     cell_mean = p.cell_mean[p.t * p.hidden + this->unit];
     cell_rstd = rsqrt(p.cell_var[p.t * p.hidden + this->unit] + p.eps);
-    cell_weight = load_channel<T>(p.lstm.cell_weight, this->unit, 0, 1);
-    cell_bias = load_channel<T>(p.lstm.cell_bias, this->unit, 0, 0);
+    cell_weight = load_value<T>(p.lstm.cell_weight, this->unit, 0, 1);
+    cell_bias = load_value<T>(p.lstm.cell_bias, this->unit, 0, 0);
   }
 
   __device__ A gate(int64_t r, int g) const { return widen(p.lstm.gates[this->at(p.first + r, g)]); }
@@ -55,7 +55,7 @@ struct LstmColumn : ColumnBwd<T, 4> {
       const A dq = carried ? d.normed + dc(r) : d.normed;
       cell_sums[0] += dq * d.xhat, cell_sums[1] += dq;
     });
-    finish_columns<1>(*this, cell_sums, p.lstm.cell_partial, p.hidden, p.training);
+    finish_units<1>(*this, cell_sums, p.lstm.cell_partial, p.hidden, p.training);
   }
 
   // what comes back to f c + i g
@@ -76,30 +76,31 @@ struct LstmColumn : ColumnBwd<T, 4> {
 };
 
 template <typename T>
-__global__ void __launch_bounds__(kCellUnits* kCellRows) batch_norm_lstm_bwd_kernel(const BatchNormLstmBwd<T> p) {
+__global__ void __launch_bounds__(kCellUnits* kCellRows)
+    batch_norm_lstm_backward_kernel(const BatchNormLstmBackward<T> p) {
   using A = acc_t<T>;
-  __shared__ ColumnScratch<A, 8> scratch[2];
-  LstmColumn<T> column(p, scratch);
-  if (column.normed) column.sum_cell();
-  column.each_row([&](int64_t r) {
-    const UnitGrad<A> d = column.output_grad(r);
-    const A dcell = column.cell_grad(r, d);
-    column.dc(r) = dcell;
-    column.each_gate(r, dcell, d.o, [&](auto g, A dz) { column.add(r, g, dz); });
+  __shared__ BatchScratch<A, 8> scratch[2];
+  LstmBatch<T> batch(p, scratch);
+  if (batch.normed) batch.sum_cell();
+  batch.each_row([&](int64_t r) {
+    const UnitGrad<A> d = batch.output_grad(r);
+    const A dcell = batch.cell_grad(r, d);
+    batch.dc(r) = dcell;
+    batch.each_gate(r, dcell, d.o, [&](auto g, A dz) { batch.add(r, g, dz); });
   });
-  column.finish_sums();
-  column.each_row([&](int64_t r) {
-    const A dcell = column.dc(r);
-    column.each_gate(r, dcell, column.output_grad(r).o, [&](auto g, A dz) { column.store(r, g, dz); });
-    column.dc(r) = dcell * column.gate(r, 1);
+  batch.finish_sums();
+  batch.each_row([&](int64_t r) {
+    const A dcell = batch.dc(r);
+    batch.each_gate(r, dcell, batch.output_grad(r).o, [&](auto g, A dz) { batch.store(r, g, dz); });
+    batch.dc(r) = dcell * batch.gate(r, 1);
   });
 }
 
 // ---- host ----
 
 template <typename T>
-void batch_norm_lstm_step(const BatchNormLstmBwd<T>& p, const Device& device) {
-  launch_columns(batch_norm_lstm_bwd_kernel<T>, p, device);
+void batch_norm_lstm_step(const BatchNormLstmBackward<T>& p, const Device& device) {
+  launch_batch(batch_norm_lstm_backward_kernel<T>, p, device);
 }
 
 }  // namespace normkernels::cuda

@@ -7,43 +7,44 @@
 namespace normkernels::cuda {
 
 template <typename T>
-struct BatchNormRnnFwd : ColumnStepFwd<T, 1> {
+struct BatchNormRnnForward : BatchStepForward<T, 1> {
   bool relu;
 };
 
 template <typename T>
-struct BatchNormRnnBwd : ColumnStepBwd<T, 1> {
+struct BatchNormRnnBackward : BatchStepBackward<T, 1> {
   const T* y;
   bool relu;
 };
 
 template <typename T>
-__global__ void __launch_bounds__(kCellUnits* kCellRows) batch_norm_rnn_fwd_kernel(const BatchNormRnnFwd<T> p) {
-  __shared__ ColumnScratch<acc_t<T>, 1> scratch[2];
-  const ColumnFwd<T, 1> column(p, scratch);
-  column.each_row([&](int64_t r) { column.store_h(r, nonlinearity(column.term(r, 0), p.relu)); });
+__global__ void __launch_bounds__(kCellUnits* kCellRows) batch_norm_rnn_forward_kernel(const BatchNormRnnForward<T> p) {
+  __shared__ BatchScratch<acc_t<T>, 1> scratch[2];
+  const BatchForward<T, 1> batch(p, scratch);
+  batch.each_row([&](int64_t r) { batch.store_h(r, nonlinearity(batch.term(r, 0), p.relu)); });
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kCellUnits* kCellRows) batch_norm_rnn_bwd_kernel(const BatchNormRnnBwd<T> p) {
-  __shared__ ColumnScratch<acc_t<T>, 2> scratch[2];
-  ColumnBwd<T, 1> column(p, scratch);
-  const auto dz = [&](int64_t r) { return nonlinearity_grad(column.load_dh(r), widen(p.y[column.of_row(r)]), p.relu); };
-  column.each_row([&](int64_t r) { column.add(r, 0, dz(r)); });
-  column.finish_sums();
-  column.each_row([&](int64_t r) { column.store(r, 0, dz(r)); });
+__global__ void __launch_bounds__(kCellUnits* kCellRows)
+    batch_norm_rnn_backward_kernel(const BatchNormRnnBackward<T> p) {
+  __shared__ BatchScratch<acc_t<T>, 2> scratch[2];
+  BatchBackward<T, 1> batch(p, scratch);
+  const auto dz = [&](int64_t r) { return nonlinearity_grad(batch.load_dh(r), widen(p.y[batch.of_row(r)]), p.relu); };
+  batch.each_row([&](int64_t r) { batch.add(r, 0, dz(r)); });
+  batch.finish_sums();
+  batch.each_row([&](int64_t r) { batch.store(r, 0, dz(r)); });
 }
 
 // ---- host ----
 
 template <typename T>
-void batch_norm_rnn_step(const BatchNormRnnFwd<T>& p, const Device& device) {
-  launch_columns(batch_norm_rnn_fwd_kernel<T>, p, device);
+void batch_norm_rnn_step(const BatchNormRnnForward<T>& p, const Device& device) {
+  launch_batch(batch_norm_rnn_forward_kernel<T>, p, device);
 }
 
 template <typename T>
-void batch_norm_rnn_step(const BatchNormRnnBwd<T>& p, const Device& device) {
-  launch_columns(batch_norm_rnn_bwd_kernel<T>, p, device);
+void batch_norm_rnn_step(const BatchNormRnnBackward<T>& p, const Device& device) {
+  launch_batch(batch_norm_rnn_backward_kernel<T>, p, device);
 }
 
 }  // namespace normkernels::cuda

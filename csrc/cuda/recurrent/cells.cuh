@@ -1,13 +1,16 @@
 // What the recurrent family shares on the device: what a step is given, and the mathematics of the cells.
 #pragma once
 
-#include "cuda/strided_rows/strip.cuh"
+#include <algorithm>
+
+#include "cuda/base/affine.cuh"
+#include "cuda/base/line_sums.cuh"
 
 namespace normkernels::cuda {
 
 // A step forward of a cell whose gates have H units each: a = weight_hh h is there already.
 template <typename T>
-struct StepFwd {
+struct StepForward {
   const T* input;          // (total, gates H)
   T *h, *y, *a;            // (B, H), the state before and after; (total, H); (rows, gates H)
   Parameter weight, bias;  // (gates H,)
@@ -19,7 +22,7 @@ struct StepFwd {
 
 // A step backward; every buffer has the rows of all steps.
 template <typename T>
-struct StepBwd {
+struct StepBackward {
   const T *dy, *a;
   Parameter weight, bias;
   T *dh, *dinput, *da;  // dh: (B, H); da: that of a, null where it is dinput
@@ -31,13 +34,13 @@ struct StepBwd {
 
 // An LSTM's part of either; the cells are in the dtype of the arithmetic.
 template <typename T>
-struct LstmFwd {
+struct LstmForward {
   T* gates;                          // (rows, 4 H): i, f, g, o
   acc_t<T>*c, *cells, *raw_cells;    // (B, H); (rows, H); raw_cells: where normalised cells are handed on
   Parameter cell_weight, cell_bias;  // (H,)
 };
 template <typename T>
-struct LstmBwd {
+struct LstmBackward {
   const T* gates;
   const acc_t<T>*cells, *raw_cells, *previous_cells;
   acc_t<T>* dc;  // (B, H)

@@ -7,7 +7,7 @@
 namespace normkernels::cuda {
 
 template <typename T, int GATES>
-struct RowStepBwd : StepBwd<T> {
+struct LayerStepBackward : StepBackward<T> {
   const acc_t<T>*mean, *rstd;  // (total, groups)
   Groups<acc_t<T>, GATES> groups;
   bool packed;  // every pointer and H is a whole number of packs
@@ -30,14 +30,14 @@ __device__ void add_lines(const Tile<T, PACKED>& tile, int c, acc_t<T>* partial,
 
 // One row of the step.
 template <typename T, int GATES, bool PACKED>
-struct RowBwd : Units<T, PACKED> {
+struct LayerBackward : Units<T, PACKED> {
   using A = acc_t<T>;
-  const RowStepBwd<T, GATES>& p;
+  const LayerStepBackward<T, GATES>& p;
   int64_t row, at;             // of the state, and of the sequence
   A mean[GATES], rstd[GATES];  // of each gate's group
   A sums[2 * GATES] = {};      // of g * xhat by gate, then of g; then their means by group
 
-  __device__ RowBwd(const RowStepBwd<T, GATES>& p, int64_t row)
+  __device__ LayerBackward(const LayerStepBackward<T, GATES>& p, int64_t row)
       : Units<T, PACKED>(p.hidden), p(p), row(row), at(p.first + row) {
     p.groups.load(p.mean, at, mean);
     p.groups.load(p.rstd, at, rstd);
@@ -84,8 +84,8 @@ struct RowBwd : Units<T, PACKED> {
 inline int64_t lines_of(int64_t batch) { return std::min<int64_t>(batch, kCellLines); }
 
 template <typename T, typename Params>
-void launch_cells_bwd(void (*kernel)(Params), const Params& p, const Device& device) {
-  launch_cells<T>(kernel, p, std::min(p.rows, p.P), device);
+void launch_layer_backward(void (*kernel)(Params), const Params& p, const Device& device) {
+  launch_layer<T>(kernel, p, std::min(p.rows, p.P), device);
 }
 
 }  // namespace normkernels::cuda

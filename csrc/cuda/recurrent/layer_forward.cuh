@@ -6,7 +6,7 @@
 namespace normkernels::cuda {
 
 template <typename T, int GATES>
-struct RowStepFwd : StepFwd<T> {
+struct LayerStepForward : StepForward<T> {
   acc_t<T>*mean, *rstd;  // (rows, groups)
   Groups<acc_t<T>, GATES> groups;
   bool packed;  // every pointer and H is a whole number of packs
@@ -14,15 +14,15 @@ struct RowStepFwd : StepFwd<T> {
 
 // This block's row of the step.
 template <typename T, int GATES, bool PACKED>
-struct RowFwd : Units<T, PACKED> {
+struct LayerForward : Units<T, PACKED> {
   using A = acc_t<T>;
-  const RowStepFwd<T, GATES>& p;
+  const LayerStepForward<T, GATES>& p;
   int64_t first, own;  // the row in buffers of all steps, and in those that may have one
   T* a;
   A mean[GATES] = {}, rstd[GATES] = {};  // of each gate's group
 
   template <typename Sum>
-  __device__ RowFwd(const RowStepFwd<T, GATES>& p, Sum& sum)
+  __device__ LayerForward(const LayerStepForward<T, GATES>& p, Sum& sum)
       : Units<T, PACKED>(p.hidden),
         p(p),
         first(p.first + blockIdx.x),

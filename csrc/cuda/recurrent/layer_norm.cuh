@@ -46,12 +46,12 @@ struct Groups {
 template <typename A, int MOST>
 struct BlockSum {
   A (*scratch)[MOST][32];
-  int turn = 0;
+  int buffer = 0;
 
   template <int K>
   __device__ void operator()(A (&v)[K]) {
-    row_sum(v, blockDim.x, scratch[turn]);
-    turn ^= 1;
+    row_sum(v, blockDim.x, scratch[buffer]);
+    buffer ^= 1;
   }
 };
 
@@ -116,7 +116,7 @@ Groups<A, GATES> make_groups(const int64_t* gates, int n, int64_t hidden) {
 
 // A block per row, or per line of partial sums.
 template <typename T, typename Params>
-void launch_cells(void (*kernel)(Params), const Params& p, int64_t blocks, const Device& device) {
+void launch_layer(void (*kernel)(Params), const Params& p, int64_t blocks, const Device& device) {
   const int64_t warps = ceil_div<int64_t>(p.hidden, 32 * kPack<T>);
   launch(kernel, dim3(blocks), dim3(std::min<int64_t>(32 * warps, kCellThreads)), device, p);
 }

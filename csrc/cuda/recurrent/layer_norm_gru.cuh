@@ -7,21 +7,21 @@
 namespace normkernels::cuda {
 
 template <typename T>
-struct LayerNormGruFwd : RowStepFwd<T, 3> {
+struct LayerNormGruForward : LayerStepForward<T, 3> {
   T* gates;  // (rows, 3 H): r, z, n
 };
 
 template <typename T>
-struct LayerNormGruBwd : RowStepBwd<T, 3> {
+struct LayerNormGruBackward : LayerStepBackward<T, 3> {
   const T *gates, *previous;  // previous: (total, H), h before each step
   acc_t<T>* direct;           // (B, H): what comes back to h not through a
 };
 
 template <typename T, bool PACKED>
-__global__ void __launch_bounds__(kCellThreads) layer_norm_gru_fwd_kernel(const LayerNormGruFwd<T> p) {
+__global__ void __launch_bounds__(kCellThreads) layer_norm_gru_forward_kernel(const LayerNormGruForward<T> p) {
   __shared__ acc_t<T> scratch[2][3][32];
   BlockSum<acc_t<T>, 3> sum{scratch};
-  const RowFwd<T, 3, PACKED> row(p, sum);
+  const LayerForward<T, 3, PACKED> row(p, sum);
   T* gates = p.gates + row.own * 3 * p.hidden;
 #pragma unroll 1
   for (int c = 0; c < row.chunks; ++c) {
@@ -46,7 +46,7 @@ struct GruChunk {
 };
 
 template <typename T, bool PACKED>
-__device__ GruChunk<T> gru_chunk(const LayerNormGruBwd<T>& p, const RowBwd<T, 3, PACKED>& row, int c) {
+__device__ GruChunk<T> gru_chunk(const LayerNormGruBackward<T>& p, const LayerBackward<T, 3, PACKED>& row, int c) {
   const Wide<T> r = row.load(p.gates + row.place(0), c), z = row.load(p.gates + row.place(1), c);
   const Wide<T> n = row.load(p.gates + row.place(2), c), xhat = row.xhat(2, c);
   const Wide<T> w = row.load(p.weight, 1, 2 * p.hidden, c), b = row.load(p.bias, 0, 2 * p.hidden, c);
@@ -63,11 +63,11 @@ __device__ GruChunk<T> gru_chunk(const LayerNormGruBwd<T>& p, const RowBwd<T, 3,
 }
 
 template <typename T, bool PACKED>
-__global__ void __launch_bounds__(kCellThreads) layer_norm_gru_bwd_kernel(const LayerNormGruBwd<T> p) {
+__global__ void __launch_bounds__(kCellThreads) layer_norm_gru_backward_kernel(const LayerNormGruBackward<T> p) {
   __shared__ acc_t<T> scratch[2][6][32];
   BlockSum<acc_t<T>, 6> sum{scratch};
   for (int64_t b = blockIdx.x; b < p.rows; b += p.P) {
-    RowBwd<T, 3, PACKED> row(p, b);
+    LayerBackward<T, 3, PACKED> row(p, b);
 #pragma unroll 1
     for (int c = 0; c < row.chunks; ++c) {
       const GruChunk<T> d = gru_chunk(p, row, c);
@@ -100,22 +100,22 @@ __global__ void __launch_bounds__(kCellThreads) layer_norm_gru_add_kernel(const 
 // ---- host ----
 
 template <typename T>
-void layer_norm_gru_step(const LayerNormGruFwd<T>& p, const Device& device) {
+void layer_norm_gru_step(const LayerNormGruForward<T>& p, const Device& device) {
   if constexpr (kFast<T>)
-    if (p.packed) return launch_cells<T>(layer_norm_gru_fwd_kernel<T, true>, p, p.rows, device);
-  launch_cells<T>(layer_norm_gru_fwd_kernel<T, false>, p, p.rows, device);
+    if (p.packed) return launch_layer<T>(layer_norm_gru_forward_kernel<T, true>, p, p.rows, device);
+  launch_layer<T>(layer_norm_gru_forward_kernel<T, false>, p, p.rows, device);
 }
 
 template <typename T>
-void layer_norm_gru_step(const LayerNormGruBwd<T>& p, const Device& device) {
+void layer_norm_gru_step(const LayerNormGruBackward<T>& p, const Device& device) {
   if constexpr (kFast<T>)
-    if (p.packed) return launch_cells_bwd<T>(layer_norm_gru_bwd_kernel<T, true>, p, device);
-  launch_cells_bwd<T>(layer_norm_gru_bwd_kernel<T, false>, p, device);
+    if (p.packed) return launch_layer_backward<T>(layer_norm_gru_backward_kernel<T, true>, p, device);
+  launch_layer_backward<T>(layer_norm_gru_backward_kernel<T, false>, p, device);
 }
 
 // after the last step, of `batch` rows
 template <typename T>
-void layer_norm_gru_add(const LayerNormGruBwd<T>& p, int64_t batch, const Device& device) {
+void layer_norm_gru_add(const LayerNormGruBackward<T>& p, int64_t batch, const Device& device) {
   const AddDirect<T> add{p.dh, p.direct, batch * p.hidden};
   launch(layer_norm_gru_add_kernel<T>, dim3(ceil_div<int64_t>(add.count, kCellThreads)), kCellThreads, device, add);
 }

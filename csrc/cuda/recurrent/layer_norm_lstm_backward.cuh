@@ -6,8 +6,8 @@
 namespace normkernels::cuda {
 
 template <typename T>
-struct LayerNormLstmBwd : RowStepBwd<T, 4> {
-  LstmBwd<T> lstm;
+struct LayerNormLstmBackward : LayerStepBackward<T, 4> {
+  LstmBackward<T> lstm;
   const acc_t<T>*cell_mean, *cell_rstd;  // (total,), or absent
 };
 
@@ -19,17 +19,17 @@ struct OutputGrad {
 
 // One row of the step, with the norm of its cell.
 template <typename T, bool PACKED>
-struct LstmRow : RowBwd<T, 4, PACKED> {
+struct LstmRow : LayerBackward<T, 4, PACKED> {
   using A = acc_t<T>;
-  const LayerNormLstmBwd<T>& p;
+  const LayerNormLstmBackward<T>& p;
   const A* raw;  // the cell before its norm
   A* dc;
   bool normed, carried;  // the cell has a norm; dc is of what it gives, not of what it takes
   A cell_mean = 0, cell_rstd = 1;
   A cell_sums[2] = {};  // of g * xhat and of g in the cell's norm; then their means
 
-  __device__ LstmRow(const LayerNormLstmBwd<T>& p, int64_t b)
-      : RowBwd<T, 4, PACKED>(p, b),
+  __device__ LstmRow(const LayerNormLstmBackward<T>& p, int64_t b)
+      : LayerBackward<T, 4, PACKED>(p, b),
         p(p),
         raw((p.lstm.raw_cells == nullptr ? p.lstm.cells : p.lstm.raw_cells) + this->at * p.hidden),
         dc(p.lstm.dc + b * p.hidden),
@@ -104,7 +104,7 @@ struct LstmRow : RowBwd<T, 4, PACKED> {
 
 template <typename T, bool PACKED>
 __global__ void __launch_bounds__(kCellThreads, kFewBlocks<!PACKED, 1>)
-    layer_norm_lstm_bwd_kernel(const LayerNormLstmBwd<T> p) {
+    layer_norm_lstm_backward_kernel(const LayerNormLstmBackward<T> p) {
   __shared__ acc_t<T> scratch[2][8][32];
   BlockSum<acc_t<T>, 8> sum{scratch};
   for (int64_t b = blockIdx.x; b < p.rows; b += p.P) {
@@ -133,10 +133,10 @@ __global__ void __launch_bounds__(kCellThreads, kFewBlocks<!PACKED, 1>)
 // ---- host ----
 
 template <typename T>
-void layer_norm_lstm_step(const LayerNormLstmBwd<T>& p, const Device& device) {
+void layer_norm_lstm_step(const LayerNormLstmBackward<T>& p, const Device& device) {
   if constexpr (kFast<T>)
-    if (p.packed) return launch_cells_bwd<T>(layer_norm_lstm_bwd_kernel<T, true>, p, device);
-  launch_cells_bwd<T>(layer_norm_lstm_bwd_kernel<T, false>, p, device);
+    if (p.packed) return launch_layer_backward<T>(layer_norm_lstm_backward_kernel<T, true>, p, device);
+  launch_layer_backward<T>(layer_norm_lstm_backward_kernel<T, false>, p, device);
 }
 
 }  // namespace normkernels::cuda

@@ -6,14 +6,14 @@
 namespace normkernels::cuda {
 
 template <typename T>
-struct LayerNormLstmFwd : RowStepFwd<T, 4> {
-  LstmFwd<T> lstm;
+struct LayerNormLstmForward : LayerStepForward<T, 4> {
+  LstmForward<T> lstm;
   acc_t<T>*cell_mean, *cell_rstd;  // (rows,), or absent: no norm of the cell
 };
 
 // The row's cell before any norm, into `raw`, and i, f, g into gates. Returns this thread's part of the cell's sum.
 template <typename T, bool PACKED>
-__device__ acc_t<T> store_cell(const LayerNormLstmFwd<T>& p, const RowFwd<T, 4, PACKED>& row, acc_t<T>* raw) {
+__device__ acc_t<T> store_cell(const LayerNormLstmForward<T>& p, const LayerForward<T, 4, PACKED>& row, acc_t<T>* raw) {
   T* gates = p.lstm.gates + row.own * 4 * p.hidden;
   acc_t<T> sum = 0;
 #pragma unroll 1
@@ -35,11 +35,11 @@ __device__ acc_t<T> store_cell(const LayerNormLstmFwd<T>& p, const RowFwd<T, 4, 
 }
 
 template <typename T, bool PACKED>
-__global__ void __launch_bounds__(kCellThreads) layer_norm_lstm_fwd_kernel(const LayerNormLstmFwd<T> p) {
+__global__ void __launch_bounds__(kCellThreads) layer_norm_lstm_forward_kernel(const LayerNormLstmForward<T> p) {
   using A = acc_t<T>;
   __shared__ A scratch[2][4][32];
   BlockSum<A, 4> sum{scratch};
-  const RowFwd<T, 4, PACKED> row(p, sum);
+  const LayerForward<T, 4, PACKED> row(p, sum);
   A* raw = (p.lstm.raw_cells == nullptr ? p.lstm.cells : p.lstm.raw_cells) + row.own * p.hidden;
   A mean[1] = {store_cell(p, row, raw)}, rstd[1] = {};
   if (p.cell_mean != nullptr) {
@@ -74,10 +74,10 @@ __global__ void __launch_bounds__(kCellThreads) layer_norm_lstm_fwd_kernel(const
 // ---- host ----
 
 template <typename T>
-void layer_norm_lstm_step(const LayerNormLstmFwd<T>& p, const Device& device) {
+void layer_norm_lstm_step(const LayerNormLstmForward<T>& p, const Device& device) {
   if constexpr (kFast<T>)
-    if (p.packed) return launch_cells<T>(layer_norm_lstm_fwd_kernel<T, true>, p, p.rows, device);
-  launch_cells<T>(layer_norm_lstm_fwd_kernel<T, false>, p, p.rows, device);
+    if (p.packed) return launch_layer<T>(layer_norm_lstm_forward_kernel<T, true>, p, p.rows, device);
+  launch_layer<T>(layer_norm_lstm_forward_kernel<T, false>, p, p.rows, device);
 }
 
 }  // namespace normkernels::cuda

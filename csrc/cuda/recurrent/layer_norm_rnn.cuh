@@ -7,21 +7,21 @@
 namespace normkernels::cuda {
 
 template <typename T>
-struct LayerNormRnnFwd : RowStepFwd<T, 1> {
+struct LayerNormRnnForward : LayerStepForward<T, 1> {
   bool relu;
 };
 
 template <typename T>
-struct LayerNormRnnBwd : RowStepBwd<T, 1> {
+struct LayerNormRnnBackward : LayerStepBackward<T, 1> {
   const T* y;
   bool relu;
 };
 
 template <typename T, bool PACKED>
-__global__ void __launch_bounds__(kCellThreads) layer_norm_rnn_fwd_kernel(const LayerNormRnnFwd<T> p) {
+__global__ void __launch_bounds__(kCellThreads) layer_norm_rnn_forward_kernel(const LayerNormRnnForward<T> p) {
   __shared__ acc_t<T> scratch[2][1][32];
   BlockSum<acc_t<T>, 1> sum{scratch};
-  const RowFwd<T, 1, PACKED> row(p, sum);
+  const LayerForward<T, 1, PACKED> row(p, sum);
 #pragma unroll 1
   for (int c = 0; c < row.chunks; ++c) {
     Wide<T> h = row.term(0, c);
@@ -33,11 +33,11 @@ __global__ void __launch_bounds__(kCellThreads) layer_norm_rnn_fwd_kernel(const 
 
 template <typename T, bool PACKED>
 __global__ void __launch_bounds__(kCellThreads, kFewBlocks<!kFast<T>, 1>)
-    layer_norm_rnn_bwd_kernel(const LayerNormRnnBwd<T> p) {
+    layer_norm_rnn_backward_kernel(const LayerNormRnnBackward<T> p) {
   __shared__ acc_t<T> scratch[2][2][32];
   BlockSum<acc_t<T>, 2> sum{scratch};
   for (int64_t b = blockIdx.x; b < p.rows; b += p.P) {
-    RowBwd<T, 1, PACKED> row(p, b);
+    LayerBackward<T, 1, PACKED> row(p, b);
     const auto load_dz = [&](int c) {
       const Wide<T> y = row.load(p.y + row.at * p.hidden, c);
       Wide<T> dz = row.load_dh(c);
@@ -59,17 +59,17 @@ __global__ void __launch_bounds__(kCellThreads, kFewBlocks<!kFast<T>, 1>)
 // ---- host ----
 
 template <typename T>
-void layer_norm_rnn_step(const LayerNormRnnFwd<T>& p, const Device& device) {
+void layer_norm_rnn_step(const LayerNormRnnForward<T>& p, const Device& device) {
   if constexpr (kFast<T>)
-    if (p.packed) return launch_cells<T>(layer_norm_rnn_fwd_kernel<T, true>, p, p.rows, device);
-  launch_cells<T>(layer_norm_rnn_fwd_kernel<T, false>, p, p.rows, device);
+    if (p.packed) return launch_layer<T>(layer_norm_rnn_forward_kernel<T, true>, p, p.rows, device);
+  launch_layer<T>(layer_norm_rnn_forward_kernel<T, false>, p, p.rows, device);
 }
 
 template <typename T>
-void layer_norm_rnn_step(const LayerNormRnnBwd<T>& p, const Device& device) {
+void layer_norm_rnn_step(const LayerNormRnnBackward<T>& p, const Device& device) {
   if constexpr (kFast<T>)
-    if (p.packed) return launch_cells_bwd<T>(layer_norm_rnn_bwd_kernel<T, true>, p, device);
-  launch_cells_bwd<T>(layer_norm_rnn_bwd_kernel<T, false>, p, device);
+    if (p.packed) return launch_layer_backward<T>(layer_norm_rnn_backward_kernel<T, true>, p, device);
+  launch_layer_backward<T>(layer_norm_rnn_backward_kernel<T, false>, p, device);
 }
 
 }  // namespace normkernels::cuda

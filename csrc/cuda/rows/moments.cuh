@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "cuda/base/launch.cuh"
 #include "cuda/base/tiles.cuh"
 
 namespace normkernels::cuda {

@@ -6,7 +6,7 @@
 namespace normkernels::cuda {
 
 template <typename T>
-struct ColumnsFwd {
+struct StridedRowsForward {
   const T *x, *residual;  // (B, N, S)
   Affine<T> affine;
   T *y, *summed;         // (B, N, S)
@@ -16,31 +16,32 @@ struct ColumnsFwd {
   bool packed;  // every pointer and S is a whole number of packs
 };
 
-// s of one channel, rounded to T and kept in `summed` where there is a residual
+// s of one unit, rounded to T and kept in `summed` where there is a residual
 template <typename T, bool PACKED>
-__device__ Pack<T> load_summed(const ColumnsFwd<T>& p, const Pixels<T, PACKED>& pixels, int64_t n) {
-  const int64_t at = pixels.at(n, p.N, p.S);
-  const Pack<T> pack = pixels.tile.load(p.x + at, 0);
+__device__ Pack<T> load_summed(const StridedRowsForward<T>& p, const Strip<T, PACKED>& strip, int64_t n) {
+  const int64_t at = strip.at(n, p.N, p.S);
+  const Pack<T> pack = strip.tile.load(p.x + at, 0);
   if (p.residual == nullptr) return pack;
-  const Wide<T> x = widen<T>(pack), skip = widen<T>(pixels.tile.load(p.residual + at, 0));
+  const Wide<T> x = widen<T>(pack), skip = widen<T>(strip.tile.load(p.residual + at, 0));
   const Pack<T> s = narrow<T>(Wide<T>::of([&](int k) { return x.v[k] + skip.v[k]; }));
-  pixels.tile.store(p.summed + at, 0, s);
+  strip.tile.store(p.summed + at, 0, s);
   return s;
 }
 
 template <typename T, bool PACKED, bool ACTIVATED>
-__global__ void __launch_bounds__(kColumnThreads* kRowThreads) columns_fwd_kernel(const ColumnsFwd<T> p) {
+__global__ void __launch_bounds__(kStripThreads* kUnitThreads)
+    strided_rows_forward_kernel(const StridedRowsForward<T> p) {
   using A = acc_t<T>;
   constexpr int V = kPack<T>;
-  __shared__ Wide<T> scratch[2][kWarps][kColumnThreads];
-  const Pixels<T, PACKED> pixels(blockIdx.x, p.S);
+  __shared__ Wide<T> scratch[2][kStripWarps][kStripThreads];
+  const Strip<T, PACKED> strip(blockIdx.x, p.S);
 
-  // Welford over this thread's channels, then a merge over threads in two passes
+  // Welford over this thread's units, then a merge over threads in two passes
   Wide<T> mean{}, squares{};
   A count = 0;
 #pragma unroll PACKED ? kUnroll : 1
-  for (int64_t n = threadIdx.y; n < p.N; n += kRowThreads) {
-    const Wide<T> s = widen<T>(load_summed(p, pixels, n));
+  for (int64_t n = threadIdx.y; n < p.N; n += kUnitThreads) {
+    const Wide<T> s = widen<T>(load_summed(p, strip, n));
     count += A(1);
     const A share = reciprocal(count);
 #pragma unroll
@@ -51,39 +52,41 @@ __global__ void __launch_bounds__(kColumnThreads* kRowThreads) columns_fwd_kerne
     }
   }
   Wide<T> all = Wide<T>::of([&](int k) { return mean.v[k] * (count / A(p.N)); });
-  sum_channels<T>(all, scratch[0]);
+  sum_units<T>(all, scratch[0]);
   Wide<T> rstd =
       Wide<T>::of([&](int k) { return squares.v[k] + count * (mean.v[k] - all.v[k]) * (mean.v[k] - all.v[k]); });
-  sum_channels<T>(rstd, scratch[1]);
+  sum_units<T>(rstd, scratch[1]);
 #pragma unroll
   for (int k = 0; k < V; ++k) rstd.v[k] = rsqrt(rstd.v[k] / A(p.N) + p.eps);
   if (threadIdx.y == 0) {
-    pixels.tile.store(p.mean + pixels.at(0, 1, p.S), 0, all);
-    pixels.tile.store(p.rstd + pixels.at(0, 1, p.S), 0, rstd);
+    strip.tile.store(p.mean + strip.at(0, 1, p.S), 0, all);
+    strip.tile.store(p.rstd + strip.at(0, 1, p.S), 0, rstd);
   }
 
   const T* source = p.residual != nullptr ? p.summed : p.x;
 #pragma unroll ACTIVATED ? 1 : kUnroll
-  for (int64_t n = threadIdx.y; n < p.N; n += kRowThreads) {
-    Wide<T> u = widen<T>(pixels.tile.load(source + pixels.at(n, p.N, p.S), 0));
-    const A w = load_channel<T>(p.affine.weight, n, p.affine.offset, 1), b = load_channel<T>(p.affine.bias, n, 0, 0);
+  for (int64_t n = threadIdx.y; n < p.N; n += kUnitThreads) {
+    Wide<T> u = widen<T>(strip.tile.load(source + strip.at(n, p.N, p.S), 0));
+    const A w = load_value<T>(p.affine.weight, n, p.affine.offset, 1), b = load_value<T>(p.affine.bias, n, 0, 0);
 #pragma unroll
     for (int k = 0; k < V; ++k) u.v[k] = (u.v[k] - all.v[k]) * rstd.v[k] * w + b;
     if constexpr (ACTIVATED) activate(u.v, p.affine.activation, p.affine.slope);
-    pixels.tile.store(p.y + pixels.at(n, p.N, p.S), 0, narrow<T>(u));
+    strip.tile.store(p.y + strip.at(n, p.N, p.S), 0, narrow<T>(u));
   }
 }
 
 template <typename T>
-void columns_fwd(const ColumnsFwd<T>& p, const Device& device) {
+void strided_rows_forward(const StridedRowsForward<T>& p, const Device& device) {
   const auto run = [&](auto kernel) {
-    launch(kernel, dim3(p.B * Pixels<T, true>::steps(p.S)), dim3(kColumnThreads, kRowThreads), device, p);
+    launch(kernel, dim3(p.B * Strip<T, true>::steps(p.S)), dim3(kStripThreads, kUnitThreads), device, p);
   };
   if constexpr (kFast<T>) {
     const bool identity = p.affine.activation == Activation::kIdentity;
-    if (p.packed) return identity ? run(columns_fwd_kernel<T, true, false>) : run(columns_fwd_kernel<T, true, true>);
+    if (p.packed)
+      return identity ? run(strided_rows_forward_kernel<T, true, false>)
+                      : run(strided_rows_forward_kernel<T, true, true>);
   }
-  run(columns_fwd_kernel<T, false, true>);
+  run(strided_rows_forward_kernel<T, false, true>);
 }
 
 }  // namespace normkernels::cuda

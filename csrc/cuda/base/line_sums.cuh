@@ -1,14 +1,15 @@
 // dweight and dbias: every block keeps its own sums over rows, then one small kernel adds the blocks in a fixed order.
 #pragma once
 
-#include "cuda/base/tiles.cuh"
+#include "cuda/base/launch.cuh"
+#include "cuda/base/packs.cuh"
 
 namespace normkernels::cuda {
 
-inline constexpr int kSumColumns = 32, kSumThreads = 16;
+inline constexpr int kSumUnits = 32, kSumThreads = 16;
 
 template <typename T>
-struct ColumnSums {
+struct LineSums {
   const acc_t<T>* partial;  // (2, P, N): of du * xhat, then of du
   void *dweight, *dbias;    // (N,) or absent
   bool dweight_is_float, dbias_is_float;
@@ -27,10 +28,10 @@ struct ColumnSums {
 
 // out[n] = sum over p of partial[p, n]: kSumThreads interleaved sums per column, added in order.
 template <typename T>
-__global__ void __launch_bounds__(kSumColumns* kSumThreads) column_sums_kernel(const ColumnSums<T> p) {
+__global__ void __launch_bounds__(kSumUnits* kSumThreads) line_sums_kernel(const LineSums<T> p) {
   using A = acc_t<T>;
-  __shared__ A sums[kSumThreads][kSumColumns];
-  const int64_t n = int64_t(blockIdx.x) * kSumColumns + threadIdx.x;
+  __shared__ A sums[kSumThreads][kSumUnits];
+  const int64_t n = int64_t(blockIdx.x) * kSumUnits + threadIdx.x;
   const A* partial = p.partial + blockIdx.y * p.P * p.N;
   A sum = 0;
   if (n < p.N) {
@@ -45,9 +46,9 @@ __global__ void __launch_bounds__(kSumColumns* kSumThreads) column_sums_kernel(c
 }
 
 template <typename T>
-void column_sums(const ColumnSums<T>& p, const Device& device) {
-  const dim3 grid(ceil_div<int64_t>(p.N, kSumColumns), p.dbias == nullptr ? 1 : 2);
-  launch(column_sums_kernel<T>, grid, dim3(kSumColumns, kSumThreads), device, p);
+void line_sums(const LineSums<T>& p, const Device& device) {
+  const dim3 grid(ceil_div<int64_t>(p.N, kSumUnits), p.dbias == nullptr ? 1 : 2);
+  launch(line_sums_kernel<T>, grid, dim3(kSumUnits, kSumThreads), device, p);
 }
 
 }  // namespace normkernels::cuda

@@ -15,10 +15,10 @@ template <typename P, typename Run>
 void walk_forward(P p, const Tensor& y, const Tensor& weight_hh, const Tensor& h, const Tensor& a,
                   const Optional& batch_sizes, bool reverse, Run run) {
   Tensor weight = weight_hh;
-  const Tensor turned = torch::stable::transpose(weight, 0, 1);
-  for (const Step& step : walk(y.size(0), h.size(0), batch_sizes, reverse)) {
+  const Tensor transposed = torch::stable::transpose(weight, 0, 1);
+  for (const SequenceStep& step : walk(y.size(0), h.size(0), batch_sizes, reverse)) {
     p.t = step.t, p.rows = step.rows, p.first = step.first, p.own = kept(step, a, y.size(0));
-    product(rows_of(h, 0, step.rows), turned, rows_of(a, p.own, step.rows));
+    product(rows_of(h, 0, step.rows), transposed, rows_of(a, p.own, step.rows));
     run(p);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   }
@@ -28,7 +28,7 @@ void walk_forward(P p, const Tensor& y, const Tensor& weight_hh, const Tensor& h
 template <typename P, typename Run>
 void walk_backward(P p, const Tensor& da, const Tensor& weight_hh, const Tensor& dh, const Optional& batch_sizes,
                    bool reverse, Run run) {
-  for (const Step& step : walk(da.size(0), dh.size(0), batch_sizes, !reverse)) {
+  for (const SequenceStep& step : walk(da.size(0), dh.size(0), batch_sizes, !reverse)) {
     p.t = step.t, p.rows = step.rows, p.first = step.first;
     run(p);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
@@ -53,14 +53,14 @@ template <typename T>
 void add_lines_up(const acc_t<T>* lines, const Optional& dweight, const Optional& dbias, int64_t P, int64_t N,
                   const Device& device) {
   if (lines == nullptr) return;
-  ColumnSums<T> sums = column_sums_of<T>(dweight, dbias, N);
+  LineSums<T> sums = line_sums_of<T>(dweight, dbias, N);
   sums.partial = lines, sums.P = P;
-  column_sums(sums, device);
+  line_sums(sums, device);
   STD_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
 template <typename T>
-void fill(StepFwd<T>& p, const Tensor& x, const Optional& weight, const Optional& bias, const Tensor& h,
+void fill(StepForward<T>& p, const Tensor& x, const Optional& weight, const Optional& bias, const Tensor& h,
           const Tensor& y, const Tensor& a, bool separate, double eps) {
   p.input = input<T>(x), p.h = output<T>(h), p.y = output<T>(y), p.a = output<T>(a);
   p.weight = parameter(weight), p.bias = parameter(bias);
@@ -68,33 +68,34 @@ void fill(StepFwd<T>& p, const Tensor& x, const Optional& weight, const Optional
 }
 
 template <typename T>
-void fill(StepBwd<T>& p, const Tensor& dy, const Tensor& a, const Optional& weight, const Tensor& dh,
+void fill(StepBackward<T>& p, const Tensor& dy, const Tensor& a, const Optional& weight, const Tensor& dh,
           const Tensor& dinput, const Optional& da) {
   p.dy = input<T>(dy), p.a = input<T>(a), p.weight = parameter(weight);
   p.dh = output<T>(dh), p.dinput = output<T>(dinput), p.da = output<T>(da), p.hidden = dh.size(1);
 }
 
 template <typename T>
-bool packed_step(const StepFwd<T>& p) {
+bool packed_step(const StepForward<T>& p) {
   return packed<T>({p.hidden}, {p.input, p.h, p.y, p.a, p.weight.data, p.bias.data});
 }
 
 template <typename T>
-bool packed_step(const StepBwd<T>& p) {
+bool packed_step(const StepBackward<T>& p) {
   return packed<T>({p.hidden}, {p.dy, p.a, p.weight.data, p.bias.data, p.dh, p.dinput, p.da, p.partial});
 }
 
 template <typename T>
-LstmFwd<T> lstm_fwd(const Tensor& gates, const Tensor& c, const Tensor& cells, const Optional& raw_cells,
-                    const Optional& cell_weight, const Optional& cell_bias) {
+LstmForward<T> lstm_forward(const Tensor& gates, const Tensor& c, const Tensor& cells, const Optional& raw_cells,
+                            const Optional& cell_weight, const Optional& cell_bias) {
   using A = acc_t<T>;
   return {output<T>(gates),     output<A>(c),           output<A>(cells),
           output<A>(raw_cells), parameter(cell_weight), parameter(cell_bias)};
 }
 
 template <typename T>
-LstmBwd<T> lstm_bwd(const Tensor& gates, const Tensor& cells, const Optional& raw_cells, const Tensor& previous_cells,
-                    const Tensor& dc, const Optional& cell_weight, const Optional& cell_bias, acc_t<T>* cell_partial) {
+LstmBackward<T> lstm_backward(const Tensor& gates, const Tensor& cells, const Optional& raw_cells,
+                              const Tensor& previous_cells, const Tensor& dc, const Optional& cell_weight,
+                              const Optional& cell_bias, acc_t<T>* cell_partial) {
   using A = acc_t<T>;
   return {input<T>(gates), input<A>(cells),        input<A>(raw_cells),  input<A>(previous_cells),
           output<A>(dc),   parameter(cell_weight), parameter(cell_bias), cell_partial};
