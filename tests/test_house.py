@@ -142,7 +142,15 @@ def test_base_knows_no_family(backend):
     """What every family stands on includes none of them."""
     files = [*CSRC.glob(f"{backend}/base/*.*")]
     included = {name for path in files for name in re.findall(r'#include "([^"]+)', path.read_text())}
-    assert files and not {name for name in included if not name.startswith((f"{backend}/base/", "checks/"))}
+    assert files
+    assert not {name for name in included if not name.startswith((f"{backend}/base/", "checks/"))}
+
+
+def test_schemas_are_those_of_the_ops():
+    """csrc/schemas.h says what the ops in Python say; tests/compiled/schemas.py --write mends it."""
+    module = runpy.run_path(str(ROOT / "tests/compiled/schemas.py"))
+    assert len(module["native_schemas"]()) > 30
+    assert (CSRC / "schemas.h").read_text() == module["text"]()
 
 
 def test_mutations_apply():

@@ -1,8 +1,9 @@
-// The LSTM with batch norm of each step (Cooijmans et al. 2017, arXiv:1603.09025): the schema, and the CPU kernels.
+// The LSTM with batch norm of each step (Cooijmans et al. 2017, arXiv:1603.09025): the CPU kernels.
 #include "checks/lstm.h"
 #include "cpu/base/gradient_table.h"
 #include "cpu/recurrent/batch_norm.h"
 #include "cpu/recurrent/lstm.h"
+#include "schemas.h"
 
 namespace normkernels {
 namespace {
@@ -123,17 +124,8 @@ void batch_norm_lstm_bwd(const Tensor& dy, const Tensor& gates, const Tensor& ce
 }  // namespace normkernels
 
 STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
-  m.def(
-      "batch_norm_lstm_fwd(Tensor input, Tensor weight_hh, Tensor? weight, Tensor? bias, Tensor? cell_weight, "
-      "Tensor? cell_bias, Tensor? batch_sizes, Tensor(a!) h, Tensor(b!) c, Tensor(c!) y, Tensor(d!) a, "
-      "Tensor(e!) mean, Tensor(f!) var, Tensor(g!) gates, Tensor(h!) cells, Tensor(i!)? raw_cells, "
-      "Tensor(j!)? cell_mean, Tensor(k!)? cell_var, bool training, bool separate, float eps, bool reverse) -> ()");
-  m.def(
-      "batch_norm_lstm_bwd(Tensor dy, Tensor gates, Tensor cells, Tensor? raw_cells, Tensor? cell_mean, "
-      "Tensor? cell_var, Tensor previous_cells, Tensor a, Tensor mean, Tensor var, Tensor weight_hh, Tensor? weight, "
-      "Tensor? cell_weight, Tensor? cell_bias, Tensor? batch_sizes, Tensor(a!) dh, Tensor(b!) dc, Tensor(c!) dinput, "
-      "Tensor(d!)? da, Tensor(e!)? dweight, Tensor(f!)? dbias, Tensor(g!)? dcell_weight, Tensor(h!)? dcell_bias, "
-      "bool training, float eps, bool reverse) -> ()");
+  m.def(normkernels::schema::batch_norm_lstm_fwd);
+  m.def(normkernels::schema::batch_norm_lstm_bwd);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {

@@ -1,7 +1,8 @@
-// The RNN with batch norm of each step (Cooijmans et al. 2017, arXiv:1603.09025): the schema, and the CPU kernels.
+// The RNN with batch norm of each step (Cooijmans et al. 2017, arXiv:1603.09025): the CPU kernels.
 #include "checks/recurrent.h"
 #include "cpu/base/gradient_table.h"
 #include "cpu/recurrent/batch_norm.h"
+#include "schemas.h"
 
 namespace normkernels {
 namespace {
@@ -74,14 +75,8 @@ void batch_norm_rnn_bwd(const Tensor& dy, const Tensor& y, const Tensor& a, cons
 }  // namespace normkernels
 
 STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
-  m.def(
-      "batch_norm_rnn_fwd(Tensor input, Tensor weight_hh, Tensor? weight, Tensor? bias, Tensor? batch_sizes, "
-      "Tensor(a!) h, Tensor(b!) y, Tensor(c!) a, Tensor(d!) mean, Tensor(e!) var, bool training, bool separate, "
-      "str nonlinearity, float eps, bool reverse) -> ()");
-  m.def(
-      "batch_norm_rnn_bwd(Tensor dy, Tensor y, Tensor a, Tensor mean, Tensor var, Tensor weight_hh, Tensor? weight, "
-      "Tensor? batch_sizes, Tensor(a!) dh, Tensor(b!) dinput, Tensor(c!)? da, Tensor(d!)? dweight, Tensor(e!)? dbias, "
-      "bool training, str nonlinearity, float eps, bool reverse) -> ()");
+  m.def(normkernels::schema::batch_norm_rnn_fwd);
+  m.def(normkernels::schema::batch_norm_rnn_bwd);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {

@@ -1,6 +1,7 @@
 // Batch Renormalization: batch norm's sweeps, with a corrected affine between the statistics and y.
 #include "checks/channel_rules.h"
 #include "cpu/channels/norm.h"
+#include "schemas.h"
 
 namespace normkernels {
 void batch_renorm_fwd(const Tensor& x, const OptionalTensor& skip, const OptionalTensor& weight,
@@ -60,14 +61,8 @@ void batch_renorm_bwd(const Tensor& dy, const Tensor& x, const OptionalTensor& s
 }  // namespace normkernels
 
 STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
-  m.def(
-      "batch_renorm_fwd(Tensor x, Tensor? skip, Tensor? weight, Tensor? bias, Tensor running_mean, Tensor running_std, "
-      "Tensor r_max, Tensor d_max, Tensor(a!) y, Tensor(b!) mean, Tensor(c!) var, Tensor(d!) r, Tensor(e!) d, "
-      "float eps, str activation, float slope, bool channels_last) -> ()");
-  m.def(
-      "batch_renorm_bwd(Tensor dy, Tensor x, Tensor? skip, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, "
-      "Tensor r, Tensor d, Tensor(a!) dx, Tensor(b!)? dskip, Tensor(c!)? dweight, Tensor(d!)? dbias, float eps, "
-      "str activation, float slope, bool channels_last) -> ()");
+  m.def(normkernels::schema::batch_renorm_fwd);
+  m.def(normkernels::schema::batch_renorm_bwd);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {

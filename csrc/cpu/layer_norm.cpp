@@ -1,7 +1,8 @@
-// Layer norm over rows (Ba, Kiros & Hinton 2016, arXiv:1607.06450): the schema, and the CPU kernels.
+// Layer norm over rows (Ba, Kiros & Hinton 2016, arXiv:1607.06450): the CPU kernels.
 #include "checks/rows.h"
 #include "cpu/base/gradient_table.h"
 #include "cpu/rows/backward.h"
+#include "schemas.h"
 
 namespace normkernels {
 namespace {
@@ -65,12 +66,8 @@ void layer_norm_bwd(const Tensor& dy, const OptionalTensor& dsummed, const Tenso
 }  // namespace normkernels
 
 STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
-  m.def(
-      "layer_norm_fwd(Tensor x, Tensor? residual, Tensor? weight, Tensor? bias, Tensor(a!) y, Tensor(b!)? summed, "
-      "Tensor(c!) mean, Tensor(d!) rstd, float eps, float weight_offset, str activation, float slope) -> ()");
-  m.def(
-      "layer_norm_bwd(Tensor dy, Tensor? dsummed, Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor rstd, "
-      "Tensor(a!) dx, Tensor(b!)? dweight, Tensor(c!)? dbias, float weight_offset, str activation, float slope) -> ()");
+  m.def(normkernels::schema::layer_norm_fwd);
+  m.def(normkernels::schema::layer_norm_bwd);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {

@@ -1,7 +1,8 @@
-// Layer norm over the channels of each pixel: the schema, and the CPU kernels.
+// Layer norm over rows whose units lie a stride apart: dim 1 of a contiguous (B, N, S).
 #include "checks/rows.h"
 #include "cpu/base/gradient_table.h"
 #include "cpu/strided_rows/strided_rows.h"
+#include "schemas.h"
 
 namespace normkernels {
 namespace {
@@ -64,12 +65,8 @@ void layer_norm_2d_bwd(const Tensor& dy, const OptionalTensor& dsummed, const Te
 }  // namespace normkernels
 
 STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
-  m.def(
-      "layer_norm_2d_fwd(Tensor x, Tensor? residual, Tensor? weight, Tensor? bias, Tensor(a!) y, Tensor(b!)? summed, "
-      "Tensor(c!) mean, Tensor(d!) rstd, float eps, float weight_offset, str activation, float slope) -> ()");
-  m.def(
-      "layer_norm_2d_bwd(Tensor dy, Tensor? dsummed, Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor rstd, "
-      "Tensor(a!) dx, Tensor(b!)? dweight, Tensor(c!)? dbias, float weight_offset, str activation, float slope) -> ()");
+  m.def(normkernels::schema::layer_norm_2d_fwd);
+  m.def(normkernels::schema::layer_norm_2d_bwd);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {

@@ -1,7 +1,8 @@
-// The GRU with layer norm (Ba et al. 2016, arXiv:1607.06450): the schema, and the CPU kernels.
+// The GRU with layer norm (Ba et al. 2016, arXiv:1607.06450): the CPU kernels.
 #include "checks/recurrent.h"
 #include "cpu/base/gradient_table.h"
 #include "cpu/recurrent/layer_norm.h"
+#include "schemas.h"
 
 namespace normkernels {
 namespace {
@@ -112,14 +113,8 @@ void layer_norm_gru_bwd(const Tensor& dy, const Tensor& gates, const Tensor& pre
 }  // namespace normkernels
 
 STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
-  m.def(
-      "layer_norm_gru_fwd(Tensor input, Tensor weight_hh, Tensor? weight, Tensor? bias, Tensor? batch_sizes, "
-      "Tensor(a!) h, Tensor(b!) y, Tensor(c!) a, Tensor(d!) mean, Tensor(e!) rstd, Tensor(f!) gates, int[] groups, "
-      "bool separate, float eps, bool reverse) -> ()");
-  m.def(
-      "layer_norm_gru_bwd(Tensor dy, Tensor gates, Tensor previous, Tensor a, Tensor mean, Tensor rstd, "
-      "Tensor weight_hh, Tensor? weight, Tensor? bias, Tensor? batch_sizes, Tensor(a!) dh, Tensor(b!) dinput, "
-      "Tensor(c!)? da, Tensor(d!)? dweight, Tensor(e!)? dbias, int[] groups, bool reverse) -> ()");
+  m.def(normkernels::schema::layer_norm_gru_fwd);
+  m.def(normkernels::schema::layer_norm_gru_bwd);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {

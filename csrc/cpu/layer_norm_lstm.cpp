@@ -1,7 +1,8 @@
-// The LSTM with layer norm (Ba et al. 2016, arXiv:1607.06450): the schema, and the CPU kernels.
+// The LSTM with layer norm (Ba et al. 2016, arXiv:1607.06450): the CPU kernels.
 #include "checks/lstm.h"
 #include "cpu/base/gradient_table.h"
 #include "cpu/recurrent/lstm.h"
+#include "schemas.h"
 
 namespace normkernels {
 namespace {
@@ -113,17 +114,8 @@ void layer_norm_lstm_bwd(const Tensor& dy, const Tensor& gates, const Tensor& ce
 }  // namespace normkernels
 
 STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
-  m.def(
-      "layer_norm_lstm_fwd(Tensor input, Tensor weight_hh, Tensor? weight, Tensor? bias, Tensor? cell_weight, "
-      "Tensor? cell_bias, Tensor? batch_sizes, Tensor(a!) h, Tensor(b!) c, Tensor(c!) y, Tensor(d!) a, "
-      "Tensor(e!) mean, Tensor(f!) rstd, Tensor(g!) gates, Tensor(h!) cells, Tensor(i!)? raw_cells, "
-      "Tensor(j!)? cell_mean, Tensor(k!)? cell_rstd, int[] groups, bool separate, float eps, bool reverse) -> ()");
-  m.def(
-      "layer_norm_lstm_bwd(Tensor dy, Tensor gates, Tensor cells, Tensor? raw_cells, Tensor? cell_mean, "
-      "Tensor? cell_rstd, Tensor previous_cells, Tensor a, Tensor mean, Tensor rstd, Tensor weight_hh, "
-      "Tensor? weight, Tensor? cell_weight, Tensor? cell_bias, Tensor? batch_sizes, Tensor(a!) dh, Tensor(b!) dc, "
-      "Tensor(c!) dinput, Tensor(d!)? da, Tensor(e!)? dweight, Tensor(f!)? dbias, Tensor(g!)? dcell_weight, "
-      "Tensor(h!)? dcell_bias, int[] groups, bool reverse) -> ()");
+  m.def(normkernels::schema::layer_norm_lstm_fwd);
+  m.def(normkernels::schema::layer_norm_lstm_bwd);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {

@@ -1,7 +1,8 @@
-// The RNN with layer norm (Ba et al. 2016, arXiv:1607.06450): the schema, and the CPU kernels.
+// The RNN with layer norm (Ba et al. 2016, arXiv:1607.06450): the CPU kernels.
 #include "checks/recurrent.h"
 #include "cpu/base/gradient_table.h"
 #include "cpu/recurrent/layer_norm.h"
+#include "schemas.h"
 
 namespace normkernels {
 namespace {
@@ -70,14 +71,8 @@ void layer_norm_rnn_bwd(const Tensor& dy, const Tensor& y, const Tensor& a, cons
 }  // namespace normkernels
 
 STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
-  m.def(
-      "layer_norm_rnn_fwd(Tensor input, Tensor weight_hh, Tensor? weight, Tensor? bias, Tensor? batch_sizes, "
-      "Tensor(a!) h, Tensor(b!) y, Tensor(c!) a, Tensor(d!) mean, Tensor(e!) rstd, bool separate, str nonlinearity, "
-      "float eps, bool reverse) -> ()");
-  m.def(
-      "layer_norm_rnn_bwd(Tensor dy, Tensor y, Tensor a, Tensor mean, Tensor rstd, Tensor weight_hh, Tensor? weight, "
-      "Tensor? batch_sizes, Tensor(a!) dh, Tensor(b!) dinput, Tensor(c!)? da, Tensor(d!)? dweight, Tensor(e!)? dbias, "
-      "str nonlinearity, bool reverse) -> ()");
+  m.def(normkernels::schema::layer_norm_rnn_fwd);
+  m.def(normkernels::schema::layer_norm_rnn_bwd);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {

@@ -1,7 +1,8 @@
-// NormProp's epilogue (Arpit et al. 2016, arXiv:1603.01431): the schema, and the CPU kernels.
+// NormProp's epilogue (Arpit et al. 2016, arXiv:1603.01431): the CPU kernels.
 #include "checks/channel_rules.h"
 #include "cpu/channels/norm.h"
 #include "cpu/normprop/backward.h"
+#include "schemas.h"
 
 namespace normkernels {
 namespace {
@@ -48,13 +49,8 @@ void normprop_bwd(const Tensor& dy, const Tensor& saved, const OptionalTensor& b
 }  // namespace normkernels
 
 STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
-  m.def(
-      "normprop_fwd(Tensor u, Tensor? bias, Tensor? slope, Tensor(a!) y, str activation, float leak, float scale, "
-      "float shift, float kink_low, float kink_high, float low, float high, bool channels_last) -> ()");
-  m.def(
-      "normprop_bwd(Tensor dy, Tensor saved, Tensor? bias, Tensor? slope, Tensor(a!) du, Tensor(b!)? dbias, "
-      "Tensor(c!)? dslope, str activation, float leak, float scale, float shift, float low, float high, "
-      "bool from_output, bool channels_last) -> ()");
+  m.def(normkernels::schema::normprop_fwd);
+  m.def(normkernels::schema::normprop_bwd);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {

@@ -1,7 +1,8 @@
-// Online Normalization: the schemas, and from tensors to the CPU kernels.
+// Online Normalization: from tensors to the CPU kernels.
 #include "checks/samples.h"
 #include "cpu/channels/norm.h"
 #include "cpu/online/backward.h"
+#include "schemas.h"
 
 namespace normkernels {
 namespace {
@@ -100,17 +101,8 @@ void online_norm_bwd(const Tensor& dy, const Tensor& x, const OptionalTensor& sk
 }  // namespace normkernels
 
 STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
-  m.def(
-      "online_norm_fwd(Tensor x, Tensor? skip, Tensor? weight, Tensor? bias, Tensor running_mean, Tensor running_var, "
-      "Tensor? rates, Tensor(a!) y, Tensor(b!) mean, Tensor(c!) rstd, Tensor(d!)? xhat_mean, Tensor(e!)? xhat_square, "
-      "Tensor(f!)? gain, Tensor(g!)? new_mean, Tensor(h!)? new_var, float eps, float ls_eps, float clamp, "
-      "str activation, float slope, bool channels_last) -> ()");
-  m.def(
-      "online_norm_bwd(Tensor dy, Tensor x, Tensor? skip, Tensor? weight, Tensor? bias, Tensor mean, Tensor rstd, "
-      "Tensor? xhat_mean, Tensor? xhat_square, Tensor? gain, Tensor? epsilon_y, Tensor? epsilon_1, Tensor(a!) dx, "
-      "Tensor(b!)? dskip, Tensor(c!)? dweight, Tensor(d!)? dbias, Tensor(e!)? new_epsilon_y, "
-      "Tensor(f!)? new_epsilon_1, float alpha, bool stable, float clamp, str activation, float slope, "
-      "bool channels_last) -> ()");
+  m.def(normkernels::schema::online_norm_fwd);
+  m.def(normkernels::schema::online_norm_bwd);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {

@@ -1,7 +1,8 @@
-// RMS norm over rows (Zhang & Sennrich 2019, arXiv:1910.07467): the schema, and the CPU kernels.
+// RMS norm over rows (Zhang & Sennrich 2019, arXiv:1910.07467): the CPU kernels.
 #include "checks/rows.h"
 #include "cpu/base/gradient_table.h"
 #include "cpu/rows/backward.h"
+#include "schemas.h"
 
 namespace normkernels {
 namespace {
@@ -64,12 +65,8 @@ void rms_norm_bwd(const Tensor& dy, const OptionalTensor& dsummed, const Tensor&
 }  // namespace normkernels
 
 STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
-  m.def(
-      "rms_norm_fwd(Tensor x, Tensor? residual, Tensor? weight, Tensor(a!) y, Tensor(b!)? summed, Tensor(c!) rstd, "
-      "float eps, float weight_offset, str activation, float slope) -> ()");
-  m.def(
-      "rms_norm_bwd(Tensor dy, Tensor? dsummed, Tensor x, Tensor? weight, Tensor rstd, Tensor(a!) dx, "
-      "Tensor(b!)? dweight, float weight_offset, str activation, float slope) -> ()");
+  m.def(normkernels::schema::rms_norm_fwd);
+  m.def(normkernels::schema::rms_norm_bwd);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {

@@ -2,6 +2,7 @@
 #include "checks/channel_rules.h"
 #include "cpu/channels/deviation_tiles.h"
 #include "cpu/channels/norm.h"
+#include "schemas.h"
 
 namespace normkernels {
 namespace {
@@ -163,16 +164,8 @@ void streaming_norm_bwd(const Tensor& dy, const Tensor& x, const OptionalTensor&
 }  // namespace normkernels
 
 STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
-  m.def(
-      "streaming_norm_fwd(Tensor x, Tensor? skip, Tensor? weight, Tensor? bias, Tensor long_term, Tensor short_term, "
-      "Tensor counts, Tensor(a!) y, Tensor(b!) found, Tensor(c!) used, Tensor(d!)? deviations, "
-      "Tensor(e!) new_short_term, float long, float short, float p, float eps, str activation, float slope, "
-      "bool channels_last) -> ()");
-  m.def(
-      "streaming_norm_bwd(Tensor dy, Tensor x, Tensor? skip, Tensor? weight, Tensor? bias, Tensor found, Tensor used, "
-      "Tensor? deviations, Tensor long_term, Tensor short_term, Tensor counts, Tensor(a!) dx, Tensor(b!)? dskip, "
-      "Tensor(c!)? dweight, Tensor(d!)? dbias, Tensor(e!) new_short_term, float long, float short, float current, "
-      "float p, float eps, str activation, float slope, bool channels_last) -> ()");
+  m.def(normkernels::schema::streaming_norm_fwd);
+  m.def(normkernels::schema::streaming_norm_bwd);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {

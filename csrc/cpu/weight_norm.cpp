@@ -1,7 +1,8 @@
-// Weight norm (Salimans & Kingma 2016, arXiv:1602.07868) and projection to length 1: the schemas, and the CPU kernels.
+// Weight norm (Salimans & Kingma 2016, arXiv:1602.07868) and projection to length 1: the CPU kernels.
 #include "checks/filters.h"
 #include "cpu/base/gradient_table.h"
 #include "cpu/filters/filters.h"
+#include "schemas.h"
 
 namespace normkernels {
 namespace {
@@ -72,8 +73,9 @@ void weight_norm_project(const std::vector<Tensor>& given) {
 }  // namespace normkernels
 
 STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
-  m.def("weight_norm_fwd(Tensor v, Tensor g, Tensor(a!) w, Tensor(b!) norm) -> ()");
-  m.def("weight_norm_bwd(Tensor dw, Tensor v, Tensor g, Tensor norm, Tensor(a!) dv, Tensor(b!)? dg) -> ()");
+  m.def(normkernels::schema::weight_norm_fwd);
+  m.def(normkernels::schema::weight_norm_bwd);
+  // Python calls it past its own ops, so that schemas.h does not know it.
   m.def("weight_norm_project(Tensor(a!)[] weights) -> ()");
 }
 

@@ -1,7 +1,8 @@
-// Weight standardisation (Qiao et al. 2019, arXiv:1903.10520): the schema, and the CPU kernels.
+// Weight standardisation (Qiao et al. 2019, arXiv:1903.10520): the CPU kernels.
 #include "checks/filters.h"
 #include "cpu/base/gradient_table.h"
 #include "cpu/filters/filters.h"
+#include "schemas.h"
 
 namespace normkernels {
 namespace {
@@ -36,12 +37,8 @@ void weight_standardization_bwd(const Tensor& dy, const Tensor& w, const Optiona
 }  // namespace normkernels
 
 STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
-  m.def(
-      "weight_standardization_fwd(Tensor w, Tensor? gain, Tensor(a!) y, Tensor(b!) mean, Tensor(c!) rstd, "
-      "float eps) -> ()");
-  m.def(
-      "weight_standardization_bwd(Tensor dy, Tensor w, Tensor? gain, Tensor mean, Tensor rstd, Tensor(a!) dw, "
-      "Tensor(b!)? dgain) -> ()");
+  m.def(normkernels::schema::weight_standardization_fwd);
+  m.def(normkernels::schema::weight_standardization_bwd);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {

@@ -1,4 +1,4 @@
-// Layer norm over dim 1 of a contiguous (B, N, S).
+// Layer norm over rows whose units lie a stride apart: dim 1 of a contiguous (B, N, S).
 #include "checks/rows.h"
 #include "cuda/base/tensors.h"
 #include "cuda/strided_rows/backward.cuh"

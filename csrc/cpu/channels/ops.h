@@ -3,14 +3,6 @@
 
 #include "cpu/base/tensors.h"
 
-#define NK_CHANNELS_FWD                                                                                               \
-  "(Tensor x, Tensor? skip, Tensor? weight, Tensor? bias, Tensor(a!) y, Tensor(b!) mean, Tensor(c!) var, float eps, " \
-  "str activation, float slope, bool channels_last) -> ()"
-#define NK_CHANNELS_BWD                                                                                                \
-  "(Tensor dy, Tensor x, Tensor? skip, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, Tensor(a!) dx, "         \
-  "Tensor(b!)? dskip, Tensor(c!)? dweight, Tensor(d!)? dbias, float eps, bool training, str activation, float slope, " \
-  "bool channels_last) -> ()"
-
 namespace normkernels {
 
 void channels_fwd(const Tensor& x, const OptionalTensor& skip, const OptionalTensor& weight, const OptionalTensor& bias,
