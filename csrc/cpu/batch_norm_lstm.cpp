@@ -22,8 +22,8 @@ void batch_norm_lstm_fwd(const Tensor& input, const Tensor& weight_hh, const Opt
     using C = compute_t<T>;
     const int64_t H = h.size(1), N = 4 * H;
     const Parameter<C> w(weight, 0), b(bias, 0), cw(cell_weight, 0), cb(cell_bias, 0);
-    ColumnNorm<T> norm(N, eps, training, w.data(), b.data());
-    ColumnNorm<C> cell_norm(H, eps, training, cw.data(), cb.data());
+    BatchNorm<T> norm(N, eps, training, w.data(), b.data());
+    BatchNorm<C> cell_norm(H, eps, training, cw.data(), cb.data());
     const LstmForward<T> lstm{H,
                               separate,
                               cell_mean.has_value(),
@@ -72,8 +72,8 @@ void batch_norm_lstm_bwd(const Tensor& dy, const Tensor& gates, const Tensor& ce
     using C = compute_t<T>;
     const int64_t B = dh.size(0), H = dh.size(1), N = 4 * H;
     const Parameter<C> w(weight, 0), cw(cell_weight, 0), cb(cell_bias, 0);
-    ColumnNorm<T> norm(N, eps, training, w.data(), nullptr);
-    ColumnNorm<C> cell_norm(H, eps, training, cw.data(), cb.data());
+    BatchNorm<T> norm(N, eps, training, w.data(), nullptr);
+    BatchNorm<C> cell_norm(H, eps, training, cw.data(), cb.data());
     GradientTable<C> dw(dweight, 1, N), db(dbias, 1, N), dcw(dcell_weight, 1, H), dcb(dcell_bias, 1, H);
     const Tensor& sums = da ? *da : dinput;
     const LstmBackward<T> lstm{H,

@@ -17,7 +17,7 @@ void batch_norm_rnn_fwd(const Tensor& input, const Tensor& weight_hh, const Opti
     using C = compute_t<T>;
     const int64_t H = h.size(1);
     const Parameter<C> w(weight, 0), b(bias, 0);
-    ColumnNorm<T> norm(H, eps, training, w.data(), b.data());
+    BatchNorm<T> norm(H, eps, training, w.data(), b.data());
     walk_forward(input, weight_hh, batch_sizes, h, a, reverse, [&](const SequenceStep& step, int64_t at) {
       const T* p = pointer<T>(input) + step.first * H;
       T* sums = pointer<T>(a) + at * H;
@@ -50,7 +50,7 @@ void batch_norm_rnn_bwd(const Tensor& dy, const Tensor& y, const Tensor& a, cons
     using C = compute_t<T>;
     const int64_t H = dh.size(1);
     const Parameter<C> w(weight, 0);
-    ColumnNorm<T> norm(H, eps, training, w.data(), nullptr);
+    BatchNorm<T> norm(H, eps, training, w.data(), nullptr);
     GradientTable<C> dw(dweight, 1, H), db(dbias, 1, H);
     const Tensor& sums = da ? *da : dinput;
     Scratch<C> room(dh.numel());

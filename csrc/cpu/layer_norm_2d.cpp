@@ -20,15 +20,15 @@ void layer_norm_2d_fwd(const Tensor& x, const OptionalTensor& residual, const Op
     using T = decltype(element);
     using C = compute_t<T>;
     const Parameter<C> w(weight, weight_offset), b(bias, 0);
-    forward(ColumnsForward<T>{slices<T>(x),
-                              pointer<T>(x),
-                              pointer<T>(residual),
-                              {w.data(), b.data(), activation(name), static_cast<C>(slope)},
-                              pointer<T>(y),
-                              pointer<T>(summed),
-                              pointer<C>(mean),
-                              pointer<C>(rstd),
-                              eps});
+    forward(StridedRowsForward<T>{slices<T>(x),
+                                  pointer<T>(x),
+                                  pointer<T>(residual),
+                                  {w.data(), b.data(), activation(name), static_cast<C>(slope)},
+                                  pointer<T>(y),
+                                  pointer<T>(summed),
+                                  pointer<C>(mean),
+                                  pointer<C>(rstd),
+                                  eps});
   });
 }
 
@@ -42,16 +42,16 @@ void layer_norm_2d_bwd(const Tensor& dy, const OptionalTensor& dsummed, const Te
     using T = decltype(element);
     using C = compute_t<T>;
     const Parameter<C> w(weight, weight_offset), b(bias, 0);
-    ColumnsBackward<T> a{slices<T>(x),
-                         pointer<T>(dy),
-                         pointer<T>(dsummed),
-                         pointer<T>(x),
-                         {w.data(), b.data(), activation(name), static_cast<C>(slope)},
-                         pointer<C>(mean),
-                         pointer<C>(rstd),
-                         pointer<T>(dx),
-                         nullptr,
-                         nullptr};
+    StridedRowsBackward<T> a{slices<T>(x),
+                             pointer<T>(dy),
+                             pointer<T>(dsummed),
+                             pointer<T>(x),
+                             {w.data(), b.data(), activation(name), static_cast<C>(slope)},
+                             pointer<C>(mean),
+                             pointer<C>(rstd),
+                             pointer<T>(dx),
+                             nullptr,
+                             nullptr};
     GradientTable<C> dw(dweight, a.blocks(), a.slices.N), db(dbias, a.blocks(), a.slices.N);
     a.dweight = dw.data();
     a.dbias = db.data();

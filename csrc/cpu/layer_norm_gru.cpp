@@ -18,7 +18,7 @@ void layer_norm_gru_fwd(const Tensor& input, const Tensor& weight_hh, const Opti
     using C = compute_t<T>;
     const int64_t H = h.size(1), N = 3 * H, G = groups.size();
     const Parameter<C> w(weight, 0), b(bias, 0);
-    const RowNorm<T> norm(groups, H, eps, w.data(), b.data());
+    const LayerNorm<T> norm(groups, H, eps, w.data(), b.data());
     walk_forward(input, weight_hh, batch_sizes, h, a, reverse, [&](const SequenceStep& step, int64_t at) {
       each_row<C>(step.rows, N, 2 * N + 2 * H, [&](int64_t row, C* room) {
         const T* p = pointer<T>(input) + (step.first + row) * N;
@@ -40,7 +40,7 @@ template <class T>
 struct GruBackward {
   using C = compute_t<T>;
   int64_t H;
-  const RowNorm<T>& norm;
+  const LayerNorm<T>& norm;
   const T *dy, *gates, *previous, *a;
   const C *mean, *rstd;
   T *dh, *dinput, *da;
@@ -77,7 +77,7 @@ void layer_norm_gru_bwd(const Tensor& dy, const Tensor& gates, const Tensor& pre
     using C = compute_t<T>;
     const int64_t H = dh.size(1), N = 3 * H;
     const Parameter<C> w(weight, 0), b(bias, 0);
-    const RowNorm<T> norm(groups, H, 0, w.data(), b.data());
+    const LayerNorm<T> norm(groups, H, 0, w.data(), b.data());
     const Parts parts{dh.size(0)};
     GradientTable<C> dw(dweight, parts.count(), N), db(dbias, parts.count(), N);
     const Tensor& sums = da ? *da : dinput;

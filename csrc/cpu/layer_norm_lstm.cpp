@@ -22,8 +22,8 @@ void layer_norm_lstm_fwd(const Tensor& input, const Tensor& weight_hh, const Opt
     using C = compute_t<T>;
     const int64_t H = h.size(1), G = groups.size();
     const Parameter<C> w(weight, 0), b(bias, 0), cw(cell_weight, 0), cb(cell_bias, 0);
-    const RowNorm<T> norm(groups, H, eps, w.data(), b.data());
-    const RowNorm<C> cell_norm({1}, H, eps, cw.data(), cb.data());
+    const LayerNorm<T> norm(groups, H, eps, w.data(), b.data());
+    const LayerNorm<C> cell_norm({1}, H, eps, cw.data(), cb.data());
     const LstmForward<T> lstm{H,
                               separate,
                               cell_mean.has_value(),
@@ -66,8 +66,8 @@ void layer_norm_lstm_bwd(const Tensor& dy, const Tensor& gates, const Tensor& ce
     using C = compute_t<T>;
     const int64_t H = dh.size(1), G = groups.size();
     const Parameter<C> w(weight, 0), cw(cell_weight, 0), cb(cell_bias, 0);
-    const RowNorm<T> norm(groups, H, 0, w.data(), nullptr);
-    const RowNorm<C> cell_norm({1}, H, 0, cw.data(), cb.data());
+    const LayerNorm<T> norm(groups, H, 0, w.data(), nullptr);
+    const LayerNorm<C> cell_norm({1}, H, 0, cw.data(), cb.data());
     const Parts parts{dh.size(0)};
     GradientTable<C> dw(dweight, parts.count(), 4 * H), db(dbias, parts.count(), 4 * H),
         dcw(dcell_weight, parts.count(), H), dcb(dcell_bias, parts.count(), H);

@@ -18,7 +18,7 @@ void layer_norm_rnn_fwd(const Tensor& input, const Tensor& weight_hh, const Opti
     using C = compute_t<T>;
     const int64_t H = h.size(1);
     const Parameter<C> w(weight, 0), b(bias, 0);
-    const RowNorm<T> norm({1}, H, eps, w.data(), b.data());
+    const LayerNorm<T> norm({1}, H, eps, w.data(), b.data());
     walk_forward(input, weight_hh, batch_sizes, h, a, reverse, [&](const SequenceStep& step, int64_t at) {
       each_row<C>(step.rows, H, 2 * H, [&](int64_t row, C* room) {
         C* z = made_at(pointer<T>(y) + (step.first + row) * H, room);
@@ -47,7 +47,7 @@ void layer_norm_rnn_bwd(const Tensor& dy, const Tensor& y, const Tensor& a, cons
     using C = compute_t<T>;
     const int64_t H = dh.size(1);
     const Parameter<C> w(weight, 0);
-    const RowNorm<T> norm({1}, H, 0, w.data(), nullptr);
+    const LayerNorm<T> norm({1}, H, 0, w.data(), nullptr);
     const Parts parts{dh.size(0)};
     GradientTable<C> dw(dweight, parts.count(), H), db(dbias, parts.count(), H);
     const Tensor& sums = da ? *da : dinput;

@@ -19,7 +19,7 @@ struct Affine {
   Activation activation;
   C slope;
 
-  Columns<C> columns(const KnownRow<C>& row, int64_t j) const {
+  TileAffine<C> at(const KnownRow<C>& row, int64_t j) const {
     return {row.mean, row.rstd, weight ? weight + j : nullptr, bias ? bias + j : nullptr, row.shift};
   }
 };

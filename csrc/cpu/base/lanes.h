@@ -75,7 +75,7 @@ NK_INLINE void map(Out* out, int64_t n, const F& f) {
 // out[i] = f(i, p[i], q[i]) past the caches, a cache line at a time; kPairs: f does not look at i, so that bfloat16 can
 // be taken two to a word.
 template <bool kPairs, class T, class P, class Q, class F>
-NK_AVX512 NK_INLINE void map_past(const P* p, const Q* q, T* out, int64_t n, const F& f) {
+NK_AVX512 NK_INLINE void map_nontemporal(const P* p, const Q* q, T* out, int64_t n, const F& f) {
   constexpr int64_t kLine = 64 / sizeof(T);
   for (int64_t k = 0; k < n; k += kLine) {
     alignas(64) T line[kLine];

@@ -49,7 +49,7 @@ void sweep_rows(const Sweep& a, int64_t begin, int64_t end) {
       }
     }
   }
-  stream_fence();
+  nontemporal_fence();
 }
 
 // Shares one long row among the threads.
@@ -64,7 +64,7 @@ void sweep_split(const Sweep& a, int64_t m) {
   const finished_t<Sweep> finished = a.finish(m, row);
   for_each_segment(a.N, [&](int64_t, int64_t begin, int64_t end) {
     for_each_tile(begin, end, [&](int64_t j, int64_t n) { a.write(m, j, n, finished); });
-    stream_fence();
+    nontemporal_fence();
   });
 }
 

@@ -55,8 +55,8 @@ NK_CLONES void add_tiles(const T* x, const T* residual, T* s, int64_t n) {
 }
 
 template <class T, class Out>
-NK_CLONES void affine_tile(const T* x, const Columns<compute_t<T>>& columns, Out* u, int64_t n) {
-  const auto [mean, rstd, w, b, shift] = columns;
+NK_CLONES void affine_tile(const T* x, const TileAffine<compute_t<T>>& k, Out* u, int64_t n) {
+  const auto [mean, rstd, w, b, shift] = k;
   const auto xhat = [=](int64_t i) NK_INLINED { return (load(x[i]) - mean) * rstd + shift; };
   if (w && b) {
     map(u, n, [=](int64_t i) NK_INLINED { return xhat(i) * w[i] + b[i]; });
@@ -70,9 +70,9 @@ NK_CLONES void affine_tile(const T* x, const Columns<compute_t<T>>& columns, Out
 }
 
 template <class T, class D>
-NK_CLONES Pair<compute_t<T>> gradient_sums(const D* du, const T* x, const Columns<compute_t<T>>& columns, int64_t n) {
+NK_CLONES Pair<compute_t<T>> gradient_sums(const D* du, const T* x, const TileAffine<compute_t<T>>& k, int64_t n) {
   using C = compute_t<T>;
-  const auto [mean, rstd, w, b, shift] = columns;
+  const auto [mean, rstd, w, b, shift] = k;
   const auto xhat = [=](int64_t i) NK_INLINED { return (load(x[i]) - mean) * rstd + shift; };
   if (w) {
     return sum_pairs<C>(n, [=](int64_t i) NK_INLINED {
@@ -88,9 +88,9 @@ NK_CLONES Pair<compute_t<T>> gradient_sums(const D* du, const T* x, const Column
 
 // One loop for each set of what is there, so that x and du are loaded once for all three gradients.
 template <bool kWeight, bool kSummed, bool kDWeight, bool kDBias, class T, class D>
-NK_INLINE void gradient_loop(const D* du, const T* x, const T* dsummed, const Columns<compute_t<T>>& columns,
+NK_INLINE void gradient_loop(const D* du, const T* x, const T* dsummed, const TileAffine<compute_t<T>>& k,
                              Pair<compute_t<T>> means, T* out, compute_t<T>* dweight, compute_t<T>* dbias, int64_t n) {
-  const auto [mean, rstd, w, b, shift] = columns;
+  const auto [mean, rstd, w, b, shift] = k;
 #pragma omp simd
   for (int64_t i = 0; i < n; i++) {
     const compute_t<T> d = load(du[i]), xhat = (load(x[i]) - mean) * rstd + shift;
@@ -105,30 +105,30 @@ NK_INLINE void gradient_loop(const D* du, const T* x, const T* dsummed, const Co
 }
 
 template <bool kWeight, bool kSummed, class T, class D>
-NK_INLINE void gradient_loops(const D* du, const T* x, const T* dsummed, const Columns<compute_t<T>>& columns,
+NK_INLINE void gradient_loops(const D* du, const T* x, const T* dsummed, const TileAffine<compute_t<T>>& k,
                               Pair<compute_t<T>> means, T* out, compute_t<T>* dweight, compute_t<T>* dbias, int64_t n) {
   if (dweight && dbias) {
-    gradient_loop<kWeight, kSummed, true, true>(du, x, dsummed, columns, means, out, dweight, dbias, n);
+    gradient_loop<kWeight, kSummed, true, true>(du, x, dsummed, k, means, out, dweight, dbias, n);
   } else if (dweight) {
-    gradient_loop<kWeight, kSummed, true, false>(du, x, dsummed, columns, means, out, dweight, dbias, n);
+    gradient_loop<kWeight, kSummed, true, false>(du, x, dsummed, k, means, out, dweight, dbias, n);
   } else if (dbias) {
-    gradient_loop<kWeight, kSummed, false, true>(du, x, dsummed, columns, means, out, dweight, dbias, n);
+    gradient_loop<kWeight, kSummed, false, true>(du, x, dsummed, k, means, out, dweight, dbias, n);
   } else {
-    gradient_loop<kWeight, kSummed, false, false>(du, x, dsummed, columns, means, out, dweight, dbias, n);
+    gradient_loop<kWeight, kSummed, false, false>(du, x, dsummed, k, means, out, dweight, dbias, n);
   }
 }
 
 template <class T, class D>
-NK_CLONES void gradients(const D* du, const T* x, const T* dsummed, const Columns<compute_t<T>>& columns,
+NK_CLONES void gradients(const D* du, const T* x, const T* dsummed, const TileAffine<compute_t<T>>& k,
                          Pair<compute_t<T>> means, T* out, compute_t<T>* dweight, compute_t<T>* dbias, int64_t n) {
-  if (columns.weight && dsummed) {
-    gradient_loops<true, true>(du, x, dsummed, columns, means, out, dweight, dbias, n);
-  } else if (columns.weight) {
-    gradient_loops<true, false>(du, x, dsummed, columns, means, out, dweight, dbias, n);
+  if (k.weight && dsummed) {
+    gradient_loops<true, true>(du, x, dsummed, k, means, out, dweight, dbias, n);
+  } else if (k.weight) {
+    gradient_loops<true, false>(du, x, dsummed, k, means, out, dweight, dbias, n);
   } else if (dsummed) {
-    gradient_loops<false, true>(du, x, dsummed, columns, means, out, dweight, dbias, n);
+    gradient_loops<false, true>(du, x, dsummed, k, means, out, dweight, dbias, n);
   } else {
-    gradient_loops<false, false>(du, x, dsummed, columns, means, out, dweight, dbias, n);
+    gradient_loops<false, false>(du, x, dsummed, k, means, out, dweight, dbias, n);
   }
 }
 
@@ -162,7 +162,7 @@ static void stream_lines(const char* tile, char* target, int64_t bytes) {
 #endif
 }
 
-void stream_bytes(const void* tile, void* target, int64_t bytes) {
+void copy_nontemporal(const void* tile, void* target, int64_t bytes) {
   const char* from = static_cast<const char*>(tile);
   char* to = static_cast<char*>(target);
   const int64_t head = std::min<int64_t>(bytes, -reinterpret_cast<uintptr_t>(target) % 64);
@@ -172,17 +172,17 @@ void stream_bytes(const void* tile, void* target, int64_t bytes) {
   std::memcpy(to + rest, from + rest, bytes - rest);
 }
 
-void stream_fence() {
+void nontemporal_fence() {
 #if defined(__SSE2__)
   _mm_sfence();
 #endif
 }
 
-#define NK_GRADIENTS(T, D)                                                                                    \
-  template Pair<compute_t<T>> gradient_sums(const D*, const T*, const Columns<compute_t<T>>&, int64_t);       \
-  template void gradients(const D*, const T*, const T*, const Columns<compute_t<T>>&, Pair<compute_t<T>>, T*, \
-                          compute_t<T>*, compute_t<T>*, int64_t);                                             \
-  template void affine_tile(const T*, const Columns<compute_t<T>>&, D*, int64_t);
+#define NK_GRADIENTS(T, D)                                                                                       \
+  template Pair<compute_t<T>> gradient_sums(const D*, const T*, const TileAffine<compute_t<T>>&, int64_t);       \
+  template void gradients(const D*, const T*, const T*, const TileAffine<compute_t<T>>&, Pair<compute_t<T>>, T*, \
+                          compute_t<T>*, compute_t<T>*, int64_t);                                                \
+  template void affine_tile(const T*, const TileAffine<compute_t<T>>&, D*, int64_t);
 #define NK_TILES(T)                                                 \
   template Moments wide_moments(const T*, bool, int64_t);           \
   template Moments centred_moments(const T*, int64_t);              \

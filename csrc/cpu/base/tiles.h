@@ -27,7 +27,7 @@ inline void merge(Moments& a, const Moments& b) {
 
 // xhat = (x - mean) * rstd + shift; weight and bias of the tile's columns, null where absent.
 template <class C>
-struct Columns {
+struct TileAffine {
   C mean, rstd;
   const C *weight, *bias;
   C shift = C(-0.0);  // for what the mean lost when it was rounded; adding -0 changes nothing
@@ -61,17 +61,17 @@ void add_tiles(const T* x, const T* residual, T* s, int64_t n);
 
 // u = xhat * weight + bias, as the compute type or rounded to T
 template <class T, class Out>
-void affine_tile(const T* x, const Columns<compute_t<T>>& columns, Out* u, int64_t n);
+void affine_tile(const T* x, const TileAffine<compute_t<T>>& k, Out* u, int64_t n);
 
 // The sums of g and g * xhat, with g = du * weight
 template <class T, class D>
-Pair<compute_t<T>> gradient_sums(const D* du, const T* x, const Columns<compute_t<T>>& columns, int64_t n);
+Pair<compute_t<T>> gradient_sums(const D* du, const T* x, const TileAffine<compute_t<T>>& k, int64_t n);
 
 // out = rstd * (g - means.a - xhat * means.b) + dsummed, with the means of g and g * xhat; dweight += du * xhat and
 // dbias += du. dsummed, dweight and dbias may be null.
 template <class T, class D>
-void gradients(const D* du, const T* x, const T* dsummed, const Columns<compute_t<T>>& columns,
-               Pair<compute_t<T>> means, T* out, compute_t<T>* dweight, compute_t<T>* dbias, int64_t n);
+void gradients(const D* du, const T* x, const T* dsummed, const TileAffine<compute_t<T>>& k, Pair<compute_t<T>> means,
+               T* out, compute_t<T>* dweight, compute_t<T>* dbias, int64_t n);
 
 template <class T>
 void load_tile(const T* source, compute_t<T>* tile, int64_t n);
@@ -79,8 +79,8 @@ template <class T>
 void store_tile(const compute_t<T>* tile, T* target, int64_t n);
 
 // Copy to memory past the caches: for results too large to be found there again, it saves reading them first.
-void stream_bytes(const void* tile, void* target, int64_t bytes);
+void copy_nontemporal(const void* tile, void* target, int64_t bytes);
 // Order streamed stores before whatever the thread does next.
-void stream_fence();
+void nontemporal_fence();
 
 }  // namespace normkernels

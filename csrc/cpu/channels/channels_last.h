@@ -6,7 +6,7 @@
 
 #include <numeric>
 
-#include "cpu/channels/channels.h"
+#include "cpu/channels/forward.h"
 
 namespace normkernels {
 
@@ -98,19 +98,19 @@ struct ColumnTable {
 // mean and var of every group of image n
 template <class T>
 void pool(const Forward<T>& a, int64_t n, const ColumnTable& table) {
-  const int64_t G = a.grid.G;
-  const double count = a.grid.count();
-  Scratch<double> mean(a.grid.C), m2(a.grid.C), pooled(G);
+  const int64_t G = a.of.grid.G;
+  const double count = a.of.grid.count();
+  Scratch<double> mean(a.of.grid.C), m2(a.of.grid.C), pooled(G);
   const auto groups = [&](const Scratch<double>& of, const auto& f) {
     for (int64_t g = 0; g < G; g++) {
       double total = 0;
-      for (int64_t d = 0; d < a.grid.channels(); d++) total += of[g * a.grid.channels() + d];
+      for (int64_t d = 0; d < a.of.grid.channels(); d++) total += of[g * a.of.grid.channels() + d];
       f(g, total / count);
     }
   };
   table.each([&](double k, double m, double, int64_t c) { mean[c] += k * m; });
   groups(mean, [&](int64_t g, double value) { pooled[g] = value; });
-  for (int64_t g = 0; g < G; g++) std::fill_n(mean.begin() + g * a.grid.channels(), a.grid.channels(), pooled[g]);
+  for (int64_t g = 0; g < G; g++) std::fill_n(mean.begin() + g * a.of.grid.channels(), a.of.grid.channels(), pooled[g]);
   table.each([&](double k, double m, double q, int64_t c) { m2[c] += q + k * (m - mean[c]) * (m - mean[c]); });
   groups(m2, [&](int64_t g, double value) { a.keep(n * G + g, pooled[g], value); });
 }
@@ -118,10 +118,10 @@ void pool(const Forward<T>& a, int64_t n, const ColumnTable& table) {
 template <class T>
 void measure(const Forward<T>& a, const Lines& lines, int64_t n, bool parallel) {
   ColumnTable table(lines);
-  const T* image = a.x + n * a.grid.S * a.grid.C;
+  const T* image = a.of.x + n * a.of.grid.S * a.of.grid.C;
   const auto row = [&](int64_t i, const T* x, int64_t columns, int64_t count) {
     table.counts[i] = static_cast<double>(count);
-    column_moments(x, columns, count, a.eps, &table.means[i * lines.columns], &table.squares[i * lines.columns]);
+    column_moments(x, columns, count, a.of.eps, &table.means[i * lines.columns], &table.squares[i * lines.columns]);
   };
   each(parallel, lines.segments,
        [&](int64_t s) { row(s, image + lines.first(s) * lines.columns, lines.columns, lines.lines(s)); });
@@ -149,14 +149,14 @@ struct ColumnScale {
   Gate gate;
   C slope;
 
-  template <class Sweep>
-  ColumnScale(const Sweep& a, const Lines& lines, int64_t columns, int64_t n)
-      : mean(a.grid.C), scale(mean), shift(mean), gate(a.gate()), slope(a.affine.slope) {
-    for (int64_t g = 0, c = 0; g < a.grid.G; g++) {
-      for (int64_t end = c + a.grid.channels(); c < end; c++) {
-        mean[c] = a.mean[n * a.grid.G + g];
-        scale[c] = a.rstd[n * a.grid.G + g] * a.weight(c);
-        shift[c] = a.added(n * a.grid.G + g, c);
+  template <class T>
+  ColumnScale(const Channels<T>& of, const Lines& lines, int64_t columns, int64_t n)
+      : mean(of.grid.C), scale(mean), shift(mean), gate(of.gate()), slope(of.affine.slope) {
+    for (int64_t g = 0, c = 0; g < of.grid.G; g++) {
+      for (int64_t end = c + of.grid.channels(); c < end; c++) {
+        mean[c] = of.mean[n * of.grid.G + g];
+        scale[c] = of.rstd[n * of.grid.G + g] * of.weight(c);
+        shift[c] = of.added(n * of.grid.G + g, c);
       }
     }
     for (auto* values : {&mean, &scale, &shift}) *values = of_columns(lines, columns, *values);
@@ -181,25 +181,25 @@ void each_piece(bool parallel, const Grid& g, int64_t columns, const F& f) {
   const int64_t elements = g.S * g.C, part = std::max<int64_t>(1, kSegment / columns) * columns;
   each(parallel, (elements + part - 1) / part, [&](int64_t s) {
     for_each_piece(s * part, std::min(elements, (s + 1) * part), columns, f);
-    stream_fence();
+    nontemporal_fence();
   });
 }
 
 template <class T>
-void forward_pixels(const Forward<T>& a, int64_t run = 1) {
-  const Grid& g = a.grid;
+void forward_channels_last(const Forward<T>& a, int64_t run = 1) {
+  const Grid& g = a.of.grid;
   const Lines lines(g, run);
-  const bool past = large<T>(g.N * g.C * g.S) && g.C * sizeof(T) % 64 == 0;
+  const bool nontemporal = large<T>(g.N * g.C * g.S) && g.C * sizeof(T) % 64 == 0;
   share(g.N, g.N * g.S * g.C, [&](int64_t n, bool parallel) {
     if (a.training) {
       measure(a, lines, n, parallel);
       if (a.rule) a.rule(n * g.G, g.G);
     }
     if (!a.y) return;
-    const ColumnScale<compute_t<T>> scale(a, lines, wide(lines), n);
+    const ColumnScale<compute_t<T>> scale(a.of, lines, wide(lines), n);
     each_piece(parallel, g, wide(lines), [&](int64_t offset, int64_t j, int64_t count) {
       const int64_t at = n * g.S * g.C + offset;
-      a.write(a.x + at, a.skip ? a.skip + at : nullptr, scale.at(j), a.y + at, count, past);
+      a.of.write(a.of.x + at, a.of.skip ? a.of.skip + at : nullptr, scale.at(j), a.y + at, count, nontemporal);
     });
   });
 }

@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "cpu/channels/backward.h"
 #include "cpu/channels/channels_last.h"
 
 namespace normkernels {
@@ -10,15 +11,17 @@ namespace normkernels {
 // Images are taken in chunks, each with a line of the tables of dweight and dbias.
 inline int64_t chunks(int64_t N) { return std::min<int64_t>(N, 64); }
 
-// Adds the sums over a block of lines, columns of stride each, to p and q; kept: see with_du.
-template <class Sweep, class C>
-void add_block(const Sweep& a, const ColumnScale<C>& scale, int64_t at, int64_t stride, int64_t columns, int64_t rows,
-               C* kept, C* p, C* q) {
+// Adds the sums over a block of lines, columns of stride each, to p and q. source: has du, a itself or who knows what
+// else lies between u and y; kept: see with_du.
+template <class T, class Source, class C>
+void add_block(const Backward<T>& a, const Source& source, const ColumnScale<C>& scale, int64_t at, int64_t stride,
+               int64_t columns, int64_t rows, C* kept, Pair<C*> sums) {
   const auto* mean = scale.mean.data();
-  if (a.plain()) {
+  C *p = sums.a, *q = sums.b;
+  if (source.plain()) {
     return each_band(columns, rows, [&](int64_t line, int64_t count, int64_t j, int64_t n, int64_t ahead) {
       const int64_t from = at + line * stride + j;
-      add_gradient_columns(a.dy + from, stride, a.x + from, stride, count, ahead, mean + j, p + j, q + j, n);
+      add_gradient_columns(a.dy + from, stride, a.of.x + from, stride, count, ahead, mean + j, p + j, q + j, n);
     });
   }
   const int64_t lines = std::max<int64_t>(1, kStep / columns), part = std::min(columns, kStep);
@@ -26,9 +29,9 @@ void add_block(const Sweep& a, const ColumnScale<C>& scale, int64_t at, int64_t 
     const int64_t count = std::min(lines, rows - line);
     for (int64_t j = 0; j < columns; j += part) {
       const int64_t from = line * stride + j, width = std::min(part, columns - j);
-      a.with_du(at + from, scale.at(j), count * width, kept ? kept + from : nullptr, [&](const auto* du) {
+      source.with_du(at + from, scale.at(j), count * width, kept ? kept + from : nullptr, [&](const auto* du) {
         for (int64_t k = 0; k < width; k += kBand)
-          add_gradient_columns(du + k, stride, a.x + at + from + k, stride, count, 0, mean + j + k, p + j + k,
+          add_gradient_columns(du + k, stride, a.of.x + at + from + k, stride, count, 0, mean + j + k, p + j + k,
                                q + j + k, std::min(kBand, width - k));
       });
     }
@@ -36,9 +39,9 @@ void add_block(const Sweep& a, const ColumnScale<C>& scale, int64_t at, int64_t 
 }
 
 // The sums of an image over its channels of du and du * (x - mean)
-template <class Sweep, class C>
-Scratch<Pair<double>> channel_sums(const Sweep& a, const Lines& lines, int64_t n, const ColumnScale<C>& scale, C* kept,
-                                   bool parallel) {
+template <class T, class Source, class C>
+Scratch<Pair<double>> channel_sums(const Backward<T>& a, const Source& source, const Lines& lines, int64_t n,
+                                   const ColumnScale<C>& scale, C* kept, bool parallel) {
   const int64_t columns = lines.columns;
   Scratch<double> table((lines.segments + 1) * 2 * columns);
   each(parallel, lines.segments + 1, [&](int64_t s) {
@@ -47,14 +50,14 @@ Scratch<Pair<double>> channel_sums(const Sweep& a, const Lines& lines, int64_t n
     Scratch<C> buffer(2 * columns);
     C *p = buffer.data(), *q = p + columns;
     for (int64_t row = 0; row < rows; row += kBlock) {
-      const int64_t from = (first + row) * columns, at = n * a.grid.S * a.grid.C + from;
-      add_block(a, scale, at, columns, last ? lines.rest : columns, std::min(kBlock, rows - row),
-                kept ? kept + from : nullptr, p, q);
+      const int64_t from = (first + row) * columns, at = n * a.of.grid.S * a.of.grid.C + from;
+      add_block(a, source, scale, at, columns, last ? lines.rest : columns, std::min(kBlock, rows - row),
+                kept ? kept + from : nullptr, {p, q});
       double* total = &table[s * 2 * columns];
       for (int64_t i = 0; i < 2 * columns; i++) total[i] += std::exchange(buffer[i], C(0));
     }
   });
-  Scratch<Pair<double>> sums(a.grid.C);
+  Scratch<Pair<double>> sums(a.of.grid.C);
   for (int64_t s = 0; s <= lines.segments; s++) {
     const double* row = &table[s * 2 * columns];
     lines.each_column(s < lines.segments ? columns : lines.rest, [&](int64_t j, int64_t c) {
@@ -70,10 +73,10 @@ template <class C>
 struct ColumnBlend {
   Scratch<C> mean, a, b, c;
 
-  template <class Sweep>
-  ColumnBlend(const Sweep& sweep, const Lines& lines, int64_t columns, int64_t n, const Scratch<Means>& means)
-      : mean(sweep.grid.C), a(mean), b(mean), c(mean) {
-    const Grid& g = sweep.grid;
+  template <class T>
+  ColumnBlend(const Backward<T>& sweep, const Lines& lines, int64_t columns, int64_t n, const Scratch<Means>& means)
+      : mean(sweep.of.grid.C), a(mean), b(mean), c(mean) {
+    const Grid& g = sweep.of.grid;
     for (int64_t group = 0, channel = 0; group < g.G; group++) {
       for (int64_t end = channel + g.channels(); channel < end; channel++) {
         const auto k = sweep.template blend<C>(n * g.G + group, channel, means[group]);
@@ -91,15 +94,15 @@ struct ColumnBlend {
 template <class T>
 void backward_image(const Backward<T>& a, const Lines& lines, int64_t n, int64_t line, bool parallel) {
   using C = compute_t<T>;
-  const Grid& g = a.grid;
-  const bool past = large<T>(g.N * g.C * g.S) && g.C * sizeof(T) % 64 == 0;
+  const Grid& g = a.of.grid;
+  const bool nontemporal = large<T>(g.N * g.C * g.S) && g.C * sizeof(T) % 64 == 0;
   if (a.lost(n * g.G, g.G)) measure(a.statistics(), lines, n, parallel);
-  const ColumnScale<C> scale(a, lines, wide(lines), n);
+  const ColumnScale<C> scale(a.of, lines, wide(lines), n);
   Scratch<Means> means(g.G);
   const auto scratch = a.scratch(g.S * g.C);
   C* const kept = scratch.get();
   if (a.sums()) {
-    const auto sums = channel_sums(a, lines, n, scale, kept, parallel);
+    const auto sums = channel_sums(a, a, lines, n, scale, kept, parallel);
     for (int64_t c = 0; c < g.C; c++)
       add_channel(a, n * g.G + c / g.channels(), c, sums[c], line, means[c / g.channels()]);
     average(means, g.count());
@@ -120,14 +123,14 @@ void backward_image(const Backward<T>& a, const Lines& lines, int64_t n, int64_t
     return each_du([&](const auto* du, int64_t at, int64_t j, int64_t m) { a.write_wide(du, at, blend.at(j), m); });
   }
   const ColumnBlend<C> blend(a, lines, wide(lines), n, means);
-  each_du([&](const auto* du, int64_t at, int64_t j, int64_t m) { a.write(du, at, blend.at(j), m, past); });
+  each_du([&](const auto* du, int64_t at, int64_t j, int64_t m) { a.write(du, at, blend.at(j), m, nontemporal); });
 }
 
 template <class T>
-void backward_pixels(const Backward<T>& a, int64_t run = 1) {
-  const int64_t N = a.grid.N, parts = chunks(N);
-  const Lines lines(a.grid, run);
-  share(parts, N * a.grid.S * a.grid.C, [&](int64_t chunk, bool parallel) {
+void backward_channels_last(const Backward<T>& a, int64_t run = 1) {
+  const int64_t N = a.of.grid.N, parts = chunks(N);
+  const Lines lines(a.of.grid, run);
+  share(parts, N * a.of.grid.S * a.of.grid.C, [&](int64_t chunk, bool parallel) {
     for (int64_t n = chunk * N / parts; n < (chunk + 1) * N / parts; n++) backward_image(a, lines, n, chunk, parallel);
   });
 }

@@ -4,7 +4,7 @@
 // the second-level cache, read from memory once.
 #pragma once
 
-#include "cpu/channels/channels.h"
+#include "cpu/channels/forward.h"
 
 namespace normkernels {
 
@@ -60,7 +60,7 @@ void each_run(bool parallel, const Grid& g, const Bundle& bundle, int64_t channe
         for (int64_t part = 0; part < parts; part++) visit(index++, image, group, run, part);
 }
 
-// next: the run that will be read after this one, or null
+// From run to run of tiles the mean so far is what the next sums are taken about.
 template <class T>
 Moments run_moments(const T* x, int64_t n, double eps) {
   Moments total;
@@ -75,33 +75,34 @@ Moments run_moments(const T* x, int64_t n, double eps) {
 // mean and var of every group of a bundle, from the moments of its runs
 template <class T>
 void pool(const Forward<T>& a, const Bundle& bundle, const Scratch<Moments>& table) {
-  const int64_t parts = segments(a.grid.channels() * a.grid.S), line = bundle.groups * parts;
+  const int64_t parts = segments(a.of.grid.channels() * a.of.grid.S), line = bundle.groups * parts;
   for (int64_t k = 0; k < bundle.groups; k++) {
     const auto sum = [&](const auto& f) {
       double total = 0;
-      for (int64_t n = 0; n < a.grid.images(); n++)
+      for (int64_t n = 0; n < a.of.grid.images(); n++)
         for (int64_t p = 0; p < parts; p++) total += f(table[n * line + k * parts + p]);
-      return total / a.grid.count();
+      return total / a.of.grid.count();
     };
     const double mean = sum([](const Moments& m) { return m.count * m.mean; });
     const double var = sum([=](const Moments& m) { return m.m2 + m.count * (m.mean - mean) * (m.mean - mean); });
-    a.keep(bundle.line * a.grid.G + bundle.group + k, mean, var);
+    a.keep(bundle.line * a.of.grid.G + bundle.group + k, mean, var);
   }
 }
 
 template <class T>
 void measure(const Forward<T>& a, const Bundle& bundle, bool parallel) {
-  const Grid& g = a.grid;
+  const Grid& g = a.of.grid;
   Scratch<Moments> table(g.images() * bundle.groups * segments(g.channels() * g.S));
-  each_run(parallel, g, bundle, g.channels(),
-           [&](const Run& r) { table[r.index] = run_moments(a.x + g.plane(r.image, r.c) + r.begin, r.n, a.eps); });
+  each_run(parallel, g, bundle, g.channels(), [&](const Run& r) {
+    table[r.index] = run_moments(a.of.x + g.plane(r.image, r.c) + r.begin, r.n, a.of.eps);
+  });
   pool(a, bundle, table);
 }
 
 template <class T>
 void forward_planes(const Forward<T>& a) {
-  const Grid& g = a.grid;
-  const bool past = large<T>(g.N * g.C * g.S) && g.S * sizeof(T) % 64 == 0;
+  const Grid& g = a.of.grid;
+  const bool nontemporal = large<T>(g.N * g.C * g.S) && g.S * sizeof(T) % 64 == 0;
   const Bundles bundles(g, sizeof(T));
   share(bundles.count(), g.N * g.C * g.S, [&](int64_t i, bool parallel) {
     const Bundle bundle = bundles[i];
@@ -111,13 +112,13 @@ void forward_planes(const Forward<T>& a) {
     }
     if (!a.y) return;
     each_run(parallel, g, bundle, 1, [&](const Run& r) {
-      const auto scale = a.scale(r.statistic, r.c);
+      const auto scale = a.of.scale(r.statistic, r.c);
       const int64_t at = g.plane(r.image, r.c) + r.begin;
       for_each_step(at, at + r.n, [&](int64_t j, int64_t m) {
-        a.write(a.x + j, a.skip ? a.skip + j : nullptr, scale, a.y + j, m, past);
+        a.of.write(a.of.x + j, a.of.skip ? a.of.skip + j : nullptr, scale, a.y + j, m, nontemporal);
       });
     });
-    if (past) stream_fence();
+    if (nontemporal) nontemporal_fence();
   });
 }
 

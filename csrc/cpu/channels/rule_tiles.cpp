@@ -6,11 +6,6 @@
 namespace normkernels {
 
 template <class C>
-NK_CLONES void rstd_tile(const C* var, double eps, C* rstd, int64_t n) {
-  map(rstd, n, [=](int64_t i) NK_INLINED { return static_cast<C>(1 / std::sqrt(static_cast<double>(var[i]) + eps)); });
-}
-
-template <class C>
 NK_CLONES void correct_tile(const C* mean, const C* rstd, const Correction<C>& correction, int64_t first, int64_t n) {
   const Correction<C> k = correction;
   const C least = C(1) / k.r_max;
@@ -37,17 +32,16 @@ template <class C>
 NK_CLONES void use_tile(const Memory<C>& memory, int64_t first, const C* arrived, C* used, int64_t n) {
   const Memory<C> m = memory;
   const C count = m.counts[0] + 1;
-  const bool past = m.counts[1] > 0;
+  const bool there = m.counts[1] > 0;
 #pragma omp simd
   for (int64_t i = 0; i < n; i++) {
     const C recent = m.short_term[first + i] + (arrived[i] - m.short_term[first + i]) / count;
     m.new_short_term[first + i] = recent;
-    used[i] = m.of_long * (past ? m.long_term[first + i] : recent) + m.of_short * recent + m.of_current * arrived[i];
+    used[i] = m.of_long * (there ? m.long_term[first + i] : recent) + m.of_short * recent + m.of_current * arrived[i];
   }
 }
 
 #define NK_RULES(C)                                                                       \
-  template void rstd_tile(const C*, double, C*, int64_t);                                 \
   template void correct_tile(const C*, const C*, const Correction<C>&, int64_t, int64_t); \
   template void corrected_tile(const Correction<C>&, int64_t, int64_t);                   \
   template void use_tile(const Memory<C>&, int64_t, const C*, C*, int64_t);

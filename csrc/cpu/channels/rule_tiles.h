@@ -5,16 +5,12 @@
 
 namespace normkernels {
 
-// rstd = (var + eps)^(-1/2), taken in double
-template <class C>
-void rstd_tile(const C* var, double eps, C* rstd, int64_t n);
-
 // Batch Renormalization's r and d, and with them scale and shift of xhat: weight * (xhat * r + d) + bias.
 template <class C>
 struct Correction {
-  const C *running_mean, *running_std;  // before this batch
-  const C *weight, *bias;               // or null
-  C r_max, d_max;
+  const C *running_mean = nullptr, *running_std = nullptr;  // before this batch
+  const C *weight, *bias;                                   // or null
+  C r_max = 0, d_max = 0;
   C *r, *d, *scale, *shift;
 };
 template <class C>

@@ -1,6 +1,7 @@
 // Loops over tiles of channels, written to vectorise along the tile.
 #include "cpu/channels/tiles.h"
 
+#include <cmath>
 #include <type_traits>
 
 #include "cpu/base/few.h"
@@ -68,18 +69,18 @@ NK_AVX512 void scale_lines(const T* x, const T* skip, const Scale<K>& k, T* y, i
   using C = compute_t<T>;
   const T* const second = skip ? skip : x;
   const C slope = static_cast<C>(k.slope);
-  NK_FOR_EACH_GATE(map_past<kPaired<T, T, K>>(x, second, y, n, [=](int64_t i, C v, C s) NK_INLINED {
+  NK_FOR_EACH_GATE(map_nontemporal<kPaired<T, T, K>>(x, second, y, n, [=](int64_t i, C v, C s) NK_INLINED {
     const C u = scaled<kSkip>(k, i, v, s);
     return through<kGate>(u, u, slope);
   }))
 }
 template <class T>
 NK_AVX512 void store_lines(const compute_t<T>* tile, T* y, int64_t n) {
-  map_past<false>(tile, tile, y, n, [](int64_t, auto v, auto) NK_INLINED { return v; });
+  map_nontemporal<false>(tile, tile, y, n, [](int64_t, auto v, auto) NK_INLINED { return v; });
 }
 template <class T, class K, class D>
 NK_AVX512 void blend_lines(const D* du, const T* x, const Blend<K>& k, T* dx, int64_t n) {
-  map_past<kPaired<T, D, K>>(du, x, dx, n, blended(k));
+  map_nontemporal<kPaired<T, D, K>>(du, x, dx, n, blended(k));
 }
 #else
 template <class T, class K>
@@ -148,32 +149,37 @@ NK_CLONES void blend_planes(const T* du, const T* x, const Blend<Same<compute_t<
 }
 
 template <class T, class K>
-void scale_past(const T* x, const T* skip, const Scale<K>& k, T* y, int64_t n) {
+void scale_nontemporal(const T* x, const T* skip, const Scale<K>& k, T* y, int64_t n) {
   if (lines(y, n)) return scale_lines(x, skip, k, y, n);
   alignas(64) T tile[kTile];
   scale_tile(x, skip, k, tile, n);
-  stream_bytes(tile, y, n * sizeof(T));
+  copy_nontemporal(tile, y, n * sizeof(T));
 }
 
 template <class T>
-void store_past(const compute_t<T>* tile, T* y, int64_t n) {
+void store_nontemporal(const compute_t<T>* tile, T* y, int64_t n) {
   if (lines(y, n)) return store_lines(tile, y, n);
   store_tile(tile, y, n);
 }
 
 template <class T, class K, class D>
-void blend_past(const D* du, const T* x, const Blend<K>& k, T* dx, int64_t n) {
+void blend_nontemporal(const D* du, const T* x, const Blend<K>& k, T* dx, int64_t n) {
   if (lines(dx, n)) return blend_lines(du, x, k, dx, n);
   alignas(64) T tile[kTile];
   blend_tile(du, x, k, tile, n);
-  stream_bytes(tile, dx, n * sizeof(T));
+  copy_nontemporal(tile, dx, n * sizeof(T));
+}
+
+template <class C>
+NK_CLONES void rstd_tile(const C* var, double eps, C* rstd, int64_t n) {
+  map(rstd, n, [=](int64_t i) NK_INLINED { return static_cast<C>(1 / std::sqrt(static_cast<double>(var[i]) + eps)); });
 }
 
 #define NK_KIND(T, D, K)                                                               \
   template void scale_tile(const T*, const T*, const Scale<K>&, D*, int64_t);          \
   template void gate_tile(const T*, const T*, const T*, const Scale<K>&, D*, int64_t); \
   template void blend_tile(const D*, const T*, const Blend<K>&, T*, int64_t);          \
-  template void blend_past(const D*, const T*, const Blend<K>&, T*, int64_t);
+  template void blend_nontemporal(const D*, const T*, const Blend<K>&, T*, int64_t);
 #define NK_KINDS(T, D)              \
   NK_KIND(T, D, Same<compute_t<T>>) \
   NK_KIND(T, D, const compute_t<T>*)
@@ -183,10 +189,12 @@ void blend_past(const D* du, const T* x, const Blend<K>& k, T* dx, int64_t n) {
 #define NK_CHANNELS(T)                                                                                             \
   template void gate_planes(const T*, const T*, const T*, const Scale<Same<compute_t<T>>>*, T*, int64_t, int64_t); \
   template void blend_planes(const T*, const T*, const Blend<Same<compute_t<T>>>*, T*, int64_t, int64_t);          \
-  template void store_past(const compute_t<T>*, T*, int64_t);                                                      \
-  template void scale_past(const T*, const T*, const Scale<Same<compute_t<T>>>&, T*, int64_t);                     \
-  template void scale_past(const T*, const T*, const Scale<const compute_t<T>*>&, T*, int64_t);                    \
+  template void store_nontemporal(const compute_t<T>*, T*, int64_t);                                               \
+  template void scale_nontemporal(const T*, const T*, const Scale<Same<compute_t<T>>>&, T*, int64_t);              \
+  template void scale_nontemporal(const T*, const T*, const Scale<const compute_t<T>*>&, T*, int64_t);             \
   NK_KINDS(T, compute_t<T>)
+template void rstd_tile(const double*, double, double*, int64_t);
+template void rstd_tile(const float*, double, float*, int64_t);
 NK_CHANNELS(double)
 NK_CHANNELS(float)
 NK_CHANNELS(bfloat16)
@@ -198,7 +206,7 @@ NK_WIDE(bfloat16, float)
 NK_WIDE(float16, float)
 NK_WIDE(bfloat16, bfloat16)
 NK_WIDE(float16, float16)
-template void blend_past(const bfloat16*, const float*, const Blend<Same<float>>&, float*, int64_t);
-template void blend_past(const float16*, const float*, const Blend<Same<float>>&, float*, int64_t);
+template void blend_nontemporal(const bfloat16*, const float*, const Blend<Same<float>>&, float*, int64_t);
+template void blend_nontemporal(const float16*, const float*, const Blend<Same<float>>&, float*, int64_t);
 
 }  // namespace normkernels

@@ -48,12 +48,16 @@ void gate_planes(const T* dy, const T* x, const T* skip, const Scale<Same<comput
 template <class T>
 void blend_planes(const T* du, const T* x, const Blend<Same<compute_t<T>>>* k, T* dx, int64_t planes, int64_t n);
 
-// The same for results that will have left the caches before anybody reads them; stream_fence() orders them.
+// The same for results that will have left the caches before anybody reads them; nontemporal_fence() orders them.
 template <class T, class K>
-void scale_past(const T* x, const T* skip, const Scale<K>& k, T* y, int64_t n);
+void scale_nontemporal(const T* x, const T* skip, const Scale<K>& k, T* y, int64_t n);
 template <class T>
-void store_past(const compute_t<T>* tile, T* y, int64_t n);
+void store_nontemporal(const compute_t<T>* tile, T* y, int64_t n);
 template <class T, class K, class D>
-void blend_past(const D* du, const T* x, const Blend<K>& k, T* dx, int64_t n);
+void blend_nontemporal(const D* du, const T* x, const Blend<K>& k, T* dx, int64_t n);
+
+// rstd = (var + eps)^(-1/2), taken in double
+template <class C>
+void rstd_tile(const C* var, double eps, C* rstd, int64_t n);
 
 }  // namespace normkernels

@@ -14,7 +14,7 @@ namespace normkernels {
 
 // Whether so many results are written past the caches: rows of whole lines.
 template <class T>
-bool past_caches(int64_t elements, int64_t N) {
+bool worth_nontemporal(int64_t elements, int64_t N) {
   return large<T>(elements) && N * sizeof(T) % 64 == 0;
 }
 
@@ -28,7 +28,7 @@ struct FiltersForward {
   D* y;                 // may be x
   C *mean, *statistic;  // mean: null without centring; statistic: rstd, without centring the norm, or null
   double eps;
-  bool past = std::is_same_v<T, D> && past_caches<D>(M * N, N) && static_cast<const void*>(x) != y;
+  bool nontemporal = std::is_same_v<T, D> && worth_nontemporal<D>(M * N, N) && static_cast<const void*>(x) != y;
 
   static constexpr bool kPrefetch = false;  // the hardware does it as well
   int64_t group() const { return 1; }
@@ -61,13 +61,13 @@ struct FiltersForward {
     const int64_t at = m * N + j;
     if constexpr (std::is_same_v<T, D>) {
       const T* const skip = nullptr;
-      for (int64_t r = 0; past && r < rows; r++) {
+      for (int64_t r = 0; nontemporal && r < rows; r++) {
         const Scale<Same<C>> k = {{f.mean[r]}, {f.a[r]}, {f.c[r]}};
         for_each_tile(at + r * n, at + (r + 1) * n,
-                      [&](int64_t i, int64_t m) { scale_past(x + i, skip, k, y + i, m); });
+                      [&](int64_t i, int64_t m) { scale_nontemporal(x + i, skip, k, y + i, m); });
       }
     }
-    if (!past) scale_rows(x + at, f, y + at, rows, n);
+    if (!nontemporal) scale_rows(x + at, f, y + at, rows, n);
   }
   void write(int64_t m, int64_t j, int64_t n, const Found<C>& f) const { write_rows(m, j, 1, n, f); }
 };
@@ -86,8 +86,9 @@ struct FiltersBackward {
   const T* x;
   const C *gain, *mean, *statistic;  // as for forward
   T* dx;
-  C* dgain;                                  // or null
-  bool past = past_caches<T>(4 * M * N, N);  // nobody reads a weight's gradient before all others are there
+  C* dgain;  // or null
+  bool nontemporal =
+      worth_nontemporal<T>(4 * M * N, N);  // nobody reads a weight's gradient before all others are there
 
   static constexpr bool kPrefetch = false;
   int64_t group() const { return 1; }
@@ -119,12 +120,12 @@ struct FiltersBackward {
   void write_rows(int64_t m, int64_t j, int64_t rows, int64_t n, const Found<C>& f) const {
     const int64_t at = m * N + j;
     const auto fits = [&](int64_t r) { return f.rstd[r] > C(1e-15) && f.rstd[r] < C(1e15); };  // so does its square
-    bool lines = past;
+    bool lines = nontemporal;
     for (int64_t r = 0; r < rows; r++) lines &= fits(r);
     for (int64_t r = 0; lines && r < rows; r++) {
       const Blend<Same<C>> k = {{f.mean[r]}, {f.a[r]}, {f.b[r] * f.rstd[r]}, {f.c[r]}};
       for_each_tile(at + r * n, at + (r + 1) * n,
-                    [&](int64_t i, int64_t m) { blend_past(dy + i, x + i, k, dx + i, m); });
+                    [&](int64_t i, int64_t m) { blend_nontemporal(dy + i, x + i, k, dx + i, m); });
     }
     if (!lines) blend_rows(dy + at, x + at, f, dx + at, rows, n);
   }
@@ -155,7 +156,7 @@ void sweep_blocks(const Sweep& a, int64_t begin, int64_t end) {
     a.finish_rows(m, count, f);
     a.write_rows(m, 0, count, a.N, f);
   }
-  stream_fence();
+  nontemporal_fence();
 }
 
 template <class Sweep>

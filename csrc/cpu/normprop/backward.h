@@ -13,12 +13,17 @@ struct NormPropBackward {
   const Epilogue& e;
   bool from_output;
   Prelu<Scratch<C>> k;  // all but bias: of prelu
-  bool stream;
+  bool nontemporal;
 
   // bias and slope in the compute type, or null
   NormPropBackward(const Places& p, const T* dy, const T* saved, const C* bias, const C* slope, T* du,
                    const Epilogue& e, bool from_output)
-      : dy(dy), saved(saved), du(du), e(e), from_output(from_output), stream(sizeof(T) >= 4 && large<T>(p.elements())) {
+      : dy(dy),
+        saved(saved),
+        du(du),
+        e(e),
+        from_output(from_output),
+        nontemporal(sizeof(T) >= 4 && large<T>(p.elements())) {
     k.bias = p.spread<C>([&](int64_t c) { return bias ? bias[c] : C(0); });
     if (!e.prelu) return;
     // c1 dy/da = min(z, 0) + 1 / sqrt(2 pi) - y dc1/da with y = (prelu(z) - c2) / c1, sorted by powers of z
@@ -40,7 +45,7 @@ struct NormPropBackward {
   template <class K>
   void tile(int64_t from, int64_t j, int64_t n, Pair<C*> sums) const {
     alignas(64) T out[kStep];
-    T* const target = stream ? out : du + from;
+    T* const target = nontemporal ? out : du + from;
     const auto clamp = as_clamp(e);
     if (e.prelu) {
       const Prelu<K> of_tile = {at<K>(k.bias, j),   at<K>(k.up, j),    at<K>(k.down, j),
@@ -54,7 +59,7 @@ struct NormPropBackward {
       alignas(64) C z[kStep], d[kStep];
       load_tile(dy + from, d, n);
       if (from_output) {
-        affine_tile(saved + from, Columns<C>{C(e.shift), C(1 / e.scale), nullptr, nullptr}, z, n);
+        affine_tile(saved + from, TileAffine<C>{C(e.shift), C(1 / e.scale), nullptr, nullptr}, z, n);
         times_derivative_of_output(e.activation, z, d, n);
       } else {
         add_bias<K>(saved + from, k.bias, j, z, n);
@@ -62,7 +67,7 @@ struct NormPropBackward {
       }
       scaled_gradient<K>(d, C(e.scale), target, sums, n);
     }
-    if (stream) stream_bytes(out, du + from, n * sizeof(T));
+    if (nontemporal) copy_nontemporal(out, du + from, n * sizeof(T));
   }
 };
 

@@ -88,7 +88,7 @@ struct Places {
         const int64_t plane = i / of_plane, s = i % of_plane, begin = plane * grid.S + s * kSegment;
         f(plane / C * of_plane + s, plane % C, begin, std::min((plane + 1) * grid.S, begin + kSegment));
       }
-      stream_fence();
+      nontemporal_fence();
     });
   }
 
@@ -99,7 +99,7 @@ struct Places {
     parallel_for(0, parts(), grain(elements() / parts()), [&](int64_t first, int64_t last) {
       for (int64_t i = first; i < last; i++)
         f(i, i * count / parts() * columns, std::min(elements(), (i + 1) * count / parts() * columns));
-      stream_fence();
+      nontemporal_fence();
     });
   }
 };
@@ -118,9 +118,9 @@ template <class K, class T>
 void add_bias(const T* u, const Scratch<compute_t<T>>& bias, int64_t j, compute_t<T>* z, int64_t n) {
   using C = compute_t<T>;
   if constexpr (std::is_same_v<K, const C*>) {
-    affine_tile(u, Columns<C>{0, 1, nullptr, bias.data() + j}, z, n);
+    affine_tile(u, TileAffine<C>{0, 1, nullptr, bias.data() + j}, z, n);
   } else {
-    affine_tile(u, Columns<C>{-bias[j], 1, nullptr, nullptr}, z, n);
+    affine_tile(u, TileAffine<C>{-bias[j], 1, nullptr, nullptr}, z, n);
   }
 }
 
@@ -132,11 +132,11 @@ struct NormPropForward {
   const Epilogue& e;
   std::optional<Clamp> clamp;
   Scratch<C> bias, up, down, shift;  // up, down and shift: of prelu
-  bool stream;
+  bool nontemporal;
 
   // bias and slope in the compute type, or null
   NormPropForward(const Places& p, const T* u, const C* given, const C* slope, T* y, const Epilogue& e)
-      : u(u), y(y), e(e), clamp(as_clamp(e)), stream(sizeof(T) >= 4 && large<T>(p.elements()) && u != y) {
+      : u(u), y(y), e(e), clamp(as_clamp(e)), nontemporal(sizeof(T) >= 4 && large<T>(p.elements()) && u != y) {
     bias = p.spread<C>([&](int64_t c) { return (given ? given[c] : 0.0) + (clamp ? clamp->offset : 0); });
     if (!e.prelu) return;
     up = p.spread<C>([&](int64_t c) { return 1 / prelu_moments(slope[c]).a; });
@@ -147,7 +147,7 @@ struct NormPropForward {
   template <class K>
   void tile(int64_t at_u, int64_t j, int64_t n) const {
     alignas(64) T out[kStep];
-    T* const target = stream ? out : y + at_u;
+    T* const target = nontemporal ? out : y + at_u;
     if (clamp) {
       const double divisor = clamp->divisor, scale = e.scale / divisor;
       const Bounds<C> bounds = {C(clamp->floor),          C(clamp->ceiling), C(e.kink_low * divisor),
@@ -163,10 +163,10 @@ struct NormPropForward {
       alignas(64) C z[kStep];
       add_bias<K>(u + at_u, bias, j, z, n);
       activate(e.activation, static_cast<C>(e.leak), z, n);
-      affine_tile(z, Columns<C>{C(-e.shift / e.scale), C(e.scale), nullptr, nullptr}, z, n);
+      affine_tile(z, TileAffine<C>{C(-e.shift / e.scale), C(e.scale), nullptr, nullptr}, z, n);
       store_tile(z, target, n);
     }
-    if (stream) stream_bytes(out, y + at_u, n * sizeof(T));
+    if (nontemporal) copy_nontemporal(out, y + at_u, n * sizeof(T));
   }
 };
 

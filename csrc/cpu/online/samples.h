@@ -1,5 +1,5 @@
 // Online Normalization on the CPU. Samples are taken in blocks that stay in the second-level cache: moments of every
-// channel of every sample of the block, then the scan over its samples, then y. So x is read from memory once, and the
+// channel of every sample of the block, then a walk over its samples, then y. So x is read from memory once, and the
 // loop over samples is one over rows of a table, vectorised along their channels.
 #pragma once
 
@@ -16,36 +16,38 @@ constexpr int64_t kRows = 1 << 17;   // entries of a block's tables
 // What both directions have: the grid is (N, C), a statistic for each channel of each sample. gain: (N,) or null;
 // weight and bias are never null.
 template <class T>
-struct Samples : Channels<T> {
+struct Samples {
   using C = compute_t<T>;
-  C *xhat, *square;   // (N, C), null where a sample is one value or nobody needs them
-  C *gain, clamp;     // clamp: infinite for none
-  bool last, scales;  // scales: sweeps need scale and shift, be it for y or for u
+  Channels<T> of;
+  C *xhat, *square;  // (N, C), null where a sample is one value or nobody needs them
+  C *gain, clamp;    // clamp: infinite for none
+  bool last;
+  bool scales = true;  // whether sweeps need scale and shift, be it for y or for u
 
-  int64_t values() const { return this->grid.C * this->grid.S; }
-  bool single() const { return this->grid.S == 1; }
+  int64_t values() const { return of.grid.C * of.grid.S; }
+  bool single() const { return of.grid.S == 1; }
   bool clamped() const { return std::isfinite(clamp); }
-  bool past() const {
-    return large<T>(this->grid.N * values()) && (last ? this->grid.C : this->grid.S) * sizeof(T) % 64 == 0;
+  bool nontemporal() const {
+    return large<T>(of.grid.N * values()) && (last ? of.grid.C : of.grid.S) * sizeof(T) % 64 == 0;
   }
   C gain_of(int64_t n) const { return gain ? gain[n] : C(1); }
   Met<C> met(int64_t n, int64_t c) const {
-    const int64_t at = n * this->grid.C + c;
-    return {this->mean + at,         this->rstd + at,      xhat ? xhat + at : nullptr, square ? square + at : nullptr,
-            this->affine.weight + c, this->affine.bias + c};
+    const int64_t at = n * of.grid.C + c;
+    return {of.mean + at,         of.rstd + at,      xhat ? xhat + at : nullptr, square ? square + at : nullptr,
+            of.affine.weight + c, of.affine.bias + c};
   }
   // Samples of a block, of so many bytes a value: what the caches of all threads hold
   int64_t block(int64_t bytes) const {
     const int64_t threads = torch::stable::get_num_threads();
     return std::clamp<int64_t>(threads * kBundle / (values() * bytes), threads,
-                               std::max<int64_t>(threads, kRows / this->grid.C));
+                               std::max<int64_t>(threads, kRows / of.grid.C));
   }
 
   // z = clamp((x - mean) * scale + shift), before skip and activation
   template <class K>
   void clamped_tile(int64_t at, Scale<K> k, C* z, int64_t n) const {
     k.gate = Gate::none;
-    scale_tile(this->x + at, static_cast<const T*>(nullptr), k, z, n);
+    scale_tile(of.x + at, static_cast<const T*>(nullptr), k, z, n);
   }
 };
 
@@ -62,7 +64,7 @@ void each_plane(bool parallel, const Grid& g, int64_t first, int64_t samples, co
   const int64_t few = std::max<int64_t>(1, kPiece / g.S), pieces = (g.C + few - 1) / few;
   each(parallel, samples * pieces, [&](int64_t i) {
     for (int64_t c = i % pieces * few; c < std::min(g.C, (i % pieces + 1) * few); c++) f(first + i / pieces, c);
-    stream_fence();
+    nontemporal_fence();
   });
 }
 
@@ -85,10 +87,10 @@ Scratch<C> channel_means(bool parallel, int64_t channels, int64_t samples, const
   return total;
 }
 
-// The coefficients of sample n of pixels, with its gain.
+// The coefficients of sample n of channels that lie last, with its gain.
 template <class T>
 ColumnScale<compute_t<T>> column_scale(const Samples<T>& a, const Lines& lines, int64_t columns, int64_t n) {
-  ColumnScale<compute_t<T>> k(a, lines, columns, n);
+  ColumnScale<compute_t<T>> k(a.of, lines, columns, n);
   for (auto* values : {&k.scale, &k.shift})
     for (auto& v : *values) v *= a.gain_of(n);
   return k;
@@ -99,13 +101,13 @@ template <class T, class F>
 void each_row_tile(const Samples<T>& a, bool parallel, int64_t first, int64_t samples, const F& f) {
   using C = compute_t<T>;
   each(parallel, samples, [&](int64_t i) {
-    for_each_step(0, a.grid.C, [&](int64_t c, int64_t m) {
+    for_each_step(0, a.of.grid.C, [&](int64_t c, int64_t m) {
       alignas(64) C scale[kStep], shift[kStep];
-      const int64_t n = first + i, at = n * a.grid.C + c;
+      const int64_t n = first + i, at = n * a.of.grid.C + c;
       if (a.scales) fold_tile(a.met(n, c), a.gain_of(n), scale, shift, m);
-      f(at, Scale<const C*>{a.mean + at, scale, shift, a.gate(), a.affine.slope}, m);
+      f(at, Scale<const C*>{a.of.mean + at, scale, shift, a.of.gate(), a.of.affine.slope}, m);
     });
-    stream_fence();
+    nontemporal_fence();
   });
 }
 
@@ -114,33 +116,33 @@ template <class T, class F>
 void each_plane_tile(const Samples<T>& a, bool parallel, int64_t first, int64_t samples,
                      const Coefficients<compute_t<T>>& k, const F& f) {
   using C = compute_t<T>;
-  each_plane(parallel, a.grid, first, samples, [&](int64_t n, int64_t c) {
-    const int64_t s = n * a.grid.C + c, row = (n - first) * a.grid.C + c, at = a.grid.plane(n, c);
+  each_plane(parallel, a.of.grid, first, samples, [&](int64_t n, int64_t c) {
+    const int64_t s = n * a.of.grid.C + c, row = (n - first) * a.of.grid.C + c, at = a.of.grid.plane(n, c);
     const C gain = a.gain_of(n);
     const Scale<Same<C>> scale = {
-        {a.mean[s]}, {a.rstd[s] * a.weight(c) * gain}, {a.bias(c) * gain}, a.gate(), a.affine.slope};
-    Blend<Same<C>> blend = {{a.mean[s]}, {}, {}, {}};
-    if (k.a) blend = {{a.mean[s]}, {k.a[row]}, {k.b[row]}, {k.c[row]}};
-    for_each_step(at, at + a.grid.S, [&](int64_t j, int64_t m) { f(j, scale, blend, m); });
+        {a.of.mean[s]}, {a.of.rstd[s] * a.of.weight(c) * gain}, {a.of.bias(c) * gain}, a.of.gate(), a.of.affine.slope};
+    Blend<Same<C>> blend = {{a.of.mean[s]}, {}, {}, {}};
+    if (k.a) blend = {{a.of.mean[s]}, {k.a[row]}, {k.b[row]}, {k.c[row]}};
+    for_each_step(at, at + a.of.grid.S, [&](int64_t j, int64_t m) { f(j, scale, blend, m); });
   });
 }
 
-// The same for several rows of channels to a sample: pixels.
+// The same for several rows of channels to a sample: they lie last.
 template <class T, class F>
-void each_pixel_tile(const Samples<T>& a, int64_t first, int64_t samples, const Coefficients<compute_t<T>>& k,
-                     const F& f) {
+void each_channels_last_tile(const Samples<T>& a, int64_t first, int64_t samples, const Coefficients<compute_t<T>>& k,
+                             const F& f) {
   using C = compute_t<T>;
-  const Lines lines(a.grid, 1);
+  const Lines lines(a.of.grid, 1);
   const int64_t columns = wide(lines);
   share(samples, samples * a.values(), [&](int64_t i, bool inside) {
     const int64_t n = first + i;
     const auto of = [&](const C* row) {
-      return k.a ? of_columns(lines, columns, Scratch<C>(row, row + a.grid.C)) : Scratch<C>();
+      return k.a ? of_columns(lines, columns, Scratch<C>(row, row + a.of.grid.C)) : Scratch<C>();
     };
-    const Coefficients<C> row = k.at(i * a.grid.C);
+    const Coefficients<C> row = k.at(i * a.of.grid.C);
     const auto scale = column_scale(a, lines, columns, n);
     const auto ka = of(row.a), kb = of(row.b), kc = of(row.c);
-    each_piece(inside, a.grid, columns, [&](int64_t offset, int64_t j, int64_t m) {
+    each_piece(inside, a.of.grid, columns, [&](int64_t offset, int64_t j, int64_t m) {
       const Blend<const C*> blend = {scale.mean.data() + j, ka.data() + j, kb.data() + j, kc.data() + j};
       f(n * a.values() + offset, scale.at(j), blend, m);
     });
@@ -150,7 +152,7 @@ void each_pixel_tile(const Samples<T>& a, int64_t first, int64_t samples, const 
 template <class T, class F>
 void each_tile(const Samples<T>& a, bool parallel, int64_t first, int64_t samples, const Coefficients<compute_t<T>>& k,
                const F& f) {
-  if (a.last) return each_pixel_tile(a, first, samples, k, f);
+  if (a.last) return each_channels_last_tile(a, first, samples, k, f);
   each_plane_tile(a, parallel, first, samples, k, f);
 }
 

@@ -13,7 +13,7 @@ NK_INLINE bool finite(C v) {
   return v - v == 0;
 }
 
-// f(std::true_type) or f(std::false_type): a loop that asks in every turn would not vectorise.
+// f(std::true_type) or f(std::false_type): a loop that asks each time would not vectorise.
 template <class F>
 NK_INLINE auto either(bool condition, const F& f) {
   return condition ? f(std::true_type()) : f(std::false_type());

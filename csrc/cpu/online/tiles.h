@@ -1,4 +1,4 @@
-// Online Normalization on tables (N, C), a row for each sample: the scan over samples, vectorised over channels.
+// Online Normalization on tables (N, C), a row for each sample: the walk over samples, vectorised over channels.
 #pragma once
 
 #include "cpu/base/lanes.h"

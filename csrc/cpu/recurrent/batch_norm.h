@@ -8,7 +8,7 @@
 namespace normkernels {
 
 template <class T>
-struct ColumnNorm {
+struct BatchNorm {
   using C = compute_t<T>;
   int64_t columns;
   double eps;
@@ -16,7 +16,7 @@ struct ColumnNorm {
   const C *weight, *bias;  // or null
   Scratch<C> scale, shift, rstd;
 
-  ColumnNorm(int64_t columns, double eps, bool training, const C* weight, const C* bias)
+  BatchNorm(int64_t columns, double eps, bool training, const C* weight, const C* bias)
       : columns(columns),
         eps(eps),
         training(training),

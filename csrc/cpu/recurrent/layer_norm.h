@@ -100,13 +100,13 @@ void each_row_of_parts(const Parts& parts, int64_t rows, int64_t columns, int64_
 
 // Layer norm of a row, group by group of adjacent gates.
 template <class T>
-struct RowNorm {
+struct LayerNorm {
   using C = compute_t<T>;
   std::vector<int64_t> groups;  // columns of each
   double eps;
   const C *weight, *bias;  // or null
 
-  RowNorm(std::vector<int64_t> gates, int64_t hidden, double eps, const C* weight, const C* bias)
+  LayerNorm(std::vector<int64_t> gates, int64_t hidden, double eps, const C* weight, const C* bias)
       : groups(std::move(gates)), eps(eps), weight(weight), bias(bias) {
     for (int64_t& group : groups) group *= hidden;
   }
@@ -116,7 +116,7 @@ struct RowNorm {
   template <class F>
   void each(const C* mean, const C* rstd, const F& f) const {
     for (int64_t g = 0, at = 0; g < count(); at += groups[g++])
-      f(g, at, groups[g], Columns<C>{mean[g], rstd[g], weight ? weight + at : nullptr, bias ? bias + at : nullptr});
+      f(g, at, groups[g], TileAffine<C>{mean[g], rstd[g], weight ? weight + at : nullptr, bias ? bias + at : nullptr});
   }
 
   // q = (a - mean) rstd weight + bias
@@ -141,7 +141,7 @@ struct RowNorm {
       double sum = 0, product = 0;
       for_each_tile(at, at + n, [&](int64_t j, int64_t k) {
         const C* w = weight ? weight + j : nullptr;
-        const Pair<C> sums = gradient_sums(dq + j, a + j, Columns<C>{known.mean, known.rstd, w, nullptr}, k);
+        const Pair<C> sums = gradient_sums(dq + j, a + j, TileAffine<C>{known.mean, known.rstd, w, nullptr}, k);
         sum += sums.a;
         product += sums.b;
       });

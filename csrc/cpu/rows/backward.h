@@ -30,8 +30,8 @@ struct RowsBackward {
   Affine<C> affine;
   const C *mean, *rstd;  // mean: null without centring
   T* dx;
-  C *dweight, *dbias;                               // (blocks, N) tables of zeros, or null
-  bool stream = sizeof(T) >= 4 && large<T>(M * N);  // in 16 bits the copy of each tile costs more than it saves
+  C *dweight, *dbias;                                    // (blocks, N) tables of zeros, or null
+  bool nontemporal = sizeof(T) >= 4 && large<T>(M * N);  // in 16 bits the copy of each tile costs more than it saves
 
   int64_t blocks() const { return std::clamp<int64_t>(M / 32, 1, 64); }
   int64_t first_row(int64_t block) const { return block * M / blocks(); }
@@ -60,15 +60,15 @@ struct RowsBackward {
   // Fills du with an activation; adds the sums over a tile of g and g * xhat to total.
   void sums(int64_t m, const KnownRow<C>& row, int64_t j, int64_t n, C* du, Sums& total) const {
     const T* s = x + m * x_stride + j;
-    const Columns<C> columns = affine.columns(row, j);
+    const TileAffine<C> k = affine.at(row, j);
     if (!plain()) {
       alignas(64) C u[kTile];
-      affine_tile(s, columns, u, n);
+      affine_tile(s, k, u, n);
       load_tile(dy + m * dy_stride + j, du + j, n);
       times_derivative(affine.activation, affine.slope, u, du + j, n);
     }
     with_du(m, j, du, [&](const auto* d) {
-      const Pair<C> part = gradient_sums(d, s, columns, n);
+      const Pair<C> part = gradient_sums(d, s, k, n);
       total.add({part.a, part.b});
     });
   }
@@ -79,12 +79,12 @@ struct RowsBackward {
     const Pair<C> means = {mean ? static_cast<C>(total.g / N) : C(0), static_cast<C>(total.g_xhat / N)};
     const T* s = x + m * x_stride + j;
     const T* ds = dsummed ? dsummed + m * dsummed_stride + j : nullptr;
-    T* const target = stream ? out : dx + m * N + j;
+    T* const target = nontemporal ? out : dx + m * N + j;
     with_du(m, j, du, [&](const auto* d) {
-      gradients(d, s, ds, affine.columns(row, j), means, target, dweight ? dweight + block * N + j : nullptr,
+      gradients(d, s, ds, affine.at(row, j), means, target, dweight ? dweight + block * N + j : nullptr,
                 dbias ? dbias + block * N + j : nullptr, n);
     });
-    if (stream) stream_bytes(out, dx + m * N + j, n * sizeof(T));
+    if (nontemporal) copy_nontemporal(out, dx + m * N + j, n * sizeof(T));
   }
 };
 
@@ -116,7 +116,7 @@ void backward_block(const RowsBackward<T>& a, int64_t block) {
       }
     });
   }
-  stream_fence();
+  nontemporal_fence();
 }
 
 // Shares one long row among the threads; each owns its columns of the parameter gradients.
@@ -132,7 +132,7 @@ void backward_split(const RowsBackward<T>& a, int64_t m, int64_t block) {
   for (const Sums& part : parts) row.add(part);
   for_each_segment(a.N, [&](int64_t, int64_t begin, int64_t end) {
     for_each_tile(begin, end, [&](int64_t j, int64_t n) { a.write(m, known, j, n, du.data(), row, block); });
-    stream_fence();
+    nontemporal_fence();
   });
 }
 

@@ -21,7 +21,7 @@ struct RowsForward {
   T *y, *summed;   // summed: null without residual
   C *mean, *rstd;  // mean: null without centring
   double eps;
-  bool stream = sizeof(T) >= 4 && large<T>(M * N);  // in 16 bits the copy of each tile costs more than it saves
+  bool nontemporal = sizeof(T) >= 4 && large<T>(M * N);  // in 16 bits the copy of each tile costs more than it saves
 
   // What is normalised: x, or s = x + residual rounded to T.
   const T* input(int64_t m) const { return residual ? summed + m * N : x + m * x_stride; }
@@ -45,16 +45,16 @@ struct RowsForward {
   void write(int64_t m, int64_t j, int64_t n, const KnownRow<C>& row) const {
     alignas(64) C u[kTile];
     alignas(64) T out[kTile];
-    const Columns<C> columns = affine.columns(row, j);
-    T* const target = stream ? out : y + m * N + j;
+    const TileAffine<C> k = affine.at(row, j);
+    T* const target = nontemporal ? out : y + m * N + j;
     if (affine.activation == Activation::identity) {
-      affine_tile(input(m) + j, columns, target, n);
+      affine_tile(input(m) + j, k, target, n);
     } else {
-      affine_tile(input(m) + j, columns, u, n);
+      affine_tile(input(m) + j, k, u, n);
       activate(affine.activation, affine.slope, u, n);
       store_tile(u, target, n);
     }
-    if (stream) stream_bytes(out, y + m * N + j, n * sizeof(T));
+    if (nontemporal) copy_nontemporal(out, y + m * N + j, n * sizeof(T));
   }
 };
 

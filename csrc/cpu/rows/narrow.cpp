@@ -40,7 +40,7 @@ NK_INLINE void forward_row(const RowsForward<T>& a, int64_t m, const T* next, co
   const C *w = a.affine.weight, *b = a.affine.bias;
   if (a.residual) add_tiles(a.x + m * a.x_stride, a.residual + m * a.residual_stride, a.summed + m * N, N);
   const T* x = a.input(m);
-  T* const y = a.stream ? out : a.y + m * N;
+  T* const y = a.nontemporal ? out : a.y + m * N;
   const auto [mean, rstd, shift] = a.finish(m, row_moments(a, x, last));
   const auto write = [&](int64_t j) NK_INLINED {
     __builtin_prefetch(next + j, 0, 2);
@@ -51,7 +51,7 @@ NK_INLINE void forward_row(const RowsForward<T>& a, int64_t m, const T* next, co
   };
   for (int64_t j = 0; j + kFewLanes <= N; j += kFewLanes) write(j);
   if (N % kFewLanes) write(N - kFewLanes);
-  if (a.stream) stream_bytes(out, a.y + m * N, N * sizeof(T));
+  if (a.nontemporal) copy_nontemporal(out, a.y + m * N, N * sizeof(T));
 }
 
 template <int64_t kRows, class T>
@@ -96,15 +96,15 @@ NK_INLINE void backward_rows(const RowsBackward<T>& a, int64_t m, int64_t block,
       auto g = w ? d * few(w + j) : d;
       g = known[r].rstd * (g - means[r].a - h * means[r].b);
       if (a.dsummed) g += few(a.dsummed + (m + r) * a.dsummed_stride + j);
-      put(g, (a.stream ? out + r * kTile : a.dx + (m + r) * N) + j);
+      put(g, (a.nontemporal ? out + r * kTile : a.dx + (m + r) * N) + j);
     }
     if (dw) put(to_w, dw + j);
     if (db) put(to_b, db + j);
   };
   for (int64_t j = 0; j + kFewLanes <= N; j += kFewLanes) write(j, [](auto v) NK_INLINED { return v; });
   if (N % kFewLanes) write(N - kFewLanes, new_ones);
-  if (!a.stream) return;
-  for (int64_t r = 0; r < kRows; r++) stream_bytes(out + r * kTile, a.dx + (m + r) * N, N * sizeof(T));
+  if (!a.nontemporal) return;
+  for (int64_t r = 0; r < kRows; r++) copy_nontemporal(out + r * kTile, a.dx + (m + r) * N, N * sizeof(T));
 }
 
 }  // namespace
@@ -115,7 +115,7 @@ NK_CLONES void narrow_forward(const RowsForward<T>& a, int64_t begin, int64_t en
   const auto last = fresh<compute_t<T>>(a.N);
   const int64_t ahead = std::max<int64_t>(1, kAhead / a.N);
   for (int64_t m = begin; m < end; m++) forward_row(a, m, a.x + std::min(m + ahead, a.M - 1) * a.x_stride, last, out);
-  if (a.stream) stream_fence();
+  if (a.nontemporal) nontemporal_fence();
 }
 
 template <class T>
@@ -126,7 +126,7 @@ NK_CLONES void narrow_backward(const RowsBackward<T>& a, int64_t block) {
   int64_t m = a.first_row(block);
   for (; m + kTogether <= end; m += kTogether) backward_rows<kTogether>(a, m, block, last, out);
   for (; m < end; m++) backward_rows<1>(a, m, block, last, out);
-  if (a.stream) stream_fence();
+  if (a.nontemporal) nontemporal_fence();
 }
 
 #define NK_NARROW(T)                                                     \

@@ -73,7 +73,7 @@ struct Slices {
 };
 
 template <class T>
-struct ColumnsForward {
+struct StridedRowsForward {
   using C = compute_t<T>;
   Slices slices;
   const T *x, *residual;  // residual: or null
@@ -131,13 +131,13 @@ struct ColumnsForward {
 };
 
 template <class T>
-void forward(const ColumnsForward<T>& a) {
+void forward(const StridedRowsForward<T>& a) {
   for_each(a.slices.B * a.slices.strips(),
            [&](int64_t k) { a.slices.strip(k, [&](int64_t at, int64_t m, int64_t n) { a.strip(at, m, n); }); });
 }
 
 template <class T>
-struct ColumnsBackward {
+struct StridedRowsBackward {
   using C = compute_t<T>;
   Slices slices;
   const T *dy, *dsummed, *x;  // dsummed: or null
@@ -189,7 +189,7 @@ struct ColumnsBackward {
 };
 
 template <class T>
-void backward(const ColumnsBackward<T>& a) {
+void backward(const StridedRowsBackward<T>& a) {
   using C = compute_t<T>;
   const int64_t N = a.slices.N;
   for_each(a.blocks(), [&](int64_t block) {
