@@ -24,17 +24,7 @@ void batch_norm_lstm_fwd(const Tensor& input, const Tensor& weight_hh, const Opt
     const Parameter<C> w(weight, 0), b(bias, 0), cw(cell_weight, 0), cb(cell_bias, 0);
     BatchNorm<T> norm(N, eps, training, w.data(), b.data());
     BatchNorm<C> cell_norm(H, eps, training, cw.data(), cb.data());
-    const LstmForward<T> lstm{H,
-                              separate,
-                              cell_mean.has_value(),
-                              pointer<T>(input),
-                              pointer<T>(h),
-                              pointer<T>(y),
-                              pointer<T>(a),
-                              pointer<T>(gates),
-                              pointer<C>(c),
-                              pointer<C>(cells),
-                              pointer<C>(raw_cells)};
+    const auto lstm = lstm_forward<T>(input, h, y, a, gates, c, cells, raw_cells, cell_mean, separate);
     Scratch<C> o(h.numel());  // output gates of a step, until its cells are normalised
     walk_forward(input, weight_hh, batch_sizes, h, a, reverse, [&](const SequenceStep& step, int64_t at) {
       C *mu = pointer<C>(mean) + step.t * N, *cell_mu = lstm.normed ? pointer<C>(cell_mean) + step.t * H : nullptr;
@@ -76,17 +66,7 @@ void batch_norm_lstm_bwd(const Tensor& dy, const Tensor& gates, const Tensor& ce
     BatchNorm<C> cell_norm(H, eps, training, cw.data(), cb.data());
     GradientTable<C> dw(dweight, 1, N), db(dbias, 1, N), dcw(dcell_weight, 1, H), dcb(dcell_bias, 1, H);
     const Tensor& sums = da ? *da : dinput;
-    const LstmBackward<T> lstm{H,
-                               cell_mean.has_value(),
-                               pointer<T>(dy),
-                               pointer<T>(gates),
-                               pointer<C>(cells),
-                               pointer<C>(raw_cells),
-                               pointer<C>(previous_cells),
-                               pointer<T>(dh),
-                               pointer<T>(dinput),
-                               pointer<T>(sums),
-                               pointer<C>(dc)};
+    const auto lstm = lstm_backward<T>(dy, gates, cells, raw_cells, previous_cells, dh, dinput, sums, dc, cell_mean);
     Scratch<C> dzs(B * N), dms(B * H);
     walk_backward(sums, weight_hh, batch_sizes, dh, reverse, [&](const SequenceStep& step) {
       const int64_t first = step.first;

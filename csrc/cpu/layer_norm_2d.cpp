@@ -1,7 +1,7 @@
 // Layer norm over rows whose units lie a stride apart: dim 1 of a contiguous (B, N, S).
 #include "checks/rows.h"
 #include "cpu/base/gradient_table.h"
-#include "cpu/strided_rows/strided_rows.h"
+#include "cpu/strided_rows/backward.h"
 #include "schemas.h"
 
 namespace normkernels {
@@ -9,7 +9,7 @@ namespace {
 
 template <class T>
 Slices slices(const Tensor& x) {
-  return {x.size(0), x.size(1), x.size(2), strip_width(x.size(1), sizeof(T))};
+  return {.B = x.size(0), .N = x.size(1), .S = x.size(2), .width = strip_width(x.size(1), sizeof(T))};
 }
 
 void layer_norm_2d_fwd(const Tensor& x, const OptionalTensor& residual, const OptionalTensor& weight,
@@ -20,15 +20,15 @@ void layer_norm_2d_fwd(const Tensor& x, const OptionalTensor& residual, const Op
     using T = decltype(element);
     using C = compute_t<T>;
     const Parameter<C> w(weight, weight_offset), b(bias, 0);
-    forward(StridedRowsForward<T>{slices<T>(x),
-                                  pointer<T>(x),
-                                  pointer<T>(residual),
-                                  {w.data(), b.data(), activation(name), static_cast<C>(slope)},
-                                  pointer<T>(y),
-                                  pointer<T>(summed),
-                                  pointer<C>(mean),
-                                  pointer<C>(rstd),
-                                  eps});
+    forward(StridedRowsForward<T>{.slices = slices<T>(x),
+                                  .x = pointer<T>(x),
+                                  .residual = pointer<T>(residual),
+                                  .affine = affine(w, b, name, slope),
+                                  .y = pointer<T>(y),
+                                  .summed = pointer<T>(summed),
+                                  .mean = pointer<C>(mean),
+                                  .rstd = pointer<C>(rstd),
+                                  .eps = eps});
   });
 }
 
@@ -42,16 +42,14 @@ void layer_norm_2d_bwd(const Tensor& dy, const OptionalTensor& dsummed, const Te
     using T = decltype(element);
     using C = compute_t<T>;
     const Parameter<C> w(weight, weight_offset), b(bias, 0);
-    StridedRowsBackward<T> a{slices<T>(x),
-                             pointer<T>(dy),
-                             pointer<T>(dsummed),
-                             pointer<T>(x),
-                             {w.data(), b.data(), activation(name), static_cast<C>(slope)},
-                             pointer<C>(mean),
-                             pointer<C>(rstd),
-                             pointer<T>(dx),
-                             nullptr,
-                             nullptr};
+    StridedRowsBackward<T> a{.slices = slices<T>(x),
+                             .dy = pointer<T>(dy),
+                             .dsummed = pointer<T>(dsummed),
+                             .x = pointer<T>(x),
+                             .affine = affine(w, b, name, slope),
+                             .mean = pointer<C>(mean),
+                             .rstd = pointer<C>(rstd),
+                             .dx = pointer<T>(dx)};
     GradientTable<C> dw(dweight, a.blocks(), a.slices.N), db(dbias, a.blocks(), a.slices.N);
     a.dweight = dw.data();
     a.dbias = db.data();

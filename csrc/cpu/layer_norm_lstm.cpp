@@ -24,17 +24,7 @@ void layer_norm_lstm_fwd(const Tensor& input, const Tensor& weight_hh, const Opt
     const Parameter<C> w(weight, 0), b(bias, 0), cw(cell_weight, 0), cb(cell_bias, 0);
     const LayerNorm<T> norm(groups, H, eps, w.data(), b.data());
     const LayerNorm<C> cell_norm({1}, H, eps, cw.data(), cb.data());
-    const LstmForward<T> lstm{H,
-                              separate,
-                              cell_mean.has_value(),
-                              pointer<T>(input),
-                              pointer<T>(h),
-                              pointer<T>(y),
-                              pointer<T>(a),
-                              pointer<T>(gates),
-                              pointer<C>(c),
-                              pointer<C>(cells),
-                              pointer<C>(raw_cells)};
+    const auto lstm = lstm_forward<T>(input, h, y, a, gates, c, cells, raw_cells, cell_mean, separate);
     walk_forward(input, weight_hh, batch_sizes, h, a, reverse, [&](const SequenceStep& step, int64_t first) {
       each_row<C>(step.rows, 4 * H, 8 * H, [&](int64_t row, C* room) {
         const int64_t in = step.first + row, at = first + row;
@@ -72,17 +62,7 @@ void layer_norm_lstm_bwd(const Tensor& dy, const Tensor& gates, const Tensor& ce
     GradientTable<C> dw(dweight, parts.count(), 4 * H), db(dbias, parts.count(), 4 * H),
         dcw(dcell_weight, parts.count(), H), dcb(dcell_bias, parts.count(), H);
     const Tensor& sums = da ? *da : dinput;
-    const LstmBackward<T> lstm{H,
-                               cell_mean.has_value(),
-                               pointer<T>(dy),
-                               pointer<T>(gates),
-                               pointer<C>(cells),
-                               pointer<C>(raw_cells),
-                               pointer<C>(previous_cells),
-                               pointer<T>(dh),
-                               pointer<T>(dinput),
-                               pointer<T>(sums),
-                               pointer<C>(dc)};
+    const auto lstm = lstm_backward<T>(dy, gates, cells, raw_cells, previous_cells, dh, dinput, sums, dc, cell_mean);
     walk_backward(sums, weight_hh, batch_sizes, dh, reverse, [&](const SequenceStep& step) {
       each_row_of_parts<C>(parts, step.rows, 4 * H, 12 * H, [&](int64_t row, int64_t line, C* numbers) {
         const int64_t in = step.first + row;

@@ -11,9 +11,8 @@
 #include <type_traits>
 
 #include "checks/call.h"
-#include "cpu/base/activations.h"
+#include "cpu/base/affine.h"
 #include "cpu/base/scratch.h"
-#include "cpu/base/simd.h"
 
 namespace normkernels {
 
@@ -54,6 +53,7 @@ inline Activation activation(const std::string& name) {
 template <class C>
 class Parameter {
  public:
+  Parameter() = default;
   Parameter(const OptionalTensor& t, double offset) {
     if (!t) return;
     dispatch(*t, "parameter", [&](auto element) {
@@ -76,5 +76,10 @@ class Parameter {
   Scratch<C> copy_;
   const C* data_ = nullptr;
 };
+
+template <class C>
+Affine<C> affine(const Parameter<C>& weight, const Parameter<C>& bias, const std::string& name, double slope) {
+  return {.weight = weight.data(), .bias = bias.data(), .activation = activation(name), .slope = static_cast<C>(slope)};
+}
 
 }  // namespace normkernels

@@ -25,7 +25,7 @@ inline void merge(Moments& a, const Moments& b) {
   a.count = count;
 }
 
-// xhat = (x - mean) * rstd + shift; weight and bias of the tile's columns, null where absent.
+// xhat = (x - mean) * rstd + shift; weight and bias of the tile's units, null where absent.
 template <class C>
 struct TileAffine {
   C mean, rstd;

@@ -37,12 +37,10 @@ void with_channels(const Given& g, const F& f) {
     Scratch<C> scratch((g.mean ? 2 : 4) * count);
     C *rstd = scratch.data(), *shift = rstd + count, *mean = g.mean ? pointer<C>(g.mean) : shift + count;
     C* var = g.var ? pointer<C>(g.var) : shift + 2 * count;
-    const Affine<C> affine = {
-        .weight = w.data(), .bias = b.data(), .activation = activation(g.activation), .slope = static_cast<C>(g.slope)};
     f(Channels<T>{.grid = z,
                   .x = pointer<T>(g.x),
                   .skip = pointer<T>(g.skip),
-                  .affine = affine,
+                  .affine = affine(w, b, g.activation, g.slope),
                   .mean = mean,
                   .var = var,
                   .rstd = rstd,

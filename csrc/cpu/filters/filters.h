@@ -24,10 +24,11 @@ struct FiltersForward {
   using C = compute_t<T>;
   int64_t M, N;
   const T* x;
-  const C* gain;        // or null
-  D* y;                 // may be x
-  C *mean, *statistic;  // mean: null without centring; statistic: rstd, without centring the norm, or null
-  double eps;
+  const C* gain = nullptr;  // or null
+  D* y;                     // may be x
+  C* mean = nullptr;        // null without centring
+  C* statistic = nullptr;   // rstd, without centring the norm, or null
+  double eps = 0;
   bool nontemporal = std::is_same_v<T, D> && worth_nontemporal<D>(M * N, N) && static_cast<const void*>(x) != y;
 
   static constexpr bool kPrefetch = false;  // the hardware does it as well
@@ -84,7 +85,7 @@ struct FiltersBackward {
   int64_t M, N;
   const D* dy;
   const T* x;
-  const C *gain, *mean, *statistic;  // as for forward
+  const C *gain, *mean = nullptr, *statistic;  // as for forward
   T* dx;
   C* dgain;  // or null
   bool nontemporal =

@@ -12,9 +12,9 @@ namespace normkernels {
 
 // What follows the product. y stays in [low, high] where act lies strictly between the kinks.
 struct Epilogue {
-  bool prelu;  // with a slope for each channel, from which scale and shift follow
-  Activation activation;
-  double leak, scale, shift, kink_low, kink_high, low, high;
+  bool prelu = false;  // with a slope for each channel, from which scale and shift follow
+  Activation activation = Activation::identity;
+  double leak, scale, shift, kink_low = 0, kink_high = 0, low, high;
 };
 
 // act(z) = clamp(z + offset, floor, ceiling) / divisor, times down where that is negative

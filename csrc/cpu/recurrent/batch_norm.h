@@ -3,7 +3,7 @@
 
 #include "cpu/channels/tiles.h"
 #include "cpu/recurrent/layer_norm.h"
-#include "cpu/strided_rows/strided_rows.h"
+#include "cpu/strided_rows/forward.h"
 
 namespace normkernels {
 
@@ -48,9 +48,9 @@ struct BatchNorm {
 
   void measure(const T* a, int64_t n, C* mean, C* var, int64_t k) const {
     StripBuffers<C> buffers(mean, nullptr);
-    buffers.sum_rows(n, k, [&](int64_t b) { sum_columns(a + b * columns, buffers.a, k); });
+    buffers.sum_units(n, k, [&](int64_t b) { add_units(a + b * columns, buffers.a, k); });
     for (int64_t i = 0; i < k; i++) mean[i] = static_cast<C>(buffers.total_a[i] / n);
-    buffers.sum_rows(n, k, [&](int64_t b) { centred_sums(a + b * columns, mean, buffers.a, buffers.b, k); });
+    buffers.sum_units(n, k, [&](int64_t b) { centred_sums(a + b * columns, mean, buffers.a, buffers.b, k); });
     for (int64_t i = 0; i < k; i++) {
       const double left = buffers.total_a[i] / n;  // what rounding left in the mean
       var[i] = static_cast<C>((buffers.total_b[i] - left * buffers.total_a[i]) / n);
@@ -68,7 +68,7 @@ struct BatchNorm {
     each_strip([&](int64_t j, int64_t k) {
       StripBuffers<C> buffers(mean + j, rstd.data() + j);
       C unused = 0;
-      buffers.sum_rows(n, k, [&](int64_t b) {
+      buffers.sum_units(n, k, [&](int64_t b) {
         gradient_strip(dq + b * columns + j, a + b * columns + j, buffers.strip, C(1), unused, unused, k);
       });
       for (int64_t i = 0; i < k; i++) {

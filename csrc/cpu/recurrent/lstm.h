@@ -42,6 +42,24 @@ struct LstmForward {
 };
 
 template <class T>
+LstmForward<T> lstm_forward(const Tensor& input, const Tensor& h, const Tensor& y, const Tensor& a, const Tensor& gates,
+                            const Tensor& c, const Tensor& cells, const OptionalTensor& raw_cells,
+                            const OptionalTensor& cell_mean, bool separate) {
+  using C = compute_t<T>;
+  return {.H = h.size(1),
+          .separate = separate,
+          .normed = cell_mean.has_value(),
+          .input = pointer<T>(input),
+          .h = pointer<T>(h),
+          .y = pointer<T>(y),
+          .a = pointer<T>(a),
+          .gates = pointer<T>(gates),
+          .c = pointer<C>(c),
+          .cells = pointer<C>(cells),
+          .raw = pointer<C>(raw_cells)};
+}
+
+template <class T>
 struct LstmBackward {
   using C = compute_t<T>;
   int64_t H;
@@ -69,5 +87,24 @@ struct LstmBackward {
     lstm_backward_tile(gate, dcell, previous + in * H, dz, dc + b * H, H);
   }
 };
+
+template <class T>
+LstmBackward<T> lstm_backward(const Tensor& dy, const Tensor& gates, const Tensor& cells,
+                              const OptionalTensor& raw_cells, const Tensor& previous_cells, const Tensor& dh,
+                              const Tensor& dinput, const Tensor& da, const Tensor& dc,
+                              const OptionalTensor& cell_mean) {
+  using C = compute_t<T>;
+  return {.H = dh.size(1),
+          .normed = cell_mean.has_value(),
+          .dy = pointer<T>(dy),
+          .gates = pointer<T>(gates),
+          .cells = pointer<C>(cells),
+          .raw = pointer<C>(raw_cells),
+          .previous = pointer<C>(previous_cells),
+          .dh = pointer<T>(dh),
+          .dinput = pointer<T>(dinput),
+          .da = pointer<T>(da),
+          .dc = pointer<C>(dc)};
+}
 
 }  // namespace normkernels

@@ -30,7 +30,7 @@ struct RowsBackward {
   Affine<C> affine;
   const C *mean, *rstd;  // mean: null without centring
   T* dx;
-  C *dweight, *dbias;                                    // (blocks, N) tables of zeros, or null
+  C *dweight = nullptr, *dbias = nullptr;                // (blocks, N) tables of zeros, or null
   bool nontemporal = sizeof(T) >= 4 && large<T>(M * N);  // in 16 bits the copy of each tile costs more than it saves
 
   int64_t blocks() const { return std::clamp<int64_t>(M / 32, 1, 64); }

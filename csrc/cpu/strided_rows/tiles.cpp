@@ -1,10 +1,10 @@
-// Loops over one row of a strip of columns, written to vectorise along the columns.
+// Loops over one unit of a strip of rows, written to vectorise along the rows.
 #include "cpu/strided_rows/tiles.h"
 
 namespace normkernels {
 namespace {
 
-// f(xhat), xhat(i) being that of column i: one loop with shift and one without
+// f(xhat), xhat(i) being that of row i: one loop with shift and one without
 template <class T, class F>
 NK_INLINE void with_xhat(const T* x, const Strip<compute_t<T>>& strip, const F& f) {
   const auto *mean = strip.mean, *rstd = strip.rstd, *shift = strip.shift;
@@ -18,7 +18,7 @@ NK_INLINE void with_xhat(const T* x, const Strip<compute_t<T>>& strip, const F& 
 }  // namespace
 
 template <class T>
-NK_CLONES void sum_columns(const T* x, compute_t<T>* a, int64_t n) {
+NK_CLONES void add_units(const T* x, compute_t<T>* a, int64_t n) {
 #pragma omp simd
   for (int64_t i = 0; i < n; i++) a[i] += load(x[i]);
 }
@@ -85,7 +85,7 @@ NK_CLONES void input_gradient_strip(const D* du, const T* x, const T* dsummed, c
   template void input_gradient_strip(const D*, const T*, const T*, const Strip<compute_t<T>>&, compute_t<T>, T*, \
                                      int64_t);
 #define NK_STRIPS(T)                                                                                \
-  template void sum_columns(const T*, compute_t<T>*, int64_t);                                      \
+  template void add_units(const T*, compute_t<T>*, int64_t);                                        \
   template void centred_sums(const T*, const compute_t<T>*, compute_t<T>*, compute_t<T>*, int64_t); \
   NK_GRADIENTS(T, compute_t<T>)
 NK_STRIPS(double)

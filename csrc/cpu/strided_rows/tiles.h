@@ -1,12 +1,11 @@
-// Mathematics on a strip of adjacent columns of one (N, S) slice, row by row: each column is normalised over the N
-// rows.
+// Mathematics on a strip of adjacent rows of one (N, S) slice, unit by unit: each row is normalised over the N units.
 #pragma once
 
 #include "cpu/base/simd.h"
 
 namespace normkernels {
 
-// Per column of a strip; buffers of at least n elements.
+// Per row of a strip; buffers of at least n elements.
 template <class C>
 struct Strip {
   const C *mean, *rstd, *shift;  // xhat = (x - mean) * rstd + shift; shift: null for zeros
@@ -15,7 +14,7 @@ struct Strip {
 
 // a += x
 template <class T>
-void sum_columns(const T* x, compute_t<T>* a, int64_t n);
+void add_units(const T* x, compute_t<T>* a, int64_t n);
 
 // a += x - mean, b += (x - mean)^2
 template <class T>

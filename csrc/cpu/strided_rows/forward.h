@@ -1,8 +1,8 @@
-// The column family on the CPU: normalise each column of the (N, S) slices of a (B, N, S) tensor, forward and backward.
+// Rows whose units lie a stride apart, on the CPU: each of the S rows of the (N, S) slices of a (B, N, S) tensor.
 //
-// A strip of columns is walked row by row: once for the means, once for the centred squares, once to write. Its width
-// is chosen so that the second and third walk find it in the second-level cache. A column's sums run down its N rows,
-// so its result depends on nothing else.
+// A strip of adjacent rows is walked unit by unit: once for the means, once for the centred squares, once to write. Its
+// width is chosen so that the second and third walk find it in the second-level cache. A row's sums run over its N
+// units, so its result depends on nothing else.
 #pragma once
 
 #include <cmath>
@@ -15,8 +15,8 @@
 
 namespace normkernels {
 
-constexpr int64_t kStrip = 512;  // columns of a strip at most
-constexpr int64_t kRun = 256;    // rows that are summed in the compute type
+constexpr int64_t kStrip = 512;  // rows of a strip at most
+constexpr int64_t kRun = 256;    // units that are summed in the compute type
 
 inline int64_t strip_width(int64_t N, int64_t bytes) {
   return std::clamp<int64_t>((int64_t{1} << 18) / (N * bytes) / 16 * 16, 16, kStrip);
@@ -36,16 +36,16 @@ struct StripBuffers {
     for (int64_t i = 0; i < n; i++) any |= std::fabs(strip.mean[i]) * strip.rstd[i] > kNear;
     return any;
   }
-  // left(i): what that is, for column i
+  // left(i): what that is, for row i
   template <class F>
   void put_shift(int64_t n, const F& left) {
     for (int64_t i = 0; i < n; i++) shift[i] = static_cast<C>(-left(i) * strip.rstd[i]);
     strip.shift = shift;
   }
 
-  // Call f with each of the N rows; a and b, which it adds to, go into the totals before they grow long.
+  // Call f with each of the N units; a and b, which it adds to, go into the totals before they grow long.
   template <class F>
-  void sum_rows(int64_t N, int64_t n, const F& f) {
+  void sum_units(int64_t N, int64_t n, const F& f) {
     std::fill_n(total_a, n, 0.0);
     std::fill_n(total_b, n, 0.0);
     for (int64_t k = 0; k < N; k++) {
@@ -64,7 +64,7 @@ struct Slices {
   int64_t B, N, S, width;
 
   int64_t strips() const { return (S + width - 1) / width; }
-  // f(element offset of the strip's first row, statistics offset, columns) for strip k of all B * strips()
+  // f(element offset of the strip's first unit, statistics offset, rows) for strip k of all B * strips()
   template <class F>
   void strip(int64_t k, const F& f) const {
     const int64_t batch = k / strips(), first = k % strips() * width;
@@ -87,12 +87,12 @@ struct StridedRowsForward {
     const T* s = residual ? summed : x;
     C *mu = mean + statistics, *r = rstd + statistics;
     StripBuffers<C> buffers(mu, r);
-    buffers.sum_rows(N, n, [&](int64_t k) {
+    buffers.sum_units(N, n, [&](int64_t k) {
       if (residual) add_tiles(x + at + k * S, residual + at + k * S, summed + at + k * S, n);
-      sum_columns(s + at + k * S, buffers.a, n);
+      add_units(s + at + k * S, buffers.a, n);
     });
     for (int64_t i = 0; i < n; i++) mu[i] = static_cast<C>(buffers.total_a[i] / N);
-    buffers.sum_rows(N, n, [&](int64_t k) { centred_sums(s + at + k * S, mu, buffers.a, buffers.b, n); });
+    buffers.sum_units(N, n, [&](int64_t k) { centred_sums(s + at + k * S, mu, buffers.a, buffers.b, n); });
     double centre[kStrip];
     bool fit = true;
     for (int64_t i = 0; i < n; i++) {
@@ -134,71 +134,6 @@ template <class T>
 void forward(const StridedRowsForward<T>& a) {
   for_each(a.slices.B * a.slices.strips(),
            [&](int64_t k) { a.slices.strip(k, [&](int64_t at, int64_t m, int64_t n) { a.strip(at, m, n); }); });
-}
-
-template <class T>
-struct StridedRowsBackward {
-  using C = compute_t<T>;
-  Slices slices;
-  const T *dy, *dsummed, *x;  // dsummed: or null
-  Affine<C> affine;
-  const C *mean, *rstd;
-  T* dx;
-  C *dweight, *dbias;  // (blocks, N) tables, or null
-
-  // Strips are summed block by block into a line of the tables; how many blocks depends on the shape alone.
-  int64_t blocks() const { return std::clamp<int64_t>(slices.B * slices.strips() / 8, 1, 64); }
-  int64_t first_strip(int64_t block) const { return block * slices.B * slices.strips() / blocks(); }
-
-  // Call f with row k of du = dy * act'(u): dy itself without an activation.
-  template <class F>
-  void with_du(int64_t k, int64_t at, StripBuffers<C>& buffers, int64_t n, const F& f) const {
-    if (affine.activation == Activation::identity) return f(dy + at);
-    const C w = affine.weight ? affine.weight[k] : C(1), b = affine.bias ? affine.bias[k] : C(0);
-    affine_strip(x + at, buffers.strip, w, b, buffers.u, n);
-    load_tile(dy + at, buffers.du, n);
-    times_derivative(affine.activation, affine.slope, buffers.u, buffers.du, n);
-    f(static_cast<const C*>(buffers.du));
-  }
-
-  void strip(int64_t at, int64_t statistics, int64_t n, C* dw, C* db) const {
-    const int64_t N = slices.N, S = slices.S;
-    const C* mu = mean + statistics;
-    StripBuffers<C> buffers(mu, rstd + statistics);
-    if (buffers.far(n)) {
-      buffers.sum_rows(N, n, [&](int64_t k) { centred_sums(x + at + k * S, mu, buffers.a, buffers.b, n); });
-      buffers.put_shift(n, [&](int64_t i) { return buffers.total_a[i] / N; });
-    }
-    buffers.sum_rows(N, n, [&](int64_t k) {
-      with_du(k, at + k * S, buffers, n, [&](const auto* du) {
-        gradient_strip(du, x + at + k * S, buffers.strip, affine.weight ? affine.weight[k] : C(1), dw[k], db[k], n);
-      });
-    });
-    for (int64_t i = 0; i < n; i++) {
-      buffers.a[i] = static_cast<C>(buffers.total_a[i] / N);
-      buffers.b[i] = static_cast<C>(buffers.total_b[i] / N);
-    }
-    for (int64_t k = 0; k < N; k++) {
-      const T* d = dsummed ? dsummed + at + k * S : nullptr;
-      with_du(k, at + k * S, buffers, n, [&](const auto* du) {
-        input_gradient_strip(du, x + at + k * S, d, buffers.strip, affine.weight ? affine.weight[k] : C(1),
-                             dx + at + k * S, n);
-      });
-    }
-  }
-};
-
-template <class T>
-void backward(const StridedRowsBackward<T>& a) {
-  using C = compute_t<T>;
-  const int64_t N = a.slices.N;
-  for_each(a.blocks(), [&](int64_t block) {
-    Scratch<C> dw(N), db(N);
-    for (int64_t k = a.first_strip(block); k < a.first_strip(block + 1); k++)
-      a.slices.strip(k, [&](int64_t at, int64_t m, int64_t n) { a.strip(at, m, n, dw.data(), db.data()); });
-    if (a.dweight) std::copy(dw.begin(), dw.end(), a.dweight + block * N);
-    if (a.dbias) std::copy(db.begin(), db.end(), a.dbias + block * N);
-  });
 }
 
 }  // namespace normkernels
