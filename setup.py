@@ -16,6 +16,7 @@ from setuptools import setup
 
 STABLE_ABI = "0x020b000000000000"  # torch 2.11: one binary for it and every later torch
 DEFAULT_ARCHS = "80;90;100"
+CSRC = os.path.abspath("csrc")  # ninja compiles from another folder
 NATIVE = os.environ.get("NORMKERNELS_NATIVE", "")
 
 
@@ -49,7 +50,7 @@ def replays():
     flags = ["/O2", "/std:c++20"] if sys.platform == "win32" else ["-O3", "-std=c++20", "-g0", "-fvisibility=hidden"]
     version = "_".join(torch.__version__.split(".")[:2])
     sources = sorted(glob("csrc/replay/*.cpp"))
-    return CppExtension(f"normkernels._replay_{version}", sources, include_dirs=["csrc"], extra_compile_args=flags)
+    return CppExtension(f"normkernels._replay_{version}", sources, include_dirs=[CSRC], extra_compile_args=flags)
 
 
 def extension():
@@ -75,7 +76,7 @@ def extension():
         flags["nvcc"] += [f"-gencode=arch=compute_{a},code=sm_{a}" for a in archs]
         flags["nvcc"] += [f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}"]
     kind = CUDAExtension if archs else CppExtension
-    return kind("normkernels._C", sources, include_dirs=["csrc", pybind11.get_include()], extra_compile_args=flags)
+    return kind("normkernels._C", sources, include_dirs=[CSRC, pybind11.get_include()], extra_compile_args=flags)
 
 
 def without(error: Exception) -> None:
