@@ -1,6 +1,5 @@
 // Batch, group and instance norm forward: the sweeps of the channel family with nothing between them.
 #include "checks/channels.h"
-#include "cpu/base/gradient_table.h"
 #include "cpu/channels/norm.h"
 #include "cpu/channels/ops.h"
 
