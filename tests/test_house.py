@@ -146,6 +146,14 @@ def test_base_knows_no_family(backend):
     assert not {name for name in included if not name.startswith((f"{backend}/base/", "checks/"))}
 
 
+def test_files_are_short():
+    """No C++ file is longer than a reader can hold; what grows is split where its seams are."""
+    files = [p for folder in (CSRC, ROOT / "tests/cpp") for p in folder.rglob("*.*") if p.is_file()]
+    lengths = {p: len(p.read_text().splitlines()) for p in files}
+    assert len(lengths) > 150
+    assert not {str(p): n for p, n in lengths.items() if n > 220}
+
+
 def test_schemas_are_those_of_the_ops():
     """csrc/schemas.h says what the ops in Python say; tests/compiled/schemas.py --write mends it."""
     module = runpy.run_path(str(ROOT / "tests/compiled/schemas.py"))
