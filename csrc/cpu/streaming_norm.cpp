@@ -185,7 +185,7 @@ void streaming_norm_bwd(const Tensor& dy, const Tensor& x, const OptionalTensor&
             means[i] = {-(of_mean[i] / count - (slopes ? b * slopes[first + i] : 0)) / r, -b / (r * r)};
           }
         };
-        backward(a, last);
+        sweep_backward(a, last);
         store_values(of_weight, dweight);
         store_values(of_bias, dbias);
       });
