@@ -119,7 +119,7 @@ __global__ void __launch_bounds__(kOnlineChannels* kOnlineWarps) online_control_
     y += sample.by - sample.a * y;
   };
   walk.each(items, load, step, [&](int64_t n, const Item& item) {
-    const ControlMet<A> met = item.met;
+    const ControlMet<A>& met = item.met;
     const int64_t at = n * C + c;
     const A rstd = p.tables.rstd[at], gain = scaled ? p.tables.gain[n] : A(1);
     const A scaling = scaled ? w * gain * gain * p.kappa[n] : A(0);
