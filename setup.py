@@ -16,6 +16,7 @@ from setuptools import setup
 
 STABLE_ABI = "0x020b000000000000"  # torch 2.11: one binary for it and every later torch
 DEFAULT_ARCHS = "80;90;100"
+CSRC = os.path.abspath("csrc")  # ninja compiles from another folder
 NATIVE = os.environ.get("NORMKERNELS_NATIVE", "")
 
 
@@ -48,7 +49,8 @@ def replays():
 
     flags = ["/O2", "/std:c++20"] if sys.platform == "win32" else ["-O3", "-std=c++20", "-g0", "-fvisibility=hidden"]
     version = "_".join(torch.__version__.split(".")[:2])
-    return CppExtension(f"normkernels._replay_{version}", sorted(glob("csrc/replay/*.cpp")), extra_compile_args=flags)
+    sources = sorted(glob("csrc/replay/*.cpp"))
+    return CppExtension(f"normkernels._replay_{version}", sources, include_dirs=[CSRC], extra_compile_args=flags)
 
 
 def extension():
@@ -59,7 +61,8 @@ def extension():
     archs = cuda_archs()
     from torch.utils.cpp_extension import CppExtension, CUDAExtension
 
-    sources = sorted(glob("csrc/*.cpp") + glob("csrc/cpu/*.cpp") + (glob("csrc/cuda/*.cu") if archs else []))
+    kernels = glob("csrc/cpu/**/*.cpp", recursive=True) + (glob("csrc/cuda/**/*.cu", recursive=True) if archs else [])
+    sources = sorted(glob("csrc/*.cpp") + kernels)
     defines = [f"-DTORCH_TARGET_VERSION={STABLE_ABI}", f"-DNORMKERNELS_TORCH_VERSION={torch.__version__}"]
     cxx = ["-O3", "-std=c++20", "-g0", "-fvisibility=hidden", *defines]
     if sys.platform == "win32":
@@ -73,7 +76,7 @@ def extension():
         flags["nvcc"] += [f"-gencode=arch=compute_{a},code=sm_{a}" for a in archs]
         flags["nvcc"] += [f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}"]
     kind = CUDAExtension if archs else CppExtension
-    return kind("normkernels._C", sources, include_dirs=[pybind11.get_include()], extra_compile_args=flags)
+    return kind("normkernels._C", sources, include_dirs=[CSRC, pybind11.get_include()], extra_compile_args=flags)
 
 
 def without(error: Exception) -> None:

@@ -28,15 +28,14 @@ LAYERS = {
 }
 GAPS: set[tuple[str, str]] = set()  # (stem, layer) that is known to be missing
 
-BACKEND_FILES = [*(PACKAGE / "backends").glob("*/*.py"), *CSRC.glob("c*/*.*")]
+BACKEND_FILES = [*(PACKAGE / "backends").glob("*/*.py"), *CSRC.glob("c*/**/*.*")]
 TRITON_FILES = list((PACKAGE / "backends/triton").glob("*.py"))
 
 
 def stems(layer: str) -> set[str]:
     pattern = LAYERS[layer]
-    # helpers of a family: _rows.py, and C++ files that have no op of their own (activations.cpp)
-    files = {p.stem for p in pattern.parent.glob("*" + pattern.suffix) if not p.stem.startswith("_")}
-    return files & set(OPS) if layer in ("cpu", "cuda") else files
+    # _rows.py is a helper of a family; those of C++ and CUDA lie in its folder
+    return {p.stem for p in pattern.parent.glob("*" + pattern.suffix) if not p.stem.startswith("_")}
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -131,11 +130,35 @@ def test_optional_helpers_are_found():
     assert {"load", "load_tile", "load_parameter", "load_channel", "broad", "of_sample"} <= OPTIONAL
 
 
-@pytest.mark.parametrize("path", [*CSRC.glob("cuda/*.cuh")], ids=lambda p: p.name)
+@pytest.mark.parametrize("path", [*CSRC.glob("cuda/**/*.cuh")], ids=lambda p: f"{p.parent.name}-{p.name}")
 def test_device_headers_know_no_torch(path):
     """Device code is plain CUDA, so that it compiles and is tested alone."""
     included = re.findall(r'#include\s+[<"]([^>"]+)', path.read_text())
     assert not [name for name in included if name.startswith(("torch/", "ATen/", "c10/"))]
+
+
+@pytest.mark.parametrize("backend", ["cpu", "cuda"])
+def test_base_knows_no_family(backend):
+    """What every family stands on includes none of them."""
+    files = [*CSRC.glob(f"{backend}/base/*.*")]
+    included = {name for path in files for name in re.findall(r'#include "([^"]+)', path.read_text())}
+    assert files
+    assert not {name for name in included if not name.startswith((f"{backend}/base/", "checks/"))}
+
+
+def test_files_are_short():
+    """No C++ file is longer than a reader can hold; what grows is split where its seams are."""
+    files = [p for folder in (CSRC, ROOT / "tests/cpp") for p in folder.rglob("*.*") if p.is_file()]
+    lengths = {p: len(p.read_text().splitlines()) for p in files}
+    assert len(lengths) > 150
+    assert not {str(p): n for p, n in lengths.items() if n > 220}
+
+
+def test_schemas_are_those_of_the_ops():
+    """csrc/schemas.h says what the ops in Python say; tests/compiled/schemas.py --write mends it."""
+    module = runpy.run_path(str(ROOT / "tests/compiled/schemas.py"))
+    assert len(module["native_schemas"]()) > 30
+    assert (CSRC / "schemas.h").read_text() == module["text"]()
 
 
 def test_mutations_apply():
@@ -148,8 +171,8 @@ def test_mutations_apply():
 
 NAMED = {
     "triton": PACKAGE / "backends/triton/_activations.py",
-    "cpu": CSRC / "cpu/activations.h",
-    "cuda": CSRC / "cuda/activations.cuh",
+    "cpu": CSRC / "cpu/base/activations.h",
+    "cuda": CSRC / "cuda/base/activations.cuh",
 }
 
 

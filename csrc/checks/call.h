@@ -95,4 +95,4 @@ class Call {
 
 }  // namespace normkernels
 
-#include "call_impl.h"
+#include "checks/call_impl.h"

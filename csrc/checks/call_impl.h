@@ -2,7 +2,7 @@
 // functions stay out of line, so that a call passes through the same few lines of code for each of its tensors.
 #pragma once
 
-#include "call.h"
+#include "checks/call.h"
 
 namespace normkernels {
 namespace check {

@@ -1,7 +1,7 @@
 // The arguments of the channel family's members that have a rule of their own between the sweeps.
 #pragma once
 
-#include "channels.h"
+#include "checks/channels.h"
 
 namespace normkernels::check {
 

@@ -1,7 +1,7 @@
 // The arguments of the channel family: x (N, C, S), or (N, S, C) where the channels lie last; all of it contiguous.
 #pragma once
 
-#include "call.h"
+#include "checks/call.h"
 
 namespace normkernels::check {
 

@@ -1,7 +1,7 @@
 // The arguments of the LSTMs: a layer's, and those of its cells, in the dtype of the arithmetic.
 #pragma once
 
-#include "recurrent.h"
+#include "checks/recurrent.h"
 
 namespace normkernels::check {
 

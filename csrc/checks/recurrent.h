@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "call.h"
+#include "checks/call.h"
 
 namespace normkernels::check {
 

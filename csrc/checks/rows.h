@@ -1,7 +1,7 @@
 // The arguments of the row family: x (M, N), or (B, N, S) where the units of a row lie S apart.
 #pragma once
 
-#include "call.h"
+#include "checks/call.h"
 
 namespace normkernels::check {
 
@@ -44,8 +44,8 @@ inline bool rows_bwd(const char* op, Argument dy, Argument dsummed, const Tensor
 }
 
 // Of (B, N, S)
-inline bool columns_fwd(const char* op, const Tensor& x, Argument residual, Argument weight, Argument bias, Argument y,
-                        Argument summed, Argument mean, Argument rstd) {
+inline bool strided_rows_fwd(const char* op, const Tensor& x, Argument residual, Argument weight, Argument bias,
+                             Argument y, Argument summed, Argument mean, Argument rstd) {
   Call call(op, "x", x, 3);
   const int64_t B = call.size(0), N = call.size(1), S = call.size(2);
   call.read("x", x, Dtype::same, {B, N, S});
@@ -60,8 +60,9 @@ inline bool columns_fwd(const char* op, const Tensor& x, Argument residual, Argu
   return call.any();
 }
 
-inline bool columns_bwd(const char* op, Argument dy, Argument dsummed, const Tensor& x, Argument weight, Argument bias,
-                        Argument mean, Argument rstd, Argument dx, Argument dweight, Argument dbias) {
+inline bool strided_rows_bwd(const char* op, Argument dy, Argument dsummed, const Tensor& x, Argument weight,
+                             Argument bias, Argument mean, Argument rstd, Argument dx, Argument dweight,
+                             Argument dbias) {
   Call call(op, "x", x, 3);
   const int64_t B = call.size(0), N = call.size(1), S = call.size(2);
   call.read("dy", dy, Dtype::same, {B, N, S});

@@ -1,7 +1,7 @@
 // The arguments of online norm, which has statistics of each channel of each sample: tables (N, C).
 #pragma once
 
-#include "channels.h"
+#include "checks/channels.h"
 
 namespace normkernels::check {
 

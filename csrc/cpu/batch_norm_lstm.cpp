@@ -1,7 +1,9 @@
-// The LSTM with batch norm of each step (Cooijmans et al. 2017, arXiv:1603.09025): the schema, and the CPU kernels.
-#include "../checks/lstm.h"
-#include "lstm.h"
-#include "recurrent_columns.h"
+// The LSTM with batch norm of each step (Cooijmans et al. 2017, arXiv:1603.09025): the CPU kernels.
+#include "checks/lstm.h"
+#include "cpu/base/gradient_table.h"
+#include "cpu/recurrent/batch_norm.h"
+#include "cpu/recurrent/lstm.h"
+#include "schemas.h"
 
 namespace normkernels {
 namespace {
@@ -20,21 +22,11 @@ void batch_norm_lstm_fwd(const Tensor& input, const Tensor& weight_hh, const Opt
     using C = compute_t<T>;
     const int64_t H = h.size(1), N = 4 * H;
     const Parameter<C> w(weight, 0), b(bias, 0), cw(cell_weight, 0), cb(cell_bias, 0);
-    ColumnNorm<T> norm(N, eps, training, w.data(), b.data());
-    ColumnNorm<C> cell_norm(H, eps, training, cw.data(), cb.data());
-    const LstmForward<T> lstm{H,
-                              separate,
-                              cell_mean.has_value(),
-                              pointer<T>(input),
-                              pointer<T>(h),
-                              pointer<T>(y),
-                              pointer<T>(a),
-                              pointer<T>(gates),
-                              pointer<C>(c),
-                              pointer<C>(cells),
-                              pointer<C>(raw_cells)};
+    BatchNorm<T> norm(N, eps, training, w.data(), b.data());
+    BatchNorm<C> cell_norm(H, eps, training, cw.data(), cb.data());
+    const auto lstm = lstm_forward<T>(input, h, y, a, gates, c, cells, raw_cells, cell_mean, separate);
     Scratch<C> o(h.numel());  // output gates of a step, until its cells are normalised
-    walk_forward(input, weight_hh, batch_sizes, h, a, reverse, [&](const Step& step, int64_t at) {
+    walk_forward(input, weight_hh, batch_sizes, h, a, reverse, [&](const SequenceStep& step, int64_t at) {
       C *mu = pointer<C>(mean) + step.t * N, *cell_mu = lstm.normed ? pointer<C>(cell_mean) + step.t * H : nullptr;
       each_row<C>(step.rows, N, 0, [&](int64_t row, C*) { lstm.sum(step.first + row, at + row); });
       norm.prepare(lstm.a + at * N, step.rows, mu, pointer<C>(var) + step.t * N);
@@ -70,23 +62,13 @@ void batch_norm_lstm_bwd(const Tensor& dy, const Tensor& gates, const Tensor& ce
     using C = compute_t<T>;
     const int64_t B = dh.size(0), H = dh.size(1), N = 4 * H;
     const Parameter<C> w(weight, 0), cw(cell_weight, 0), cb(cell_bias, 0);
-    ColumnNorm<T> norm(N, eps, training, w.data(), nullptr);
-    ColumnNorm<C> cell_norm(H, eps, training, cw.data(), cb.data());
+    BatchNorm<T> norm(N, eps, training, w.data(), nullptr);
+    BatchNorm<C> cell_norm(H, eps, training, cw.data(), cb.data());
     GradientTable<C> dw(dweight, 1, N), db(dbias, 1, N), dcw(dcell_weight, 1, H), dcb(dcell_bias, 1, H);
     const Tensor& sums = da ? *da : dinput;
-    const LstmBackward<T> lstm{H,
-                               cell_mean.has_value(),
-                               pointer<T>(dy),
-                               pointer<T>(gates),
-                               pointer<C>(cells),
-                               pointer<C>(raw_cells),
-                               pointer<C>(previous_cells),
-                               pointer<T>(dh),
-                               pointer<T>(dinput),
-                               pointer<T>(sums),
-                               pointer<C>(dc)};
+    const auto lstm = lstm_backward<T>(dy, gates, cells, raw_cells, previous_cells, dh, dinput, sums, dc, cell_mean);
     Scratch<C> dzs(B * N), dms(B * H);
-    walk_backward(sums, weight_hh, batch_sizes, dh, reverse, [&](const Step& step) {
+    walk_backward(sums, weight_hh, batch_sizes, dh, reverse, [&](const SequenceStep& step) {
       const int64_t first = step.first;
       C *mu = pointer<C>(mean) + step.t * N, *cell_mu = lstm.normed ? pointer<C>(cell_mean) + step.t * H : nullptr;
       if (lstm.normed) cell_norm.scales(pointer<C>(cell_var) + step.t * H);
@@ -122,17 +104,8 @@ void batch_norm_lstm_bwd(const Tensor& dy, const Tensor& gates, const Tensor& ce
 }  // namespace normkernels
 
 STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
-  m.def(
-      "batch_norm_lstm_fwd(Tensor input, Tensor weight_hh, Tensor? weight, Tensor? bias, Tensor? cell_weight, "
-      "Tensor? cell_bias, Tensor? batch_sizes, Tensor(a!) h, Tensor(b!) c, Tensor(c!) y, Tensor(d!) a, "
-      "Tensor(e!) mean, Tensor(f!) var, Tensor(g!) gates, Tensor(h!) cells, Tensor(i!)? raw_cells, "
-      "Tensor(j!)? cell_mean, Tensor(k!)? cell_var, bool training, bool separate, float eps, bool reverse) -> ()");
-  m.def(
-      "batch_norm_lstm_bwd(Tensor dy, Tensor gates, Tensor cells, Tensor? raw_cells, Tensor? cell_mean, "
-      "Tensor? cell_var, Tensor previous_cells, Tensor a, Tensor mean, Tensor var, Tensor weight_hh, Tensor? weight, "
-      "Tensor? cell_weight, Tensor? cell_bias, Tensor? batch_sizes, Tensor(a!) dh, Tensor(b!) dc, Tensor(c!) dinput, "
-      "Tensor(d!)? da, Tensor(e!)? dweight, Tensor(f!)? dbias, Tensor(g!)? dcell_weight, Tensor(h!)? dcell_bias, "
-      "bool training, float eps, bool reverse) -> ()");
+  m.def(normkernels::schema::batch_norm_lstm_fwd);
+  m.def(normkernels::schema::batch_norm_lstm_bwd);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {

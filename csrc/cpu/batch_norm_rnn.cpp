@@ -1,6 +1,8 @@
-// The RNN with batch norm of each step (Cooijmans et al. 2017, arXiv:1603.09025): the schema, and the CPU kernels.
-#include "../checks/recurrent.h"
-#include "recurrent_columns.h"
+// The RNN with batch norm of each step (Cooijmans et al. 2017, arXiv:1603.09025): the CPU kernels.
+#include "checks/recurrent.h"
+#include "cpu/base/gradient_table.h"
+#include "cpu/recurrent/batch_norm.h"
+#include "schemas.h"
 
 namespace normkernels {
 namespace {
@@ -15,8 +17,8 @@ void batch_norm_rnn_fwd(const Tensor& input, const Tensor& weight_hh, const Opti
     using C = compute_t<T>;
     const int64_t H = h.size(1);
     const Parameter<C> w(weight, 0), b(bias, 0);
-    ColumnNorm<T> norm(H, eps, training, w.data(), b.data());
-    walk_forward(input, weight_hh, batch_sizes, h, a, reverse, [&](const Step& step, int64_t at) {
+    BatchNorm<T> norm(H, eps, training, w.data(), b.data());
+    walk_forward(input, weight_hh, batch_sizes, h, a, reverse, [&](const SequenceStep& step, int64_t at) {
       const T* p = pointer<T>(input) + step.first * H;
       T* sums = pointer<T>(a) + at * H;
       C* mu = pointer<C>(mean) + step.t * H;
@@ -48,11 +50,11 @@ void batch_norm_rnn_bwd(const Tensor& dy, const Tensor& y, const Tensor& a, cons
     using C = compute_t<T>;
     const int64_t H = dh.size(1);
     const Parameter<C> w(weight, 0);
-    ColumnNorm<T> norm(H, eps, training, w.data(), nullptr);
+    BatchNorm<T> norm(H, eps, training, w.data(), nullptr);
     GradientTable<C> dw(dweight, 1, H), db(dbias, 1, H);
     const Tensor& sums = da ? *da : dinput;
     Scratch<C> room(dh.numel());
-    walk_backward(sums, weight_hh, batch_sizes, dh, reverse, [&](const Step& step) {
+    walk_backward(sums, weight_hh, batch_sizes, dh, reverse, [&](const SequenceStep& step) {
       const int64_t first = step.first * H;
       each_row<C>(step.rows, H, H, [&](int64_t row, C* narrow) {
         C* dz = room.data() + row * H;
@@ -73,14 +75,8 @@ void batch_norm_rnn_bwd(const Tensor& dy, const Tensor& y, const Tensor& a, cons
 }  // namespace normkernels
 
 STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
-  m.def(
-      "batch_norm_rnn_fwd(Tensor input, Tensor weight_hh, Tensor? weight, Tensor? bias, Tensor? batch_sizes, "
-      "Tensor(a!) h, Tensor(b!) y, Tensor(c!) a, Tensor(d!) mean, Tensor(e!) var, bool training, bool separate, "
-      "str nonlinearity, float eps, bool reverse) -> ()");
-  m.def(
-      "batch_norm_rnn_bwd(Tensor dy, Tensor y, Tensor a, Tensor mean, Tensor var, Tensor weight_hh, Tensor? weight, "
-      "Tensor? batch_sizes, Tensor(a!) dh, Tensor(b!) dinput, Tensor(c!)? da, Tensor(d!)? dweight, Tensor(e!)? dbias, "
-      "bool training, str nonlinearity, float eps, bool reverse) -> ()");
+  m.def(normkernels::schema::batch_norm_rnn_fwd);
+  m.def(normkernels::schema::batch_norm_rnn_bwd);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {

@@ -1,9 +1,10 @@
-// Group norm: the schemas, and the CPU kernels.
-#include "channel_ops.h"
+// Group norm: the CPU kernels.
+#include "cpu/channels/ops.h"
+#include "schemas.h"
 
 STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
-  m.def("group_norm_fwd" NK_CHANNELS_FWD);
-  m.def("group_norm_bwd" NK_CHANNELS_BWD);
+  m.def(normkernels::schema::group_norm_fwd);
+  m.def(normkernels::schema::group_norm_bwd);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {

@@ -1,9 +1,10 @@
-// Instance norm: the schemas, and the CPU kernels.
-#include "channel_ops.h"
+// Instance norm: the CPU kernels.
+#include "cpu/channels/ops.h"
+#include "schemas.h"
 
 STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
-  m.def("instance_norm_fwd" NK_CHANNELS_FWD);
-  m.def("instance_norm_bwd" NK_CHANNELS_BWD);
+  m.def(normkernels::schema::instance_norm_fwd);
+  m.def(normkernels::schema::instance_norm_bwd);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {

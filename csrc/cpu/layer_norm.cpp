@@ -1,7 +1,8 @@
-// Layer norm over rows (Ba, Kiros & Hinton 2016, arXiv:1607.06450): the schema, and the CPU kernels.
-#include "../checks/rows.h"
-#include "rows.h"
-#include "tensors.h"
+// Layer norm over rows (Ba, Kiros & Hinton 2016, arXiv:1607.06450): the CPU kernels.
+#include "checks/rows.h"
+#include "cpu/base/gradient_table.h"
+#include "cpu/rows/backward.h"
+#include "schemas.h"
 
 namespace normkernels {
 namespace {
@@ -14,18 +15,18 @@ void layer_norm_fwd(const Tensor& x, const OptionalTensor& residual, const Optio
     using T = decltype(element);
     using C = compute_t<T>;
     const Parameter<C> w(weight, weight_offset), b(bias, 0);
-    forward(RowsForward<T>{x.size(0),
-                           x.size(1),
-                           pointer<T>(x),
-                           x.stride(0),
-                           pointer<T>(residual),
-                           row_stride(residual),
-                           {w.data(), b.data(), activation(name), static_cast<C>(slope)},
-                           pointer<T>(y),
-                           pointer<T>(summed),
-                           pointer<C>(mean),
-                           pointer<C>(rstd),
-                           eps});
+    forward(RowsForward<T>{.M = x.size(0),
+                           .N = x.size(1),
+                           .x = pointer<T>(x),
+                           .x_stride = x.stride(0),
+                           .residual = pointer<T>(residual),
+                           .residual_stride = row_stride(residual),
+                           .affine = affine(w, b, name, slope),
+                           .y = pointer<T>(y),
+                           .summed = pointer<T>(summed),
+                           .mean = pointer<C>(mean),
+                           .rstd = pointer<C>(rstd),
+                           .eps = eps});
   });
 }
 
@@ -38,20 +39,18 @@ void layer_norm_bwd(const Tensor& dy, const OptionalTensor& dsummed, const Tenso
     using T = decltype(element);
     using C = compute_t<T>;
     const Parameter<C> w(weight, weight_offset), b(bias, 0);
-    RowsBackward<T> a{x.size(0),
-                      x.size(1),
-                      pointer<T>(dy),
-                      dy.stride(0),
-                      pointer<T>(dsummed),
-                      row_stride(dsummed),
-                      pointer<T>(x),
-                      x.stride(0),
-                      {w.data(), b.data(), activation(name), static_cast<C>(slope)},
-                      pointer<C>(mean),
-                      pointer<C>(rstd),
-                      pointer<T>(dx),
-                      nullptr,
-                      nullptr};
+    RowsBackward<T> a{.M = x.size(0),
+                      .N = x.size(1),
+                      .dy = pointer<T>(dy),
+                      .dy_stride = dy.stride(0),
+                      .dsummed = pointer<T>(dsummed),
+                      .dsummed_stride = row_stride(dsummed),
+                      .x = pointer<T>(x),
+                      .x_stride = x.stride(0),
+                      .affine = affine(w, b, name, slope),
+                      .mean = pointer<C>(mean),
+                      .rstd = pointer<C>(rstd),
+                      .dx = pointer<T>(dx)};
     GradientTable<C> dw(dweight, a.blocks(), a.N), db(dbias, a.blocks(), a.N);
     a.dweight = dw.data();
     a.dbias = db.data();
@@ -65,12 +64,8 @@ void layer_norm_bwd(const Tensor& dy, const OptionalTensor& dsummed, const Tenso
 }  // namespace normkernels
 
 STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
-  m.def(
-      "layer_norm_fwd(Tensor x, Tensor? residual, Tensor? weight, Tensor? bias, Tensor(a!) y, Tensor(b!)? summed, "
-      "Tensor(c!) mean, Tensor(d!) rstd, float eps, float weight_offset, str activation, float slope) -> ()");
-  m.def(
-      "layer_norm_bwd(Tensor dy, Tensor? dsummed, Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor rstd, "
-      "Tensor(a!) dx, Tensor(b!)? dweight, Tensor(c!)? dbias, float weight_offset, str activation, float slope) -> ()");
+  m.def(normkernels::schema::layer_norm_fwd);
+  m.def(normkernels::schema::layer_norm_bwd);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {

@@ -1,33 +1,34 @@
-// Layer norm over the channels of each pixel: the schema, and the CPU kernels.
-#include "../checks/rows.h"
-#include "columns.h"
-#include "tensors.h"
+// Layer norm over rows whose units lie a stride apart: dim 1 of a contiguous (B, N, S).
+#include "checks/rows.h"
+#include "cpu/base/gradient_table.h"
+#include "cpu/strided_rows/backward.h"
+#include "schemas.h"
 
 namespace normkernels {
 namespace {
 
 template <class T>
 Slices slices(const Tensor& x) {
-  return {x.size(0), x.size(1), x.size(2), strip_width(x.size(1), sizeof(T))};
+  return {.B = x.size(0), .N = x.size(1), .S = x.size(2), .width = strip_width(x.size(1), sizeof(T))};
 }
 
 void layer_norm_2d_fwd(const Tensor& x, const OptionalTensor& residual, const OptionalTensor& weight,
                        const OptionalTensor& bias, const Tensor& y, const OptionalTensor& summed, const Tensor& mean,
                        const Tensor& rstd, double eps, double weight_offset, const std::string& name, double slope) {
-  if (!check::columns_fwd("layer_norm_2d_fwd", x, residual, weight, bias, y, summed, mean, rstd)) return;
+  if (!check::strided_rows_fwd("layer_norm_2d_fwd", x, residual, weight, bias, y, summed, mean, rstd)) return;
   dispatch(x, "layer_norm_2d_fwd", [&](auto element) {
     using T = decltype(element);
     using C = compute_t<T>;
     const Parameter<C> w(weight, weight_offset), b(bias, 0);
-    forward(ColumnsForward<T>{slices<T>(x),
-                              pointer<T>(x),
-                              pointer<T>(residual),
-                              {w.data(), b.data(), activation(name), static_cast<C>(slope)},
-                              pointer<T>(y),
-                              pointer<T>(summed),
-                              pointer<C>(mean),
-                              pointer<C>(rstd),
-                              eps});
+    forward(StridedRowsForward<T>{.slices = slices<T>(x),
+                                  .x = pointer<T>(x),
+                                  .residual = pointer<T>(residual),
+                                  .affine = affine(w, b, name, slope),
+                                  .y = pointer<T>(y),
+                                  .summed = pointer<T>(summed),
+                                  .mean = pointer<C>(mean),
+                                  .rstd = pointer<C>(rstd),
+                                  .eps = eps});
   });
 }
 
@@ -35,21 +36,20 @@ void layer_norm_2d_bwd(const Tensor& dy, const OptionalTensor& dsummed, const Te
                        const OptionalTensor& bias, const Tensor& mean, const Tensor& rstd, const Tensor& dx,
                        const OptionalTensor& dweight, const OptionalTensor& dbias, double weight_offset,
                        const std::string& name, double slope) {
-  if (!check::columns_bwd("layer_norm_2d_bwd", dy, dsummed, x, weight, bias, mean, rstd, dx, dweight, dbias)) return;
+  if (!check::strided_rows_bwd("layer_norm_2d_bwd", dy, dsummed, x, weight, bias, mean, rstd, dx, dweight, dbias))
+    return;
   dispatch(x, "layer_norm_2d_bwd", [&](auto element) {
     using T = decltype(element);
     using C = compute_t<T>;
     const Parameter<C> w(weight, weight_offset), b(bias, 0);
-    ColumnsBackward<T> a{slices<T>(x),
-                         pointer<T>(dy),
-                         pointer<T>(dsummed),
-                         pointer<T>(x),
-                         {w.data(), b.data(), activation(name), static_cast<C>(slope)},
-                         pointer<C>(mean),
-                         pointer<C>(rstd),
-                         pointer<T>(dx),
-                         nullptr,
-                         nullptr};
+    StridedRowsBackward<T> a{.slices = slices<T>(x),
+                             .dy = pointer<T>(dy),
+                             .dsummed = pointer<T>(dsummed),
+                             .x = pointer<T>(x),
+                             .affine = affine(w, b, name, slope),
+                             .mean = pointer<C>(mean),
+                             .rstd = pointer<C>(rstd),
+                             .dx = pointer<T>(dx)};
     GradientTable<C> dw(dweight, a.blocks(), a.slices.N), db(dbias, a.blocks(), a.slices.N);
     a.dweight = dw.data();
     a.dbias = db.data();
@@ -63,12 +63,8 @@ void layer_norm_2d_bwd(const Tensor& dy, const OptionalTensor& dsummed, const Te
 }  // namespace normkernels
 
 STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
-  m.def(
-      "layer_norm_2d_fwd(Tensor x, Tensor? residual, Tensor? weight, Tensor? bias, Tensor(a!) y, Tensor(b!)? summed, "
-      "Tensor(c!) mean, Tensor(d!) rstd, float eps, float weight_offset, str activation, float slope) -> ()");
-  m.def(
-      "layer_norm_2d_bwd(Tensor dy, Tensor? dsummed, Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor rstd, "
-      "Tensor(a!) dx, Tensor(b!)? dweight, Tensor(c!)? dbias, float weight_offset, str activation, float slope) -> ()");
+  m.def(normkernels::schema::layer_norm_2d_fwd);
+  m.def(normkernels::schema::layer_norm_2d_bwd);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {

@@ -1,6 +1,8 @@
-// The GRU with layer norm (Ba et al. 2016, arXiv:1607.06450): the schema, and the CPU kernels.
-#include "../checks/recurrent.h"
-#include "recurrent.h"
+// The GRU with layer norm (Ba et al. 2016, arXiv:1607.06450): the CPU kernels.
+#include "checks/recurrent.h"
+#include "cpu/base/gradient_table.h"
+#include "cpu/recurrent/layer_norm.h"
+#include "schemas.h"
 
 namespace normkernels {
 namespace {
@@ -16,8 +18,8 @@ void layer_norm_gru_fwd(const Tensor& input, const Tensor& weight_hh, const Opti
     using C = compute_t<T>;
     const int64_t H = h.size(1), N = 3 * H, G = groups.size();
     const Parameter<C> w(weight, 0), b(bias, 0);
-    const RowNorm<T> norm(groups, H, eps, w.data(), b.data());
-    walk_forward(input, weight_hh, batch_sizes, h, a, reverse, [&](const Step& step, int64_t at) {
+    const LayerNorm<T> norm(groups, H, eps, w.data(), b.data());
+    walk_forward(input, weight_hh, batch_sizes, h, a, reverse, [&](const SequenceStep& step, int64_t at) {
       each_row<C>(step.rows, N, 2 * N + 2 * H, [&](int64_t row, C* room) {
         const T* p = pointer<T>(input) + (step.first + row) * N;
         T *sums = pointer<T>(a) + (at + row) * N, *state = pointer<T>(h) + row * H;
@@ -38,7 +40,7 @@ template <class T>
 struct GruBackward {
   using C = compute_t<T>;
   int64_t H;
-  const RowNorm<T>& norm;
+  const LayerNorm<T>& norm;
   const T *dy, *gates, *previous, *a;
   const C *mean, *rstd;
   T *dh, *dinput, *da;
@@ -75,7 +77,7 @@ void layer_norm_gru_bwd(const Tensor& dy, const Tensor& gates, const Tensor& pre
     using C = compute_t<T>;
     const int64_t H = dh.size(1), N = 3 * H;
     const Parameter<C> w(weight, 0), b(bias, 0);
-    const RowNorm<T> norm(groups, H, 0, w.data(), b.data());
+    const LayerNorm<T> norm(groups, H, 0, w.data(), b.data());
     const Parts parts{dh.size(0)};
     GradientTable<C> dw(dweight, parts.count(), N), db(dbias, parts.count(), N);
     const Tensor& sums = da ? *da : dinput;
@@ -92,7 +94,7 @@ void layer_norm_gru_bwd(const Tensor& dy, const Tensor& gates, const Tensor& pre
                                   pointer<T>(dinput),
                                   pointer<T>(sums),
                                   direct.data()};
-    walk_backward(sums, weight_hh, batch_sizes, dh, reverse, [&](const Step& step) {
+    walk_backward(sums, weight_hh, batch_sizes, dh, reverse, [&](const SequenceStep& step) {
       each_row_of_parts<C>(parts, step.rows, N, backward.room(H), [&](int64_t row, int64_t line, C* room) {
         backward.row(row, step.first + row, room, dw.line(line), db.line(line));
       });
@@ -111,14 +113,8 @@ void layer_norm_gru_bwd(const Tensor& dy, const Tensor& gates, const Tensor& pre
 }  // namespace normkernels
 
 STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
-  m.def(
-      "layer_norm_gru_fwd(Tensor input, Tensor weight_hh, Tensor? weight, Tensor? bias, Tensor? batch_sizes, "
-      "Tensor(a!) h, Tensor(b!) y, Tensor(c!) a, Tensor(d!) mean, Tensor(e!) rstd, Tensor(f!) gates, int[] groups, "
-      "bool separate, float eps, bool reverse) -> ()");
-  m.def(
-      "layer_norm_gru_bwd(Tensor dy, Tensor gates, Tensor previous, Tensor a, Tensor mean, Tensor rstd, "
-      "Tensor weight_hh, Tensor? weight, Tensor? bias, Tensor? batch_sizes, Tensor(a!) dh, Tensor(b!) dinput, "
-      "Tensor(c!)? da, Tensor(d!)? dweight, Tensor(e!)? dbias, int[] groups, bool reverse) -> ()");
+  m.def(normkernels::schema::layer_norm_gru_fwd);
+  m.def(normkernels::schema::layer_norm_gru_bwd);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {

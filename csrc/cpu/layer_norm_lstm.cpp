@@ -1,6 +1,8 @@
-// The LSTM with layer norm (Ba et al. 2016, arXiv:1607.06450): the schema, and the CPU kernels.
-#include "../checks/lstm.h"
-#include "lstm.h"
+// The LSTM with layer norm (Ba et al. 2016, arXiv:1607.06450): the CPU kernels.
+#include "checks/lstm.h"
+#include "cpu/base/gradient_table.h"
+#include "cpu/recurrent/lstm.h"
+#include "schemas.h"
 
 namespace normkernels {
 namespace {
@@ -20,20 +22,10 @@ void layer_norm_lstm_fwd(const Tensor& input, const Tensor& weight_hh, const Opt
     using C = compute_t<T>;
     const int64_t H = h.size(1), G = groups.size();
     const Parameter<C> w(weight, 0), b(bias, 0), cw(cell_weight, 0), cb(cell_bias, 0);
-    const RowNorm<T> norm(groups, H, eps, w.data(), b.data());
-    const RowNorm<C> cell_norm({1}, H, eps, cw.data(), cb.data());
-    const LstmForward<T> lstm{H,
-                              separate,
-                              cell_mean.has_value(),
-                              pointer<T>(input),
-                              pointer<T>(h),
-                              pointer<T>(y),
-                              pointer<T>(a),
-                              pointer<T>(gates),
-                              pointer<C>(c),
-                              pointer<C>(cells),
-                              pointer<C>(raw_cells)};
-    walk_forward(input, weight_hh, batch_sizes, h, a, reverse, [&](const Step& step, int64_t first) {
+    const LayerNorm<T> norm(groups, H, eps, w.data(), b.data());
+    const LayerNorm<C> cell_norm({1}, H, eps, cw.data(), cb.data());
+    const auto lstm = lstm_forward<T>(input, h, y, a, gates, c, cells, raw_cells, cell_mean, separate);
+    walk_forward(input, weight_hh, batch_sizes, h, a, reverse, [&](const SequenceStep& step, int64_t first) {
       each_row<C>(step.rows, 4 * H, 8 * H, [&](int64_t row, C* room) {
         const int64_t in = step.first + row, at = first + row;
         C *z = lstm.sums(at, room), *out = room + 4 * H;
@@ -64,24 +56,14 @@ void layer_norm_lstm_bwd(const Tensor& dy, const Tensor& gates, const Tensor& ce
     using C = compute_t<T>;
     const int64_t H = dh.size(1), G = groups.size();
     const Parameter<C> w(weight, 0), cw(cell_weight, 0), cb(cell_bias, 0);
-    const RowNorm<T> norm(groups, H, 0, w.data(), nullptr);
-    const RowNorm<C> cell_norm({1}, H, 0, cw.data(), cb.data());
+    const LayerNorm<T> norm(groups, H, 0, w.data(), nullptr);
+    const LayerNorm<C> cell_norm({1}, H, 0, cw.data(), cb.data());
     const Parts parts{dh.size(0)};
     GradientTable<C> dw(dweight, parts.count(), 4 * H), db(dbias, parts.count(), 4 * H),
         dcw(dcell_weight, parts.count(), H), dcb(dcell_bias, parts.count(), H);
     const Tensor& sums = da ? *da : dinput;
-    const LstmBackward<T> lstm{H,
-                               cell_mean.has_value(),
-                               pointer<T>(dy),
-                               pointer<T>(gates),
-                               pointer<C>(cells),
-                               pointer<C>(raw_cells),
-                               pointer<C>(previous_cells),
-                               pointer<T>(dh),
-                               pointer<T>(dinput),
-                               pointer<T>(sums),
-                               pointer<C>(dc)};
-    walk_backward(sums, weight_hh, batch_sizes, dh, reverse, [&](const Step& step) {
+    const auto lstm = lstm_backward<T>(dy, gates, cells, raw_cells, previous_cells, dh, dinput, sums, dc, cell_mean);
+    walk_backward(sums, weight_hh, batch_sizes, dh, reverse, [&](const SequenceStep& step) {
       each_row_of_parts<C>(parts, step.rows, 4 * H, 12 * H, [&](int64_t row, int64_t line, C* numbers) {
         const int64_t in = step.first + row;
         C *dz = lstm.sums(in, numbers), *narrow = numbers + 4 * H, *dm = narrow + 4 * H, *m = dm + H, *room = m + H;
@@ -112,17 +94,8 @@ void layer_norm_lstm_bwd(const Tensor& dy, const Tensor& gates, const Tensor& ce
 }  // namespace normkernels
 
 STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
-  m.def(
-      "layer_norm_lstm_fwd(Tensor input, Tensor weight_hh, Tensor? weight, Tensor? bias, Tensor? cell_weight, "
-      "Tensor? cell_bias, Tensor? batch_sizes, Tensor(a!) h, Tensor(b!) c, Tensor(c!) y, Tensor(d!) a, "
-      "Tensor(e!) mean, Tensor(f!) rstd, Tensor(g!) gates, Tensor(h!) cells, Tensor(i!)? raw_cells, "
-      "Tensor(j!)? cell_mean, Tensor(k!)? cell_rstd, int[] groups, bool separate, float eps, bool reverse) -> ()");
-  m.def(
-      "layer_norm_lstm_bwd(Tensor dy, Tensor gates, Tensor cells, Tensor? raw_cells, Tensor? cell_mean, "
-      "Tensor? cell_rstd, Tensor previous_cells, Tensor a, Tensor mean, Tensor rstd, Tensor weight_hh, "
-      "Tensor? weight, Tensor? cell_weight, Tensor? cell_bias, Tensor? batch_sizes, Tensor(a!) dh, Tensor(b!) dc, "
-      "Tensor(c!) dinput, Tensor(d!)? da, Tensor(e!)? dweight, Tensor(f!)? dbias, Tensor(g!)? dcell_weight, "
-      "Tensor(h!)? dcell_bias, int[] groups, bool reverse) -> ()");
+  m.def(normkernels::schema::layer_norm_lstm_fwd);
+  m.def(normkernels::schema::layer_norm_lstm_bwd);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {

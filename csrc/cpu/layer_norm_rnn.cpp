@@ -1,6 +1,8 @@
-// The RNN with layer norm (Ba et al. 2016, arXiv:1607.06450): the schema, and the CPU kernels.
-#include "../checks/recurrent.h"
-#include "recurrent.h"
+// The RNN with layer norm (Ba et al. 2016, arXiv:1607.06450): the CPU kernels.
+#include "checks/recurrent.h"
+#include "cpu/base/gradient_table.h"
+#include "cpu/recurrent/layer_norm.h"
+#include "schemas.h"
 
 namespace normkernels {
 namespace {
@@ -16,8 +18,8 @@ void layer_norm_rnn_fwd(const Tensor& input, const Tensor& weight_hh, const Opti
     using C = compute_t<T>;
     const int64_t H = h.size(1);
     const Parameter<C> w(weight, 0), b(bias, 0);
-    const RowNorm<T> norm({1}, H, eps, w.data(), b.data());
-    walk_forward(input, weight_hh, batch_sizes, h, a, reverse, [&](const Step& step, int64_t at) {
+    const LayerNorm<T> norm({1}, H, eps, w.data(), b.data());
+    walk_forward(input, weight_hh, batch_sizes, h, a, reverse, [&](const SequenceStep& step, int64_t at) {
       each_row<C>(step.rows, H, 2 * H, [&](int64_t row, C* room) {
         C* z = made_at(pointer<T>(y) + (step.first + row) * H, room);
         const T* p = pointer<T>(input) + (step.first + row) * H;
@@ -45,11 +47,11 @@ void layer_norm_rnn_bwd(const Tensor& dy, const Tensor& y, const Tensor& a, cons
     using C = compute_t<T>;
     const int64_t H = dh.size(1);
     const Parameter<C> w(weight, 0);
-    const RowNorm<T> norm({1}, H, 0, w.data(), nullptr);
+    const LayerNorm<T> norm({1}, H, 0, w.data(), nullptr);
     const Parts parts{dh.size(0)};
     GradientTable<C> dw(dweight, parts.count(), H), db(dbias, parts.count(), H);
     const Tensor& sums = da ? *da : dinput;
-    walk_backward(sums, weight_hh, batch_sizes, dh, reverse, [&](const Step& step) {
+    walk_backward(sums, weight_hh, batch_sizes, dh, reverse, [&](const SequenceStep& step) {
       each_row_of_parts<C>(parts, step.rows, H, 2 * H, [&](int64_t row, int64_t line, C* room) {
         const int64_t in = step.first + row;
         C *dz = made_at(pointer<T>(dinput) + in * H, room), *narrow = room + H;
@@ -69,14 +71,8 @@ void layer_norm_rnn_bwd(const Tensor& dy, const Tensor& y, const Tensor& a, cons
 }  // namespace normkernels
 
 STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
-  m.def(
-      "layer_norm_rnn_fwd(Tensor input, Tensor weight_hh, Tensor? weight, Tensor? bias, Tensor? batch_sizes, "
-      "Tensor(a!) h, Tensor(b!) y, Tensor(c!) a, Tensor(d!) mean, Tensor(e!) rstd, bool separate, str nonlinearity, "
-      "float eps, bool reverse) -> ()");
-  m.def(
-      "layer_norm_rnn_bwd(Tensor dy, Tensor y, Tensor a, Tensor mean, Tensor rstd, Tensor weight_hh, Tensor? weight, "
-      "Tensor? batch_sizes, Tensor(a!) dh, Tensor(b!) dinput, Tensor(c!)? da, Tensor(d!)? dweight, Tensor(e!)? dbias, "
-      "str nonlinearity, bool reverse) -> ()");
+  m.def(normkernels::schema::layer_norm_rnn_fwd);
+  m.def(normkernels::schema::layer_norm_rnn_bwd);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {

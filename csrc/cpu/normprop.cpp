@@ -1,22 +1,30 @@
-// NormProp's epilogue (Arpit et al. 2016, arXiv:1603.01431): the schema, and the CPU kernels.
-#include "../checks/channel_rules.h"
-#include "channel_norm.h"
-#include "normprop_backward.h"
+// NormProp's epilogue (Arpit et al. 2016, arXiv:1603.01431): the CPU kernels.
+#include "checks/channel_rules.h"
+#include "cpu/channels/norm.h"
+#include "cpu/normprop/backward.h"
+#include "schemas.h"
 
 namespace normkernels {
 namespace {
 
-Epilogue epilogue(const std::string& name, double leak, double scale, double shift, double kink_low, double kink_high,
-                  double low, double high) {
-  const bool prelu = name == "prelu";
-  return {prelu, prelu ? Activation::identity : activation(name), leak, scale, shift, kink_low, kink_high, low, high};
+// With what the name says of it
+Epilogue named(const std::string& name, Epilogue e) {
+  e.prelu = name == "prelu";
+  e.activation = e.prelu ? Activation::identity : activation(name);
+  return e;
 }
 
 void normprop_fwd(const Tensor& u, const OptionalTensor& bias, const OptionalTensor& slope, const Tensor& y,
                   const std::string& name, double leak, double scale, double shift, double kink_low, double kink_high,
                   double low, double high, bool channels_last) {
   if (!check::normprop_fwd(u, bias, slope, y, name, channels_last)) return;
-  const Epilogue e = epilogue(name, leak, scale, shift, kink_low, kink_high, low, high);
+  const Epilogue e = named(name, {.leak = leak,
+                                  .scale = scale,
+                                  .shift = shift,
+                                  .kink_low = kink_low,
+                                  .kink_high = kink_high,
+                                  .low = low,
+                                  .high = high});
   const Places places(grid(u, {}, channels_last), channels_last, bias || slope);
   dispatch(u, "normprop_fwd", [&](auto element) {
     using T = decltype(element);
@@ -30,7 +38,7 @@ void normprop_bwd(const Tensor& dy, const Tensor& saved, const OptionalTensor& b
                   double leak, double scale, double shift, double low, double high, bool from_output,
                   bool channels_last) {
   if (!check::normprop_bwd(dy, saved, bias, slope, du, dbias, dslope, name, channels_last)) return;
-  const Epilogue e = epilogue(name, leak, scale, shift, 0, 0, low, high);
+  const Epilogue e = named(name, {.leak = leak, .scale = scale, .shift = shift, .low = low, .high = high});
   const Places places(grid(dy, {}, channels_last), channels_last, bias || slope || dbias);
   dispatch(dy, "normprop_bwd", [&](auto element) {
     using T = decltype(element);
@@ -48,13 +56,8 @@ void normprop_bwd(const Tensor& dy, const Tensor& saved, const OptionalTensor& b
 }  // namespace normkernels
 
 STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
-  m.def(
-      "normprop_fwd(Tensor u, Tensor? bias, Tensor? slope, Tensor(a!) y, str activation, float leak, float scale, "
-      "float shift, float kink_low, float kink_high, float low, float high, bool channels_last) -> ()");
-  m.def(
-      "normprop_bwd(Tensor dy, Tensor saved, Tensor? bias, Tensor? slope, Tensor(a!) du, Tensor(b!)? dbias, "
-      "Tensor(c!)? dslope, str activation, float leak, float scale, float shift, float low, float high, "
-      "bool from_output, bool channels_last) -> ()");
+  m.def(normkernels::schema::normprop_fwd);
+  m.def(normkernels::schema::normprop_bwd);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {

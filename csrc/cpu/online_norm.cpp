@@ -1,7 +1,8 @@
-// Online Normalization: the schemas, and from tensors to the CPU kernels.
-#include "../checks/samples.h"
-#include "channel_norm.h"
-#include "online_backward.h"
+// Online Normalization: from tensors to the CPU kernels.
+#include "checks/samples.h"
+#include "cpu/channels/norm.h"
+#include "cpu/online/backward.h"
+#include "schemas.h"
 
 namespace normkernels {
 namespace {
@@ -30,11 +31,23 @@ Samples<T> samples(const Tensor& x, const OptionalTensor& skip, const Scratch<co
                    const std::string& name, double slope, bool last) {
   using C = compute_t<T>;
   const int64_t N = x.size(0), width = x.size(last ? 2 : 1), S = x.size(last ? 1 : 2);
-  const Affine<C> affine = {weight.data(), bias.data(), activation(name), static_cast<C>(slope)};
-  const Channels<T> channels = {{N, width, S, N, width}, pointer<T>(x), pointer<T>(skip),   affine,
-                                pointer<C>(t.mean),      nullptr,       pointer<C>(t.rstd), eps};
-  return {channels, pointer<C>(t.xhat), pointer<C>(t.square), pointer<C>(t.gain), static_cast<C>(clamp), last || S == 1,
-          true};
+  const Channels<T> of = {.grid = {.N = N, .C = width, .S = S, .B = N, .G = width},
+                          .x = pointer<T>(x),
+                          .skip = pointer<T>(skip),
+                          .affine = {.weight = weight.data(),
+                                     .bias = bias.data(),
+                                     .activation = activation(name),
+                                     .slope = static_cast<C>(slope)},
+                          .mean = pointer<C>(t.mean),
+                          .var = nullptr,
+                          .rstd = pointer<C>(t.rstd),
+                          .eps = eps};
+  return {.of = of,
+          .xhat = pointer<C>(t.xhat),
+          .square = pointer<C>(t.square),
+          .gain = pointer<C>(t.gain),
+          .clamp = static_cast<C>(clamp),
+          .last = last || S == 1};
 }
 
 }  // namespace
@@ -55,9 +68,12 @@ void online_norm_fwd(const Tensor& x, const OptionalTensor& skip, const Optional
     const auto w = filled<C>(weight, n, 1), b = filled<C>(bias, n, 0);
     auto state_mean = doubles<C>(running_mean, n), state_var = doubles<C>(running_var, n);
     const Tables tables = {mean, rstd, xhat_mean, xhat_square, gain};
-    online_forward(OnlineForward<T>{samples<T>(x, skip, w, b, tables, eps, clamp, activation, slope, last),
-                                    pointer<T>(y), pointer<double>(rates), state_mean.data(), state_var.data(),
-                                    ls_eps});
+    online_forward(OnlineForward<T>{.samples = samples<T>(x, skip, w, b, tables, eps, clamp, activation, slope, last),
+                                    .y = pointer<T>(y),
+                                    .rates = pointer<double>(rates),
+                                    .state_mean = state_mean.data(),
+                                    .state_var = state_var.data(),
+                                    .ls_eps = ls_eps});
     store_values(state_mean, new_mean);
     store_values(state_var, new_var);
   });
@@ -81,15 +97,18 @@ void online_norm_bwd(const Tensor& dy, const Tensor& x, const OptionalTensor& sk
     auto e = doubles<C>(epsilon_y, n), u = doubles<C>(epsilon_1, n);
     Scratch<double> dw(n), db(n);
     const Tables tables = {mean, rstd, xhat_mean, xhat_square, gain};
-    auto of = samples<T>(x, skip, w, b, tables, 0, clamp, activation, slope, last);
-    Scratch<C> nothing(of.xhat || of.single() ? 0 : mean.numel());  // of constant statistics nobody asks
-    if (!of.xhat && !of.single()) of.xhat = of.square = nothing.data();
-    of.scales = !of.plain() || of.clamped();
-    const Backward<T> sweep{of,      pointer<T>(dy), pointer<T>(dx), pointer<T>(dskip), true, nullptr,
-                            nullptr, nullptr,        nullptr};
-    const C p = static_cast<C>(epsilon_y ? 1 - alpha : 0);
-    online_backward(
-        OnlineBackward<T>{of, pointer<T>(dy), sweep, {e.data(), u.data(), dw.data(), db.data()}, p, stable});
+    auto own = samples<T>(x, skip, w, b, tables, 0, clamp, activation, slope, last);
+    // Of constant statistics means of xhat are not kept, and zeros in their place change nothing.
+    Scratch<C> zeros(own.xhat || own.single() ? 0 : mean.numel());
+    if (!own.xhat && !own.single()) own.xhat = own.square = zeros.data();
+    own.scales = !own.of.plain() || own.clamped();
+    const Backward<T> sweep{.of = own.of, .dy = pointer<T>(dy), .dx = pointer<T>(dx), .dskip = pointer<T>(dskip)};
+    online_backward(OnlineBackward<T>{
+        .samples = own,
+        .sweep = sweep,
+        .control = {.epsilon_y = e.data(), .epsilon_1 = u.data(), .dweight = dw.data(), .dbias = db.data()},
+        .p = static_cast<C>(epsilon_y ? 1 - alpha : 0),
+        .stable = stable});
     store_values(dw, dweight);
     store_values(db, dbias);
     store_values(e, new_epsilon_y);
@@ -100,17 +119,8 @@ void online_norm_bwd(const Tensor& dy, const Tensor& x, const OptionalTensor& sk
 }  // namespace normkernels
 
 STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
-  m.def(
-      "online_norm_fwd(Tensor x, Tensor? skip, Tensor? weight, Tensor? bias, Tensor running_mean, Tensor running_var, "
-      "Tensor? rates, Tensor(a!) y, Tensor(b!) mean, Tensor(c!) rstd, Tensor(d!)? xhat_mean, Tensor(e!)? xhat_square, "
-      "Tensor(f!)? gain, Tensor(g!)? new_mean, Tensor(h!)? new_var, float eps, float ls_eps, float clamp, "
-      "str activation, float slope, bool channels_last) -> ()");
-  m.def(
-      "online_norm_bwd(Tensor dy, Tensor x, Tensor? skip, Tensor? weight, Tensor? bias, Tensor mean, Tensor rstd, "
-      "Tensor? xhat_mean, Tensor? xhat_square, Tensor? gain, Tensor? epsilon_y, Tensor? epsilon_1, Tensor(a!) dx, "
-      "Tensor(b!)? dskip, Tensor(c!)? dweight, Tensor(d!)? dbias, Tensor(e!)? new_epsilon_y, "
-      "Tensor(f!)? new_epsilon_1, float alpha, bool stable, float clamp, str activation, float slope, "
-      "bool channels_last) -> ()");
+  m.def(normkernels::schema::online_norm_fwd);
+  m.def(normkernels::schema::online_norm_bwd);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {

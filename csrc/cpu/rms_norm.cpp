@@ -1,7 +1,8 @@
-// RMS norm over rows (Zhang & Sennrich 2019, arXiv:1910.07467): the schema, and the CPU kernels.
-#include "../checks/rows.h"
-#include "rows.h"
-#include "tensors.h"
+// RMS norm over rows (Zhang & Sennrich 2019, arXiv:1910.07467): the CPU kernels.
+#include "checks/rows.h"
+#include "cpu/base/gradient_table.h"
+#include "cpu/rows/backward.h"
+#include "schemas.h"
 
 namespace normkernels {
 namespace {
@@ -14,18 +15,18 @@ void rms_norm_fwd(const Tensor& x, const OptionalTensor& residual, const Optiona
     using T = decltype(element);
     using C = compute_t<T>;
     const Parameter<C> w(weight, weight_offset);
-    forward(RowsForward<T>{x.size(0),
-                           x.size(1),
-                           pointer<T>(x),
-                           x.stride(0),
-                           pointer<T>(residual),
-                           row_stride(residual),
-                           {w.data(), nullptr, activation(name), static_cast<C>(slope)},
-                           pointer<T>(y),
-                           pointer<T>(summed),
-                           nullptr,
-                           pointer<C>(rstd),
-                           eps});
+    forward(RowsForward<T>{.M = x.size(0),
+                           .N = x.size(1),
+                           .x = pointer<T>(x),
+                           .x_stride = x.stride(0),
+                           .residual = pointer<T>(residual),
+                           .residual_stride = row_stride(residual),
+                           .affine = affine(w, Parameter<C>(), name, slope),
+                           .y = pointer<T>(y),
+                           .summed = pointer<T>(summed),
+                           .mean = nullptr,
+                           .rstd = pointer<C>(rstd),
+                           .eps = eps});
   });
 }
 
@@ -39,20 +40,18 @@ void rms_norm_bwd(const Tensor& dy, const OptionalTensor& dsummed, const Tensor&
     using T = decltype(element);
     using C = compute_t<T>;
     const Parameter<C> w(weight, weight_offset);
-    RowsBackward<T> a{x.size(0),
-                      x.size(1),
-                      pointer<T>(dy),
-                      dy.stride(0),
-                      pointer<T>(dsummed),
-                      row_stride(dsummed),
-                      pointer<T>(x),
-                      x.stride(0),
-                      {w.data(), nullptr, activation(name), static_cast<C>(slope)},
-                      nullptr,
-                      pointer<C>(rstd),
-                      pointer<T>(dx),
-                      nullptr,
-                      nullptr};
+    RowsBackward<T> a{.M = x.size(0),
+                      .N = x.size(1),
+                      .dy = pointer<T>(dy),
+                      .dy_stride = dy.stride(0),
+                      .dsummed = pointer<T>(dsummed),
+                      .dsummed_stride = row_stride(dsummed),
+                      .x = pointer<T>(x),
+                      .x_stride = x.stride(0),
+                      .affine = affine(w, Parameter<C>(), name, slope),
+                      .mean = nullptr,
+                      .rstd = pointer<C>(rstd),
+                      .dx = pointer<T>(dx)};
     GradientTable<C> dw(dweight, a.blocks(), a.N);
     a.dweight = dw.data();
     backward(a);
@@ -64,12 +63,8 @@ void rms_norm_bwd(const Tensor& dy, const OptionalTensor& dsummed, const Tensor&
 }  // namespace normkernels
 
 STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
-  m.def(
-      "rms_norm_fwd(Tensor x, Tensor? residual, Tensor? weight, Tensor(a!) y, Tensor(b!)? summed, Tensor(c!) rstd, "
-      "float eps, float weight_offset, str activation, float slope) -> ()");
-  m.def(
-      "rms_norm_bwd(Tensor dy, Tensor? dsummed, Tensor x, Tensor? weight, Tensor rstd, Tensor(a!) dx, "
-      "Tensor(b!)? dweight, float weight_offset, str activation, float slope) -> ()");
+  m.def(normkernels::schema::rms_norm_fwd);
+  m.def(normkernels::schema::rms_norm_bwd);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {

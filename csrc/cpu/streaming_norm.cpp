@@ -1,7 +1,9 @@
 // Streaming Normalization: batch norm's sweeps, with long- and short-term memories between them.
-#include "../checks/channel_rules.h"
-#include "channel_norm.h"
-#include "deviation_tiles.h"
+#include "checks/channel_rules.h"
+#include "cpu/channels/deviation_tiles.h"
+#include "cpu/channels/norm_backward.h"
+#include "cpu/channels/rule_tiles.h"
+#include "schemas.h"
 
 namespace normkernels {
 namespace {
@@ -55,14 +57,14 @@ template <class T>
 void standard(Forward<T> a, const Statistics<compute_t<T>>& s, bool last) {
   a.rule = [a, &s](int64_t first, int64_t count) {
     for (int64_t c = first; c < first + count; c++) {
-      s.found[c] = a.mean[c];
-      s.found[s.n + c] = 1 / a.rstd[c];
+      s.found[c] = a.of.mean[c];
+      s.found[s.n + c] = 1 / a.of.rstd[c];
     }
     s.use(first, count);
     for (int64_t c = first; c < first + count; c++) {
-      a.mean[c] = s.used[c];
-      a.rstd[c] = 1 / s.used[s.n + c];
-      a.shift[c] = 0;  // that was of the mean found
+      a.of.mean[c] = s.used[c];
+      a.of.rstd[c] = 1 / s.used[s.n + c];
+      a.of.shift[c] = 0;  // that was of the mean found
     }
   };
   forward(a, last);
@@ -74,19 +76,20 @@ void general(Forward<T> a, const Statistics<compute_t<T>>& s, double p, bool las
   Forward<T> moments = a;
   moments.y = nullptr;
   forward(moments, last);
-  const auto sums = deviations<T>(a, p, last);
+  const auto sums = deviations<T>(a.of, p, last);
   for (int64_t c = 0; c < s.n; c++) {
-    s.found[c] = a.mean[c];
-    s.found[s.n + c] = static_cast<compute_t<T>>(std::pow(sums[c].a / a.grid.count() + a.eps, 1 / p));
-    s.deviations[c] = static_cast<compute_t<T>>(sums[c].b / a.grid.count());
+    s.found[c] = a.of.mean[c];
+    s.found[s.n + c] = static_cast<compute_t<T>>(std::pow(sums[c].a / a.of.grid.count() + a.of.eps, 1 / p));
+    s.deviations[c] = static_cast<compute_t<T>>(sums[c].b / a.of.grid.count());
   }
   s.use(0, s.n);
   for (int64_t c = 0; c < s.n; c++) {
-    a.mean[c] = s.used[c];
-    a.var[c] = s.used[s.n + c] * s.used[s.n + c];
+    a.of.mean[c] = s.used[c];
+    a.of.rstd[c] = 1 / s.used[s.n + c];
   }
-  a.training = false, a.eps = 0;
-  forward(a, last);
+  std::fill_n(a.of.shift, s.n, compute_t<T>(0));
+  a.training = false;
+  sweep_forward(a, last);
 }
 
 }  // namespace
@@ -99,20 +102,32 @@ void streaming_norm_fwd(const Tensor& x, const OptionalTensor& skip, const Optio
   if (!check::streaming_norm_fwd(x, skip, weight, bias, long_term, short_term, counts, y, found, used, deviations,
                                  new_short_term, p, last))
     return;
-  with_channels({x, skip, weight, bias, {}, {}, eps, name, slope, last}, [&](const auto& channels) {
-    using T = type_of<std::decay_t<decltype(channels)>>;
-    using C = compute_t<T>;
-    const Memory<C> memory = {pointer<C>(long_term),
-                              pointer<C>(short_term),
-                              pointer<C>(counts),
-                              pointer<C>(new_short_term),
-                              static_cast<C>(of_long),
-                              static_cast<C>(of_short),
-                              0};
-    const Statistics<C> s = {pointer<C>(found), pointer<C>(used), pointer<C>(deviations), memory, channels.grid.C};
-    const Forward<T> a{channels, pointer<T>(y), true};
-    p == 2 ? standard(a, s, last) : general(a, s, p, last);
-  });
+  with_channels({.x = x,
+                 .skip = skip,
+                 .weight = weight,
+                 .bias = bias,
+                 .eps = eps,
+                 .activation = name,
+                 .slope = slope,
+                 .channels_last = last},
+                [&](const auto& channels) {
+                  using T = type_of<std::decay_t<decltype(channels)>>;
+                  using C = compute_t<T>;
+                  const Memory<C> memory = {.long_term = pointer<C>(long_term),
+                                            .short_term = pointer<C>(short_term),
+                                            .counts = pointer<C>(counts),
+                                            .new_short_term = pointer<C>(new_short_term),
+                                            .of_long = static_cast<C>(of_long),
+                                            .of_short = static_cast<C>(of_short),
+                                            .of_current = 0};
+                  const Statistics<C> s = {.found = pointer<C>(found),
+                                           .used = pointer<C>(used),
+                                           .deviations = pointer<C>(deviations),
+                                           .memory = memory,
+                                           .n = channels.grid.C};
+                  const Forward<T> a{.of = channels, .y = pointer<T>(y)};
+                  p == 2 ? standard(a, s, last) : general(a, s, p, last);
+                });
 }
 
 void streaming_norm_bwd(const Tensor& dy, const Tensor& x, const OptionalTensor& skip, const OptionalTensor& weight,
@@ -125,54 +140,62 @@ void streaming_norm_bwd(const Tensor& dy, const Tensor& x, const OptionalTensor&
   if (!check::streaming_norm_bwd(dy, x, skip, weight, bias, found, used, deviations, long_term, short_term, counts, dx,
                                  dskip, dweight, dbias, new_short_term, p, last))
     return;
-  with_channels({x, skip, weight, bias, {}, {}, 0, name, slope, last}, [&](const auto& channels) {
-    using T = type_of<std::decay_t<decltype(channels)>>;
-    using C = compute_t<T>;
-    const int64_t n = channels.grid.C;
-    const double count = channels.grid.count();
-    const Memory<C> memory = {pointer<C>(long_term),      pointer<C>(short_term),  pointer<C>(counts),
-                              pointer<C>(new_short_term), static_cast<C>(of_long), static_cast<C>(of_short),
-                              static_cast<C>(of_current)};
-    const C *of_found = pointer<C>(found), *of_used = pointer<C>(used), *slopes = pointer<C>(deviations);
-    Scratch<C> of_weight(n), of_bias(n);
-    Backward<T> a{channels, pointer<T>(dy), pointer<T>(dx),   pointer<T>(dskip), true,
-                  nullptr,  nullptr,        of_weight.data(), of_bias.data()};
-    a.centre = of_found, a.power = p;
-    for (int64_t c = 0; c < n; c++) a.mean[c] = of_used[c], a.var[c] = of_used[n + c] * of_used[n + c];
-    // dx = w du / scale + (gradient of the mean + gradient of the scale * (slope - mean slope) * scale^(1 - p)) / count
-    a.rule = [&](int64_t first, int64_t m, Means* means) {
-      Scratch<C> of_mean(m), of_scale(m);
-      for (int64_t i = 0; i < m; i++) {
-        of_mean[i] = static_cast<C>(-means[i].g * count / of_used[n + first + i]);
-        of_scale[i] = static_cast<C>(-means[i].g_xhat * count / of_used[n + first + i]);
-      }
-      use_tile(memory, first, of_mean.data(), of_mean.data(), m);
-      use_tile(memory, n + first, of_scale.data(), of_scale.data(), m);
-      for (int64_t i = 0; i < m; i++) {
-        const double r = 1 / of_used[n + first + i], scale = of_found[n + first + i];
-        const double b = of_scale[i] * (slopes ? std::pow(scale, 1 - p) : 1 / scale) / count;
-        means[i] = {-(of_mean[i] / count - (slopes ? b * slopes[first + i] : 0)) / r, -b / (r * r)};
-      }
-    };
-    backward(a, last);
-    store_values(of_weight, dweight);
-    store_values(of_bias, dbias);
-  });
+  with_channels(
+      {.x = x, .skip = skip, .weight = weight, .bias = bias, .activation = name, .slope = slope, .channels_last = last},
+      [&](const auto& channels) {
+        using T = type_of<std::decay_t<decltype(channels)>>;
+        using C = compute_t<T>;
+        const int64_t n = channels.grid.C;
+        const double count = channels.grid.count();
+        const Memory<C> memory = {.long_term = pointer<C>(long_term),
+                                  .short_term = pointer<C>(short_term),
+                                  .counts = pointer<C>(counts),
+                                  .new_short_term = pointer<C>(new_short_term),
+                                  .of_long = static_cast<C>(of_long),
+                                  .of_short = static_cast<C>(of_short),
+                                  .of_current = static_cast<C>(of_current)};
+        const C *of_found = pointer<C>(found), *of_used = pointer<C>(used), *slopes = pointer<C>(deviations);
+        Scratch<C> of_weight(n), of_bias(n);
+        Backward<T> a{.of = channels,
+                      .dy = pointer<T>(dy),
+                      .dx = pointer<T>(dx),
+                      .dskip = pointer<T>(dskip),
+                      .dweight = of_weight.data(),
+                      .dbias = of_bias.data(),
+                      .centre = of_found,
+                      .power = p};
+        for (int64_t c = 0; c < n; c++) {
+          a.of.mean[c] = of_used[c];
+          a.of.rstd[c] = 1 / of_used[n + c];
+          a.of.shift[c] = 0;
+        }
+        // dx = w du / scale + (gradient of the mean + gradient of the scale * (slope - mean slope) * scale^(1 - p)) /
+        // count
+        a.rule = [&](int64_t first, int64_t m, Means* means) {
+          Scratch<C> of_mean(m), of_scale(m);
+          for (int64_t i = 0; i < m; i++) {
+            of_mean[i] = static_cast<C>(-means[i].g * count / of_used[n + first + i]);
+            of_scale[i] = static_cast<C>(-means[i].g_xhat * count / of_used[n + first + i]);
+          }
+          use_tile(memory, first, of_mean.data(), of_mean.data(), m);
+          use_tile(memory, n + first, of_scale.data(), of_scale.data(), m);
+          for (int64_t i = 0; i < m; i++) {
+            const double r = 1 / of_used[n + first + i], scale = of_found[n + first + i];
+            const double b = of_scale[i] * (slopes ? std::pow(scale, 1 - p) : 1 / scale) / count;
+            means[i] = {-(of_mean[i] / count - (slopes ? b * slopes[first + i] : 0)) / r, -b / (r * r)};
+          }
+        };
+        sweep_backward(a, last);
+        store_values(of_weight, dweight);
+        store_values(of_bias, dbias);
+      });
 }
 
 }  // namespace normkernels
 
 STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
-  m.def(
-      "streaming_norm_fwd(Tensor x, Tensor? skip, Tensor? weight, Tensor? bias, Tensor long_term, Tensor short_term, "
-      "Tensor counts, Tensor(a!) y, Tensor(b!) found, Tensor(c!) used, Tensor(d!)? deviations, "
-      "Tensor(e!) new_short_term, float long, float short, float p, float eps, str activation, float slope, "
-      "bool channels_last) -> ()");
-  m.def(
-      "streaming_norm_bwd(Tensor dy, Tensor x, Tensor? skip, Tensor? weight, Tensor? bias, Tensor found, Tensor used, "
-      "Tensor? deviations, Tensor long_term, Tensor short_term, Tensor counts, Tensor(a!) dx, Tensor(b!)? dskip, "
-      "Tensor(c!)? dweight, Tensor(d!)? dbias, Tensor(e!) new_short_term, float long, float short, float current, "
-      "float p, float eps, str activation, float slope, bool channels_last) -> ()");
+  m.def(normkernels::schema::streaming_norm_fwd);
+  m.def(normkernels::schema::streaming_norm_bwd);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {

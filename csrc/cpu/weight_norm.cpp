@@ -1,7 +1,8 @@
-// Weight norm (Salimans & Kingma 2016, arXiv:1602.07868) and projection to length 1: the schemas, and the CPU kernels.
-#include "../checks/filters.h"
-#include "filters.h"
-#include "tensors.h"
+// Weight norm (Salimans & Kingma 2016, arXiv:1602.07868) and projection to length 1: the CPU kernels.
+#include "checks/filters.h"
+#include "cpu/base/gradient_table.h"
+#include "cpu/filters/filters.h"
+#include "schemas.h"
 
 namespace normkernels {
 namespace {
@@ -23,8 +24,12 @@ void weight_norm_fwd(const Tensor& v, const Tensor& g, const Tensor& w, const Te
     using D = decltype(to);
     using C = compute_t<T>;
     const Parameter<C> gain(g, 0);
-    filters(FiltersForward<T, D>{v.size(0), v.size(1), pointer<T>(v), gain.data(), pointer<D>(w), nullptr,
-                                 pointer<C>(norm), 0});
+    filters(FiltersForward<T, D>{.M = v.size(0),
+                                 .N = v.size(1),
+                                 .x = pointer<T>(v),
+                                 .gain = gain.data(),
+                                 .y = pointer<D>(w),
+                                 .statistic = pointer<C>(norm)});
   });
 }
 
@@ -37,8 +42,14 @@ void weight_norm_bwd(const Tensor& dw, const Tensor& v, const Tensor& g, const T
     using C = compute_t<T>;
     const Parameter<C> gain(g, 0);
     GradientTable<C> dgain(dg, 1, v.size(0));
-    filters(FiltersBackward<T, D>{v.size(0), v.size(1), pointer<D>(dw), pointer<T>(v), gain.data(), nullptr,
-                                  pointer<C>(norm), pointer<T>(dv), dgain.data()});
+    filters(FiltersBackward<T, D>{.M = v.size(0),
+                                  .N = v.size(1),
+                                  .dy = pointer<D>(dw),
+                                  .x = pointer<T>(v),
+                                  .gain = gain.data(),
+                                  .statistic = pointer<C>(norm),
+                                  .dx = pointer<T>(dv),
+                                  .dgain = dgain.data()});
     dgain.finish();
   });
 }
@@ -57,7 +68,7 @@ void weight_norm_project(const std::vector<Tensor>& given) {
     int64_t elements = 0;
     for (const Tensor& w : weights) {
       const int64_t M = w.size(0), N = w.size(1), rows = grain(N);
-      const FiltersForward<T, T> sweep{M, N, pointer<T>(w), nullptr, pointer<T>(w), nullptr, nullptr, 0};
+      const FiltersForward<T, T> sweep{.M = M, .N = N, .x = pointer<T>(w), .y = pointer<T>(w)};
       for (int64_t m = 0; m < M; m += rows) parts.push_back({sweep, m, std::min(M, m + rows)});
       elements += M * N;
     }
@@ -72,8 +83,9 @@ void weight_norm_project(const std::vector<Tensor>& given) {
 }  // namespace normkernels
 
 STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
-  m.def("weight_norm_fwd(Tensor v, Tensor g, Tensor(a!) w, Tensor(b!) norm) -> ()");
-  m.def("weight_norm_bwd(Tensor dw, Tensor v, Tensor g, Tensor norm, Tensor(a!) dv, Tensor(b!)? dg) -> ()");
+  m.def(normkernels::schema::weight_norm_fwd);
+  m.def(normkernels::schema::weight_norm_bwd);
+  // Python calls it past its own ops, so that schemas.h does not know it.
   m.def("weight_norm_project(Tensor(a!)[] weights) -> ()");
 }
 

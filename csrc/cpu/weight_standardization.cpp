@@ -1,7 +1,8 @@
-// Weight standardisation (Qiao et al. 2019, arXiv:1903.10520): the schema, and the CPU kernels.
-#include "../checks/filters.h"
-#include "filters.h"
-#include "tensors.h"
+// Weight standardisation (Qiao et al. 2019, arXiv:1903.10520): the CPU kernels.
+#include "checks/filters.h"
+#include "cpu/base/gradient_table.h"
+#include "cpu/filters/filters.h"
+#include "schemas.h"
 
 namespace normkernels {
 namespace {
@@ -13,8 +14,14 @@ void weight_standardization_fwd(const Tensor& w, const OptionalTensor& gain, con
     using T = decltype(element);
     using C = compute_t<T>;
     const Parameter<C> g(gain, 0);
-    filters(FiltersForward<T, T>{w.size(0), w.size(1), pointer<T>(w), g.data(), pointer<T>(y), pointer<C>(mean),
-                                 pointer<C>(rstd), eps});
+    filters(FiltersForward<T, T>{.M = w.size(0),
+                                 .N = w.size(1),
+                                 .x = pointer<T>(w),
+                                 .gain = g.data(),
+                                 .y = pointer<T>(y),
+                                 .mean = pointer<C>(mean),
+                                 .statistic = pointer<C>(rstd),
+                                 .eps = eps});
   });
 }
 
@@ -26,8 +33,15 @@ void weight_standardization_bwd(const Tensor& dy, const Tensor& w, const Optiona
     using C = compute_t<T>;
     const Parameter<C> g(gain, 0);
     GradientTable<C> dg(dgain, 1, w.size(0));
-    filters(FiltersBackward<T, T>{w.size(0), w.size(1), pointer<T>(dy), pointer<T>(w), g.data(), pointer<C>(mean),
-                                  pointer<C>(rstd), pointer<T>(dw), dg.data()});
+    filters(FiltersBackward<T, T>{.M = w.size(0),
+                                  .N = w.size(1),
+                                  .dy = pointer<T>(dy),
+                                  .x = pointer<T>(w),
+                                  .gain = g.data(),
+                                  .mean = pointer<C>(mean),
+                                  .statistic = pointer<C>(rstd),
+                                  .dx = pointer<T>(dw),
+                                  .dgain = dg.data()});
     dg.finish();
   });
 }
@@ -36,12 +50,8 @@ void weight_standardization_bwd(const Tensor& dy, const Tensor& w, const Optiona
 }  // namespace normkernels
 
 STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
-  m.def(
-      "weight_standardization_fwd(Tensor w, Tensor? gain, Tensor(a!) y, Tensor(b!) mean, Tensor(c!) rstd, "
-      "float eps) -> ()");
-  m.def(
-      "weight_standardization_bwd(Tensor dy, Tensor w, Tensor? gain, Tensor mean, Tensor rstd, Tensor(a!) dw, "
-      "Tensor(b!)? dgain) -> ()");
+  m.def(normkernels::schema::weight_standardization_fwd);
+  m.def(normkernels::schema::weight_standardization_bwd);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {

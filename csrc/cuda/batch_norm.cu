@@ -1,5 +1,5 @@
 // Batch norm, whole and in the parts that one process of many computes.
-#include "channel_ops.h"
+#include "cuda/channels/ops.h"
 
 STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CUDA, m) {
   m.impl("batch_norm_fwd", TORCH_BOX(&normkernels::cuda::channels_fwd_op));

@@ -1,8 +1,8 @@
 // The LSTM with batch norm.
-#include "../checks/lstm.h"
-#include "batch_norm_lstm_bwd.cuh"
-#include "batch_norm_lstm_fwd.cuh"
-#include "recurrent.h"
+#include "checks/lstm.h"
+#include "cuda/recurrent/batch_norm_lstm_backward.cuh"
+#include "cuda/recurrent/batch_norm_lstm_forward.cuh"
+#include "cuda/recurrent/steps.h"
 
 namespace normkernels::cuda {
 namespace {
@@ -18,10 +18,10 @@ void batch_norm_lstm_fwd(Tensor x, Tensor weight_hh, Optional weight, Optional b
     using T = decltype(zero);
     using A = acc_t<T>;
     Session session(x);
-    BatchNormLstmFwd<T> p{};
+    BatchNormLstmForward<T> p{};
     fill<T>(p, x, weight, bias, h, y, a, separate, eps);
     p.mean = output<A>(mean), p.var = output<A>(var), p.training = training;
-    p.lstm = lstm_fwd<T>(gates, c, cells, raw_cells, cell_weight, cell_bias);
+    p.lstm = lstm_forward<T>(gates, c, cells, raw_cells, cell_weight, cell_bias);
     p.cell_mean = output<A>(cell_mean), p.cell_var = output<A>(cell_var);
     walk_forward(p, y, weight_hh, h, a, batch_sizes, reverse,
                  [&](const auto& step) { batch_norm_lstm_step(step, session.device); });
@@ -41,12 +41,12 @@ void batch_norm_lstm_bwd(Tensor dy, Tensor gates, Tensor cells, Optional raw_cel
     using T = decltype(zero);
     using A = acc_t<T>;
     Session session(dy);
-    BatchNormLstmBwd<T> p{};
+    BatchNormLstmBackward<T> p{};
     fill<T>(p, dy, a, weight, dh, dinput, da);
     p.mean = input<A>(mean), p.var = input<A>(var), p.training = training, p.eps = eps;
     p.P = 1, p.partial = zero_lines<T>(session, dweight, dbias, p.P, 4 * p.hidden);
     auto* cell_lines = zero_lines<T>(session, dcell_weight, dcell_bias, p.P, p.hidden);
-    p.lstm = lstm_bwd<T>(gates, cells, raw_cells, previous_cells, dc, cell_weight, cell_bias, cell_lines);
+    p.lstm = lstm_backward<T>(gates, cells, raw_cells, previous_cells, dc, cell_weight, cell_bias, cell_lines);
     p.cell_mean = input<A>(cell_mean), p.cell_var = input<A>(cell_var);
     walk_backward(p, da ? *da : dinput, weight_hh, dh, batch_sizes, reverse,
                   [&](const auto& step) { batch_norm_lstm_step(step, session.device); });

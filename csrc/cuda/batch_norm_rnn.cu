@@ -1,7 +1,7 @@
 // The RNN with batch norm.
-#include "../checks/recurrent.h"
-#include "batch_norm_rnn.cuh"
-#include "recurrent.h"
+#include "checks/recurrent.h"
+#include "cuda/recurrent/batch_norm_rnn.cuh"
+#include "cuda/recurrent/steps.h"
 
 namespace normkernels::cuda {
 namespace {
@@ -14,7 +14,7 @@ void batch_norm_rnn_fwd(Tensor x, Tensor weight_hh, Optional weight, Optional bi
     using T = decltype(zero);
     using A = acc_t<T>;
     Session session(x);
-    BatchNormRnnFwd<T> p{};
+    BatchNormRnnForward<T> p{};
     fill<T>(p, x, weight, bias, h, y, a, separate, eps);
     p.mean = output<A>(mean), p.var = output<A>(var);
     p.training = training, p.relu = nonlinearity == "relu";
@@ -33,7 +33,7 @@ void batch_norm_rnn_bwd(Tensor dy, Tensor y, Tensor a, Tensor mean, Tensor var, 
     using T = decltype(zero);
     using A = acc_t<T>;
     Session session(dy);
-    BatchNormRnnBwd<T> p{};
+    BatchNormRnnBackward<T> p{};
     fill<T>(p, dy, a, weight, dh, dinput, da);
     p.mean = input<A>(mean), p.var = input<A>(var), p.eps = eps;
     p.training = training, p.y = input<T>(y), p.relu = nonlinearity == "relu";

@@ -1,7 +1,7 @@
 // Batch renorm.
-#include "../checks/channel_rules.h"
-#include "batch_renorm.cuh"
-#include "channel_ops.h"
+#include "checks/channel_rules.h"
+#include "cuda/channels/batch_renorm.cuh"
+#include "cuda/channels/ops.h"
 
 namespace normkernels::cuda {
 namespace {
@@ -16,13 +16,13 @@ void batch_renorm_fwd_op(Tensor x, Optional skip, Optional weight, Optional bias
     using T = decltype(zero);
     using A = acc_t<T>;
     Session session(x);
-    RenormFwd<T> p{};
+    BatchRenormForward<T> p{};
     p.x = input<T>(x), p.skip = input<T>(skip), p.affine = affine<T>(weight, bias, 0, activation, slope);
     p.mean = output<A>(mean), p.var = output<A>(var), p.eps = eps, p.y = output<T>(y);
     p.running_mean = input<A>(running_mean), p.running_std = input<A>(running_std);
     p.r_max = input<A>(r_max), p.d_max = input<A>(d_max), p.r = output<A>(r), p.d = output<A>(d);
     p.plan = plan_of<T>(x, mean, last, {p.x, p.skip, p.y, p.mean, p.var});
-    batch_renorm_fwd(p, session.device, [&](int64_t n) { return session.workspace<T>(n); });
+    batch_renorm_forward(p, session.device, [&](int64_t n) { return session.workspace<T>(n); });
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
 }
@@ -35,14 +35,14 @@ void batch_renorm_bwd_op(Tensor dy, Tensor x, Optional skip, Optional weight, Op
     using T = decltype(zero);
     using A = acc_t<T>;
     Session session(x);
-    ChannelsBwd<T> p{};
+    ChannelsBackward<T> p{};
     p.dy = input<T>(dy), p.x = input<T>(x), p.skip = input<T>(skip);
     p.affine = affine<T>(weight, bias, 0, activation, slope);
     p.mean = input<A>(mean), p.var = input<A>(var), p.eps = eps;
     p.dx = output<T>(dx), p.dskip = output<T>(dskip);
     p.plan = plan_of<T>(x, mean, last, {p.dy, p.x, p.skip, p.dx, p.dskip, p.mean, p.var});
-    batch_renorm_bwd(p, input<A>(r), input<A>(d), column_sums_of<T>(dweight, dbias, p.plan.C), session.device,
-                     [&](int64_t n) { return session.workspace<T>(n); });
+    batch_renorm_backward(p, input<A>(r), input<A>(d), line_sums_of<T>(dweight, dbias, p.plan.C), session.device,
+                          [&](int64_t n) { return session.workspace<T>(n); });
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
 }

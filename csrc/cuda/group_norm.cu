@@ -1,5 +1,5 @@
 // Group norm.
-#include "channel_ops.h"
+#include "cuda/channels/ops.h"
 
 STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CUDA, m) {
   m.impl("group_norm_fwd", TORCH_BOX(&normkernels::cuda::channels_fwd_op));

@@ -1,5 +1,5 @@
 // Instance norm.
-#include "channel_ops.h"
+#include "cuda/channels/ops.h"
 
 STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CUDA, m) {
   m.impl("instance_norm_fwd", TORCH_BOX(&normkernels::cuda::channels_fwd_op));

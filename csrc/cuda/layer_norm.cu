@@ -1,8 +1,8 @@
 // Layer norm over rows: (M, N), adjacent columns, any row stride.
-#include "../checks/rows.h"
-#include "rows_bwd.cuh"
-#include "rows_fwd.cuh"
-#include "tensors.h"
+#include "checks/rows.h"
+#include "cuda/base/tensors.h"
+#include "cuda/rows/backward.cuh"
+#include "cuda/rows/forward.cuh"
 
 namespace normkernels::cuda {
 namespace {
@@ -14,7 +14,7 @@ void layer_norm_fwd(Tensor x, Optional residual, Optional weight, Optional bias,
     using T = decltype(zero);
     using A = acc_t<T>;
     Session session(x);
-    RowsFwd<T> p{};
+    RowsForward<T> p{};
     p.x = input<T>(x), p.x_stride = x.stride(0);
     p.residual = input<T>(residual), p.residual_stride = row_stride(residual);
     p.affine = affine<T>(weight, bias, weight_offset, activation, slope);
@@ -23,7 +23,7 @@ void layer_norm_fwd(Tensor x, Optional residual, Optional weight, Optional bias,
     p.eps = eps, p.M = x.size(0), p.N = x.size(1);
     p.packed = packed<T>({p.N, p.x_stride, p.residual_stride},
                          {p.x, p.residual, p.affine.weight.data, p.affine.bias.data, p.y, p.summed});
-    rows_fwd<true>(p, session.device, [&](int64_t n) { return session.workspace<T>(n); });
+    rows_forward<true>(p, session.device, [&](int64_t n) { return session.workspace<T>(n); });
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
 }
@@ -36,7 +36,7 @@ void layer_norm_bwd(Tensor dy, Optional dsummed, Tensor x, Optional weight, Opti
     using T = decltype(zero);
     using A = acc_t<T>;
     Session session(x);
-    RowsBwd<T> p{};
+    RowsBackward<T> p{};
     p.dy = input<T>(dy), p.dy_stride = dy.stride(0);
     p.dsummed = input<T>(dsummed), p.dsummed_stride = row_stride(dsummed);
     p.x = input<T>(x), p.x_stride = x.stride(0);
@@ -45,8 +45,8 @@ void layer_norm_bwd(Tensor dy, Optional dsummed, Tensor x, Optional weight, Opti
     p.dx = output<T>(dx), p.M = x.size(0), p.N = x.size(1);
     p.packed = packed<T>({p.N, p.dy_stride, p.dsummed_stride, p.x_stride},
                          {p.dy, p.dsummed, p.x, p.affine.weight.data, p.affine.bias.data, p.dx});
-    rows_bwd<true>(p, column_sums_of<T>(dweight, dbias, p.N), session.device,
-                   [&](int64_t n) { return session.workspace<T>(n); });
+    rows_backward<true>(p, line_sums_of<T>(dweight, dbias, p.N), session.device,
+                        [&](int64_t n) { return session.workspace<T>(n); });
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
 }

@@ -1,7 +1,7 @@
 // The GRU with layer norm.
-#include "../checks/recurrent.h"
-#include "layer_norm_gru.cuh"
-#include "recurrent.h"
+#include "checks/recurrent.h"
+#include "cuda/recurrent/layer_norm_gru.cuh"
+#include "cuda/recurrent/steps.h"
 
 namespace normkernels::cuda {
 namespace {
@@ -14,7 +14,7 @@ void layer_norm_gru_fwd(Tensor x, Tensor weight_hh, Optional weight, Optional bi
     using T = decltype(zero);
     using A = acc_t<T>;
     Session session(x);
-    LayerNormGruFwd<T> p{};
+    LayerNormGruForward<T> p{};
     fill<T>(p, x, weight, bias, h, y, a, separate, eps);
     p.mean = output<A>(mean), p.rstd = output<A>(rstd);
     p.groups = make_groups<A, 3>(groups.data(), groups.size(), p.hidden);
@@ -34,7 +34,7 @@ void layer_norm_gru_bwd(Tensor dy, Tensor gates, Tensor previous, Tensor a, Tens
     using T = decltype(zero);
     using A = acc_t<T>;
     Session session(dy);
-    LayerNormGruBwd<T> p{};
+    LayerNormGruBackward<T> p{};
     fill<T>(p, dy, a, weight, dh, dinput, da);
     p.mean = input<A>(mean), p.rstd = input<A>(rstd), p.bias = parameter(bias);
     p.groups = make_groups<A, 3>(groups.data(), groups.size(), p.hidden);

@@ -1,8 +1,8 @@
 // The LSTM with layer norm.
-#include "../checks/lstm.h"
-#include "layer_norm_lstm_bwd.cuh"
-#include "layer_norm_lstm_fwd.cuh"
-#include "recurrent.h"
+#include "checks/lstm.h"
+#include "cuda/recurrent/layer_norm_lstm_backward.cuh"
+#include "cuda/recurrent/layer_norm_lstm_forward.cuh"
+#include "cuda/recurrent/steps.h"
 
 namespace normkernels::cuda {
 namespace {
@@ -18,11 +18,11 @@ void layer_norm_lstm_fwd(Tensor x, Tensor weight_hh, Optional weight, Optional b
     using T = decltype(zero);
     using A = acc_t<T>;
     Session session(x);
-    LayerNormLstmFwd<T> p{};
+    LayerNormLstmForward<T> p{};
     fill<T>(p, x, weight, bias, h, y, a, separate, eps);
     p.mean = output<A>(mean), p.rstd = output<A>(rstd);
     p.groups = make_groups<A, 4>(groups.data(), groups.size(), p.hidden);
-    p.lstm = lstm_fwd<T>(gates, c, cells, raw_cells, cell_weight, cell_bias);
+    p.lstm = lstm_forward<T>(gates, c, cells, raw_cells, cell_weight, cell_bias);
     p.cell_mean = output<A>(cell_mean), p.cell_rstd = output<A>(cell_rstd);
     p.packed = packed_step<T>(p) && packed<T>({}, {p.lstm.gates, p.lstm.c, p.lstm.cells, p.lstm.raw_cells,
                                                    p.lstm.cell_weight.data, p.lstm.cell_bias.data});
@@ -45,13 +45,13 @@ void layer_norm_lstm_bwd(Tensor dy, Tensor gates, Tensor cells, Optional raw_cel
     using T = decltype(zero);
     using A = acc_t<T>;
     Session session(dy);
-    LayerNormLstmBwd<T> p{};
+    LayerNormLstmBackward<T> p{};
     fill<T>(p, dy, a, weight, dh, dinput, da);
     p.mean = input<A>(mean), p.rstd = input<A>(rstd);
     p.groups = make_groups<A, 4>(groups.data(), groups.size(), p.hidden);
     p.P = lines_of(dh.size(0)), p.partial = zero_lines<T>(session, dweight, dbias, p.P, 4 * p.hidden);
     auto* cell_lines = zero_lines<T>(session, dcell_weight, dcell_bias, p.P, p.hidden);
-    p.lstm = lstm_bwd<T>(gates, cells, raw_cells, previous_cells, dc, cell_weight, cell_bias, cell_lines);
+    p.lstm = lstm_backward<T>(gates, cells, raw_cells, previous_cells, dc, cell_weight, cell_bias, cell_lines);
     p.cell_mean = input<A>(cell_mean), p.cell_rstd = input<A>(cell_rstd);
     p.packed =
         packed_step<T>(p) && packed<T>({}, {p.lstm.gates, p.lstm.cells, p.lstm.raw_cells, p.lstm.previous_cells,

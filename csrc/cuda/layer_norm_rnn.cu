@@ -1,7 +1,7 @@
 // The RNN with layer norm.
-#include "../checks/recurrent.h"
-#include "layer_norm_rnn.cuh"
-#include "recurrent.h"
+#include "checks/recurrent.h"
+#include "cuda/recurrent/layer_norm_rnn.cuh"
+#include "cuda/recurrent/steps.h"
 
 namespace normkernels::cuda {
 namespace {
@@ -14,7 +14,7 @@ void layer_norm_rnn_fwd(Tensor x, Tensor weight_hh, Optional weight, Optional bi
     using T = decltype(zero);
     using A = acc_t<T>;
     Session session(x);
-    LayerNormRnnFwd<T> p{};
+    LayerNormRnnForward<T> p{};
     fill<T>(p, x, weight, bias, h, y, a, separate, eps);
     const int64_t gates = 1;
     p.mean = output<A>(mean), p.rstd = output<A>(rstd), p.groups = make_groups<A, 1>(&gates, 1, p.hidden);
@@ -34,7 +34,7 @@ void layer_norm_rnn_bwd(Tensor dy, Tensor y, Tensor a, Tensor mean, Tensor rstd,
     using T = decltype(zero);
     using A = acc_t<T>;
     Session session(dy);
-    LayerNormRnnBwd<T> p{};
+    LayerNormRnnBackward<T> p{};
     fill<T>(p, dy, a, weight, dh, dinput, da);
     const int64_t gates = 1;
     p.mean = input<A>(mean), p.rstd = input<A>(rstd), p.groups = make_groups<A, 1>(&gates, 1, p.hidden);

@@ -1,8 +1,8 @@
 // Normalization Propagation: its epilogue.
-#include "../checks/channel_rules.h"
-#include "channel_ops.h"
-#include "normprop_bwd.cuh"
-#include "normprop_fwd.cuh"
+#include "checks/channel_rules.h"
+#include "cuda/channels/ops.h"
+#include "cuda/normprop/backward.cuh"
+#include "cuda/normprop/forward.cuh"
 
 namespace normkernels::cuda {
 namespace {
@@ -32,12 +32,12 @@ void normprop_fwd_op(Tensor u, Optional bias, Optional slope, Tensor y, std::str
   dispatch(u, [&](auto zero) {
     using T = decltype(zero);
     Session session(u);
-    NormpropFwd<T> p{};
+    NormpropForward<T> p{};
     p.u = input<T>(u), p.bias = parameter(bias), p.slope = parameter(slope), p.y = output<T>(y);
     p.epilogue = checked_epilogue<acc_t<T>>(activation, leak, scale, shift, low, high, false);
     p.epilogue.kink_low = kink_low, p.epilogue.kink_high = kink_high;
     p.plan = plan_of_channels<T>(u, last, {p.u, p.y}, p.bias, p.slope);
-    normprop_fwd(p, session.device);
+    normprop_forward(p, session.device);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
 }
@@ -49,13 +49,13 @@ void normprop_bwd_op(Tensor dy, Tensor saved, Optional bias, Optional slope, Ten
   dispatch(saved, [&](auto zero) {
     using T = decltype(zero);
     Session session(saved);
-    NormpropBwd<T> p{};
+    NormpropBackward<T> p{};
     p.dy = input<T>(dy), p.saved = input<T>(saved), p.slope = parameter(slope), p.du = output<T>(du);
     if (!from_output) p.bias = parameter(bias);
     p.epilogue = checked_epilogue<acc_t<T>>(activation, leak, scale, shift, low, high, from_output);
     p.plan = plan_of_channels<T>(saved, last, {p.dy, p.saved, p.du}, p.bias, p.slope);
-    normprop_bwd(p, column_sums_of<T>(dbias, dslope, p.plan.C), session.device,
-                 [&](int64_t n) { return session.workspace<T>(n); });
+    normprop_backward(p, line_sums_of<T>(dbias, dslope, p.plan.C), session.device,
+                      [&](int64_t n) { return session.workspace<T>(n); });
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
 }

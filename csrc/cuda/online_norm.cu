@@ -1,7 +1,7 @@
 // Online norm.
-#include "../checks/samples.h"
-#include "channel_ops.h"
-#include "online_norm_bwd.cuh"
+#include "checks/samples.h"
+#include "cuda/channels/ops.h"
+#include "cuda/online/backward.cuh"
 
 namespace normkernels::cuda {
 namespace {
@@ -17,7 +17,7 @@ void online_norm_fwd_op(Tensor x, Optional skip, Optional weight, Optional bias,
     using T = decltype(zero);
     using A = acc_t<T>;
     Session session(x);
-    OnlineFwd<T> p{};
+    OnlineForward<T> p{};
     p.x = input<T>(x), p.skip = input<T>(skip), p.affine = affine<T>(weight, bias, 0, activation, slope);
     p.running_mean = input<A>(running_mean), p.running_var = input<A>(running_var), p.rates = input<double>(rates);
     p.y = output<T>(y), p.mean = output<A>(mean), p.rstd = output<A>(rstd);
@@ -26,7 +26,7 @@ void online_norm_fwd_op(Tensor x, Optional skip, Optional weight, Optional bias,
     p.eps = eps, p.ls_eps = ls_eps, p.clamp = clamp;
     const void *w = last ? p.affine.weight.data : nullptr, *b = last ? p.affine.bias.data : nullptr;
     p.plan = plan_of<T>(x, mean, last, {p.x, p.skip, p.y, p.mean, p.rstd, w, b});
-    online_norm_fwd(p, session.device, [&](int64_t n) { return session.workspace<T>(n); });
+    online_norm_forward(p, session.device, [&](int64_t n) { return session.workspace<T>(n); });
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
 }
@@ -43,7 +43,7 @@ void online_norm_bwd_op(Tensor dy, Tensor x, Optional skip, Optional weight, Opt
     using T = decltype(zero);
     using A = acc_t<T>;
     Session session(x);
-    OnlineBwd<T> p{};
+    OnlineBackward<T> p{};
     p.dy = input<T>(dy), p.x = input<T>(x), p.skip = input<T>(skip);
     p.affine = affine<T>(weight, bias, 0, activation, slope), p.dx = output<T>(dx), p.dskip = output<T>(dskip);
     p.tables = {input<A>(mean), input<A>(rstd), input<A>(gain), A(clamp)}, p.masked = true;
@@ -53,8 +53,8 @@ void online_norm_bwd_op(Tensor dy, Tensor x, Optional skip, Optional weight, Opt
     p.p = 1 - alpha, p.stable = stable;
     const void *w = last ? p.affine.weight.data : nullptr, *b = last ? p.affine.bias.data : nullptr;
     p.plan = plan_of<T>(x, mean, last, {p.dy, p.x, p.skip, p.dx, p.dskip, p.tables.mean, p.tables.rstd, w, b});
-    online_norm_bwd(p, column_sums_of<T>(dweight, dbias, p.plan.C), session.device,
-                    [&](int64_t n) { return session.workspace<T>(n); });
+    online_norm_backward(p, line_sums_of<T>(dweight, dbias, p.plan.C), session.device,
+                         [&](int64_t n) { return session.workspace<T>(n); });
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
 }

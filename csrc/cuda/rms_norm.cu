@@ -1,8 +1,8 @@
 // RMS norm over rows: layer norm's kernels without the mean.
-#include "../checks/rows.h"
-#include "rows_bwd.cuh"
-#include "rows_fwd.cuh"
-#include "tensors.h"
+#include "checks/rows.h"
+#include "cuda/base/tensors.h"
+#include "cuda/rows/backward.cuh"
+#include "cuda/rows/forward.cuh"
 
 namespace normkernels::cuda {
 namespace {
@@ -13,7 +13,7 @@ void rms_norm_fwd(Tensor x, Optional residual, Optional weight, Tensor y, Option
   dispatch(x, [&](auto zero) {
     using T = decltype(zero);
     Session session(x);
-    RowsFwd<T> p{};
+    RowsForward<T> p{};
     p.x = input<T>(x), p.x_stride = x.stride(0);
     p.residual = input<T>(residual), p.residual_stride = row_stride(residual);
     p.affine = affine<T>(weight, std::nullopt, weight_offset, activation, slope);
@@ -21,7 +21,7 @@ void rms_norm_fwd(Tensor x, Optional residual, Optional weight, Tensor y, Option
     p.rstd = output<acc_t<T>>(rstd);
     p.eps = eps, p.M = x.size(0), p.N = x.size(1);
     p.packed = packed<T>({p.N, p.x_stride, p.residual_stride}, {p.x, p.residual, p.affine.weight.data, p.y, p.summed});
-    rows_fwd<false>(p, session.device, [&](int64_t n) { return session.workspace<T>(n); });
+    rows_forward<false>(p, session.device, [&](int64_t n) { return session.workspace<T>(n); });
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
 }
@@ -34,7 +34,7 @@ void rms_norm_bwd(Tensor dy, Optional dsummed, Tensor x, Optional weight, Tensor
   dispatch(x, [&](auto zero) {
     using T = decltype(zero);
     Session session(x);
-    RowsBwd<T> p{};
+    RowsBackward<T> p{};
     p.dy = input<T>(dy), p.dy_stride = dy.stride(0);
     p.dsummed = input<T>(dsummed), p.dsummed_stride = row_stride(dsummed);
     p.x = input<T>(x), p.x_stride = x.stride(0);
@@ -43,8 +43,8 @@ void rms_norm_bwd(Tensor dy, Optional dsummed, Tensor x, Optional weight, Tensor
     p.dx = output<T>(dx), p.M = x.size(0), p.N = x.size(1);
     p.packed =
         packed<T>({p.N, p.dy_stride, p.dsummed_stride, p.x_stride}, {p.dy, p.dsummed, p.x, p.affine.weight.data, p.dx});
-    rows_bwd<false>(p, column_sums_of<T>(dweight, std::nullopt, p.N), session.device,
-                    [&](int64_t n) { return session.workspace<T>(n); });
+    rows_backward<false>(p, line_sums_of<T>(dweight, std::nullopt, p.N), session.device,
+                         [&](int64_t n) { return session.workspace<T>(n); });
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
 }

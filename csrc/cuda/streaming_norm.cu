@@ -1,7 +1,7 @@
 // Streaming norm.
-#include "../checks/channel_rules.h"
-#include "channel_ops.h"
-#include "streaming_norm.cuh"
+#include "checks/channel_rules.h"
+#include "cuda/channels/ops.h"
+#include "cuda/channels/streaming_norm.cuh"
 
 namespace normkernels::cuda {
 namespace {
@@ -32,14 +32,14 @@ void streaming_norm_fwd_op(Tensor x, Optional skip, Optional weight, Optional bi
     using T = decltype(zero);
     using A = acc_t<T>;
     Session session(x);
-    StreamingFwd<T> p{};
+    StreamingForward<T> p{};
     p.x = input<T>(x), p.skip = input<T>(skip), p.affine = affine<T>(weight, bias, 0, activation, slope);
     p.memory = memory<T>(long_term, short_term, counts, new_short_term, of_long, of_short, 0);
     p.y = output<T>(y), p.found = output<A>(found), p.used = output<A>(used), p.deviations = output<A>(deviations);
     p.power = power, p.eps = eps;
     const void *w = last ? p.affine.weight.data : nullptr, *b = last ? p.affine.bias.data : nullptr;
     p.plan = plan_of_channels<T>(x, last, {p.x, p.skip, p.y, p.found, p.used, w, b});
-    streaming_norm_fwd(p, session.device, [&](int64_t n) { return session.workspace<T>(n); });
+    streaming_norm_forward(p, session.device, [&](int64_t n) { return session.workspace<T>(n); });
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
 }
@@ -57,7 +57,7 @@ void streaming_norm_bwd_op(Tensor dy, Tensor x, Optional skip, Optional weight, 
     using T = decltype(zero);
     using A = acc_t<T>;
     Session session(x);
-    StreamingBwd<T> p{};
+    StreamingBackward<T> p{};
     p.dy = input<T>(dy), p.x = input<T>(x), p.skip = input<T>(skip);
     p.affine = affine<T>(weight, bias, 0, activation, slope), p.power = power;
     p.dx = output<T>(dx), p.dskip = output<T>(dskip);
@@ -65,8 +65,8 @@ void streaming_norm_bwd_op(Tensor dy, Tensor x, Optional skip, Optional weight, 
     p.found = input<A>(found), p.used = input<A>(used), p.deviations = input<A>(deviations);
     const void *w = last ? p.affine.weight.data : nullptr, *b = last ? p.affine.bias.data : nullptr;
     p.plan = plan_of_channels<T>(x, last, {p.dy, p.x, p.skip, p.dx, p.dskip, p.found, p.used, w, b});
-    streaming_norm_bwd(p, column_sums_of<T>(dweight, dbias, p.plan.C), session.device,
-                       [&](int64_t n) { return session.workspace<T>(n); });
+    streaming_norm_backward(p, line_sums_of<T>(dweight, dbias, p.plan.C), session.device,
+                            [&](int64_t n) { return session.workspace<T>(n); });
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
 }

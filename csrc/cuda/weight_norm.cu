@@ -1,9 +1,9 @@
 // Weight norm, and the projection onto filters of length 1.
-#include "../checks/filters.h"
-#include "filters_bwd.cuh"
-#include "filters_fwd.cuh"
-#include "filters_project.cuh"
-#include "tensors.h"
+#include "checks/filters.h"
+#include "cuda/base/tensors.h"
+#include "cuda/filters/backward.cuh"
+#include "cuda/filters/forward.cuh"
+#include "cuda/filters/project.cuh"
 
 namespace normkernels::cuda {
 namespace {
@@ -25,11 +25,11 @@ void weight_norm_fwd(Tensor v, Tensor g, Tensor w, Tensor norm) {
     using T = decltype(in_w);
     using X = decltype(in_v);
     Session session(v);
-    FiltersFwd<T, X> p{};
+    FiltersForward<T, X> p{};
     p.x = input<X>(v), p.gain = parameter(g), p.y = output<T>(w), p.statistic = output<acc_t<T>>(norm);
     p.filters.M = v.size(0), p.filters.N = v.size(1);
     p.filters.packed = packed<T>({v.size(1)}, {p.x, p.y});
-    filters_fwd<false>(p, session.device, [&](int64_t n) { return session.workspace<T>(n); });
+    filters_forward<false>(p, session.device, [&](int64_t n) { return session.workspace<T>(n); });
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
 }
@@ -40,12 +40,12 @@ void weight_norm_bwd(Tensor dw, Tensor v, Tensor g, Tensor norm, Tensor dv, Opti
     using T = decltype(in_w);
     using X = decltype(in_v);
     Session session(v);
-    FiltersBwd<T, X> p{};
+    FiltersBackward<T, X> p{};
     p.dy = input<T>(dw), p.x = input<X>(v), p.gain = parameter(g), p.statistic = input<acc_t<T>>(norm);
     p.dx = output<X>(dv), p.dgain = output<void>(dg), p.dgain_is_float = is_float(dg);
     p.filters.M = v.size(0), p.filters.N = v.size(1);
     p.filters.packed = packed<T>({v.size(1)}, {p.dy, p.x, p.dx});
-    filters_bwd<false>(p, session.device, [&](int64_t n) { return session.workspace<T>(n); });
+    filters_backward<false>(p, session.device, [&](int64_t n) { return session.workspace<T>(n); });
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
 }

@@ -1,8 +1,8 @@
 // Weight standardisation.
-#include "../checks/filters.h"
-#include "filters_bwd.cuh"
-#include "filters_fwd.cuh"
-#include "tensors.h"
+#include "checks/filters.h"
+#include "cuda/base/tensors.h"
+#include "cuda/filters/backward.cuh"
+#include "cuda/filters/forward.cuh"
 
 namespace normkernels::cuda {
 namespace {
@@ -12,12 +12,12 @@ void weight_standardization_fwd(Tensor w, Optional gain, Tensor y, Tensor mean, 
   dispatch(w, [&](auto zero) {
     using T = decltype(zero);
     Session session(w);
-    FiltersFwd<T, T> p{};
+    FiltersForward<T, T> p{};
     p.x = input<T>(w), p.gain = parameter(gain), p.y = output<T>(y), p.eps = eps;
     p.mean = output<acc_t<T>>(mean), p.statistic = output<acc_t<T>>(rstd);
     p.filters.M = w.size(0), p.filters.N = w.size(1);
     p.filters.packed = packed<T>({w.size(1)}, {p.x, p.y});
-    filters_fwd<true>(p, session.device, [&](int64_t n) { return session.workspace<T>(n); });
+    filters_forward<true>(p, session.device, [&](int64_t n) { return session.workspace<T>(n); });
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
 }
@@ -28,13 +28,13 @@ void weight_standardization_bwd(Tensor dy, Tensor w, Optional gain, Tensor mean,
   dispatch(w, [&](auto zero) {
     using T = decltype(zero);
     Session session(w);
-    FiltersBwd<T, T> p{};
+    FiltersBackward<T, T> p{};
     p.dy = input<T>(dy), p.x = input<T>(w), p.gain = parameter(gain);
     p.mean = input<acc_t<T>>(mean), p.statistic = input<acc_t<T>>(rstd);
     p.dx = output<T>(dw), p.dgain = output<void>(dgain), p.dgain_is_float = is_float(dgain);
     p.filters.M = w.size(0), p.filters.N = w.size(1);
     p.filters.packed = packed<T>({w.size(1)}, {p.dy, p.x, p.dx});
-    filters_bwd<true>(p, session.device, [&](int64_t n) { return session.workspace<T>(n); });
+    filters_backward<true>(p, session.device, [&](int64_t n) { return session.workspace<T>(n); });
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
 }

@@ -8,7 +8,7 @@
 
 #include <unordered_set>
 
-#include "node.h"
+#include "replay/node.h"
 
 namespace normkernels::replay {
 namespace {

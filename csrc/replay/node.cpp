@@ -1,4 +1,4 @@
-#include "node.h"
+#include "replay/node.h"
 
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/autograd/variable.h>

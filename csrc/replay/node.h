@@ -7,8 +7,8 @@
 #include <memory>
 #include <mutex>
 
-#include "key.h"
-#include "program.h"
+#include "replay/key.h"
+#include "replay/program.h"
 
 namespace normkernels::replay {
 

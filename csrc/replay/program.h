@@ -7,7 +7,7 @@
 
 #include <vector>
 
-#include "small.h"
+#include "replay/small.h"
 
 namespace normkernels::replay {
 

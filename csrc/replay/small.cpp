@@ -1,10 +1,10 @@
-#include "small.h"
+#include "replay/small.h"
 
 #include <cmath>
 #include <cstring>
 #include <map>
 
-#include "../cpu/simd.h"
+#include "cpu/base/simd.h"
 
 namespace normkernels::replay {
 namespace {

@@ -23,13 +23,14 @@ ROOT = Path(__file__).resolve().parents[2]
 TABLE = ROOT / "docs/compiled/cuda.csv"
 SOURCES = ROOT / "docs/compiled/cuda_sources.csv"  # what each source was when the table was written
 ARCHS = ("80", "90", "100")
+CUDA = ROOT / "csrc/cuda"
 FLAGS = (
     "-O3 -std=c++20 --expt-relaxed-constexpr -DTORCH_TARGET_VERSION=0x020b000000000000 -D__CUDA_NO_HALF_OPERATORS__ "
     "-D__CUDA_NO_HALF_CONVERSIONS__ -D__CUDA_NO_BFLOAT16_CONVERSIONS__ -D__CUDA_NO_HALF2_OPERATORS__"
 ).split()
 # kernels whose template argument PACKED is true, and those that are nothing else
 PACKED = re.compile(
-    r"((rows|channels|streaming|normprop)_\w+<[^,]+, \w+, true|columns_\w+<[^,]+, true"
+    r"((rows|channels|streaming|normprop)_\w+<[^,]+, \w+, true|strided_rows_\w+<[^,]+, true"
     r"|filters_\w+<[^,]+, [^,]+, \w+, true|layer_norm_(rnn|gru|lstm)_\w+<[^,]+, true"
     r"|(channels_resident|filters_project)_)"
 )
@@ -69,6 +70,11 @@ def find(tool: str) -> str | None:
     return str(bundled[0]) if bundled else None
 
 
+def named(source: Path) -> str:
+    """``channels/forward.cu``: what the tables call it."""
+    return source.relative_to(CUDA).as_posix()
+
+
 def short(name: str) -> str:
     """``rows_fwd_kernel<float, true, true, false, 4>`` of a demangled signature."""
     return name.split("(")[0].removeprefix("void ").replace("normkernels::cuda::", "").strip()
@@ -94,7 +100,7 @@ def compile_one(nvcc: str, cuobjdump: str | None, source: Path, arch: str, inclu
         command = [nvcc, *FLAGS, f"-arch=sm_{arch}", "-Xptxas", "-v", "-cubin", "-o", cubin, str(source), *includes]
         done = subprocess.run(command, capture_output=True, text=True, timeout=540)
         if done.returncode:
-            sys.exit(f"{source.name} does not compile for sm_{arch}:\n{done.stderr}")
+            sys.exit(f"{named(source)} does not compile for sm_{arch}:\n{done.stderr}")
         dump = [cuobjdump, "-sass", cubin]
         sass = subprocess.run(dump, capture_output=True, text=True, check=True).stdout if cuobjdump else ""
     bits = widest(sass)
@@ -109,7 +115,7 @@ def compile_one(nvcc: str, cuobjdump: str | None, source: Path, arch: str, inclu
 
         kernels.append(
             Kernel(
-                source.name,
+                named(source),
                 short(name),
                 arch,
                 registers=number(r"Used (\d+) registers"),
@@ -129,7 +135,7 @@ def headers(source: Path) -> set[Path]:
     while left:
         path = left.pop()
         found.add(path)
-        included = (path.parent / name for name in re.findall(r'#include "([^"]+)"', path.read_text()))
+        included = (ROOT / "csrc" / name for name in re.findall(r'#include "([^"]+)"', path.read_text()))
         left += [p for p in {path.resolve() for path in included} if p.exists() and p not in found]
     return found
 
@@ -190,18 +196,18 @@ def main() -> int:
     from torch.utils.cpp_extension import include_paths
 
     version = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout.split()[-1]
-    sources = sorted(ROOT.glob("csrc/cuda/*.cu"))
-    digests = {source.name: digest(source, f"{version} {torch.__version__.split('+')[0]}") for source in sources}
+    sources = sorted(CUDA.glob("**/*.cu"))
+    digests = {named(source): digest(source, f"{version} {torch.__version__.split('+')[0]}") for source in sources}
     before = {} if args.all else dict(read(SOURCES))
-    changed = [source for source in sources if before.get(source.name) != digests[source.name]]
-    includes = [f"-I{path}" for path in include_paths()]
+    changed = [source for source in sources if before.get(named(source)) != digests[named(source)]]
+    includes = [f"-I{path}" for path in (ROOT / "csrc", *include_paths())]
     jobs = [(source, arch) for source in changed for arch in ARCHS]
     with ThreadPoolExecutor(args.jobs) as pool:
         compiled = pool.map(lambda job: compile_one(nvcc, cuobjdump, *job, includes), jobs)
         kernels = [kernel for part in compiled for kernel in part]
     table = [Kernel(source, kernel, arch, *map(int, numbers)) for source, kernel, arch, *numbers in read(TABLE)]
     if args.write:
-        kept = [k for k in table if k.source in digests and k.source not in {source.name for source in changed}]
+        kept = [k for k in table if k.source in digests and k.source not in {named(source) for source in changed}]
         table = sorted([*kept, *kernels], key=lambda k: (k.source, k.kernel, int(k.arch)))
         write(TABLE, [Kernel._fields, *table])
         write(SOURCES, [("source", "digest"), *sorted(digests.items())])

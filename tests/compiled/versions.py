@@ -21,7 +21,7 @@ KEPT = ROOT / ".venv" / "versions"
 TRITON = ("3.6.0", "3.9.0")
 TORCH = ("2.11.0", "2.15.0")
 MAC = ["--python-version", "3.12", "--platform", "macosx_11_0_arm64", "--platform", "macosx_14_0_arm64"]
-LANGUAGE = ["-std=c++20", "-w"]
+LANGUAGE = ["-std=c++20", "-w", f"-I{ROOT / 'csrc'}"]
 DEFINES = [*LANGUAGE, "-DTORCH_TARGET_VERSION=0x020b000000000000", "-DNORMKERNELS_TORCH_VERSION=any"]
 
 
@@ -59,7 +59,7 @@ def compiles(version: str) -> int:
     before = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_paths()['include']}", f"-I{include}"]
     commands = [
         ["c++", "-fsyntax-only", *DEFINES, *before, str(source)]
-        for source in [*ROOT.glob("csrc/*.cpp"), *ROOT.glob("csrc/cpu/*.cpp")]
+        for source in [*ROOT.glob("csrc/*.cpp"), *ROOT.glob("csrc/cpu/**/*.cpp")]
     ]
     unstable = [*before, f"-I{include}/torch/csrc/api/include", "-DTORCH_EXTENSION_NAME=any"]
     commands += [
@@ -68,7 +68,7 @@ def compiles(version: str) -> int:
     nvcc = ["nvcc", "-arch=sm_90", "-c", "-o", os.devnull, "-fdevice-syntax-only", "-Xcompiler", "-fsyntax-only"]
     if shutil.which("nvcc"):
         nvcc += [*DEFINES, "--expt-relaxed-constexpr", f"-I{include}"]
-        commands += [[*nvcc, str(source)] for source in ROOT.glob("csrc/cuda/*.cu")]
+        commands += [[*nvcc, str(source)] for source in ROOT.glob("csrc/cuda/**/*.cu")]
     with ThreadPoolExecutor(2) as pool:
         done = list(pool.map(lambda command: subprocess.run(command, capture_output=True, text=True), commands))
     bad = [d for d in done if d.returncode]

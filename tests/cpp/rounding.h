@@ -4,7 +4,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "simd.h"
+#include "cpu/base/simd.h"
 
 namespace normkernels {
 

@@ -2,8 +2,8 @@
 #include <thread>
 
 #include "check.h"
-#include "pixels_backward.h"
-#include "planes_backward.h"
+#include "cpu/channels/channels_last_backward.h"
+#include "cpu/channels/planes_backward.h"
 #include "reference.h"
 #include "rounding.h"
 
@@ -47,16 +47,29 @@ struct Checked {
     db.resize(lines * c.C);
     Activation activation{};
     CHECK(find_activation(c.name, activation), "%s", c.name);
-    const Affine<C> affine{c.parameters ? w.data() : nullptr, c.parameters ? b.data() : nullptr, activation, C(kSlope)};
-    const Channels<T> channels{grid,        x.data(),    c.skip ? skip.data() : nullptr,
-                               affine,      mean.data(), var.data(),
-                               rstd.data(), kEps,        shift.data()};
-    const Forward<T> forwards{channels, y.data(), true};
-    c.last ? forward_pixels(forwards, c.run) : forward_planes(forwards);
+    const Affine<C> affine{.weight = c.parameters ? w.data() : nullptr,
+                           .bias = c.parameters ? b.data() : nullptr,
+                           .activation = activation,
+                           .slope = C(kSlope)};
+    const Channels<T> channels{.grid = grid,
+                               .x = x.data(),
+                               .skip = c.skip ? skip.data() : nullptr,
+                               .affine = affine,
+                               .mean = mean.data(),
+                               .var = var.data(),
+                               .rstd = rstd.data(),
+                               .eps = kEps,
+                               .shift = shift.data()};
+    const Forward<T> forwards{.of = channels, .y = y.data()};
+    c.last ? forward_channels_last(forwards, c.run) : forward_planes(forwards);
     const bool wanted = c.skip && activation != Activation::identity;
-    const Backward<T> backwards{channels, dy.data(), dx.data(), wanted ? dskip.data() : nullptr, true, nullptr,
-                                nullptr,  dw.data(), db.data()};
-    c.last ? backward_pixels(backwards, c.run) : backward_planes(backwards);
+    const Backward<T> backwards{.of = channels,
+                                .dy = dy.data(),
+                                .dx = dx.data(),
+                                .dskip = wanted ? dskip.data() : nullptr,
+                                .dweight = dw.data(),
+                                .dbias = db.data()};
+    c.last ? backward_channels_last(backwards, c.run) : backward_planes(backwards);
   }
 
   int64_t at(int64_t n, int64_t channel, int64_t s) const {

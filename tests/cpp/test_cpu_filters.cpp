@@ -1,7 +1,7 @@
 // The CPU kernels of filters and of NormProp's epilogue, against loops in long double.
 #include "check.h"
-#include "filters.h"
-#include "normprop_backward.h"
+#include "cpu/filters/filters.h"
+#include "cpu/normprop/backward.h"
 #include "reference.h"
 #include "rounding.h"
 

@@ -1,6 +1,6 @@
 // Cells of recurrent layers on the CPU, against long double and its differences.
 #include "check.h"
-#include "recurrent_tiles.h"
+#include "cpu/recurrent/tiles.h"
 
 using namespace normkernels;
 using Real = long double;

@@ -2,10 +2,10 @@
 #include <thread>
 
 #include "check.h"
+#include "cpu/rows/backward.h"
+#include "cpu/rows/forward.h"
 #include "reference.h"
 #include "rounding.h"
-#include "rows.h"
-#include "rows_backward.h"
 
 using namespace normkernels;
 

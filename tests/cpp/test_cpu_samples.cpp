@@ -3,7 +3,7 @@
 #include <thread>
 
 #include "check.h"
-#include "online_backward.h"
+#include "cpu/online/backward.h"
 #include "reference.h"
 #include "rounding.h"
 
@@ -51,24 +51,36 @@ struct Checked {
         db(c.C) {
     Activation activation{};
     CHECK(find_activation(c.name, activation), "%s", c.name);
-    const Channels<T> channels{{c.N, c.C, c.S, c.N, c.C},
-                               x.data(),
-                               c.skip ? skip.data() : nullptr,
-                               {w.data(), b.data(), activation, C(kSlope)},
-                               mean.data(),
-                               nullptr,
-                               rstd.data(),
-                               kEps};
+    const Channels<T> channels{
+        .grid = {.N = c.N, .C = c.C, .S = c.S, .B = c.N, .G = c.C},
+        .x = x.data(),
+        .skip = c.skip ? skip.data() : nullptr,
+        .affine = {.weight = w.data(), .bias = b.data(), .activation = activation, .slope = C(kSlope)},
+        .mean = mean.data(),
+        .var = nullptr,
+        .rstd = rstd.data(),
+        .eps = kEps};
     C* const tables = c.S == 1 ? nullptr : xhat.data();
-    const Samples<T> samples{
-        channels,           tables, tables ? square.data() : nullptr, c.scaling ? gain.data() : nullptr, C(c.clamp),
-        c.last || c.S == 1, true};
-    online_forward(OnlineForward<T>{samples, y.data(), rates.data(), state_mean.data(), state_var.data(), kEps});
+    const Samples<T> samples{.of = channels,
+                             .xhat = tables,
+                             .square = tables ? square.data() : nullptr,
+                             .gain = c.scaling ? gain.data() : nullptr,
+                             .clamp = C(c.clamp),
+                             .last = c.last || c.S == 1};
+    online_forward(OnlineForward<T>{.samples = samples,
+                                    .y = y.data(),
+                                    .rates = rates.data(),
+                                    .state_mean = state_mean.data(),
+                                    .state_var = state_var.data(),
+                                    .ls_eps = kEps});
     const bool wanted = c.skip && activation != Activation::identity;
-    const Backward<T> sweep{channels, dy.data(), dx.data(), wanted ? dskip.data() : nullptr, true, nullptr,
-                            nullptr,  nullptr,   nullptr};
+    const Backward<T> sweep{.of = channels, .dy = dy.data(), .dx = dx.data(), .dskip = wanted ? dskip.data() : nullptr};
     online_backward(OnlineBackward<T>{
-        samples, dy.data(), sweep, {e.data(), u.data(), dw.data(), db.data()}, C(1 - kDecay), c.stable});
+        .samples = samples,
+        .sweep = sweep,
+        .control = {.epsilon_y = e.data(), .epsilon_1 = u.data(), .dweight = dw.data(), .dbias = db.data()},
+        .p = C(1 - kDecay),
+        .stable = c.stable});
   }
 
   int64_t at(int64_t n, int64_t channel, int64_t s) const {

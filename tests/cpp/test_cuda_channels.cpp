@@ -2,9 +2,9 @@
 #include <cstring>
 
 #include "buffer.h"
-#include "channels_resident_bwd.cuh"
-#include "channels_resident_fwd.cuh"
 #include "check.h"
+#include "cuda/channels/resident_backward.cuh"
+#include "cuda/channels/resident_forward.cuh"
 #include "reference.h"
 
 using namespace normkernels::cuda;
@@ -70,22 +70,22 @@ struct Fixture {
   }
 
   void forward() {
-    ChannelsFwd<T> p{};
+    ChannelsForward<T> p{};
     p.plan = plan, p.x = x.data, p.affine = affine, p.mean = mean.data, p.var = var.data, p.eps = kEps, p.y = y.data;
     if (c.skip) p.skip = skip.data;
-    if (c.training && !c.apart) return channels_fwd(p, device, workspace());
+    if (c.training && !c.apart) return channels_forward(p, device, workspace());
     if (c.training) channels_moments(p, device, workspace());
     channels_apply(p, device);
   }
 
   void backward() {
-    ChannelsBwd<T> p{};
+    ChannelsBackward<T> p{};
     p.plan = plan, p.dy = dy.data, p.x = x.data, p.affine = affine, p.mean = mean.data, p.var = var.data, p.eps = kEps;
     p.dx = dx.data;
     if (c.skip) p.skip = skip.data, p.dskip = dskip.data;
-    const ColumnSums<T> sums{nullptr, dweight.data, dbias.data, false, false, 0, c.C};
-    if (!c.apart) return channels_bwd(p, c.training, sums, device, workspace());
-    if (c.G != 0) return swept_channels_bwd(p, c.training, sums, device, workspace());
+    const LineSums<T> sums{nullptr, dweight.data, dbias.data, false, false, 0, c.C};
+    if (!c.apart) return channels_backward(p, c.training, sums, device, workspace());
+    if (c.G != 0) return swept_channels_backward(p, c.training, sums, device, workspace());
     const bool is_float = sizeof(A) == 4;
     channels_sums(p, {nullptr, sum_xhat.data, sum.data, is_float, is_float, 0, c.C}, device, workspace());
     for (int64_t i = 0; i < c.C; ++i) {

@@ -2,11 +2,11 @@
 #include <limits>
 
 #include "check.h"
-#include "columns_bwd.cuh"
-#include "columns_fwd.cuh"
+#include "cuda/rows/backward.cuh"
+#include "cuda/rows/forward.cuh"
+#include "cuda/strided_rows/backward.cuh"
+#include "cuda/strided_rows/forward.cuh"
 #include "reference.h"
-#include "rows_bwd.cuh"
-#include "rows_fwd.cuh"
 
 using namespace normkernels::cuda;
 
@@ -94,7 +94,7 @@ struct Fixture {
     return [this](int64_t n) { return workspaces.emplace_back(n, std::numeric_limits<A>::quiet_NaN()).data(); };
   }
   bool packed(int64_t length) const { return c.aligned && length % kPack<T> == 0; }
-  ColumnSums<T> sums(bool center) {
+  LineSums<T> sums(bool center) {
     return {nullptr, c.sums ? dweight.data : nullptr, c.sums && center ? dbias.data : nullptr, false, false, 0, c.N};
   }
 
@@ -140,35 +140,35 @@ struct Fixture {
 template <bool CENTER, class T>
 void check_rows(const Case& c) {
   Fixture<T> f(c);
-  RowsFwd<T> fwd{};
+  RowsForward<T> fwd{};
   fwd.x = f.x.data, fwd.x_stride = c.N, fwd.affine = f.affine, fwd.y = f.y.data, fwd.rstd = f.rstd.data;
   if (c.residual) fwd.residual = f.residual.data, fwd.residual_stride = c.N, fwd.summed = f.summed.data;
   if (CENTER) fwd.mean = f.mean.data;
   fwd.eps = f.kEps, fwd.M = c.M, fwd.N = c.N, fwd.packed = f.packed(c.N);
-  rows_fwd<CENTER>(fwd, f.device, f.workspace());
-  RowsBwd<T> bwd{};
+  rows_forward<CENTER>(fwd, f.device, f.workspace());
+  RowsBackward<T> bwd{};
   bwd.dy = f.dy.data, bwd.dy_stride = c.N, bwd.x = c.residual ? f.summed.data : f.x.data, bwd.x_stride = c.N;
   if (c.residual) bwd.dsummed = f.dsummed.data, bwd.dsummed_stride = c.N;
   bwd.affine = f.affine, bwd.mean = f.mean.data, bwd.rstd = f.rstd.data, bwd.dx = f.dx.data;
   bwd.M = c.M, bwd.N = c.N, bwd.packed = f.packed(c.N);
-  rows_bwd<CENTER>(bwd, f.sums(CENTER), f.device, f.workspace());
+  rows_backward<CENTER>(bwd, f.sums(CENTER), f.device, f.workspace());
   f.check(CENTER);
 }
 
 template <class T>
 void check_columns(const Case& c) {
   Fixture<T> f(c);
-  ColumnsFwd<T> fwd{};
+  StridedRowsForward<T> fwd{};
   fwd.x = f.x.data, fwd.affine = f.affine, fwd.y = f.y.data, fwd.mean = f.mean.data, fwd.rstd = f.rstd.data;
   if (c.residual) fwd.residual = f.residual.data, fwd.summed = f.summed.data;
   fwd.eps = f.kEps, fwd.B = c.M, fwd.N = c.N, fwd.S = c.S, fwd.packed = f.packed(c.S);
-  columns_fwd(fwd, f.device);
-  ColumnsBwd<T> bwd{};
+  strided_rows_forward(fwd, f.device);
+  StridedRowsBackward<T> bwd{};
   bwd.dy = f.dy.data, bwd.x = c.residual ? f.summed.data : f.x.data, bwd.affine = f.affine;
   if (c.residual) bwd.dsummed = f.dsummed.data;
   bwd.mean = f.mean.data, bwd.rstd = f.rstd.data, bwd.dx = f.dx.data;
   bwd.B = c.M, bwd.N = c.N, bwd.S = c.S, bwd.packed = f.packed(c.S);
-  columns_bwd(bwd, f.sums(true), f.device, f.workspace());
+  strided_rows_backward(bwd, f.sums(true), f.device, f.workspace());
   f.check(true);
 }
 

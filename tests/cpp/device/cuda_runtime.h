@@ -43,7 +43,7 @@ struct Fiber {
 };
 
 inline std::vector<Fiber> fibers;
-inline unsigned current, turn;
+inline unsigned current, buffer;
 inline ucontext_t scheduler;
 inline std::function<void()> kernel;
 
@@ -70,7 +70,7 @@ inline void run_block() {
     fiber.context.uc_link = &scheduler;
     makecontext(&fiber.context, start, 0);
   }
-  for (bool alive = true; alive; turn ^= 1) {
+  for (bool alive = true; alive; buffer ^= 1) {
     alive = false;
     const char* waits = nullptr;
     for (unsigned i = 0; i < fibers.size(); ++i) {
@@ -92,10 +92,10 @@ inline void __syncthreads() { device::wait(device::kBarrier); }
 
 template <class A>
 A __shfl_xor_sync(unsigned, A value, int step) {
-  const unsigned turn = device::turn, partner = device::current ^ step;
-  device::fibers[device::current].given[turn] = value;
+  const unsigned buffer = device::buffer, partner = device::current ^ step;
+  device::fibers[device::current].given[buffer] = value;
   device::wait(device::kShuffle);
-  return static_cast<A>(device::fibers[partner].given[turn]);
+  return static_cast<A>(device::fibers[partner].given[buffer]);
 }
 
 inline float __fdividef(float a, float b) { return a / b; }

@@ -1,0 +1,97 @@
+// Loops that vectorise: sums in many lanes, and maps.
+#pragma once
+
+#include <limits>
+
+#include "cpu/base/simd.h"
+
+namespace normkernels {
+
+// Lanes of a sum: enough additions in flight that none waits for the one before, over adjacent elements.
+constexpr int64_t kLanes = 64;
+constexpr int64_t kFewLanes = 16;  // for short sums, where clearing and adding up lanes is most of the work
+
+template <int64_t kWidth, class C>
+NK_INLINE C add_lanes(C* lanes) {
+  for (int64_t l = 0; l < kWidth; l++) lanes[l] += lanes[l + kWidth];
+  if constexpr (kWidth > 1) return add_lanes<kWidth / 2>(lanes);
+  return lanes[0];
+}
+
+#if defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 12)
+#define NK_SHUFFLES  // few.h
+#endif
+
+// The sum of f(i)
+template <class C, class F>
+NK_INLINE C sum(int64_t n, const F& f) {
+  C lanes[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    for (int64_t l = 0; l < kLanes; l++) lanes[l] += f(i + l);
+  }
+  for (int64_t l = 0; l < n - i; l++) lanes[l] += f(i + l);
+  return add_lanes<kLanes / 2>(lanes);
+}
+
+// The sums of both members of f(i)
+template <class C, int64_t kWidth = kLanes, class F>
+NK_INLINE Pair<C> sum_pairs(int64_t n, const F& f) {
+  C a[kWidth] = {}, b[kWidth] = {};
+  int64_t i = 0;
+  for (; i + kWidth <= n; i += kWidth) {
+    for (int64_t l = 0; l < kWidth; l++) {
+      const Pair<C> p = f(i + l);
+      a[l] += p.a;
+      b[l] += p.b;
+    }
+  }
+  for (int64_t l = 0; l < n - i; l++) {
+    const Pair<C> p = f(i + l);
+    a[l] += p.a;
+    b[l] += p.b;
+  }
+  return {add_lanes<kWidth / 2>(a), add_lanes<kWidth / 2>(b)};
+}
+
+// Whether n squares of values in T, summed in its compute type, are right: float overflows, and drops what underflows,
+// which matters where next to nothing is added to it. double holds the squares of all floats.
+template <class T>
+NK_INLINE bool squares_fit(double squares, int64_t n, double eps) {
+  using Limits = std::numeric_limits<compute_t<T>>;
+  constexpr double kLeast = 2 * static_cast<double>(Limits::min());
+  return sizeof(compute_t<T>) == 8 ||
+         (squares <= static_cast<double>(Limits::max()) && (eps > 1e-30 || squares >= kLeast * static_cast<double>(n)));
+}
+
+// out[i] = f(i)
+template <class Out, class F>
+NK_INLINE void map(Out* out, int64_t n, const F& f) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) out[i] = store<Out>(f(i));
+}
+
+#if defined(NK_AVX512)
+// out[i] = f(i, p[i], q[i]) past the caches, a cache line at a time; kPairs: f does not look at i, so that bfloat16 can
+// be taken two to a word.
+template <bool kPairs, class T, class P, class Q, class F>
+NK_AVX512 NK_INLINE void map_nontemporal(const P* p, const Q* q, T* out, int64_t n, const F& f) {
+  constexpr int64_t kLine = 64 / sizeof(T);
+  for (int64_t k = 0; k < n; k += kLine) {
+    alignas(64) T line[kLine];
+    if constexpr (kPairs) {
+#pragma omp simd
+      for (int64_t i = 0; i < kLine / 2; i++) {
+        const Pair<float> a = load_pair(p + k + 2 * i), b = load_pair(q + k + 2 * i);
+        store_pair({f(0, a.a, b.a), f(0, a.b, b.b)}, line + 2 * i);
+      }
+    } else {
+#pragma omp simd
+      for (int64_t i = 0; i < kLine; i++) line[i] = store<T>(f(k + i, load(p[k + i]), load(q[k + i])));
+    }
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(out + k), _mm512_load_si512(line));
+  }
+}
+#endif
+
+}  // namespace normkernels

@@ -1,0 +1,85 @@
+// From stable-ABI tensors to pointers: dtype dispatch, parameters in the compute type.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <optional>
+#include <string>
+#include <type_traits>
+
+#include "checks/call.h"
+#include "cpu/base/affine.h"
+#include "cpu/base/scratch.h"
+
+namespace normkernels {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using OptionalTensor = std::optional<Tensor>;
+
+// Call f with a value of the element type of t.
+template <class F>
+void dispatch(const Tensor& t, const char* op, const F& f) {
+  const int32_t dtype = check::dtype(t);
+  if (dtype == check::kFloat32) return f(float());
+  if (dtype == check::kBFloat16) return f(bfloat16());
+  if (dtype == check::kFloat16) return f(float16());
+  STD_TORCH_CHECK(dtype == check::kFloat64, op, ": unsupported dtype");
+  f(double());
+}
+
+template <class T>
+T* pointer(const Tensor& t) {
+  return static_cast<T*>(t.data_ptr());
+}
+template <class T>
+T* pointer(const OptionalTensor& t) {
+  return t ? static_cast<T*>(t->data_ptr()) : nullptr;
+}
+inline int64_t row_stride(const OptionalTensor& t) { return t ? t->stride(0) : 0; }
+
+inline Activation activation(const std::string& name) {
+  Activation found = Activation::identity;
+  STD_TORCH_CHECK(find_activation(name, found), "normkernels: activation must be a name of ACTIVATIONS, got '", name,
+                  "'");
+  return found;
+}
+
+// A parameter (N,) plus offset in the compute type: the tensor's own memory where nothing has to
+// change, else a copy.
+template <class C>
+class Parameter {
+ public:
+  Parameter() = default;
+  Parameter(const OptionalTensor& t, double offset) {
+    if (!t) return;
+    dispatch(*t, "parameter", [&](auto element) {
+      using W = decltype(element);
+      const W* source = pointer<W>(*t);
+      if constexpr (std::is_same_v<W, C>) {
+        data_ = source;
+        if (offset == 0) return;
+      }
+      if constexpr (std::is_same_v<compute_t<W>, C>) {
+        copy_.resize(t->numel());
+        for (int64_t i = 0; i < t->numel(); i++) copy_[i] = load(source[i]) + static_cast<C>(offset);
+        data_ = copy_.data();
+      }
+    });
+  }
+  const C* data() const { return data_; }
+
+ private:
+  Scratch<C> copy_;
+  const C* data_ = nullptr;
+};
+
+template <class C>
+Affine<C> affine(const Parameter<C>& weight, const Parameter<C>& bias, const std::string& name, double slope) {
+  return {.weight = weight.data(), .bias = bias.data(), .activation = activation(name), .slope = static_cast<C>(slope)};
+}
+
+}  // namespace normkernels

@@ -1,0 +1,73 @@
+// How work is cut into tiles and segments and shared among threads. Who computes what depends on it, never a result.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <cstdint>
+
+#include "cpu/base/tiles.h"
+
+namespace normkernels {
+
+using torch::stable::parallel_for;
+
+constexpr int64_t kStep = 512;            // the part of a tile between two requests for memory that will be read next
+constexpr int64_t kSegment = 32 * kTile;  // the part of a long row that one thread takes
+
+inline int64_t segments(int64_t N) { return (N + kSegment - 1) / kSegment; }
+
+// Results that will have left the caches before anybody reads them are written past the caches.
+template <class T>
+bool large(int64_t elements) {
+  return elements * static_cast<int64_t>(sizeof(T)) >= (int64_t{16} << 20);
+}
+
+// Rows of that many bytes that are taken together: as many as fit in a quarter of a megabyte, kGroup at most; a row of
+// one tile stays alone.
+constexpr int64_t kGroup = 8;
+inline int64_t group_rows(int64_t bytes) {
+  return bytes <= 4 * kTile ? 1 : std::clamp<int64_t>((int64_t{1} << 18) / bytes, 1, kGroup);
+}
+
+// Fewer rows than threads, and long ones: share each row among the threads.
+inline bool split_rows(int64_t M, int64_t N) { return N > kSegment && M < torch::stable::get_num_threads(); }
+
+// Rows that are worth a thread of their own.
+inline int64_t grain(int64_t N) { return std::max<int64_t>(1, 32768 / std::max<int64_t>(N, 1)); }
+
+template <class F>
+void for_each(int64_t n, const F& f) {
+  parallel_for(0, n, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) f(i);
+  });
+}
+
+// Ask for memory that will be read soon.
+template <class T>
+void prefetch_tile(const T* tile, int64_t n) {
+#if defined(__GNUC__)
+  const char* bytes = reinterpret_cast<const char*>(tile);
+  for (int64_t i = 0; i < n * static_cast<int64_t>(sizeof(T)); i += 64) __builtin_prefetch(bytes + i, 0, 2);
+#endif
+}
+
+// f(segment, begin, end) for every segment of a row
+template <class F>
+void for_each_segment(int64_t N, const F& f) {
+  for_each(segments(N), [&](int64_t s) { f(s, s * kSegment, std::min(N, (s + 1) * kSegment)); });
+}
+
+// f(first, count) for every tile of a range
+template <class F>
+void for_each_tile(int64_t begin, int64_t end, const F& f) {
+  for (int64_t j = begin; j < end; j += kTile) f(j, std::min(kTile, end - j));
+}
+
+// f(first, count) for every step of a range
+template <class F>
+void for_each_step(int64_t begin, int64_t end, const F& f) {
+  for (int64_t j = begin; j < end; j += kStep) f(j, std::min(kStep, end - j));
+}
+
+}  // namespace normkernels

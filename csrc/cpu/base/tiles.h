@@ -1,0 +1,86 @@
+// Mathematics on a tile, the unit that is loaded, computed and stored at once. Every function here is compiled once per
+// instruction set and vectorised; the code that walks tiles is plain. T is the element type, C the compute type, D
+// either.
+#pragma once
+
+#include "cpu/base/lanes.h"
+
+namespace normkernels {
+
+constexpr int64_t kTile = 2048;  // elements: a few tiles fit in the first-level cache
+
+struct Moments {
+  double count = 0, mean = 0, m2 = 0;  // m2: sum of (x - mean)^2; for the uncentred moments mean is 0
+};
+
+// Chan's merge of two parts' moments.
+inline void merge(Moments& a, const Moments& b) {
+  if (a.count == 0) {
+    a = b;
+    return;
+  }
+  const double count = a.count + b.count, delta = b.mean - a.mean;
+  a.mean += delta * b.count / count;
+  a.m2 += b.m2 + delta * delta * a.count * b.count / count;
+  a.count = count;
+}
+
+// xhat = (x - mean) * rstd + shift; weight and bias of the tile's units, null where absent.
+template <class C>
+struct TileAffine {
+  C mean, rstd;
+  const C *weight, *bias;
+  C shift = C(-0.0);  // for what the mean lost when it was rounded; adding -0 changes nothing
+};
+
+// Means as far as that many standard deviations from 0 lose no more than a few units in the last place of xhat.
+constexpr double kNear = 8;
+
+template <class T>
+Moments centred_moments(const T* x, int64_t n);
+template <class T>
+Moments uncentred_moments(const T* x, int64_t n);
+// Either in double, where the square of any float fits
+template <class T>
+Moments wide_moments(const T* x, bool centred, int64_t n);
+
+// Either as it comes out right; eps: what is added to the variance, so that it tells whether lost squares matter.
+template <class T>
+Moments right_moments(const T* x, bool centred, int64_t n, double eps) {
+  const Moments found = centred ? centred_moments(x, n) : uncentred_moments(x, n);
+  return squares_fit<T>(found.m2, n, eps) ? found : wide_moments(x, centred, n);
+}
+
+// The sum of x - mean
+template <class T>
+compute_t<T> sum_about(const T* x, compute_t<T> mean, int64_t n);
+
+// s = x + residual, rounded to T
+template <class T>
+void add_tiles(const T* x, const T* residual, T* s, int64_t n);
+
+// u = xhat * weight + bias, as the compute type or rounded to T
+template <class T, class Out>
+void affine_tile(const T* x, const TileAffine<compute_t<T>>& k, Out* u, int64_t n);
+
+// The sums of g and g * xhat, with g = du * weight
+template <class T, class D>
+Pair<compute_t<T>> gradient_sums(const D* du, const T* x, const TileAffine<compute_t<T>>& k, int64_t n);
+
+// out = rstd * (g - means.a - xhat * means.b) + dsummed, with the means of g and g * xhat; dweight += du * xhat and
+// dbias += du. dsummed, dweight and dbias may be null.
+template <class T, class D>
+void gradients(const D* du, const T* x, const T* dsummed, const TileAffine<compute_t<T>>& k, Pair<compute_t<T>> means,
+               T* out, compute_t<T>* dweight, compute_t<T>* dbias, int64_t n);
+
+template <class T>
+void load_tile(const T* source, compute_t<T>* tile, int64_t n);
+template <class T>
+void store_tile(const compute_t<T>* tile, T* target, int64_t n);
+
+// Copy to memory past the caches: for results too large to be found there again, it saves reading them first.
+void copy_nontemporal(const void* tile, void* target, int64_t bytes);
+// Order streamed stores before whatever the thread does next.
+void nontemporal_fence();
+
+}  // namespace normkernels

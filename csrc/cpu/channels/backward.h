@@ -1,0 +1,146 @@
+// The channel family on the CPU, backward: the sums of du and du * xhat, what a rule makes of them, and dx.
+#pragma once
+
+#include <memory>
+
+#include "cpu/channels/deviation_tiles.h"
+#include "cpu/channels/forward.h"
+
+namespace normkernels {
+
+constexpr int64_t kScratch = 1 << 20;  // elements of du that are kept between two sweeps at most
+
+// What dx needs of one statistic, from the sums of its channels.
+struct Means {
+  double g = 0, g_xhat = 0;
+};
+
+// du as it leaves, rounded; T is du's own type where there is no activation.
+template <class T, class D>
+void write_du(const D* du, T* out, int64_t n) {
+  if constexpr (std::is_same_v<D, compute_t<T>>) {
+    store_tile(du, out, n);
+  } else {
+    std::copy_n(du, n, out);
+  }
+}
+
+template <class T>
+struct Backward {
+  using C = compute_t<T>;
+  Channels<T> of;
+  const T* dy;
+  T *dx = nullptr, *dskip = nullptr;                    // dx null: sums only
+  bool training = true;                                 // mean and var depend on x
+  const C *mean_dy = nullptr, *mean_dy_xhat = nullptr;  // (C,): given where x is a part of the batch
+  C *dweight = nullptr, *dbias = nullptr;               // (lines, C) tables, or null
+  // A normaliser's own rule for statistics [first, first + count): what it takes for the means of g and g * xhat.
+  std::function<void(int64_t first, int64_t count, Means*)> rule = nullptr;
+  const C* centre = nullptr;  // what dx is centred about, if not mean
+  double power = 2;           // of the scale that dx is a derivative of
+
+  bool plain() const { return of.plain(); }
+  // Whether du can be kept in T between the sweeps.
+  bool exact() const { return sizeof(T) >= 4 || of.affine.activation == Activation::relu; }
+  bool keeps_dskip() const { return dskip && exact() && !of.plain(); }
+  bool sums() const { return !mean_dy && (training || dweight || dbias); }
+
+  // Whether statistics [first, first + count) of x lost too much when they were kept: far from 0, or var beyond C
+  bool lost(int64_t first, int64_t count) const {
+    if (!training || mean_dy || centre) return false;
+    bool any = false;
+    for (int64_t i = first; i < first + count; i++) {
+      const double var = of.var[i] + of.eps;
+      any |= std::fabs(of.mean[i]) * of.rstd[i] > kNear || !(var > 1e-30 && var < 1e37);
+    }
+    return any;
+  }
+  // What finds rstd and shift of these from x
+  Forward<T> statistics() const { return {.of = of, .y = nullptr, .training = true, .again = true}; }
+  // Whether the square of rstd is too much or too little for C
+  bool wide(int64_t statistic) const { return !(of.rstd[statistic] < 1e15 && of.rstd[statistic] > 1e-15); }
+  // Room to keep du in, if it is neither cheap to have again nor kept in dskip; else null.
+  std::unique_ptr<C[]> scratch(int64_t elements) const {
+    const bool wanted = !of.plain() && !of.gated() && !keeps_dskip() && sums() && elements <= kScratch;
+    return std::unique_ptr<C[]>(wanted ? new C[elements] : nullptr);
+  }
+
+  // Call f with du = dy * act'(u) from element at on: dy itself without an activation. It is left in kept, if there is
+  // room, else in dskip, if that is exact.
+  template <class K, class F>
+  void with_du(int64_t at, const Scale<K>& k, int64_t n, C* kept, const F& f) const {
+    const T *x_tile = of.x + at, *skip_tile = of.skip ? of.skip + at : nullptr;
+    if (of.plain()) return f(dy + at);
+    if (of.gated() && exact()) {
+      alignas(64) T buffer[kStep];
+      T* du = keeps_dskip() ? dskip + at : buffer;
+      gate_tile(dy + at, x_tile, skip_tile, k, du, n);
+      return f(static_cast<const T*>(du));
+    }
+    alignas(64) C u[kStep], buffer[kStep];
+    C* du = kept ? kept : buffer;
+    if constexpr (std::is_same_v<C, T>) du = keeps_dskip() ? dskip + at : du;
+    if (of.gated()) {
+      gate_tile(dy + at, x_tile, skip_tile, k, du, n);
+    } else {
+      scale_tile(x_tile, skip_tile, k, u, n);
+      load_tile(dy + at, du, n);
+      times_derivative(of.affine.activation, of.affine.slope, u, du, n);
+    }
+    f(static_cast<const C*>(du));
+  }
+
+  // The same for the second sweep, which finds what the first one left.
+  template <class K, class F>
+  void with_du_again(int64_t at, const Scale<K>& k, int64_t n, C* kept, const F& f) const {
+    if (sums() && kept) return f(static_cast<const C*>(kept));
+    if (sums() && keeps_dskip()) return f(static_cast<const T*>(dskip + at));
+    with_du(at, k, n, nullptr, f);
+  }
+
+  // dx of a tile, and dskip where it is not there yet
+  template <class D, class K>
+  void write(const D* du, int64_t at, const Blend<K>& k, int64_t n, bool nontemporal) const {
+    if (dskip && !keeps_dskip()) write_du(du, dskip + at, n);
+    if (power != 2) return blend_deviations(du, of.x + at, k, power, dx + at, n);
+    nontemporal ? blend_nontemporal(du, of.x + at, k, dx + at, n) : blend_tile(du, of.x + at, k, dx + at, n);
+  }
+
+  // The same where C is too narrow for the coefficients
+  template <class D, class K>
+  void write_wide(const D* du, int64_t at, const Blend<K>& k, int64_t n) const {
+    if (dskip && !keeps_dskip()) write_du(du, dskip + at, n);
+    blend_tile(du, of.x + at, k, dx + at, n);
+  }
+
+  // The coefficients, in M, of dx = rstd * (du * w - means.g - xhat * means.g_xhat)
+  template <class M>
+  NK_INLINE Blend<Same<M>> blend(int64_t statistic, int64_t c, Means means) const {
+    const M r = of.rstd[statistic], w = of.weight(c);
+    if (mean_dy) means = {static_cast<double>(w * mean_dy[c]), static_cast<double>(w * mean_dy_xhat[c])};
+    if (!training) means = {};
+    const C about = centre ? centre[statistic] : of.mean[statistic];
+    const double added = centre ? 0 : of.shift_of(statistic) * means.g_xhat;
+    return {{about}, {r * w}, {static_cast<M>(-r * r * means.g_xhat)}, {static_cast<M>(-r * (means.g + added))}};
+  }
+};
+
+// Adds to the sums of g and g * xhat those over channel c, from its sums of du and of du * (x - mean), which go to the
+// parameters' too.
+template <class T>
+NK_INLINE void add_channel(const Backward<T>& a, int64_t statistic, int64_t c, Pair<double> sums, int64_t line,
+                           Means& means) {
+  using C = compute_t<T>;
+  const double sum_xhat = sums.b * a.of.rstd[statistic] + sums.a * a.of.shift_of(statistic), w = a.of.weight(c);
+  means.g += w * sums.a;
+  means.g_xhat += w * sum_xhat;
+  if (a.dbias) a.dbias[line * a.of.grid.C + c] += static_cast<C>(sums.a);
+  if (a.dweight) a.dweight[line * a.of.grid.C + c] += static_cast<C>(sum_xhat);
+}
+
+// Sums of g and g * xhat of statistics, as means
+inline void average(Scratch<Means>& sums, double count) {
+  for (Means& m : sums) m = {m.g / count, m.g_xhat / count};
+}
+
+}  // namespace normkernels

@@ -1,0 +1,138 @@
+// Channels that lie last, backward: the sums down the columns of an image, then dx.
+#pragma once
+
+#include <utility>
+
+#include "cpu/channels/backward.h"
+#include "cpu/channels/channels_last.h"
+
+namespace normkernels {
+
+// Images are taken in chunks, each with a line of the tables of dweight and dbias.
+inline int64_t chunks(int64_t N) { return std::min<int64_t>(N, 64); }
+
+// Adds the sums over a block of lines, columns of stride each, to p and q. source: has du, a itself or who knows what
+// else lies between u and y; kept: see with_du.
+template <class T, class Source, class C>
+void add_block(const Backward<T>& a, const Source& source, const ColumnScale<C>& scale, int64_t at, int64_t stride,
+               int64_t columns, int64_t rows, C* kept, Pair<C*> sums) {
+  const auto* mean = scale.mean.data();
+  C *p = sums.a, *q = sums.b;
+  if (source.plain()) {
+    return each_band(columns, rows, [&](int64_t line, int64_t count, int64_t j, int64_t n, int64_t ahead) {
+      const int64_t from = at + line * stride + j;
+      add_gradient_columns(a.dy + from, stride, a.of.x + from, stride, count, ahead, mean + j, p + j, q + j, n);
+    });
+  }
+  const int64_t lines = std::max<int64_t>(1, kStep / columns), part = std::min(columns, kStep);
+  for (int64_t line = 0; line < rows; line += lines) {
+    const int64_t count = std::min(lines, rows - line);
+    for (int64_t j = 0; j < columns; j += part) {
+      const int64_t from = line * stride + j, width = std::min(part, columns - j);
+      source.with_du(at + from, scale.at(j), count * width, kept ? kept + from : nullptr, [&](const auto* du) {
+        for (int64_t k = 0; k < width; k += kBand)
+          add_gradient_columns(du + k, stride, a.of.x + at + from + k, stride, count, 0, mean + j + k, p + j + k,
+                               q + j + k, std::min(kBand, width - k));
+      });
+    }
+  }
+}
+
+// The sums of an image over its channels of du and du * (x - mean)
+template <class T, class Source, class C>
+Scratch<Pair<double>> channel_sums(const Backward<T>& a, const Source& source, const Lines& lines, int64_t n,
+                                   const ColumnScale<C>& scale, C* kept, bool parallel) {
+  const int64_t columns = lines.columns;
+  Scratch<double> table((lines.segments + 1) * 2 * columns);
+  each(parallel, lines.segments + 1, [&](int64_t s) {
+    const bool last = s == lines.segments;
+    const int64_t first = last ? lines.whole : lines.first(s), rows = last ? lines.rest > 0 : lines.lines(s);
+    Scratch<C> buffer(2 * columns);
+    C *p = buffer.data(), *q = p + columns;
+    for (int64_t row = 0; row < rows; row += kBlock) {
+      const int64_t from = (first + row) * columns, at = n * a.of.grid.S * a.of.grid.C + from;
+      add_block(a, source, scale, at, columns, last ? lines.rest : columns, std::min(kBlock, rows - row),
+                kept ? kept + from : nullptr, {p, q});
+      double* total = &table[s * 2 * columns];
+      for (int64_t i = 0; i < 2 * columns; i++) total[i] += std::exchange(buffer[i], C(0));
+    }
+  });
+  Scratch<Pair<double>> sums(a.of.grid.C);
+  for (int64_t s = 0; s <= lines.segments; s++) {
+    const double* row = &table[s * 2 * columns];
+    lines.each_column(s < lines.segments ? columns : lines.rest, [&](int64_t j, int64_t c) {
+      sums[c].a += row[j];
+      sums[c].b += row[columns + j];
+    });
+  }
+  return sums;
+}
+
+// The coefficients of dx, a value for each column of a line.
+template <class C>
+struct ColumnBlend {
+  Scratch<C> mean, a, b, c;
+
+  template <class T>
+  ColumnBlend(const Backward<T>& sweep, const Lines& lines, int64_t columns, int64_t n, const Scratch<Means>& means)
+      : mean(sweep.of.grid.C), a(mean), b(mean), c(mean) {
+    const Grid& g = sweep.of.grid;
+    for (int64_t group = 0, channel = 0; group < g.G; group++) {
+      for (int64_t end = channel + g.channels(); channel < end; channel++) {
+        const auto k = sweep.template blend<C>(n * g.G + group, channel, means[group]);
+        mean[channel] = k.mean.value;
+        a[channel] = k.a.value;
+        b[channel] = k.b.value;
+        c[channel] = k.c.value;
+      }
+    }
+    for (auto* values : {&mean, &a, &b, &c}) *values = of_columns(lines, columns, *values);
+  }
+  Blend<const C*> at(int64_t j) const { return {&mean[j], &a[j], &b[j], &c[j]}; }
+};
+
+template <class T>
+void backward_image(const Backward<T>& a, const Lines& lines, int64_t n, int64_t line, bool parallel) {
+  using C = compute_t<T>;
+  const Grid& g = a.of.grid;
+  const bool nontemporal = large<T>(g.N * g.C * g.S) && g.C * sizeof(T) % 64 == 0;
+  if (a.lost(n * g.G, g.G)) measure(a.statistics(), lines, n, parallel);
+  const ColumnScale<C> scale(a.of, lines, wide(lines), n);
+  Scratch<Means> means(g.G);
+  const auto scratch = a.scratch(g.S * g.C);
+  C* const kept = scratch.get();
+  if (a.sums()) {
+    const auto sums = channel_sums(a, a, lines, n, scale, kept, parallel);
+    for (int64_t c = 0; c < g.C; c++)
+      add_channel(a, n * g.G + c / g.channels(), c, sums[c], line, means[c / g.channels()]);
+    average(means, g.count());
+    if (a.rule) a.rule(n * g.G, g.G, means.data());
+  }
+  if (!a.dx) return;
+  const auto each_du = [&](const auto& f) {
+    each_piece(parallel, g, wide(lines), [&](int64_t offset, int64_t j, int64_t count) {
+      const int64_t at = n * g.S * g.C + offset;
+      a.with_du_again(at, scale.at(j), count, kept ? kept + offset : nullptr,
+                      [&](const auto* du) { f(du, at, j, count); });
+    });
+  };
+  bool any = false;
+  for (int64_t group = 0; group < g.G; group++) any |= a.wide(n * g.G + group);
+  if (any && a.power == 2) {
+    const ColumnBlend<double> blend(a, lines, wide(lines), n, means);
+    return each_du([&](const auto* du, int64_t at, int64_t j, int64_t m) { a.write_wide(du, at, blend.at(j), m); });
+  }
+  const ColumnBlend<C> blend(a, lines, wide(lines), n, means);
+  each_du([&](const auto* du, int64_t at, int64_t j, int64_t m) { a.write(du, at, blend.at(j), m, nontemporal); });
+}
+
+template <class T>
+void backward_channels_last(const Backward<T>& a, int64_t run = 1) {
+  const int64_t N = a.of.grid.N, parts = chunks(N);
+  const Lines lines(a.of.grid, run);
+  share(parts, N * a.of.grid.S * a.of.grid.C, [&](int64_t chunk, bool parallel) {
+    for (int64_t n = chunk * N / parts; n < (chunk + 1) * N / parts; n++) backward_image(a, lines, n, chunk, parallel);
+  });
+}
+
+}  // namespace normkernels

@@ -1,0 +1,125 @@
+// Channels whose planes are contiguous: x is (N, C, S).
+//
+// Statistics are taken in bundles of adjacent groups, so that memory is read in long runs and, where a bundle fits in
+// the second-level cache, read from memory once.
+#pragma once
+
+#include "cpu/channels/forward.h"
+
+namespace normkernels {
+
+constexpr int64_t kRunBytes = 1 << 16;  // of adjacent planes read in a row at least: every jump costs the prefetcher
+constexpr int64_t kBundle = 3 << 17;    // bytes of x and dy that a second sweep still finds in the second-level cache
+
+// Groups [group, group + groups) of the images [image, image + grid.images()): statistics of line image / images().
+struct Bundle {
+  int64_t line, image, group, groups;
+};
+
+// How a grid is cut into bundles; bytes of one position.
+struct Bundles {
+  Grid grid;
+  int64_t groups;  // of a bundle at most
+
+  Bundles(const Grid& g, int64_t bytes) : grid(g) {
+    const int64_t run = g.channels() * g.S * bytes, fit = kBundle / std::max<int64_t>(run * g.images(), 1);
+    groups = std::clamp<int64_t>(fit, std::min<int64_t>(g.G, 1 + kRunBytes / run), g.G);
+  }
+  int64_t per_line() const { return (grid.G + groups - 1) / groups; }
+  int64_t count() const { return grid.B * per_line(); }
+  Bundle operator[](int64_t i) const {
+    const int64_t line = i / per_line(), group = i % per_line() * groups;
+    return {line, line * grid.images(), group, std::min(groups, grid.G - group)};
+  }
+};
+
+// One segment of a run of adjacent channels: element at of n, in the statistic of channel c; index counts segments
+// within runs, runs within images.
+struct Run {
+  int64_t index, statistic, image, c, begin, n;
+};
+
+// f(run) for every segment of every run of so many adjacent channels of a bundle's images
+template <class F>
+void each_run(bool parallel, const Grid& g, const Bundle& bundle, int64_t channels, const F& f) {
+  const int64_t length = channels * g.S, parts = segments(length), per_group = g.channels() / channels;
+  const int64_t first = bundle.group * g.channels(), statistic = bundle.line * g.G + bundle.group;
+  const auto visit = [&](int64_t index, int64_t image, int64_t group, int64_t run, int64_t part) {
+    const int64_t c = first + (group * per_group + run) * channels, begin = part * kSegment;
+    f(Run{index, statistic + group, bundle.image + image, c, begin, std::min(kSegment, length - begin)});
+  };
+  if (parallel) {
+    const int64_t line = bundle.groups * per_group * parts, group = per_group * parts;
+    return for_each(g.images() * line,
+                    [&](int64_t i) { visit(i, i / line, i % line / group, i % group / parts, i % parts); });
+  }
+  int64_t index = 0;
+  for (int64_t image = 0; image < g.images(); image++)
+    for (int64_t group = 0; group < bundle.groups; group++)
+      for (int64_t run = 0; run < per_group; run++)
+        for (int64_t part = 0; part < parts; part++) visit(index++, image, group, run, part);
+}
+
+// From run to run of tiles the mean so far is what the next sums are taken about.
+template <class T>
+Moments run_moments(const T* x, int64_t n, double eps) {
+  Moments total;
+  compute_t<T> about = load(x[0]);
+  for_each_tile(0, n, [&](int64_t j, int64_t count) {
+    merge(total, moments_about(x + j, about, count, eps));
+    about = static_cast<compute_t<T>>(total.mean);
+  });
+  return total;
+}
+
+// mean and var of every group of a bundle, from the moments of its runs
+template <class T>
+void pool(const Forward<T>& a, const Bundle& bundle, const Scratch<Moments>& table) {
+  const int64_t parts = segments(a.of.grid.channels() * a.of.grid.S), line = bundle.groups * parts;
+  for (int64_t k = 0; k < bundle.groups; k++) {
+    const auto sum = [&](const auto& f) {
+      double total = 0;
+      for (int64_t n = 0; n < a.of.grid.images(); n++)
+        for (int64_t p = 0; p < parts; p++) total += f(table[n * line + k * parts + p]);
+      return total / a.of.grid.count();
+    };
+    const double mean = sum([](const Moments& m) { return m.count * m.mean; });
+    const double var = sum([=](const Moments& m) { return m.m2 + m.count * (m.mean - mean) * (m.mean - mean); });
+    a.keep(bundle.line * a.of.grid.G + bundle.group + k, mean, var);
+  }
+}
+
+template <class T>
+void measure(const Forward<T>& a, const Bundle& bundle, bool parallel) {
+  const Grid& g = a.of.grid;
+  Scratch<Moments> table(g.images() * bundle.groups * segments(g.channels() * g.S));
+  each_run(parallel, g, bundle, g.channels(), [&](const Run& r) {
+    table[r.index] = run_moments(a.of.x + g.plane(r.image, r.c) + r.begin, r.n, a.of.eps);
+  });
+  pool(a, bundle, table);
+}
+
+template <class T>
+void forward_planes(const Forward<T>& a) {
+  const Grid& g = a.of.grid;
+  const bool nontemporal = large<T>(g.N * g.C * g.S) && g.S * sizeof(T) % 64 == 0;
+  const Bundles bundles(g, sizeof(T));
+  share(bundles.count(), g.N * g.C * g.S, [&](int64_t i, bool parallel) {
+    const Bundle bundle = bundles[i];
+    if (a.training) {
+      measure(a, bundle, parallel);
+      if (a.rule) a.rule(bundle.line * g.G + bundle.group, bundle.groups);
+    }
+    if (!a.y) return;
+    each_run(parallel, g, bundle, 1, [&](const Run& r) {
+      const auto scale = a.of.scale(r.statistic, r.c);
+      const int64_t at = g.plane(r.image, r.c) + r.begin;
+      for_each_step(at, at + r.n, [&](int64_t j, int64_t m) {
+        a.of.write(a.of.x + j, a.of.skip ? a.of.skip + j : nullptr, scale, a.y + j, m, nontemporal);
+      });
+    });
+    if (nontemporal) nontemporal_fence();
+  });
+}
+
+}  // namespace normkernels

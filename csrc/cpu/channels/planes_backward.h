@@ -1,0 +1,154 @@
+// Channels whose planes are contiguous, backward: the sums of a bundle's planes, then dx.
+#pragma once
+
+#include "cpu/channels/backward.h"
+#include "cpu/channels/planes.h"
+
+namespace normkernels {
+
+// From the sums of g and g * xhat of a bundle's groups what dx needs
+template <class T>
+void finish_means(const Backward<T>& a, const Bundle& bundle, Scratch<Means>& means) {
+  average(means, a.of.grid.count());
+  if (a.rule) a.rule(bundle.line * a.of.grid.G + bundle.group, bundle.groups, means.data());
+}
+
+// Per group of a bundle: what dx needs, from the sums of its planes' segments; and the parameters' gradients.
+template <class T>
+Scratch<Means> gather(const Backward<T>& a, const Bundle& bundle, const Scratch<Pair<double>>& table) {
+  const Grid& g = a.of.grid;
+  const int64_t parts = segments(g.S), D = g.channels(), line = bundle.groups * D * parts;
+  Scratch<Means> means(bundle.groups);
+  for (int64_t k = 0; k < bundle.groups; k++) {
+    for (int64_t j = k * D; j < (k + 1) * D; j++) {
+      Pair<double> sums = {};
+      for (int64_t n = 0; n < g.images(); n++) {
+        for (int64_t p = 0; p < parts; p++) {
+          sums.a += table[n * line + j * parts + p].a;
+          sums.b += table[n * line + j * parts + p].b;
+        }
+      }
+      const int64_t group = bundle.group + k;
+      add_channel(a, bundle.line * g.G + group, bundle.group * D + j, sums, bundle.line, means[k]);
+    }
+  }
+  finish_means(a, bundle, means);
+  return means;
+}
+
+constexpr int64_t kSmall = 1024;  // positions of a plane that costs less than the walk to it
+
+// Whether the planes of an image can be taken at once: small ones, with at most a gate after them.
+template <class T>
+bool small(const Backward<T>& a) {
+  const bool alone = a.of.plain() && !a.dskip, gated = a.of.gated() && a.exact();
+  return a.of.grid.S <= kSmall && (alone || gated) && a.power == 2;
+}
+
+// A bundle of them. du is dy, or what the gates let through of it, which is kept in dskip or in scratch memory.
+template <class T>
+void backward_small(const Backward<T>& a, const Bundle& bundle) {
+  using C = compute_t<T>;
+  const Grid& g = a.of.grid;
+  const int64_t D = g.channels(), width = bundle.groups * D, first = bundle.group * D;
+  const int64_t statistic = bundle.line * g.G + bundle.group, size = width * g.S;
+  const auto each_channel = [&](const auto& f) {
+    for (int64_t k = 0; k < bundle.groups; k++)
+      for (int64_t j = k * D; j < (k + 1) * D; j++) f(k, j);
+  };
+  const auto at = [&](int64_t n) { return g.plane(bundle.image + n, first); };
+  Scratch<T> kept(a.of.plain() || a.dskip ? 0 : g.images() * size);
+  const auto du = [&](int64_t n) { return a.dskip ? a.dskip + at(n) : kept.data() + n * size; };
+  const auto du_of = [&](int64_t n) { return a.of.plain() ? a.dy + at(n) : static_cast<const T*>(du(n)); };
+  if (a.of.gated()) {
+    Scratch<Scale<Same<C>>> scales(width);
+    each_channel([&](int64_t k, int64_t j) { scales[j] = a.of.scale(statistic + k, first + j); });
+    for (int64_t n = 0; n < g.images(); n++)
+      gate_planes(a.dy + at(n), a.of.x + at(n), a.of.skip ? a.of.skip + at(n) : nullptr, scales.data(), du(n), width,
+                  g.S);
+  }
+  Scratch<Means> means(bundle.groups);
+  if (a.sums()) {
+    Scratch<C> mean(width);
+    each_channel([&](int64_t k, int64_t j) { mean[j] = a.of.mean[statistic + k]; });
+    Scratch<Pair<C>> sums(width);
+    Scratch<Pair<double>> totals(width);
+    for (int64_t n = 0; n < g.images(); n++) {
+      sums_of_planes(du_of(n), a.of.x + at(n), mean.data(), width, g.S, sums.data());
+      for (int64_t j = 0; j < width; j++) totals[j] = {totals[j].a + sums[j].a, totals[j].b + sums[j].b};
+    }
+    each_channel(
+        [&](int64_t k, int64_t j) { add_channel(a, statistic + k, first + j, totals[j], bundle.line, means[k]); });
+    finish_means(a, bundle, means);
+  }
+  if (!a.dx) return;
+  Scratch<Blend<Same<C>>> blends(width);
+  each_channel([&](int64_t k, int64_t j) { blends[j] = a.template blend<C>(statistic + k, first + j, means[k]); });
+  for (int64_t n = 0; n < g.images(); n++)
+    blend_planes(du_of(n), a.of.x + at(n), blends.data(), a.dx + at(n), width, g.S);
+}
+
+// Whether C holds the squares of all scales of a bundle.
+template <class T>
+bool narrow(const Backward<T>& a, const Bundle& bundle) {
+  const int64_t first = bundle.line * a.of.grid.G + bundle.group;
+  for (int64_t i = first; i < first + bundle.groups; i++)
+    if (a.wide(i)) return false;
+  return true;
+}
+
+template <class T>
+void backward_planes(const Backward<T>& a) {
+  const Grid& g = a.of.grid;
+  const bool nontemporal = large<T>(g.N * g.C * g.S) && g.S * sizeof(T) % 64 == 0;
+  const Bundles bundles(g, 2 * sizeof(T));
+  share(bundles.count(), g.N * g.C * g.S, [&](int64_t i, bool parallel) {
+    const Bundle bundle = bundles[i];
+    const int64_t first = bundle.group * g.channels(), width = bundle.groups * g.channels();
+    const int64_t statistic = bundle.line * g.G + bundle.group;
+    if (a.lost(statistic, bundle.groups)) measure(a.statistics(), bundle, parallel);
+    if (!parallel && !nontemporal && small(a) && narrow(a, bundle)) return backward_small(a, bundle);
+    Scratch<Means> means(bundle.groups);
+    const auto scratch = a.scratch(g.images() * width * g.S);
+    const auto kept = [&](const Run& r, int64_t s) {
+      return !scratch ? nullptr : &scratch[((r.image - bundle.image) * width + r.c - first) * g.S + s];
+    };
+    if (a.sums()) {
+      Scratch<Pair<double>> table(g.images() * width * segments(g.S));
+      each_run(parallel, g, bundle, 1, [&](const Run& r) {
+        const int64_t plane = g.plane(r.image, r.c);
+        const auto scale = a.of.scale(r.statistic, r.c);
+        Pair<double> total = {};
+        for_each_step(r.begin, r.begin + r.n, [&](int64_t j, int64_t m) {
+          a.with_du(plane + j, scale, m, kept(r, j), [&](const auto* du) {
+            const auto part = sums_about(du, a.of.x + plane + j, a.of.mean[r.statistic], m);
+            total.a += part.a;
+            total.b += part.b;
+          });
+        });
+        table[r.index] = total;
+      });
+      means = gather(a, bundle, table);
+    }
+    if (!a.dx) return;
+    each_run(parallel, g, bundle, 1, [&](const Run& r) {
+      const int64_t plane = g.plane(r.image, r.c);
+      const auto scale = a.of.scale(r.statistic, r.c);
+      const auto each_du = [&](const auto& f) {
+        for_each_step(r.begin, r.begin + r.n, [&](int64_t j, int64_t m) {
+          a.with_du_again(plane + j, scale, m, kept(r, j), [&](const auto* du) { f(du, plane + j, m); });
+        });
+      };
+      const Means& mean = means[r.statistic - statistic];
+      if (a.wide(r.statistic) && a.power == 2) {
+        const auto blend = a.template blend<double>(r.statistic, r.c, mean);
+        return each_du([&](const auto* du, int64_t at, int64_t m) { a.write_wide(du, at, blend, m); });
+      }
+      const auto blend = a.template blend<compute_t<T>>(r.statistic, r.c, mean);
+      each_du([&](const auto* du, int64_t at, int64_t m) { a.write(du, at, blend, m, nontemporal); });
+    });
+    if (nontemporal) nontemporal_fence();
+  });
+}
+
+}  // namespace normkernels

@@ -1,0 +1,207 @@
+// Loops that add up tiles of channels, written to vectorise along the tile.
+#include "cpu/channels/sums.h"
+
+#include "cpu/base/few.h"
+#include "cpu/base/moments.h"
+
+namespace normkernels {
+namespace {
+
+template <class C, class F>
+NK_INLINE Pair<C> short_or_long(int64_t n, const F& f) {
+  return n < kLanes ? sum_pairs<C, kFewLanes>(n, f) : sum_pairs<C>(n, f);
+}
+
+}  // namespace
+
+template <class T>
+NK_CLONES Moments moments_about(const T* x, compute_t<T> about, int64_t n, double eps) {
+  using C = compute_t<T>;
+  const auto sums = [&](C centre) NK_INLINED {
+    return short_or_long<C>(n, [=](int64_t i) NK_INLINED {
+      const C d = load(x[i]) - centre;
+      return Pair<C>{d, d * d};
+    });
+  };
+  return moments_by(sums, x, about, n, eps);
+}
+
+#if defined(NK_SHUFFLES)
+template <class T, class D>
+NK_INLINE Pair<compute_t<T>> few_sums_about(const D* du, const T* x, compute_t<T> mean, int64_t n) {
+  using C = compute_t<T>;
+  Sum<C> a, b;
+  const auto add = [&](const Few<C>& d, const Few<C>& h, int64_t k) NK_INLINED {
+    a.part[k] += d;
+    b.part[k] += d * h;
+  };
+  each_few(n, [&](int64_t j, int64_t k) NK_INLINED { add(few(du + j), few(x + j) - mean, k); });
+  if (n % kFewLanes) {
+    const int64_t j = n - kFewLanes;
+    const auto last = fresh<C>(n);
+    add(last ? few(du + j) : Few<C>{}, last ? few(x + j) - mean : Few<C>{}, 3);
+  }
+  return {a.total(), b.total()};
+}
+#endif
+
+template <class T, class D>
+NK_INLINE Pair<compute_t<T>> plane_sums(const D* du, const T* x, compute_t<T> mean, int64_t n) {
+  using C = compute_t<T>;
+#if defined(NK_SHUFFLES)
+  if (n >= kFewLanes && n < 4 * kLanes) return few_sums_about(du, x, mean, n);
+#endif
+  return short_or_long<C>(n, [=](int64_t i) NK_INLINED {
+    const C d = load(du[i]);
+    return Pair<C>{d, d * (load(x[i]) - mean)};
+  });
+}
+
+template <class T, class D>
+NK_CLONES Pair<compute_t<T>> sums_about(const D* du, const T* x, compute_t<T> mean, int64_t n) {
+  return plane_sums(du, x, mean, n);
+}
+
+template <class T>
+NK_CLONES void sums_of_planes(const T* du, const T* x, const compute_t<T>* mean, int64_t planes, int64_t n,
+                              Pair<compute_t<T>>* sums) {
+  for (int64_t p = 0; p < planes; p++) sums[p] = plane_sums(du + p * n, x + p * n, mean[p], n);
+}
+
+// Adds f(row, column) to the sums a and b of n columns, which stay in registers while the rows go by.
+template <int64_t n, class C, class F>
+NK_INLINE void add_rows(int64_t rows, C* a, C* b, const F& f) {
+  C p[n], q[n];
+  for (int64_t i = 0; i < n; i++) p[i] = a[i], q[i] = b[i];
+  for (int64_t r = 0; r < rows; r++) {
+    for (int64_t i = 0; i < n; i++) {
+      const Pair<C> v = f(r, i);
+      p[i] += v.a;
+      q[i] += v.b;
+    }
+  }
+  for (int64_t i = 0; i < n; i++) a[i] = p[i], b[i] = q[i];
+}
+
+// The same for any n.
+template <class C, class F>
+NK_INLINE void add_rows(int64_t rows, C* a, C* b, int64_t n, const F& f) {
+  for (int64_t r = 0; r < rows; r++) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+      const Pair<C> v = f(r, i);
+      a[i] += v.a;
+      b[i] += v.b;
+    }
+  }
+}
+
+template <class T>
+NK_INLINE void prefetch_band(const T* x) {
+#if defined(__GNUC__)
+  for (size_t i = 0; i < kBand * sizeof(T); i += 64) __builtin_prefetch(reinterpret_cast<const char*>(x) + i, 0, 2);
+#endif
+}
+
+template <class T>
+NK_CLONES void add_columns_about(const T* x, int64_t stride, int64_t rows, int64_t ahead, const compute_t<T>* about,
+                                 compute_t<T>* a, compute_t<T>* b, int64_t n) {
+  using C = compute_t<T>;
+  const auto add = [=](int64_t r, int64_t i) NK_INLINED {
+    const C d = load(x[r * stride + i]) - about[i];
+    return Pair<C>{d, d * d};
+  };
+  if (n != kBand) return add_rows(rows, a, b, n, add);
+  if (ahead)
+    for (int64_t r = 0; r < rows; r++) prefetch_band(x + ahead + r * stride);
+  add_rows<kBand>(rows, a, b, add);
+}
+
+template <class T>
+NK_CLONES void wide_columns(const T* x, int64_t rows, double* mean, double* m2, int64_t n) {
+  for (int64_t i = 0; i < n; i++) mean[i] = m2[i] = 0;
+  for (int64_t r = 0; r < rows; r++)
+    for (int64_t i = 0; i < n; i++) mean[i] += load(x[r * n + i]);
+  for (int64_t i = 0; i < n; i++) mean[i] /= static_cast<double>(rows);
+  for (int64_t r = 0; r < rows; r++) {
+    for (int64_t i = 0; i < n; i++) {
+      const double d = load(x[r * n + i]) - mean[i];
+      m2[i] += d * d;
+    }
+  }
+}
+
+template <class C>
+NK_CLONES bool recentre(int64_t rows, C* about, C* a, C* b, int64_t n) {
+  const C share = C(1) / static_cast<C>(rows);
+  int far = 0;
+#pragma omp simd reduction(| : far)
+  for (int64_t i = 0; i < n; i++) {
+    const C off = a[i] * a[i] * share;
+    far |= !(off <= kFar<C> * (b[i] - off));
+  }
+  if (!far) return false;
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) {
+    about[i] += a[i] * share;
+    a[i] = b[i] = 0;
+  }
+  return true;
+}
+
+template <class C>
+NK_CLONES void merge_columns(int64_t count, int64_t rows, C* about, C* a, C* b, double* mean, double* m2, int64_t n) {
+  const double share = 1.0 / rows, weight = static_cast<double>(rows) / (count + rows), cross = weight * count;
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) {
+    const double left = a[i] * share, delta = about[i] + left - mean[i];
+    mean[i] += delta * weight;
+    m2[i] += b[i] - a[i] * left + delta * delta * cross;
+    about[i] = static_cast<C>(mean[i]);
+    a[i] = b[i] = 0;
+  }
+}
+
+template <class T, class D>
+NK_CLONES void add_gradient_columns(const D* du, int64_t d_stride, const T* x, int64_t stride, int64_t rows,
+                                    int64_t ahead, const compute_t<T>* mean, compute_t<T>* a, compute_t<T>* b,
+                                    int64_t n) {
+  using C = compute_t<T>;
+  const auto add = [=](int64_t r, int64_t i) NK_INLINED {
+    const C d = load(du[r * d_stride + i]);
+    return Pair<C>{d, d * (load(x[r * stride + i]) - mean[i])};
+  };
+  if (n != kBand) return add_rows(rows, a, b, n, add);
+  if (ahead) {
+    for (int64_t r = 0; r < rows; r++) {
+      prefetch_band(x + ahead + r * stride);
+      prefetch_band(du + ahead + r * d_stride);
+    }
+  }
+  add_rows<kBand>(rows, a, b, add);
+}
+
+#define NK_GRADIENTS(T, D)                                                                                        \
+  template Pair<compute_t<T>> sums_about(const D*, const T*, compute_t<T>, int64_t);                              \
+  template void add_gradient_columns(const D*, int64_t, const T*, int64_t, int64_t, int64_t, const compute_t<T>*, \
+                                     compute_t<T>*, compute_t<T>*, int64_t);
+#define NK_SUMS(T)                                                                                              \
+  template Moments moments_about(const T*, compute_t<T>, int64_t, double);                                      \
+  template void wide_columns(const T*, int64_t, double*, double*, int64_t);                                     \
+  template void add_columns_about(const T*, int64_t, int64_t, int64_t, const compute_t<T>*, compute_t<T>*,      \
+                                  compute_t<T>*, int64_t);                                                      \
+  template void sums_of_planes(const T*, const T*, const compute_t<T>*, int64_t, int64_t, Pair<compute_t<T>>*); \
+  NK_GRADIENTS(T, compute_t<T>)
+#define NK_COLUMNS(C)                                   \
+  template bool recentre(int64_t, C*, C*, C*, int64_t); \
+  template void merge_columns(int64_t, int64_t, C*, C*, C*, double*, double*, int64_t);
+NK_SUMS(double)
+NK_SUMS(float)
+NK_SUMS(bfloat16)
+NK_SUMS(float16)
+NK_GRADIENTS(bfloat16, bfloat16)
+NK_GRADIENTS(float16, float16)
+NK_COLUMNS(double)
+NK_COLUMNS(float)
+
+}  // namespace normkernels

@@ -1,0 +1,40 @@
+// Mathematics on rows that each have coefficients of their own: some short ones, or a tile of a long one. x is (rows,
+// n) in T; y and dy are in D, the same or 16 bits beside float.
+#pragma once
+
+#include "cpu/base/simd.h"
+
+namespace normkernels {
+
+constexpr int64_t kFilters = 64;
+
+// What is found of some rows: y = a (x - mean) + c, dx = a dy + b ((x - mean) rstd) + c.
+template <class C>
+struct Found {
+  alignas(64) C mean[kFilters], a[kFilters], b[kFilters], c[kFilters];
+  alignas(64) C rstd[kFilters], shift[kFilters];  // backward: xhat = (x - mean) rstd + shift
+  double squares[kFilters];                       // forward: the sum of (x - mean)^2
+  bool fit;                                       // forward: whether these are in a too
+};
+
+// mean, what rounding left of it in c, and the sum of (x - mean)^2; eps tells whether squares too small for C matter
+template <class T>
+void row_moments(const T* x, bool centred, double eps, Found<compute_t<T>>& f, int64_t rows, int64_t n);
+// In b the sum of dy (x - mean) and, if centred, in c that of dy
+template <class T, class D>
+void row_products(const D* dy, const T* x, bool centred, Found<compute_t<T>>& f, int64_t rows, int64_t n);
+
+// Puts the coefficients in place of these sums; statistic: |x| or rstd, along: the gradient of gain, gain may be null.
+template <class C>
+void scale_coefficients(bool centred, int64_t n, double eps, const C* gain, C* statistic, Found<C>& f, int64_t rows);
+template <class C>
+void blend_coefficients(bool centred, int64_t n, const C* gain, const C* statistic, C* along, Found<C>& f,
+                        int64_t rows);
+
+// y may be x.
+template <class T, class D>
+void scale_rows(const T* x, const Found<compute_t<T>>& f, D* y, int64_t rows, int64_t n);
+template <class T, class D>
+void blend_rows(const D* dy, const T* x, const Found<compute_t<T>>& f, T* dx, int64_t rows, int64_t n);
+
+}  // namespace normkernels

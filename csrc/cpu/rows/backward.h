@@ -1,0 +1,153 @@
+// The row family on the CPU, backward: dx, dweight and dbias in one sweep over x and dy.
+//
+// Rows are taken in blocks whose number depends on the shape alone; a block sums its parameter gradients row by row
+// into one line of a table, and the lines are added in order: no atomics, and the same bits for any number of threads.
+#pragma once
+
+#include "cpu/rows/forward.h"
+
+namespace normkernels {
+
+struct Sums {
+  double g = 0, g_xhat = 0;
+
+  void add(const Sums& part) {
+    g += part.g;
+    g_xhat += part.g_xhat;
+  }
+};
+
+template <class T>
+struct RowsBackward {
+  using C = compute_t<T>;
+  int64_t M, N;
+  const T* dy;
+  int64_t dy_stride;
+  const T* dsummed;  // or null
+  int64_t dsummed_stride;
+  const T* x;
+  int64_t x_stride;
+  Affine<C> affine;
+  const C *mean, *rstd;  // mean: null without centring
+  T* dx;
+  C *dweight = nullptr, *dbias = nullptr;                // (blocks, N) tables of zeros, or null
+  bool nontemporal = sizeof(T) >= 4 && large<T>(M * N);  // in 16 bits the copy of each tile costs more than it saves
+
+  int64_t blocks() const { return std::clamp<int64_t>(M / 32, 1, 64); }
+  int64_t first_row(int64_t block) const { return block * M / blocks(); }
+
+  // The mean that was kept is rounded: of a row far from 0 what it lost is found again.
+  KnownRow<C> row(int64_t m) const {
+    if (!mean) return {C(0), rstd[m], C(-0.0)};
+    if (std::fabs(mean[m]) * rstd[m] <= kNear) return {mean[m], rstd[m], C(-0.0)};
+    double left = 0;
+    for_each_tile(0, N, [&](int64_t j, int64_t n) { left += sum_about(x + m * x_stride + j, mean[m], n); });
+    return {mean[m], rstd[m], static_cast<C>(-left / static_cast<double>(N) * rstd[m])};
+  }
+
+  bool plain() const { return affine.activation == Activation::identity; }
+
+  // Call f with du = dy * act'(u) from column j on: dy itself without an activation, else the row's du.
+  template <class F>
+  void with_du(int64_t m, int64_t j, const C* du, const F& f) const {
+    if (plain()) {
+      f(dy + m * dy_stride + j);
+    } else {
+      f(du + j);
+    }
+  }
+
+  // Fills du with an activation; adds the sums over a tile of g and g * xhat to total.
+  void sums(int64_t m, const KnownRow<C>& row, int64_t j, int64_t n, C* du, Sums& total) const {
+    const T* s = x + m * x_stride + j;
+    const TileAffine<C> k = affine.at(row, j);
+    if (!plain()) {
+      alignas(64) C u[kTile];
+      affine_tile(s, k, u, n);
+      load_tile(dy + m * dy_stride + j, du + j, n);
+      times_derivative(affine.activation, affine.slope, u, du + j, n);
+    }
+    with_du(m, j, du, [&](const auto* d) {
+      const Pair<C> part = gradient_sums(d, s, k, n);
+      total.add({part.a, part.b});
+    });
+  }
+
+  void write(int64_t m, const KnownRow<C>& row, int64_t j, int64_t n, const C* du, const Sums& total,
+             int64_t block) const {
+    alignas(64) T out[kTile];
+    const Pair<C> means = {mean ? static_cast<C>(total.g / N) : C(0), static_cast<C>(total.g_xhat / N)};
+    const T* s = x + m * x_stride + j;
+    const T* ds = dsummed ? dsummed + m * dsummed_stride + j : nullptr;
+    T* const target = nontemporal ? out : dx + m * N + j;
+    with_du(m, j, du, [&](const auto* d) {
+      gradients(d, s, ds, affine.at(row, j), means, target, dweight ? dweight + block * N + j : nullptr,
+                dbias ? dbias + block * N + j : nullptr, n);
+    });
+    if (nontemporal) copy_nontemporal(out, dx + m * N + j, n * sizeof(T));
+  }
+};
+
+template <class T>
+void backward_block(const RowsBackward<T>& a, int64_t block) {
+  const int64_t end = a.first_row(block + 1), rows = group_rows(2 * a.N * sizeof(T));
+  std::array<KnownRow<compute_t<T>>, kGroup> known;
+  std::array<Sums, kGroup> sums;
+  Scratch<compute_t<T>> du(a.plain() ? 0 : rows * a.N);  // the group's du, so that no derivative is taken twice
+  const auto row_du = [&](int64_t row) { return du.data() + (a.plain() ? 0 : row * a.N); };
+  for (int64_t first = a.first_row(block); first < end; first += rows) {
+    const int64_t last = std::min(end, first + rows);
+    for (int64_t m = first; m < last; m++) {
+      known[m - first] = a.row(m);
+      Sums& row = sums[m - first] = {};
+      Sums segment;
+      for_each_tile(0, a.N, [&](int64_t j, int64_t n) {
+        a.sums(m, known[m - first], j, n, row_du(m - first), segment);
+        if ((j + n) % kSegment == 0 || j + n == a.N) row.add(std::exchange(segment, {}));
+      });
+    }
+    for_each_step(0, a.N, [&](int64_t j, int64_t n) {
+      for (int64_t m = first; m < last; m++) {
+        if (m + rows < end) {
+          prefetch_tile(a.x + (m + rows) * a.x_stride + j, n);
+          prefetch_tile(a.dy + (m + rows) * a.dy_stride + j, n);
+        }
+        a.write(m, known[m - first], j, n, row_du(m - first), sums[m - first], block);
+      }
+    });
+  }
+  nontemporal_fence();
+}
+
+// Shares one long row among the threads; each owns its columns of the parameter gradients.
+template <class T>
+void backward_split(const RowsBackward<T>& a, int64_t m, int64_t block) {
+  Scratch<Sums> parts(segments(a.N));
+  Scratch<compute_t<T>> du(a.plain() ? 0 : a.N);
+  const KnownRow<compute_t<T>> known = a.row(m);
+  for_each_segment(a.N, [&](int64_t s, int64_t begin, int64_t end) {
+    for_each_tile(begin, end, [&](int64_t j, int64_t n) { a.sums(m, known, j, n, du.data(), parts[s]); });
+  });
+  Sums row;
+  for (const Sums& part : parts) row.add(part);
+  for_each_segment(a.N, [&](int64_t, int64_t begin, int64_t end) {
+    for_each_tile(begin, end, [&](int64_t j, int64_t n) { a.write(m, known, j, n, du.data(), row, block); });
+    nontemporal_fence();
+  });
+}
+
+template <class T>
+void backward(const RowsBackward<T>& a) {
+  // In 16 bits conversions are the limit, and four rows at once leave them too few registers.
+  const bool at_once = narrow(a.N, a.affine.activation) && (sizeof(T) > 2 || a.N < 256);
+  if (at_once) return for_each(a.blocks(), [&](int64_t block) { narrow_backward(a, block); });
+  if (!split_rows(a.M, a.N)) {
+    for_each(a.blocks(), [&](int64_t block) { backward_block(a, block); });
+    return;
+  }
+  for (int64_t block = 0; block < a.blocks(); block++) {
+    for (int64_t m = a.first_row(block); m < a.first_row(block + 1); m++) backward_split(a, m, block);
+  }
+}
+
+}  // namespace normkernels

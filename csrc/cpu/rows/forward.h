@@ -1,0 +1,67 @@
+// The row family on the CPU, forward: normalise each row of an (M, N) tensor.
+#pragma once
+
+#include <cmath>
+
+#include "cpu/base/affine.h"
+#include "cpu/base/sweep.h"
+#include "cpu/rows/narrow.h"
+
+namespace normkernels {
+
+template <class T>
+struct RowsForward {
+  using C = compute_t<T>;
+  int64_t M, N;
+  const T* x;
+  int64_t x_stride;
+  const T* residual;  // or null
+  int64_t residual_stride;
+  Affine<C> affine;
+  T *y, *summed;   // summed: null without residual
+  C *mean, *rstd;  // mean: null without centring
+  double eps;
+  bool nontemporal = sizeof(T) >= 4 && large<T>(M * N);  // in 16 bits the copy of each tile costs more than it saves
+
+  // What is normalised: x, or s = x + residual rounded to T.
+  const T* input(int64_t m) const { return residual ? summed + m * N : x + m * x_stride; }
+
+  static constexpr bool kPrefetch = true;
+  int64_t group() const { return group_rows(N * sizeof(T)); }  // weight and bias tiles serve all of them
+  void prefetch(int64_t m, int64_t j, int64_t n) const { prefetch_tile(x + m * x_stride + j, n); }
+
+  Moments measure(int64_t m, int64_t j, int64_t n) const {
+    if (residual) add_tiles(x + m * x_stride + j, residual + m * residual_stride + j, summed + m * N + j, n);
+    return right_moments(input(m) + j, mean, n, eps);
+  }
+
+  KnownRow<C> finish(int64_t m, const Moments& total) const {
+    const C centre = static_cast<C>(total.mean);
+    if (mean) mean[m] = centre;
+    rstd[m] = static_cast<C>(1 / std::sqrt(total.m2 / static_cast<double>(N) + eps));
+    return {centre, rstd[m], static_cast<C>(-(total.mean - centre) * rstd[m])};
+  }
+
+  void write(int64_t m, int64_t j, int64_t n, const KnownRow<C>& row) const {
+    alignas(64) C u[kTile];
+    alignas(64) T out[kTile];
+    const TileAffine<C> k = affine.at(row, j);
+    T* const target = nontemporal ? out : y + m * N + j;
+    if (affine.activation == Activation::identity) {
+      affine_tile(input(m) + j, k, target, n);
+    } else {
+      affine_tile(input(m) + j, k, u, n);
+      activate(affine.activation, affine.slope, u, n);
+      store_tile(u, target, n);
+    }
+    if (nontemporal) copy_nontemporal(out, y + m * N + j, n * sizeof(T));
+  }
+};
+
+template <class T>
+void forward(const RowsForward<T>& a) {
+  if (!narrow(a.N, a.affine.activation)) return sweep(a);
+  parallel_for(0, a.M, grain(a.N), [&](int64_t begin, int64_t end) { narrow_forward(a, begin, end); });
+}
+
+}  // namespace normkernels

@@ -1,0 +1,59 @@
+// From tensors to the forward sweeps of the channel family.
+#include "checks/channels.h"
+#include "cuda/channels/ops.h"
+#include "cuda/channels/resident_forward.cuh"
+
+namespace normkernels::cuda {
+namespace {
+
+template <typename T>
+ChannelsForward<T> forward(Tensor x, Optional skip, Optional weight, Optional bias, Tensor mean, Tensor var, Optional y,
+                           double eps, const std::string& activation, double slope, bool last) {
+  ChannelsForward<T> p{};
+  p.x = input<T>(x), p.skip = input<T>(skip), p.affine = affine<T>(weight, bias, 0, activation, slope);
+  p.mean = output<acc_t<T>>(mean), p.var = output<acc_t<T>>(var), p.eps = eps, p.y = output<T>(y);
+  const void *w = last ? p.affine.weight.data : nullptr, *b = last ? p.affine.bias.data : nullptr;
+  p.plan = plan_of<T>(x, mean, last, {p.x, p.skip, p.y, w, b, p.mean, p.var});
+  return p;
+}
+
+}  // namespace
+
+void channels_fwd_op(Tensor x, Optional skip, Optional weight, Optional bias, Tensor y, Tensor mean, Tensor var,
+                     double eps, std::string activation, double slope, bool last) {
+  if (!check::channels_fwd("batch, group or instance_norm_fwd", x, skip, weight, bias, y, mean, var, last)) return;
+  dispatch(x, [&](auto zero) {
+    using T = decltype(zero);
+    Session session(x);
+    const auto p = forward<T>(x, skip, weight, bias, mean, var, y, eps, activation, slope, last);
+    channels_forward(p, session.device, [&](int64_t n) { return session.workspace<T>(n); });
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  });
+}
+
+void channels_apply_op(Tensor x, Optional skip, Optional weight, Optional bias, Tensor mean, Tensor var, Tensor y,
+                       double eps, std::string activation, double slope, bool last) {
+  if (!check::channels_apply("batch_norm_apply", x, skip, weight, bias, mean, var, y, last)) return;
+  dispatch(x, [&](auto zero) {
+    using T = decltype(zero);
+    Session session(x);
+    channels_apply(forward<T>(x, skip, weight, bias, mean, var, y, eps, activation, slope, last), session.device);
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  });
+}
+
+void channels_moments_op(Tensor x, Tensor mean, Tensor var, bool last) {
+  if (!check::channels_fwd("batch_norm_moments", x, std::nullopt, std::nullopt, std::nullopt, std::nullopt, mean, var,
+                           last))
+    return;
+  const Optional none;
+  dispatch(x, [&](auto zero) {
+    using T = decltype(zero);
+    Session session(x);
+    const auto p = forward<T>(x, none, none, none, mean, var, none, 0, "identity", 0, last);
+    channels_moments(p, session.device, [&](int64_t n) { return session.workspace<T>(n); });
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  });
+}
+
+}  // namespace normkernels::cuda

@@ -1,0 +1,78 @@
+// Forward of the channel family: one kernel where a block holds a statistic, else the sweeps.
+#pragma once
+
+#include "cuda/channels/forward.cuh"
+#include "cuda/channels/resident.cuh"
+
+namespace normkernels::cuda {
+
+template <typename T, bool ACTIVATED, typename Params>
+__global__ void __launch_bounds__(kForwardThreads) channels_resident_forward_kernel(const Params p) {
+  using A = acc_t<T>;
+  constexpr int V = kPack<T>;
+  __shared__ A scratch[2][1][32];
+  const Slice<T> slice(p.plan);
+  Pack<T> x[kResidentPacks], skip[kResidentPacks];
+  slice.load(p.x, x);
+  const A first = widen(p.x[slice.base]), count = slice.count > 0 ? slice.count : 1;
+  A mean[1] = {A(0)}, squares[1] = {A(0)};
+  const auto add = [&](int c, Pack<T>& pack) {
+    const Wide<T> values = widen<T>(pack);
+#pragma unroll
+    for (int k = 0; k < V; ++k)
+      if (slice.holds(c)) mean[0] += values.v[k] - first;
+  };
+  for_chunks<true>(add, x);
+  row_sum(mean, blockDim.x, scratch[0]);
+  mean[0] /= count;
+  keep_packed<T>(x);
+  const auto add_square = [&](int c, Pack<T>& pack) {
+    const Wide<T> values = widen<T>(pack);
+#pragma unroll
+    for (int k = 0; k < V; ++k)
+      if (slice.holds(c)) squares[0] += (values.v[k] - first - mean[0]) * (values.v[k] - first - mean[0]);
+  };
+  for_chunks<true>(add_square, x);
+  row_sum(squares, blockDim.x, scratch[1]);
+  keep_packed<T>(x);
+  const A var = squares[0] / count, rstd = rsqrt(var + p.eps);
+  mean[0] += first;
+  const auto corrected = p.correction(slice.statistic, mean[0], var);
+  if (threadIdx.x == 0 && slice.live) p.keep(slice.statistic, mean[0], var, corrected);
+  slice.load(p.skip, skip);
+  const auto write = [&](int c, Pack<T>& pack, Pack<T>& more) {
+    const Wide<T> w = slice.parameter(p.affine.weight, c, 1), b = slice.parameter(p.affine.bias, c, 0);
+    const Wide<T> s = widen<T>(more);
+    Wide<T> u = widen<T>(pack);
+#pragma unroll
+    for (int k = 0; k < V; ++k)
+      u.v[k] = (u.v[k] - mean[0]) * (rstd * corrected.scale(w.v[k])) + corrected.shift(w.v[k], b.v[k]) + s.v[k];
+    if constexpr (ACTIVATED) activate(u.v, p.affine.activation, p.affine.slope);
+    slice.store(p.y, c, u);
+  };
+  for_chunks<!ACTIVATED>(write, x, skip);
+}
+
+// Whether a block holds a statistic; then it is done. Params: a ChannelsForward<T>
+template <typename T, typename Params>
+bool resident_channels_forward(const Params& p, const Device& device) {
+  if constexpr (kFast<T>) {
+    if (fits_block<T>(p.plan, kForwardThreads)) {
+      const bool identity = p.affine.activation == Activation::kIdentity;
+      const auto kernel = identity ? channels_resident_forward_kernel<T, false, Params>
+                                   : channels_resident_forward_kernel<T, true, Params>;
+      launch_resident(kernel, p, kPack<T>, device);
+      return true;
+    }
+  }
+  return false;
+}
+
+template <typename T, typename Workspace>
+void channels_forward(const ChannelsForward<T>& p, const Device& device, Workspace workspace) {
+  if (resident_channels_forward<T>(p, device)) return;
+  channels_moments(p, device, workspace);
+  channels_apply(p, device);
+}
+
+}  // namespace normkernels::cuda

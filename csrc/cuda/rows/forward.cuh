@@ -1,0 +1,143 @@
+// Forward of the row family: y = act(xhat * (w + offset) + b), xhat = (s - mean) * rstd, s = x + residual.
+// CENTER subtracts the mean (layer norm); without it xhat = s * rstd with rstd of the mean square (RMS norm).
+#pragma once
+
+#include "cuda/base/affine.cuh"
+#include "cuda/rows/moments.cuh"
+
+namespace normkernels::cuda {
+
+inline constexpr int kForwardChunks = 4;  // packs of a thread
+
+template <typename T>
+struct RowsForward {
+  const T *x, *residual;  // (M, N), any row stride
+  int64_t x_stride, residual_stride;
+  Affine<T> affine;
+  T *y, *summed;         // (M, N)
+  acc_t<T>*mean, *rstd;  // (M,)
+  acc_t<T> eps;
+  int64_t M, N;
+  bool packed;  // every pointer, row stride and N is a whole number of packs
+  // rows that do not fit a block
+  int64_t first_row;
+  int segments;
+  Moments<acc_t<T>>* partial;  // (rows of a wave, segments)
+};
+
+// s of C chunks, rounded to T and kept in `summed` where there is a residual
+template <typename T, bool PACKED, int C>
+__device__ void load_summed(const RowsForward<T>& p, const Tile<T, PACKED>& tile, int64_t row, int64_t first,
+                            Pack<T> (&s)[C]) {
+  tile.load(p.x + row * p.x_stride + first, s);
+  if (p.residual == nullptr) return;
+  Pack<T> r[C];
+  tile.load(p.residual + row * p.residual_stride + first, r);
+  const auto add = [&](int c, Pack<T>& s, Pack<T>& r) {
+    const Wide<T> x = widen<T>(s), skip = widen<T>(r);
+    s = narrow<T>(Wide<T>::of([&](int k) { return x.v[k] + skip.v[k]; }));
+    tile.store(p.summed + row * p.N + first, c, s);
+  };
+  for_chunks<PACKED>(add, s, r);
+}
+
+template <bool ACTIVATED, typename T, bool PACKED, int C>
+__device__ void store_y(const RowsForward<T>& p, const Tile<T, PACKED>& tile, int64_t row, int64_t first,
+                        Pack<T> (&s)[C], acc_t<T> mean, acc_t<T> rstd) {
+  for_chunks<!ACTIVATED>(
+      [&](int c, Pack<T>& chunk) {
+        const Wide<T> w = load_weight(p.affine, tile, first, c), b = load_bias(p.affine, tile, first, c);
+        Wide<T> u = widen<T>(chunk);
+#pragma unroll
+        for (int k = 0; k < kPack<T>; ++k) u.v[k] = (u.v[k] - mean) * rstd * w.v[k] + b.v[k];
+        if constexpr (ACTIVATED) activate(u.v, p.affine.activation, p.affine.slope);
+        tile.store(p.y + row * p.N + first, c, narrow<T>(u));
+      },
+      s);
+}
+
+template <typename T>
+__device__ void store_statistics(const RowsForward<T>& p, int64_t row, acc_t<T> mean, acc_t<T> rstd) {
+  if (p.mean != nullptr) p.mean[row] = mean;
+  p.rstd[row] = rstd;
+}
+
+// A row per group of threads, held in registers between its one read and its one write.
+template <typename T, bool CENTER, bool PACKED, bool ACTIVATED, int C>
+__global__ void __launch_bounds__(C == 1 ? 128 : kResidentThreads) rows_forward_kernel(const RowsForward<T> p) {
+  using A = acc_t<T>;
+  __shared__ A scratch[2][1][32];
+  const int64_t row = int64_t(blockIdx.x) * blockDim.y + threadIdx.y;
+  const Tile<T, PACKED> tile(p.N, row < p.M ? 0 : p.N);
+  Pack<T> s[C];
+  load_summed(p, tile, row, 0, s);
+  const auto moments = tile_moments<CENTER>(tile, s, scratch);
+  const A rstd = rsqrt(moments.squares / A(p.N) + p.eps);
+  if (threadIdx.x == 0 && row < p.M) store_statistics(p, row, moments.mean, rstd);
+  store_y<ACTIVATED>(p, tile, row, 0, s, moments.mean, rstd);
+}
+
+// Rows that do not fit a block, 1 of 2: {mean, sum of squares} of every (segment, row).
+template <typename T, bool CENTER, bool PACKED>
+__global__ void __launch_bounds__(kSegmentThreads) rows_forward_moments_kernel(const RowsForward<T> p) {
+  __shared__ acc_t<T> scratch[2][1][32];
+  const int64_t first = blockIdx.x * kSegment<T, kForwardChunks>;
+  const Tile<T, PACKED> tile(p.N, first, kSegment<T, kForwardChunks>);
+  Pack<T> s[kForwardChunks];
+  load_summed(p, tile, p.first_row + blockIdx.y, first, s);
+  const auto moments = tile_moments<CENTER>(tile, s, scratch);
+  if (threadIdx.x == 0) p.partial[int64_t(blockIdx.y) * p.segments + blockIdx.x] = moments;
+}
+
+// 2 of 2: every block merges the segments' moments of its row, in the same order, and writes its segment.
+template <typename T, bool CENTER, bool PACKED, bool ACTIVATED>
+__global__ void __launch_bounds__(kSegmentThreads, kFewBlocks<!kFast<T>, 3>)
+    rows_forward_segment_kernel(const RowsForward<T> p) {
+  using A = acc_t<T>;
+  __shared__ A scratch[2][1][32];
+  const int64_t row = p.first_row + blockIdx.y, first = blockIdx.x * kSegment<T, kForwardChunks>;
+  const Tile<T, PACKED> tile(p.N, first, kSegment<T, kForwardChunks>);
+  Pack<T> s[kForwardChunks];
+  const bool summed = p.residual != nullptr;
+  tile.load(summed ? p.summed + row * p.N + first : p.x + row * p.x_stride + first, s);
+  const auto* parts = p.partial + int64_t(blockIdx.y) * p.segments;
+  const auto moments = merge_moments<CENTER, kSegment<T, kForwardChunks>, T>(parts, p.segments, p.N, scratch);
+  const A rstd = rsqrt(moments.squares / A(p.N) + p.eps);
+  if (threadIdx.x == 0 && blockIdx.x == 0) store_statistics(p, row, moments.mean, rstd);
+  store_y<ACTIVATED>(p, tile, row, first, s, moments.mean, rstd);
+}
+
+// ---- host ----
+
+// workspace(n) gives room for n accumulators
+template <typename T, bool CENTER, bool PACKED, bool ACTIVATED, typename Workspace>
+void launch_rows_forward(RowsForward<T> p, const Device& device, Workspace workspace) {
+  const int64_t packs = ceil_div<int64_t>(p.N, kPack<T>);
+  const auto resident = [&](auto kernel, int chunks) {
+    const dim3 block = row_block(packs, chunks, 128);
+    launch(kernel, dim3(ceil_div<int64_t>(p.M, block.y)), block, device, p);
+  };
+  if (packs <= 16) return resident(rows_forward_kernel<T, CENTER, PACKED, ACTIVATED, 1>, 1);
+  if (packs <= kResidentThreads * kForwardChunks)
+    return resident(rows_forward_kernel<T, CENTER, PACKED, ACTIVATED, kForwardChunks>, kForwardChunks);
+  p.segments = ceil_div(p.N, kSegment<T, kForwardChunks>);
+  const int64_t wave = wave_rows<T>(p.M, p.N, 1, device);
+  p.partial = reinterpret_cast<Moments<acc_t<T>>*>(workspace(wave * p.segments * 2));
+  for (p.first_row = 0; p.first_row < p.M; p.first_row += wave) {
+    const dim3 grid(p.segments, std::min(wave, p.M - p.first_row));
+    launch(rows_forward_moments_kernel<T, CENTER, PACKED>, grid, kSegmentThreads, device, p);
+    launch(rows_forward_segment_kernel<T, CENTER, PACKED, ACTIVATED>, grid, kSegmentThreads, device, p);
+  }
+}
+
+template <bool CENTER, typename T, typename Workspace>
+void rows_forward(const RowsForward<T>& p, const Device& device, Workspace workspace) {
+  if constexpr (kFast<T>) {
+    const bool identity = p.affine.activation == Activation::kIdentity;
+    if (p.packed && identity) return launch_rows_forward<T, CENTER, true, false>(p, device, workspace);
+    if (p.packed) return launch_rows_forward<T, CENTER, true, true>(p, device, workspace);
+  }
+  launch_rows_forward<T, CENTER, false, true>(p, device, workspace);
+}
+
+}  // namespace normkernels::cuda

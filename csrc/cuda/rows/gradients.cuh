@@ -1,0 +1,104 @@
+// Gradients of a chunk of a row: dx = rstd * (g - mean(g) - xhat * mean(g * xhat)) + dsummed, g = du * (w + offset),
+// du = dy * act'(u); dweight and dbias are the sums of du * xhat and du over rows. Without CENTER mean(g) is left out.
+#pragma once
+
+#include "cuda/base/affine.cuh"
+#include "cuda/base/line_sums.cuh"
+#include "cuda/rows/moments.cuh"
+
+namespace normkernels::cuda {
+
+// Packs of a thread: few; in long rows many, with as many threads as leave registers for the sums by column.
+inline constexpr int kBackwardChunks = 2, kBackwardMostChunks = 4;
+template <typename T, bool CENTER>
+inline constexpr int kBackwardMostThreads = CENTER && sizeof(T) == 2 ? 384 : kResidentThreads;
+
+template <typename T>
+struct RowsBackward {
+  const T *dy, *dsummed, *x;  // (M, N), any row stride
+  int64_t dy_stride, dsummed_stride, x_stride;
+  Affine<T> affine;
+  const acc_t<T>*mean, *rstd;  // (M,)
+  T* dx;                       // (M, N)
+  int64_t M, N;
+  bool packed;        // every pointer, row stride and N is a whole number of packs
+  acc_t<T>* partial;  // (2, P, N) sums of du * xhat and of du by block or group of rows; null: not wanted
+  int64_t P;
+  // rows that do not fit a block
+  int64_t first_row, rows;  // of a wave
+  int segments;
+  acc_t<T>* row_partial;  // (rows, segments, 1 + CENTER)
+};
+
+// What one chunk gives: xhat, du and w + offset.
+template <typename T>
+struct Chunk {
+  Wide<T> xhat, du, w;
+};
+
+template <bool ACTIVATED, typename T, bool PACKED>
+__device__ Chunk<T> load_chunk(const RowsBackward<T>& p, const Tile<T, PACKED>& tile, int64_t first, int c,
+                               const Pack<T>& x, const Pack<T>& dy, acc_t<T> mean, acc_t<T> rstd) {
+  constexpr int V = kPack<T>;
+  Chunk<T> chunk{widen<T>(x), widen<T>(dy), load_weight(p.affine, tile, first, c)};
+#pragma unroll
+  for (int k = 0; k < V; ++k) chunk.xhat.v[k] = (chunk.xhat.v[k] - mean) * rstd;
+  if constexpr (ACTIVATED) {
+    Wide<T> u = load_bias(p.affine, tile, first, c);
+#pragma unroll
+    for (int k = 0; k < V; ++k) u.v[k] += chunk.xhat.v[k] * chunk.w.v[k];
+    differentiate(u.v, p.affine.activation, p.affine.slope);
+#pragma unroll
+    for (int k = 0; k < V; ++k) chunk.du.v[k] *= u.v[k];
+  }
+  return chunk;
+}
+
+// sums[0] += g * xhat and sums[1] += g, over this thread's columns; dw += du * xhat and db += du, by column
+template <bool CENTER, bool COLUMNS, typename T>
+__device__ void add_chunk(const Chunk<T>& chunk, acc_t<T> (&sums)[1 + CENTER], Wide<T>& dw, Wide<T>& db) {
+#pragma unroll
+  for (int k = 0; k < kPack<T>; ++k) {
+    const acc_t<T> du = chunk.du.v[k], g = du * chunk.w.v[k];
+    sums[0] += g * chunk.xhat.v[k];
+    if constexpr (CENTER) sums[CENTER] += g;
+    if constexpr (COLUMNS) {
+      dw.v[k] += du * chunk.xhat.v[k];
+      if constexpr (CENTER) db.v[k] += du;
+    }
+  }
+}
+
+// The row's dx; means: of g * xhat, and of g.
+template <bool CENTER, typename T, bool PACKED>
+__device__ void store_dx(const RowsBackward<T>& p, const Tile<T, PACKED>& tile, int64_t row, int64_t first, int c,
+                         const Chunk<T>& chunk, const acc_t<T> (&means)[1 + CENTER], acc_t<T> rstd) {
+  const acc_t<T> c1 = CENTER ? means[CENTER] : acc_t<T>(0), c2 = means[0];
+  Wide<T> dx = Wide<T>::of([&](int k) { return rstd * (chunk.du.v[k] * chunk.w.v[k] - c1 - chunk.xhat.v[k] * c2); });
+  if (p.dsummed != nullptr) {
+    const Wide<T> dsummed = widen<T>(tile.load(p.dsummed + row * p.dsummed_stride + first, c));
+#pragma unroll
+    for (int k = 0; k < kPack<T>; ++k) dx.v[k] += dsummed.v[k];
+  }
+  tile.store(p.dx + row * p.N + first, c, narrow<T>(dx));
+}
+
+// A block's sums over rows: those of its threadIdx.y, added in order, into one row of the workspace.
+template <typename T, bool PACKED, int C>
+__device__ void store_columns(const Tile<T, PACKED>& tile, Wide<T> (&sums)[C], acc_t<T>* out, Wide<T>* scratch) {
+#pragma unroll
+  for (int c = 0; c < C; ++c) {
+    if (blockDim.y > 1) {
+      __syncthreads();
+      scratch[threadIdx.y * blockDim.x + threadIdx.x] = sums[c];
+      __syncthreads();
+    }
+    if (threadIdx.y != 0) continue;
+    for (int y = 1; y < int(blockDim.y); ++y)
+#pragma unroll
+      for (int k = 0; k < kPack<T>; ++k) sums[c].v[k] += scratch[y * blockDim.x + threadIdx.x].v[k];
+    tile.store(out, c, sums[c]);
+  }
+}
+
+}  // namespace normkernels::cuda
