@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.fx import Proxy
 
+from normkernels._checks import fail
 from normkernels.backends import check_name
 from normkernels.modules._leaf import leaf
 from normkernels.modules._wide_state import WideState
-from normkernels.ops._checks import fail
 from normkernels.ops._state import count, sound, write
 from normkernels.ops.batch_norm import batch_norm
 

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from normkernels import _folding
+from normkernels._checks import fail
 from normkernels._folding import Pending
 from normkernels.modules.normprop import _NormProp
-from normkernels.ops._checks import fail
 
 POOLS = (
     nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,

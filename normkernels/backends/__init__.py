@@ -18,9 +18,10 @@ from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from normkernels._checks import PLAIN
+
 NAMES = ("triton", "native", "reference")
 KEYS = {"cpu": torch._C.DispatchKey.CPU, "cuda": torch._C.DispatchKey.CUDA}
-PLAIN = (torch.Tensor, torch.nn.Parameter)
 AUTOMATIC = {"cuda": ("triton", "native", "reference"), "cpu": ("native", "reference")}
 
 

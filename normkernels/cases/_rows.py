@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from normkernels.backends.reference._activations import NAMES as ACTIVATIONS
+from normkernels._activations import ACTIVATIONS
 from normkernels.cases import Sample, adversarial, seeded
 
 # two columns; below, at and above a power of two; a prime; more rows than programs; wide

@@ -5,9 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from normkernels import _checks
 from normkernels.modules._recurrent import Recurrent, in_dtype
 from normkernels.modules._wide_state import WideState
-from normkernels.ops import _checks, _recurrent
+from normkernels.ops import _recurrent
 from normkernels.ops._recurrent import Statistics
 from normkernels.ops._state import count, write
 from normkernels.ops._step_norm import step_norm

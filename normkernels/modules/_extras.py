@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
+from normkernels import _checks
 from normkernels.backends import check_name
-from normkernels.ops import _checks
 
 DEFAULTS = {
     "activation": None, "slope": 0.01, "weight_offset": 0.0, "backend": None, "memory_format": torch.preserve_format,

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.fx import Proxy
 from torch.nn.utils.rnn import PackedSequence
 
+from normkernels._checks import ArgumentError, fail
 from normkernels.backends import check_name
 from normkernels.modules._leaf import leaf
-from normkernels.ops._checks import ArgumentError, fail
 
 States = tuple[Tensor, ...]
 NORMS = ("norm_", "running_", "num_batches")  # how the names of their parameters and buffers start

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from normkernels._checks import fail
 from normkernels.modules._channels import Running
-from normkernels.ops._checks import fail
 
 
 class Stateful(Running):

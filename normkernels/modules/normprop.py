@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.fx import Proxy
 from torch.nn.modules.utils import _pair, _single, _triple
 
+from normkernels import _checks
 from normkernels.backends import check_name
 from normkernels.modules._leaf import leaf
 from normkernels.moments import Moments, activation_moments
-from normkernels.ops import _checks
 from normkernels.ops.normprop import callable_moments, check_activation, normprop_conv, normprop_linear
 from normkernels.ops.weight_norm import project
 

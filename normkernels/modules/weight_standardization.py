@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from normkernels._checks import fail
 from normkernels.backends import check_name
 from normkernels.modules.weight_norm import parameter
-from normkernels.ops._checks import fail
 from normkernels.ops.weight_standardization import weight_standardization as weight_standardization_function
 
 

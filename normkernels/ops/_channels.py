@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from normkernels import _checks
 from normkernels.backends.reference._channels import channels_ref, moments
-from normkernels.ops import _checks
-from normkernels.ops._rows import empty, flat
+from normkernels.ops._buffers import empty, flat, statistic_dtype
 from normkernels.ops._state import inside_transform, write
 from normkernels.ops._ways import Recipe, differentiated_again, forward, gradients
 
@@ -88,10 +88,6 @@ def lying(planes: Tensor, input: Tensor) -> Tensor:
     if not lies_last(input) or as_it_is(input):
         return y
     return y.movedim(1, -1).contiguous().movedim(-1, 1)
-
-
-def statistic_dtype(t: Tensor) -> torch.dtype:
-    return t.dtype if t.dtype.itemsize > 2 else torch.float32
 
 
 class ChannelsRecipe(Recipe):

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from normkernels.ops._checks import fail
+from normkernels._checks import fail
 
 
 def is_ragged(input: Any) -> bool:

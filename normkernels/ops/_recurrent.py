@@ -7,9 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from normkernels import _record
-from normkernels.ops import _checks
-from normkernels.ops._channels import statistic_dtype
+from normkernels import _checks, _record
+from normkernels.ops._buffers import statistic_dtype
 from normkernels.ops._state import write
 
 GROUPS = {"joint": [[1], None, [3], [4]], "gate": [[1], None, [1, 1, 1], [1] * 4], "rz": [None, None, [2, 1], None]}

@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from normkernels import _record, _replays
-from normkernels.backends import PLAIN, transformed
-from normkernels.ops._rows import differentiable_backward
+from normkernels._checks import PLAIN
+from normkernels.backends import transformed
+from normkernels.ops._buffers import differentiable_backward
 
 _GRADS_BATCHED: Any = torch._C._parse_dispatch_key("VmapMode")  # autograd's own vmap, of is_grads_batched
 

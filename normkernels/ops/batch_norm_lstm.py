@@ -10,7 +10,7 @@ from normkernels.backends import requested
 from normkernels.backends.reference.batch_norm_lstm import batch_norm_lstm_ref
 from normkernels.backends.reference.batch_norm_rnn import Measured
 from normkernels.ops import _recurrent as recurrent
-from normkernels.ops._rows import empty, flat
+from normkernels.ops._buffers import empty, flat
 from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function, gradients, wants_grad
 
 # as layer_norm_lstm's, but that a column is normalised over the rows of its step; mean, var: (T, 4 H), cell_mean,

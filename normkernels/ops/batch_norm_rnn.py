@@ -9,7 +9,7 @@ from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.backends.reference.batch_norm_rnn import Measured, batch_norm_rnn_ref
 from normkernels.ops import _recurrent as recurrent
-from normkernels.ops._rows import empty, flat
+from normkernels.ops._buffers import empty, flat
 from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function, gradients, wants_grad
 
 # as layer_norm_rnn's, but that a column of a is normalised over the rows of its step; mean, var: (T, H), population

@@ -6,22 +6,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from normkernels import _checks
 from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.backends.reference._channels import moments
 from normkernels.backends.reference.batch_renorm import batch_renorm_ref, correction
-from normkernels.ops import _channels, _checks
-from normkernels.ops._channels import (
-    ChannelsRecipe,
-    buffers,
-    lies_last,
-    like,
-    lying,
-    planes,
-    statistic_dtype,
-    view,
-)  # fmt: skip
-from normkernels.ops._rows import differentiable_backward, flat
+from normkernels.ops import _channels
+from normkernels.ops._buffers import differentiable_backward, flat, statistic_dtype
+from normkernels.ops._channels import ChannelsRecipe, buffers, lies_last, like, lying, planes, view
 from normkernels.ops._state import advance, sound
 from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function
 from normkernels.ops.batch_norm import batch_norm_apply, batch_norm_bwd

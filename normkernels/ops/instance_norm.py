@@ -4,9 +4,10 @@ from math import prod
 
 from torch import Tensor
 
+from normkernels import _checks
 from normkernels._library import kernel
 from normkernels.backends import requested
-from normkernels.ops import _channels, _checks
+from normkernels.ops import _channels
 from normkernels.ops._channels import BWD, FWD, ChannelsRecipe, Settings
 from normkernels.ops._ways import call, function
 from normkernels.ops.batch_norm import batch_norm_apply, batch_norm_bwd

@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from normkernels import _checks
 from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.backends.reference.layer_norm import layer_norm_ref
-from normkernels.ops import _checks, _rows
+from normkernels.ops import _rows
+from normkernels.ops._buffers import differentiable_backward, empty, flat, statistic
 from normkernels.ops._ragged import is_ragged, of_values
 from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function
 
@@ -33,7 +35,7 @@ class Layout(NamedTuple):
     fwd: Callable[..., None]
     bwd: Callable[..., None]
     view: Callable[[Tensor | None, int], Any]
-    like: Callable[[Tensor], Any] = _rows.empty
+    like: Callable[[Tensor], Any] = empty
     shaped: Callable[[Tensor, Tensor], Tensor] = lambda t, input: t.view(input.shape)  # back from the view
 
 
@@ -63,9 +65,9 @@ class LayerNormRecipe(Recipe):
         n = normalised(input, dims)
         x = layout.view(input, n)
         y, summed = layout.like(input), None if residual is None else layout.like(input)
-        mean, rstd = _rows.statistic(x), _rows.statistic(x)
+        mean, rstd = statistic(x), statistic(x)
         layout.fwd(
-            x, layout.view(residual, n), _rows.flat(weight), _rows.flat(bias), layout.view(y, n),
+            x, layout.view(residual, n), flat(weight), flat(bias), layout.view(y, n),
             layout.view(summed, n), mean, rstd, eps, *extras, backend,
         )  # fmt: skip
         outputs = (y,) if summed is None else (y, summed)  # torch.compile fails on an output that is None
@@ -75,7 +77,7 @@ class LayerNormRecipe(Recipe):
     def composed(input, residual, weight, bias, settings):
         layout, dims, eps, *extras, _ = settings
         n = normalised(input, dims)
-        x, w, b = layout.view(input, n), _rows.flat(weight), _rows.flat(bias)
+        x, w, b = layout.view(input, n), flat(weight), flat(bias)
         found = layer_norm_ref(x, layout.view(residual, n), w, b, eps, *extras)
         return tuple(layout.shaped(t, input) for t in found[: 1 if residual is None else 2])
 
@@ -93,13 +95,13 @@ class LayerNormRecipe(Recipe):
             def composed(input, weight, bias):
                 return LayerNormRecipe.composed(input, None, weight, bias, ctx.settings)[0], input
 
-            dx, dweight, dbias = _rows.differentiable_backward(composed, (input, weight, bias), (dy, dsummed))
+            dx, dweight, dbias = differentiable_backward(composed, (input, weight, bias), (dy, dsummed))
         else:
             n, dx = normalised(input, dims), layout.like(input)
-            dweight, dbias = _rows.empty(weight, ctx.needs_input_grad[2]), _rows.empty(bias, ctx.needs_input_grad[3])
+            dweight, dbias = empty(weight, ctx.needs_input_grad[2]), empty(bias, ctx.needs_input_grad[3])
             layout.bwd(
-                layout.view(dy, n), layout.view(dsummed, n), layout.view(input, n), _rows.flat(weight),
-                _rows.flat(bias), mean, rstd, layout.view(dx, n), _rows.flat(dweight), _rows.flat(dbias), *extras,
+                layout.view(dy, n), layout.view(dsummed, n), layout.view(input, n), flat(weight),
+                flat(bias), mean, rstd, layout.view(dx, n), flat(dweight), flat(dbias), *extras,
                 backend,
             )  # fmt: skip
         dresidual = dx if ctx.needs_input_grad[1] else None

@@ -5,9 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from normkernels import _checks
 from normkernels._library import kernel
 from normkernels.backends import requested
-from normkernels.ops import _checks, _rows
+from normkernels.ops import _rows
 from normkernels.ops._channels import like_last
 from normkernels.ops._ways import call, function
 from normkernels.ops.layer_norm import BWD, FWD, ROWS, LayerNormRecipe, Layout, Settings
@@ -16,7 +17,7 @@ from normkernels.ops.layer_norm import BWD, FWD, ROWS, LayerNormRecipe, Layout, 
 layer_norm_2d_fwd = kernel("layer_norm_2d_fwd" + FWD)
 layer_norm_2d_bwd = kernel("layer_norm_2d_bwd" + BWD)
 
-COLUMNS = Layout(layer_norm_2d_fwd, layer_norm_2d_bwd, _rows.columns)
+STRIDED_ROWS = Layout(layer_norm_2d_fwd, layer_norm_2d_bwd, _rows.strided_rows)
 
 
 def _pixels(t: Tensor | None, n: int) -> Any:
@@ -86,7 +87,7 @@ def layer_norm_2d(
     last = memory_format in FORMATS[2:]
     if memory_format == torch.preserve_format:
         last = input.movedim(1, -1).is_contiguous() and not input.is_contiguous()
-    settings = Settings(PIXELS if last else COLUMNS, 0, eps, weight_offset, activation, slope, backend)
+    settings = Settings(PIXELS if last else STRIDED_ROWS, 0, eps, weight_offset, activation, slope, backend)
     found = call(LayerNormRecipe, input, residual, weight, bias, settings)
     return found[0] if residual is None else found
 

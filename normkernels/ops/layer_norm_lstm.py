@@ -9,7 +9,7 @@ from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.backends.reference.layer_norm_lstm import layer_norm_lstm_ref
 from normkernels.ops import _recurrent as recurrent
-from normkernels.ops._rows import empty, flat
+from normkernels.ops._buffers import empty, flat
 from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function, gradients, wants_grad
 
 # as layer_norm_rnn's, with four gates i, f, g, o side by side in input, dinput, a, da and gates (their values, after

@@ -9,7 +9,7 @@ from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.backends.reference.layer_norm_rnn import layer_norm_rnn_ref
 from normkernels.ops import _recurrent as recurrent
-from normkernels.ops._rows import empty, flat
+from normkernels.ops._buffers import empty, flat
 from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function, gradients, wants_grad
 
 # input, y, dy, dinput, da: contiguous (total, H), the rows of step 0, then of step 1, ...: batch_sizes[t] of them, or

@@ -8,15 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from normkernels import _checks
 from normkernels._library import kernel, watched
 from normkernels.backends import requested
 from normkernels.backends.reference.normprop import normprop_ref
 from normkernels.moments import Moments, activation_moments
-from normkernels.ops import _checks
-from normkernels.ops._channels import statistic_dtype, view
+from normkernels.ops._buffers import empty, flat, statistic_dtype
+from normkernels.ops._channels import view
 from normkernels.ops._filters import order, rows, shaped
 from normkernels.ops._normprop import Epilogue, Product, cached_epilogue, convolution, epilogue
-from normkernels.ops._rows import empty, flat
 from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function, gradients, wants_grad
 from normkernels.ops.weight_norm import weight_norm, weight_norm_bwd, weight_norm_fwd
 

@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from normkernels import _checks
 from normkernels._library import kernel
 from normkernels.backends import requested, transformed
 from normkernels.backends.reference import online_norm as reference
-from normkernels.ops import _channels, _checks
-from normkernels.ops._channels import buffers, lies_last, like, lying, planes, statistic_dtype, view
-from normkernels.ops._rows import flat
+from normkernels.ops import _channels
+from normkernels.ops._buffers import flat, statistic_dtype
+from normkernels.ops._channels import buffers, lies_last, like, lying, planes, view
 from normkernels.ops._state import accumulate, advance
 from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function, own_gradient
 

@@ -6,10 +6,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from normkernels import _checks
 from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.backends.reference.rms_norm import rms_norm_ref
-from normkernels.ops import _checks, _rows
+from normkernels.ops import _rows
+from normkernels.ops._buffers import differentiable_backward, empty, flat, statistic
 from normkernels.ops._ragged import is_ragged, of_values
 from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function
 
@@ -45,10 +47,8 @@ class RMSNormRecipe(Recipe):
         dims, *numbers = settings
         n = prod(input.shape[input.dim() - dims :])
         x = _rows.rows(input, n)
-        y, summed, rstd = _rows.empty(input), _rows.empty(residual), _rows.statistic(x)
-        rms_norm_fwd(
-            x, _rows.rows(residual, n), _rows.flat(weight), _rows.rows(y, n), _rows.rows(summed, n), rstd, *numbers
-        )
+        y, summed, rstd = empty(input), empty(residual), statistic(x)
+        rms_norm_fwd(x, _rows.rows(residual, n), flat(weight), _rows.rows(y, n), _rows.rows(summed, n), rstd, *numbers)
         outputs = (y,) if summed is None else (y, summed)  # torch.compile fails on an output that is None
         return outputs, (input if summed is None else summed, weight, rstd)
 
@@ -56,7 +56,7 @@ class RMSNormRecipe(Recipe):
     def composed(input, residual, weight, settings):
         dims, *numbers, _ = settings
         n = prod(input.shape[input.dim() - dims :])
-        found = rms_norm_ref(_rows.rows(input, n), _rows.rows(residual, n), _rows.flat(weight), *numbers)
+        found = rms_norm_ref(_rows.rows(input, n), _rows.rows(residual, n), flat(weight), *numbers)
         return tuple(t.view(input.shape) for t in found[: 1 if residual is None else 2])
 
     @staticmethod
@@ -73,13 +73,13 @@ class RMSNormRecipe(Recipe):
             def composed(input, weight):
                 return RMSNormRecipe.composed(input, None, weight, ctx.settings)[0], input
 
-            dx, dweight = _rows.differentiable_backward(composed, (input, weight), (dy, dsummed))
+            dx, dweight = differentiable_backward(composed, (input, weight), (dy, dsummed))
         else:
             n = prod(input.shape[input.dim() - dims :])
-            dx, dweight = _rows.empty(input), _rows.empty(weight, ctx.needs_input_grad[2])
+            dx, dweight = empty(input), empty(weight, ctx.needs_input_grad[2])
             rms_norm_bwd(
-                _rows.rows(dy, n), _rows.rows(dsummed, n), _rows.rows(input, n), _rows.flat(weight), rstd,
-                _rows.rows(dx, n), _rows.flat(dweight), *extras,
+                _rows.rows(dy, n), _rows.rows(dsummed, n), _rows.rows(input, n), flat(weight), rstd,
+                _rows.rows(dx, n), flat(dweight), *extras,
             )  # fmt: skip
         return dx, dx if ctx.needs_input_grad[1] else None, dweight, None
 

@@ -7,23 +7,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from normkernels import _checks
+from normkernels._activations import activation as act
 from normkernels._library import kernel
 from normkernels.backends import requested, transformed
 from normkernels.backends.reference import streaming_norm as reference
-from normkernels.backends.reference._activations import activation as act
 from normkernels.backends.reference._channels import affine
-from normkernels.ops import _channels, _checks
-from normkernels.ops._channels import (
-    ChannelsRecipe,
-    buffers,
-    lies_last,
-    like,
-    lying,
-    planes,
-    statistic_dtype,
-    view,
-)  # fmt: skip
-from normkernels.ops._rows import flat
+from normkernels.ops import _channels
+from normkernels.ops._buffers import flat, statistic_dtype
+from normkernels.ops._channels import ChannelsRecipe, buffers, lies_last, like, lying, planes, view
 from normkernels.ops._state import accumulate, advance, finite
 from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function, own_gradient
 from normkernels.ops.batch_norm import batch_norm_apply, batch_norm_bwd

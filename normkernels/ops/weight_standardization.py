@@ -5,13 +5,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from normkernels import _checks
 from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.backends.reference.weight_standardization import weight_standardization_ref
-from normkernels.ops import _checks
-from normkernels.ops._channels import statistic_dtype
+from normkernels.ops._buffers import empty, flat, statistic_dtype
 from normkernels.ops._filters import check_weight, order, rows, shaped
-from normkernels.ops._rows import empty, flat
 from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function, gradients
 
 # w, y, dy, dw: contiguous (M, N), a filter in each row, in one dtype; gain, dgain: (M,), in w's dtype or float32;
