@@ -9,9 +9,9 @@ from normkernels import _checks
 from normkernels.modules._recurrent import Recurrent, in_dtype
 from normkernels.modules._wide_state import WideState
 from normkernels.ops import _recurrent
-from normkernels.ops._recurrent import Statistics
 from normkernels.ops._state import count, write
 from normkernels.ops._step_norm import step_norm
+from normkernels.ops._step_statistics import Statistics
 
 SHOWN = {"norm_terms": "separate", "eps": 1e-5, "momentum": 0.1, "max_steps": 128, "track_running_stats": True,
          "gain": 0.1, "backend": None}  # fmt: skip

@@ -40,7 +40,8 @@ class LayerNorm2d(LayerNorm):
         >>> layer(torch.randn(2, 8, 5, 5)).shape
         torch.Size([2, 8, 5, 5])
 
-    Source: Liu et al. 2022, arXiv:2201.03545 (ConvNeXt); dtypes, gradients and determinism:
+    Source: Ba, Kiros & Hinton 2016, arXiv:1607.06450, eq. 3 and 4, with the C channels of one pixel as the units;
+    dtypes, gradients and determinism:
     :func:`normkernels.functional.layer_norm_2d`.
     """
 

@@ -52,7 +52,7 @@ class _OnlineNorm(Stateful):
         >>> layer(torch.randn(1, 8, #5)).shape
         torch.Size([1, 8, #5])
 
-    Source: Chiley et al. 2019, arXiv:1905.05894; equations, dtypes, gradients and determinism:
+    Source: Chiley et al. 2019, arXiv:1905.05894, equations 8 to 12; dtypes, gradients and determinism:
     :func:`normkernels.functional.online_norm`.
     """
 

@@ -2,14 +2,14 @@
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.backends.reference.layer_norm_gru import layer_norm_gru_ref
 from normkernels.ops import _recurrent as recurrent
-from normkernels.ops._buffers import empty, flat
+from normkernels.ops import _sequence as steps
+from normkernels.ops._buffers import flat
 from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function, gradients, wants_grad
 
 # as layer_norm_rnn's, with three gates r, z, n side by side in input, dinput, a, da and gates (their values, after
@@ -43,50 +43,45 @@ class LayerNormGRURecipe(Recipe):
     @staticmethod
     def run(input, weight_hh, weight, bias, h_0, batch_sizes, settings: Settings):
         groups, separate, eps, reverse, kept, backend = settings
-        sequence = recurrent.sizes_of(input, weight_hh, batch_sizes)
-        hidden = sequence.hidden
-        y, h = sequence.like(input, True, hidden), recurrent.state(h_0, input, sequence)
-        a, gates = (sequence.like(input, kept, 3 * hidden) for _ in range(2))
+        sequence = steps.sizes_of(input, weight_hh, batch_sizes)
+        y, h = sequence.like(input, True, sequence.hidden), steps.state(h_0, input, sequence)
+        a, gates = (sequence.like(input, kept, 3 * sequence.hidden) for _ in range(2))
         mean, rstd = (sequence.like(input, kept, len(groups), wide=True) for _ in range(2))
         layer_norm_gru_fwd(
-            recurrent.flat_rows(input), weight_hh.contiguous(), flat(weight), flat(bias), batch_sizes, h, y, a, mean,
-            rstd, gates, groups, separate, eps, reverse, backend,
+            *steps.operands(input, weight_hh, weight, bias), batch_sizes, h, y, a, mean, rstd, gates, groups, separate,
+            eps, reverse, backend,
         )  # fmt: skip
         saved = [y, a, mean, rstd, gates] if kept else []
-        return (recurrent.handed_out(y, sequence, kept), h), (input, weight_hh, weight, bias, h_0, batch_sizes, *saved)
+        return (steps.handed_out(y, sequence, kept), h), (input, weight_hh, weight, bias, h_0, batch_sizes, *saved)
 
     @staticmethod
     def composed(input, weight_hh, weight, bias, h_0, batch_sizes, settings: Settings):
-        sequence = recurrent.sizes_of(input, weight_hh, batch_sizes)
-        h = recurrent.zeros(input, sequence) if h_0 is None else h_0
+        sequence = steps.sizes_of(input, weight_hh, batch_sizes)
+        (h,) = steps.zeros_for(input, sequence, h_0)
         found = layer_norm_gru_ref(
-            recurrent.flat_rows(input), weight_hh, weight, bias, h, batch_sizes, groups=settings.groups,
-            separate=settings.separate, eps=settings.eps, reverse=settings.reverse,
+            steps.flat_rows(input), weight_hh, weight, bias, h, batch_sizes,
+            groups=settings.groups, separate=settings.separate, eps=settings.eps, reverse=settings.reverse,
         )  # fmt: skip
-        y, *last = (t.to(input.dtype) for t in found)
-        return y.view(sequence.shape), *last
+        return steps.composed_out(found, input, sequence)
 
     @staticmethod
     def forward(ctx, *args):
         return forward(ctx, LayerNormGRURecipe, args, 2)
 
     @staticmethod
-    def backward(ctx, dy, dh_n):
+    def backward(ctx, *grads):
         *inputs, batch_sizes, y, a, mean, rstd, gates = ctx.saved_tensors
-        input, weight_hh, weight, bias, h_0 = inputs
-        groups, separate, _, reverse, _, backend = ctx.settings
         if differentiated_again():
-            return *gradients(LayerNormGRURecipe, inputs, (dy, dh_n), batch_sizes, ctx.settings), None, None
-        sequence, dy = recurrent.sizes_of(input, weight_hh, batch_sizes), recurrent.flat_rows(dy)
-        previous = recurrent.before(y, h_0, sequence.batch, batch_sizes, reverse)
-        dh, dinput = recurrent.state(dh_n, dy, sequence), torch.empty_like(gates)
-        da, dweight, dbias = (empty(dinput, separate), *map(empty, (weight, bias), ctx.needs_input_grad[2:4]))
+            return *gradients(LayerNormGRURecipe, inputs, grads, batch_sizes, ctx.settings), None, None
+        groups, separate, _, reverse, _, backend = ctx.settings
+        _, weight_hh, weight, bias, _ = inputs
+        back = steps.way_back(ctx, inputs, batch_sizes, grads, separate, reverse)
+        previous = back.before(y, 0)
         layer_norm_gru_bwd(
-            dy, gates, previous, a, mean, rstd, weight_hh.contiguous(), flat(weight), flat(bias),
-            batch_sizes, dh, dinput, da, dweight, dbias, groups, reverse, backend,
+            back.dy, gates, previous, a, mean, rstd, weight_hh.contiguous(), flat(weight), flat(bias), batch_sizes,
+            *back.dstates, back.dinput, back.da, *back.dparameters, groups, reverse, backend,
         )  # fmt: skip
-        dweight_hh = (da if separate else dinput).t() @ previous  # one product over all steps
-        return dinput.view(input.shape), dweight_hh, dweight, dbias, None if h_0 is None else dh, None, None
+        return back.gradients(previous)
 
 
 @function
