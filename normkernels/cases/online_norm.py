@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from normkernels.cases import Sample
-from normkernels.cases._channels import OPTIONAL, Norm, last, skip_and_activate
+from normkernels.cases._channels import OPTIONAL, Norm, affine, last, skip_and_activate
 from normkernels.functional import online_norm
 
 
@@ -40,26 +40,17 @@ class Controlled(torch.autograd.Function):
         return torch.stack(dxs), None, None, None, None, None, None, None
 
 
+def guarded(z, guard="layer_scaling", ls_eps=1e-5, clamp=5.0):
+    """z (N, C, S) behind its guard."""
+    if guard == "layer_scaling":
+        return z * torch.rsqrt(z.square().mean((1, 2), keepdim=True) + ls_eps)
+    return z if guard is None else z.clamp(-clamp, clamp)
+
+
 def online_norm_torch(
-    input,
-    running_mean,
-    running_var,
-    epsilon_1=None,
-    epsilon_y=None,
-    weight=None,
-    bias=None,
-    training=False,
-    alpha_fwd=0.999,
-    alpha_bkw=0.99,
-    eps=1e-5,
-    guard="layer_scaling",
-    ls_eps=1e-5,
-    clamp=5.0,
-    stable=False,
-    skip=None,
-    activation=None,
-    slope=0.01,
-):
+    input, running_mean, running_var, epsilon_1=None, epsilon_y=None, training=False, alpha_fwd=0.999, alpha_bkw=0.99,
+    eps=1e-5, stable=False, weight=None, bias=None, **after,
+):  # fmt: skip
     """One sample after the other."""
     wide = torch.promote_types(input.dtype, torch.float32)
     x, mean, var = input.reshape(*input.shape[:2], -1).to(wide), running_mean.to(wide), running_var.to(wide)
@@ -70,13 +61,9 @@ def online_norm_torch(
             running_var.copy_(new[1])
     else:
         z = (x - mean[:, None]) / torch.sqrt(var + eps)[:, None]
-    for parameter, combine in ((weight, torch.mul), (bias, torch.add)):
-        z = z if parameter is None else combine(z, parameter[:, None])
-    if guard == "layer_scaling":
-        z = z * torch.rsqrt(z.square().mean((1, 2), keepdim=True) + ls_eps)
-    elif guard == "clamp":
-        z = z.clamp(-clamp, clamp)
-    return skip_and_activate(z.view(input.shape).to(input.dtype), skip, activation, slope)
+    guard = {name: after.pop(name) for name in ("guard", "ls_eps", "clamp") if name in after}
+    z = guarded(affine(z, weight, bias), **guard)
+    return skip_and_activate(z.view(input.shape).to(input.dtype), **after)
 
 
 def _state(mean: Tensor, var: Tensor, draw) -> dict[str, Tensor]:
