@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from normkernels.backends import requested
 from normkernels.modules.normprop import NormPropLinear
 from normkernels.moments import activation_moments, prelu_moments
-from normkernels.ops.normprop import callable_moments, scale_filters
+from normkernels.ops._normprop_recipe import scale_filters
+from normkernels.ops.normprop import callable_moments
 
 KINDS = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
 MODULES = {

@@ -27,16 +27,16 @@ class Controlled(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, dy, *_):
-        (u, e), p, stable = ctx.settings
-        dxs, new_u, new_e = [], u.to(dy.dtype), e.to(dy.dtype)
+        (epsilon_1, epsilon_y), p, stable = ctx.settings
+        dxs, new_1, new_y = [], epsilon_1.to(dy.dtype), epsilon_y.to(dy.dtype)
         for g, y, rstd in zip(dy, *ctx.saved_tensors, strict=True):
             gain = torch.clamp(1 / y.square().mean(1), max=p) if stable else p
-            h = g - (gain * new_e)[:, None] * y
-            new_e = new_e + (h * y).mean(1)
-            dxs.append(h * rstd[:, None] - (p * new_u)[:, None])
-            new_u = new_u + dxs[-1].mean(1)
-        u.copy_(new_u)
-        e.copy_(new_e)
+            h = g - (gain * new_y)[:, None] * y
+            new_y = new_y + (h * y).mean(1)
+            dxs.append(h * rstd[:, None] - (p * new_1)[:, None])
+            new_1 = new_1 + dxs[-1].mean(1)
+        epsilon_1.copy_(new_1)
+        epsilon_y.copy_(new_y)
         return torch.stack(dxs), None, None, None, None, None, None, None
 
 

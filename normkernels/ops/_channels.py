@@ -1,6 +1,6 @@
 """What the channel family shares in Python: canonical views, schemas, and the one recipe."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import prod
 from typing import Any, NamedTuple
 
@@ -142,6 +142,11 @@ class ChannelsRecipe(Recipe):
         if activation == "identity" and wanted[1]:
             grads[1] = dy
         return *grads, None, None, None
+
+
+def like_inputs(found: Iterable[Any], inputs: Iterable[Any]) -> list[Any]:
+    """Gradients as a reference finds them, in the shapes and dtypes of what they are by; None where there is none."""
+    return [None if t is None else d.to(t.dtype).reshape(t.shape) for d, t in zip(found, inputs, strict=True)]
 
 
 def buffers(input, skip, weight, bias, wanted) -> list[Tensor | None]:
