@@ -1,8 +1,24 @@
 """What the families of rows share in Python: canonical views."""
 
-from typing import Any
+from typing import Any, TypedDict
 
+import torch
 from torch import Tensor
+
+
+class RowOptions(TypedDict, total=False):
+    """The keyword-only extras of a norm over rows, for a type checker."""
+
+    activation: str | None
+    slope: float
+    weight_offset: float
+    backend: str | None
+
+
+class ImageOptions(RowOptions, total=False):
+    """And those of layer_norm_2d."""
+
+    memory_format: torch.memory_format
 
 
 def rows(t: Tensor | None, n: int) -> Any:

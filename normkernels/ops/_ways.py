@@ -11,7 +11,7 @@ import functools
 import importlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from normkernels._checks import PLAIN
 from normkernels.backends import transformed
 from normkernels.ops._buffers import differentiable_backward
 
+Public = TypeVar("Public", bound=Callable[..., Any])
 _GRADS_BATCHED: Any = torch._C._parse_dispatch_key("VmapMode")  # autograd's own vmap, of is_grads_batched
 
 _BACKENDS = importlib.import_module("normkernels.backends")  # the package has a function of this name
@@ -166,7 +167,7 @@ def gradients(recipe: type[Recipe], inputs: Sequence[Tensor | None], grads: Sequ
     return differentiable_backward(composed, inputs, grads)
 
 
-def function(public: Callable[..., Any]) -> Callable[..., Any]:
+def function(public: Public) -> Public:
     """A public function; fx proxies and subclasses of Tensor see it whole, as torch's own functions are seen.
 
     A call that was made before is replayed.
@@ -186,4 +187,4 @@ def function(public: Callable[..., Any]) -> Callable[..., Any]:
             return handle_torch_function(seen, given, *args, **kwargs)
         return public(*args, **kwargs)
 
-    return seen
+    return seen  # type: ignore[return-value]

@@ -103,28 +103,13 @@ class BatchNormLSTMRecipe(Recipe):
 
 @function
 def batch_norm_lstm(
-    input: Tensor,
-    weight_hh: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    cell_running_mean: Tensor | None = None,
-    cell_running_var: Tensor | None = None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    cell_weight: Tensor | None = None,
-    cell_bias: Tensor | None = None,
-    h_0: Tensor | None = None,
-    c_0: Tensor | None = None,
-    batch_sizes: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-    *,
-    norm_terms: str = "separate",
-    norm_cell: str | None = "output",
-    reverse: bool = False,
-    backend: str | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
+    input: Tensor, weight_hh: Tensor, running_mean: Tensor | None, running_var: Tensor | None,
+    cell_running_mean: Tensor | None = None, cell_running_var: Tensor | None = None, weight: Tensor | None = None,
+    bias: Tensor | None = None, cell_weight: Tensor | None = None, cell_bias: Tensor | None = None,
+    h_0: Tensor | None = None, c_0: Tensor | None = None, batch_sizes: Tensor | None = None, training: bool = False,
+    momentum: float = 0.1, eps: float = 1e-5, *, norm_terms: str = "separate", norm_cell: str | None = "output",
+    reverse: bool = False, backend: str | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     r"""A batch-normalised LSTM over a whole sequence, given what the input contributes to each step.
 
     .. math::
@@ -168,6 +153,13 @@ def batch_norm_lstm(
     differentiable (through the reference). Kept for it: y, a and the gates (two tensors of input's size), the cells
     (twice with ``"carried"``), the statistics of each step.
     Deterministic: yes.
+
+    Example:
+        >>> x, weight_hh = torch.randn(7, 4, 32), torch.randn(32, 8)
+        >>> y, h_n, c_n = nk.functional.batch_norm_lstm(x, weight_hh, None, None, norm_cell=None, training=True)
+        >>> y.shape, c_n.shape
+        (torch.Size([7, 4, 8]), torch.Size([4, 8]))
+
     Source: Cooijmans et al. 2017, arXiv:1603.09025, section 3.
     """
     name = "batch_norm_lstm"

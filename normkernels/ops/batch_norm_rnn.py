@@ -91,23 +91,11 @@ class BatchNormRNNRecipe(Recipe):
 
 @function
 def batch_norm_rnn(
-    input: Tensor,
-    weight_hh: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    h_0: Tensor | None = None,
-    batch_sizes: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-    *,
-    nonlinearity: str = "tanh",
-    norm_terms: str = "separate",
-    reverse: bool = False,
-    backend: str | None = None,
-) -> tuple[Tensor, Tensor]:
+    input: Tensor, weight_hh: Tensor, running_mean: Tensor | None, running_var: Tensor | None,
+    weight: Tensor | None = None, bias: Tensor | None = None, h_0: Tensor | None = None,
+    batch_sizes: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5, *,
+    nonlinearity: str = "tanh", norm_terms: str = "separate", reverse: bool = False, backend: str | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     r"""A batch-normalised RNN over a whole sequence, given what the input contributes to each step.
 
     .. math::
@@ -146,6 +134,14 @@ def batch_norm_rnn(
     Gradients: input, weight_hh, weight, bias, h_0, through time in one call; twice differentiable (through the
     reference). Kept for it: y, a (one tensor of input's size) and the statistics of each step.
     Deterministic: yes.
+
+    Example:
+        >>> x, weight_hh = torch.randn(7, 4, 8), torch.randn(8, 8)
+        >>> mean, var = torch.zeros(7, 8), torch.ones(7, 8)
+        >>> y, h_n = nk.functional.batch_norm_rnn(x, weight_hh, mean, var, training=True)
+        >>> y.shape, torch.equal(y[-1], h_n)
+        (torch.Size([7, 4, 8]), True)
+
     Source: Cooijmans et al. 2017, arXiv:1603.09025, section 3; ``norm_terms="sum"``: Laurent et al. 2016,
     arXiv:1510.01378.
     """

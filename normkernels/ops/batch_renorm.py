@@ -124,26 +124,12 @@ class BatchRenormRecipe(Recipe):
 
 @function
 def batch_renorm(
-    input: Tensor,
-    running_mean: Tensor,
-    running_std: Tensor,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.01,
-    eps: float = 1e-5,
-    *,
-    r_max: float = 3.0,
-    d_max: float = 5.0,
-    num_batches_tracked: Tensor | None = None,
-    warmup_steps: int = 5000,
-    r_ramp_steps: int = 35000,
-    d_ramp_steps: int = 20000,
-    skip: Tensor | None = None,
-    activation: str | None = None,
-    slope: float = 0.01,
-    backend: str | None = None,
-) -> Tensor:
+    input: Tensor, running_mean: Tensor, running_std: Tensor, weight: Tensor | None = None,
+    bias: Tensor | None = None, training: bool = False, momentum: float = 0.01, eps: float = 1e-5, *,
+    r_max: float = 3.0, d_max: float = 5.0, num_batches_tracked: Tensor | None = None, warmup_steps: int = 5000,
+    r_ramp_steps: int = 35000, d_ramp_steps: int = 20000, skip: Tensor | None = None, activation: str | None = None,
+    slope: float = 0.01, backend: str | None = None,
+) -> Tensor:  # fmt: skip
     r"""Batch Renormalization: batch normalisation whose training output is that of inference, up to bounds.
 
     With :math:`\mu_B` and :math:`\sigma_B = \sqrt{\text{var}_B + \epsilon}` over batch and space (biased), and the
@@ -190,6 +176,12 @@ def batch_renorm(
     Gradients: input, skip, weight, bias; twice differentiable (through the reference), with r and d for constants. A
     call made again by activation checkpointing sees the statistics of the first one and does not update them.
     Deterministic: yes.
+
+    Example:
+        >>> x, mean, std = torch.randn(8, 4, 5, 5), torch.zeros(4), torch.ones(4)
+        >>> nk.functional.batch_renorm(x, mean, std, training=True, r_max=2.0, d_max=1.0).shape
+        torch.Size([8, 4, 5, 5])
+
     Source: Ioffe 2017, arXiv:1702.03275, algorithm 1.
     """
     name = "batch_renorm"

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack, overload
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from normkernels.backends.reference.layer_norm import layer_norm_ref
 from normkernels.ops import _rows
 from normkernels.ops._buffers import differentiable_backward, empty, flat, statistic
 from normkernels.ops._ragged import is_ragged, of_values
+from normkernels.ops._rows import RowOptions
 from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function
 
 # x, residual, dy, dsummed: (M, N), adjacent columns, any row stride; y, summed, dx: contiguous; mean, rstd: (M,)
@@ -113,20 +114,22 @@ def normalised(input: Tensor, dims: int) -> int:
     return prod(input.shape[input.dim() - dims :]) if dims else input.shape[1]
 
 
+@overload
+def layer_norm(
+    input: Tensor, normalized_shape: int | list[int] | tuple[int, ...], weight: Tensor | None = None,
+    bias: Tensor | None = None, eps: float = 1e-5, *, residual: None = None, **options: Unpack[RowOptions],
+) -> Tensor: ...  # fmt: skip
+@overload
+def layer_norm(
+    input: Tensor, normalized_shape: int | list[int] | tuple[int, ...], weight: Tensor | None = None,
+    bias: Tensor | None = None, eps: float = 1e-5, *, residual: Tensor, **options: Unpack[RowOptions],
+) -> tuple[Tensor, Tensor]: ...  # fmt: skip
 @function
 def layer_norm(
-    input: Tensor,
-    normalized_shape: int | list[int] | tuple[int, ...],
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
-    *,
-    residual: Tensor | None = None,
-    activation: str | None = None,
-    slope: float = 0.01,
-    weight_offset: float = 0.0,
-    backend: str | None = None,
-):
+    input: Tensor, normalized_shape: int | list[int] | tuple[int, ...], weight: Tensor | None = None,
+    bias: Tensor | None = None, eps: float = 1e-5, *, residual: Tensor | None = None, activation: str | None = None,
+    slope: float = 0.01, weight_offset: float = 0.0, backend: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
     r"""Layer normalisation over the trailing dims, with an optional residual before it and activation after it.
 
     .. math::
@@ -158,6 +161,13 @@ def layer_norm(
     Gradients: input, residual, weight, bias; through both outputs; twice differentiable (through the reference).
     Deterministic: yes, and a row's result does not depend on the other rows.
     Under autocast as torch: 16-bit input is taken in float32 on CUDA, and as it is on the CPU.
+
+    Example:
+        >>> x, skip, w = torch.randn(4, 16), torch.randn(4, 16), torch.ones(16)
+        >>> y, s = nk.functional.layer_norm(x, 16, w, residual=skip, activation="gelu")
+        >>> torch.equal(s, x + skip)
+        True
+
     Source: Ba, Kiros & Hinton 2016, arXiv:1607.06450, eq. 3 and 4.
     """
     if type(input) is not Tensor and is_ragged(input):
@@ -175,5 +185,5 @@ def layer_norm(
     activation = _checks.check_activation("layer_norm", activation)
     backend = requested(backend, "layer_norm", input)
     settings = Settings(ROWS, len(shape), eps, weight_offset, activation, slope, backend)
-    found = call(LayerNormRecipe, input, residual, weight, bias, settings)
+    found: Any = call(LayerNormRecipe, input, residual, weight, bias, settings)
     return found[0] if residual is None else found

@@ -1,6 +1,6 @@
 """Layer normalisation over the channels of each pixel, as in ConvNeXt (Liu et al. 2022, arXiv:2201.03545)."""
 
-from typing import Any
+from typing import Any, Unpack, overload
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.ops import _rows
 from normkernels.ops._channels import like_last
+from normkernels.ops._rows import ImageOptions
 from normkernels.ops._ways import call, function
 from normkernels.ops.layer_norm import BWD, FWD, ROWS, LayerNormRecipe, Layout, Settings
 
@@ -33,20 +34,22 @@ FORMATS = torch.preserve_format, torch.contiguous_format, torch.channels_last, t
 PIXELS = ROWS._replace(view=_pixels, like=like_last, shaped=_image)
 
 
+@overload
+def layer_norm_2d(
+    input: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5, *,
+    residual: None = None, **options: Unpack[ImageOptions],
+) -> Tensor: ...  # fmt: skip
+@overload
+def layer_norm_2d(
+    input: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5, *, residual: Tensor,
+    **options: Unpack[ImageOptions],
+) -> tuple[Tensor, Tensor]: ...  # fmt: skip
 @function
 def layer_norm_2d(
-    input: Tensor,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
-    *,
-    residual: Tensor | None = None,
-    activation: str | None = None,
-    slope: float = 0.01,
-    weight_offset: float = 0.0,
-    memory_format: torch.memory_format = torch.preserve_format,
-    backend: str | None = None,
-):
+    input: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5, *,
+    residual: Tensor | None = None, activation: str | None = None, slope: float = 0.01, weight_offset: float = 0.0,
+    memory_format: torch.memory_format = torch.preserve_format, backend: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
     r"""Layer normalisation of every pixel over its channels: :func:`layer_norm` along dim 1 of an image.
 
     Args:
@@ -70,6 +73,13 @@ def layer_norm_2d(
 
     Gradients: input, residual, weight, bias; twice differentiable (through the reference).
     Deterministic: yes. Differs from torch: torch has no such layer; it equals ``permute -> layer_norm -> permute``.
+
+    Example:
+        >>> x = torch.randn(2, 8, 5, 5)
+        >>> y = nk.functional.layer_norm_2d(x, memory_format=torch.channels_last)
+        >>> y.is_contiguous(memory_format=torch.channels_last)
+        True
+
     Source: Ba, Kiros & Hinton 2016, arXiv:1607.06450, eq. 3 and 4, with the C channels of one pixel as the units.
     """
     name = "layer_norm_2d"
@@ -88,7 +98,7 @@ def layer_norm_2d(
     if memory_format == torch.preserve_format:
         last = input.movedim(1, -1).is_contiguous() and not input.is_contiguous()
     settings = Settings(PIXELS if last else STRIDED_ROWS, 0, eps, weight_offset, activation, slope, backend)
-    found = call(LayerNormRecipe, input, residual, weight, bias, settings)
+    found: Any = call(LayerNormRecipe, input, residual, weight, bias, settings)
     return found[0] if residual is None else found
 
 

@@ -1,6 +1,6 @@
 """The GRU with layer normalisation (Ba et al. 2016, arXiv:1607.06450)."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -86,19 +86,10 @@ class LayerNormGRURecipe(Recipe):
 
 @function
 def layer_norm_gru(
-    input: Tensor,
-    weight_hh: Tensor,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    h_0: Tensor | None = None,
-    batch_sizes: Tensor | None = None,
-    eps: float = 1e-5,
-    *,
-    norm_over: str = "rz",
-    norm_terms: str = "separate",
-    reverse: bool = False,
-    backend: str | None = None,
-) -> tuple[Tensor, Tensor]:
+    input: Tensor, weight_hh: Tensor, weight: Tensor | None = None, bias: Tensor | None = None,
+    h_0: Tensor | None = None, batch_sizes: Tensor | None = None, eps: float = 1e-5, *, norm_over: str = "rz",
+    norm_terms: str = "separate", reverse: bool = False, backend: str | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     r"""A layer-normalised GRU over a whole sequence, given what the input contributes to each step.
 
     .. math::
@@ -134,6 +125,13 @@ def layer_norm_gru(
     Gradients: input, weight_hh, weight, bias, h_0, through time in one call; twice differentiable (through the
     reference). Kept for it: y, a and the gates (two tensors of input's size), two statistics per row and group.
     Deterministic: yes.
+
+    Example:
+        >>> x, weight_hh = torch.randn(7, 2, 24), torch.randn(24, 8)
+        >>> y, h_n = nk.functional.layer_norm_gru(x, weight_hh)
+        >>> y.shape, torch.equal(y[-1], h_n)
+        (torch.Size([7, 2, 8]), True)
+
     Source: Ba et al. 2016, arXiv:1607.06450, equations 23 to 26; the state's update is torch's.
     """
     name = "layer_norm_gru"
@@ -147,6 +145,23 @@ def layer_norm_gru(
 
 
 @function
-def layer_norm_gru_cell(input: Tensor, weight_hh: Tensor, weight=None, bias=None, h_0=None, **options) -> Tensor:
-    """One step of :func:`layer_norm_gru`: input ``(B, 3 H)``, the new state ``(B, H)``."""
+def layer_norm_gru_cell(
+    input: Tensor, weight_hh: Tensor, weight: Tensor | None = None, bias: Tensor | None = None,
+    h_0: Tensor | None = None, **options: Any,
+) -> Tensor:  # fmt: skip
+    """One step of :func:`layer_norm_gru`.
+
+    Args:
+        input: x of this step, ``(B, 3 H)``.
+        weight_hh, weight, bias, h_0, options: as in :func:`layer_norm_gru`.
+
+    Returns:
+        The new state, ``(B, H)``.
+
+    Raises: as :func:`layer_norm_gru`.
+
+    Example:
+        >>> nk.functional.layer_norm_gru_cell(torch.randn(2, 24), torch.randn(24, 8)).shape
+        torch.Size([2, 8])
+    """
     return layer_norm_gru(input.unsqueeze(0), weight_hh, weight, bias, h_0, **options)[1]

@@ -1,6 +1,6 @@
 """The LSTM with layer normalisation (Ba et al. 2016, arXiv:1607.06450)."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -100,24 +100,12 @@ class LayerNormLSTMRecipe(Recipe):
 
 @function
 def layer_norm_lstm(
-    input: Tensor,
-    weight_hh: Tensor,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    cell_weight: Tensor | None = None,
-    cell_bias: Tensor | None = None,
-    h_0: Tensor | None = None,
-    c_0: Tensor | None = None,
-    batch_sizes: Tensor | None = None,
-    eps: float = 1e-5,
-    *,
-    norm_over: str = "joint",
-    norm_terms: str = "separate",
-    norm_cell: str | None = "output",
-    reverse: bool = False,
-    weight_hr: Tensor | None = None,
-    backend: str | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
+    input: Tensor, weight_hh: Tensor, weight: Tensor | None = None, bias: Tensor | None = None,
+    cell_weight: Tensor | None = None, cell_bias: Tensor | None = None, h_0: Tensor | None = None,
+    c_0: Tensor | None = None, batch_sizes: Tensor | None = None, eps: float = 1e-5, *, norm_over: str = "joint",
+    norm_terms: str = "separate", norm_cell: str | None = "output", reverse: bool = False,
+    weight_hr: Tensor | None = None, backend: str | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     r"""A layer-normalised LSTM over a whole sequence, given what the input contributes to each step.
 
     .. math::
@@ -157,6 +145,13 @@ def layer_norm_lstm(
     differentiable (through the reference). Kept for it: y, a and the gates (two tensors of input's size), the cells
     (twice with ``"carried"``), two statistics per row and group.
     Deterministic: yes.
+
+    Example:
+        >>> x, weight_hh = torch.randn(7, 2, 32), torch.randn(32, 8)
+        >>> y, h_n, c_n = nk.functional.layer_norm_lstm(x, weight_hh)
+        >>> y.shape, c_n.shape
+        (torch.Size([7, 2, 8]), torch.Size([2, 8]))
+
     Source: Ba et al. 2016, arXiv:1607.06450, equations 20 to 22.
     """
     name = "layer_norm_lstm"
@@ -181,9 +176,25 @@ def layer_norm_lstm(
 
 @function
 def layer_norm_lstm_cell(
-    input: Tensor, weight_hh: Tensor, weight=None, bias=None, cell_weight=None, cell_bias=None, h_0=None, c_0=None,
-    **options,
+    input: Tensor, weight_hh: Tensor, weight: Tensor | None = None, bias: Tensor | None = None,
+    cell_weight: Tensor | None = None, cell_bias: Tensor | None = None, h_0: Tensor | None = None,
+    c_0: Tensor | None = None, **options: Any,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """One step of :func:`layer_norm_lstm`: input ``(B, 4 H)``, the new states h and c ``(B, H)``."""
+    """One step of :func:`layer_norm_lstm`.
+
+    Args:
+        input: x of this step, ``(B, 4 H)``.
+        weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0, options: as in :func:`layer_norm_lstm`.
+
+    Returns:
+        The new states h and c, ``(B, H)``.
+
+    Raises: as :func:`layer_norm_lstm`.
+
+    Example:
+        >>> h, c = nk.functional.layer_norm_lstm_cell(torch.randn(2, 32), torch.randn(32, 8))
+        >>> h.shape, c.shape
+        (torch.Size([2, 8]), torch.Size([2, 8]))
+    """
     x = input.unsqueeze(0)
     return layer_norm_lstm(x, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0, **options)[1:]

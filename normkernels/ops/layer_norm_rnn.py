@@ -1,6 +1,6 @@
 """The RNN with layer normalisation (Ba et al. 2016, arXiv:1607.06450)."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -85,19 +85,10 @@ class LayerNormRNNRecipe(Recipe):
 
 @function
 def layer_norm_rnn(
-    input: Tensor,
-    weight_hh: Tensor,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    h_0: Tensor | None = None,
-    batch_sizes: Tensor | None = None,
-    nonlinearity: str = "tanh",
-    eps: float = 1e-5,
-    *,
-    norm_terms: str = "sum",
-    reverse: bool = False,
-    backend: str | None = None,
-) -> tuple[Tensor, Tensor]:
+    input: Tensor, weight_hh: Tensor, weight: Tensor | None = None, bias: Tensor | None = None,
+    h_0: Tensor | None = None, batch_sizes: Tensor | None = None, nonlinearity: str = "tanh", eps: float = 1e-5, *,
+    norm_terms: str = "sum", reverse: bool = False, backend: str | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     r"""A layer-normalised RNN over a whole sequence, given what the input contributes to each step.
 
     .. math::
@@ -131,6 +122,13 @@ def layer_norm_rnn(
     Gradients: input, weight_hh, weight, bias, h_0, through time in one call; twice differentiable (through the
     reference). Kept for it: y, a (one tensor of input's size) and two statistics per row.
     Deterministic: yes.
+
+    Example:
+        >>> x, weight_hh = torch.randn(7, 2, 8), torch.randn(8, 8)
+        >>> y, h_n = nk.functional.layer_norm_rnn(x, weight_hh)
+        >>> y.shape, torch.equal(y[-1], h_n)
+        (torch.Size([7, 2, 8]), True)
+
     Source: Ba et al. 2016, arXiv:1607.06450, equation 4.
     """
     name = "layer_norm_rnn"
@@ -147,6 +145,23 @@ def layer_norm_rnn(
 
 
 @function
-def layer_norm_rnn_cell(input: Tensor, weight_hh: Tensor, weight=None, bias=None, h_0=None, **options) -> Tensor:
-    """One step of :func:`layer_norm_rnn`: input ``(B, H)``, the new state ``(B, H)``."""
+def layer_norm_rnn_cell(
+    input: Tensor, weight_hh: Tensor, weight: Tensor | None = None, bias: Tensor | None = None,
+    h_0: Tensor | None = None, **options: Any,
+) -> Tensor:  # fmt: skip
+    """One step of :func:`layer_norm_rnn`.
+
+    Args:
+        input: x of this step, ``(B, H)``.
+        weight_hh, weight, bias, h_0, options: as in :func:`layer_norm_rnn`.
+
+    Returns:
+        The new state, ``(B, H)``.
+
+    Raises: as :func:`layer_norm_rnn`.
+
+    Example:
+        >>> nk.functional.layer_norm_rnn_cell(torch.randn(2, 8), torch.randn(8, 8)).shape
+        torch.Size([2, 8])
+    """
     return layer_norm_rnn(input.unsqueeze(0), weight_hh, weight, bias, h_0, **options)[1]

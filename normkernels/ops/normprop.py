@@ -87,16 +87,10 @@ def _check(name: str, input, weight, gain, bias, activation, slope) -> None:
 
 @function
 def normprop_linear(
-    input: Tensor,
-    weight: Tensor,
-    gain: Tensor,
-    bias: Tensor | None = None,
-    activation: str | Callable[[Tensor], Tensor] | None = "relu",
-    slope: float | Tensor | None = None,
-    *,
-    backend: str | None = None,
-    moments: Moments | None = None,
-) -> Tensor:
+    input: Tensor, weight: Tensor, gain: Tensor, bias: Tensor | None = None,
+    activation: str | Callable[[Tensor], Tensor] | None = "relu", slope: float | Tensor | None = None, *,
+    backend: str | None = None, moments: Moments | None = None,
+) -> Tensor:  # fmt: skip
     r"""A linear layer whose output has unit statistics if its input has: Normalization Propagation.
 
     .. math::
@@ -132,6 +126,12 @@ def normprop_linear(
     elu, selu, softplus and softsign (an in-place op on o is then an error, as after torch.tanh); with none, nothing.
     The others keep the pre-activation, and so does prelu.
     Deterministic: as torch's product.
+
+    Example:
+        >>> x, w, gain = torch.randn(5, 16), torch.randn(8, 16), torch.ones(8)
+        >>> nk.functional.normprop_linear(x, w, gain, activation="tanh").shape
+        torch.Size([5, 8])
+
     Source: Arpit et al. 2016, arXiv:1603.01431, equations 9 and 12.
     """
     name = "normprop_linear"
@@ -146,20 +146,11 @@ def normprop_linear(
 
 @function
 def normprop_conv(
-    input: Tensor,
-    weight: Tensor,
-    gain: Tensor,
-    bias: Tensor | None = None,
-    stride: int | tuple[int, ...] = 1,
-    padding: int | tuple[int, ...] | str = 0,
-    dilation: int | tuple[int, ...] = 1,
-    groups: int = 1,
-    activation: str | Callable[[Tensor], Tensor] | None = "relu",
-    slope: float | Tensor | None = None,
-    *,
-    backend: str | None = None,
-    moments: Moments | None = None,
-) -> Tensor:
+    input: Tensor, weight: Tensor, gain: Tensor, bias: Tensor | None = None, stride: int | tuple[int, ...] = 1,
+    padding: int | tuple[int, ...] | str = 0, dilation: int | tuple[int, ...] = 1, groups: int = 1,
+    activation: str | Callable[[Tensor], Tensor] | None = "relu", slope: float | Tensor | None = None, *,
+    backend: str | None = None, moments: Moments | None = None,
+) -> Tensor:  # fmt: skip
     r"""A convolution whose output has unit statistics if its input has: Normalization Propagation.
 
     .. math::
@@ -177,6 +168,12 @@ def normprop_conv(
         o, in the shape and layout of torch's convolution; dtypes as in :func:`normprop_linear`.
 
     Raises, gradients, determinism: as in :func:`normprop_linear`.
+
+    Example:
+        >>> x, w, gain = torch.randn(2, 3, 8, 8), torch.randn(4, 3, 3, 3), torch.ones(4)
+        >>> nk.functional.normprop_conv(x, w, gain, padding=1).shape
+        torch.Size([2, 4, 8, 8])
+
     Source: Arpit et al. 2016, arXiv:1603.01431, equations 11 and 12.
     """
     name = "normprop_conv"

@@ -27,28 +27,13 @@ def _rates(input: Tensor, alpha: float, num_samples_tracked: Tensor | None) -> T
 
 @function
 def online_norm(
-    input: Tensor,
-    running_mean: Tensor,
-    running_var: Tensor,
-    epsilon_1: Tensor | None = None,
-    epsilon_y: Tensor | None = None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    alpha_fwd: float = 0.999,
-    alpha_bkw: float = 0.99,
-    eps: float = 1e-5,
-    *,
-    guard: str | None = "layer_scaling",
-    ls_eps: float = 1e-5,
-    clamp: float = 5.0,
-    stable: bool = False,
-    num_samples_tracked: Tensor | None = None,
-    skip: Tensor | None = None,
-    activation: str | None = None,
-    slope: float = 0.01,
-    backend: str | None = None,
-) -> Tensor:
+    input: Tensor, running_mean: Tensor, running_var: Tensor, epsilon_1: Tensor | None = None,
+    epsilon_y: Tensor | None = None, weight: Tensor | None = None, bias: Tensor | None = None,
+    training: bool = False, alpha_fwd: float = 0.999, alpha_bkw: float = 0.99, eps: float = 1e-5, *,
+    guard: str | None = "layer_scaling", ls_eps: float = 1e-5, clamp: float = 5.0, stable: bool = False,
+    num_samples_tracked: Tensor | None = None, skip: Tensor | None = None, activation: str | None = None,
+    slope: float = 0.01, backend: str | None = None,
+) -> Tensor:  # fmt: skip
     r"""Online Normalization: each sample is normalised with the statistics of the samples before it, at any batch size.
 
     With :math:`m_t, s_t` the mean and biased variance of sample t (one channel of it), :math:`\alpha` ``alpha_fwd``:
@@ -118,6 +103,13 @@ def online_norm(
     first, each from the accumulators that the one before left. A second backward through one graph starts where the
     first did, and moves nothing. A call made again by activation checkpointing sees the state of the first one and
     moves nothing. Deterministic: yes.
+
+    Example:
+        >>> x, mean, var = torch.randn(1, 4, 5, 5), torch.zeros(4), torch.ones(4)
+        >>> accumulators = torch.zeros(4), torch.zeros(4)
+        >>> nk.functional.online_norm(x, mean, var, *accumulators, training=True).shape
+        torch.Size([1, 4, 5, 5])
+
     Source: Chiley et al. 2019, arXiv:1905.05894, equations 8 to 12; bias correction and ``stable`` are ours.
     """
     name = "online_norm"

@@ -1,7 +1,7 @@
 """Root-mean-square normalisation over the trailing dims (Zhang & Sennrich 2019, arXiv:1910.07467)."""
 
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple, Unpack, overload
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from normkernels.backends.reference.rms_norm import rms_norm_ref
 from normkernels.ops import _rows
 from normkernels.ops._buffers import differentiable_backward, empty, flat, statistic
 from normkernels.ops._ragged import is_ragged, of_values
+from normkernels.ops._rows import RowOptions
 from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function
 
 # x, residual, dy, dsummed: (M, N), adjacent columns, any row stride; y, summed, dx: contiguous; rstd: (M,)
@@ -84,19 +85,22 @@ class RMSNormRecipe(Recipe):
         return dx, dx if ctx.needs_input_grad[1] else None, dweight, None
 
 
+@overload
+def rms_norm(
+    input: Tensor, normalized_shape: int | list[int] | tuple[int, ...], weight: Tensor | None = None,
+    eps: float | None = None, *, residual: None = None, **options: Unpack[RowOptions],
+) -> Tensor: ...  # fmt: skip
+@overload
+def rms_norm(
+    input: Tensor, normalized_shape: int | list[int] | tuple[int, ...], weight: Tensor | None = None,
+    eps: float | None = None, *, residual: Tensor, **options: Unpack[RowOptions],
+) -> tuple[Tensor, Tensor]: ...  # fmt: skip
 @function
 def rms_norm(
-    input: Tensor,
-    normalized_shape: int | list[int] | tuple[int, ...],
-    weight: Tensor | None = None,
-    eps: float | None = None,
-    *,
-    residual: Tensor | None = None,
-    activation: str | None = None,
-    slope: float = 0.01,
-    weight_offset: float = 0.0,
-    backend: str | None = None,
-):
+    input: Tensor, normalized_shape: int | list[int] | tuple[int, ...], weight: Tensor | None = None,
+    eps: float | None = None, *, residual: Tensor | None = None, activation: str | None = None, slope: float = 0.01,
+    weight_offset: float = 0.0, backend: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
     r"""Root-mean-square normalisation over the trailing dims, with an optional residual before and activation after it.
 
     .. math::
@@ -127,6 +131,12 @@ def rms_norm(
     Gradients: input, residual, weight; through both outputs; twice differentiable (through the reference).
     Deterministic: yes, and a row's result does not depend on the other rows.
     Under autocast as torch: 16-bit input is taken in float32 on CUDA, and as it is on the CPU.
+
+    Example:
+        >>> x, w = torch.randn(4, 16), torch.zeros(16)
+        >>> nk.functional.rms_norm(x, 16, w, weight_offset=1.0).shape
+        torch.Size([4, 16])
+
     Source: Zhang & Sennrich 2019, arXiv:1910.07467, eq. 4.
     """
     if type(input) is not Tensor and is_ragged(input):
@@ -145,5 +155,5 @@ def rms_norm(
     if eps is None:
         eps = torch.finfo(torch.float64 if input.dtype == torch.float64 else torch.float32).eps
     settings = Settings(len(shape), eps, weight_offset, activation, slope, backend)
-    found = call(RMSNormRecipe, input, residual, weight, settings)
+    found: Any = call(RMSNormRecipe, input, residual, weight, settings)
     return found[0] if residual is None else found

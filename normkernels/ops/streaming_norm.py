@@ -22,23 +22,11 @@ STATE = ("long_term", "short_term", "counts")
 
 @function
 def streaming_norm(
-    input: Tensor,
-    long_term: Tensor,
-    short_term: Tensor,
-    counts: Tensor,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    alpha: Sequence[float] = (0.7, 0.3),
-    beta: Sequence[float] = (0.7, 0.0, 0.3),
-    p: float = 2.0,
-    eps: float = 1e-5,
-    *,
-    skip: Tensor | None = None,
-    activation: str | None = None,
-    slope: float = 0.01,
-    backend: str | None = None,
-) -> Tensor:
+    input: Tensor, long_term: Tensor, short_term: Tensor, counts: Tensor, weight: Tensor | None = None,
+    bias: Tensor | None = None, training: bool = False, alpha: Sequence[float] = (0.7, 0.3),
+    beta: Sequence[float] = (0.7, 0.0, 0.3), p: float = 2.0, eps: float = 1e-5, *, skip: Tensor | None = None,
+    activation: str | None = None, slope: float = 0.01, backend: str | None = None,
+) -> Tensor:  # fmt: skip
     r"""Streaming Normalization: statistics, and their gradients, mixed from a long and a short memory.
 
     A statistic s of the mini-batch, the mean m or the scale :math:`(\overline{|x - m|^p} + \epsilon)^{1/p}`, joins the
@@ -89,6 +77,16 @@ def streaming_norm(
     call for constants. A second backward through one graph starts where the first did, and moves nothing. A call made
     again by activation checkpointing sees the state of the first one and moves nothing.
     Deterministic: yes.
+
+    Example:
+        >>> long_term, short_term, counts = torch.zeros(4, 6), torch.zeros(4, 6), torch.zeros(2, 2)
+        >>> long_term[1] = 1
+        >>> y = nk.functional.streaming_norm(torch.randn(8, 6), long_term, short_term, counts, training=True)
+        >>> nk.functional.streaming_norm_update(long_term, short_term, counts)
+        >>> counts
+        tensor([[0., 1.],
+                [0., 0.]])
+
     Source: Liao, Kawaguchi & Poggio 2016, arXiv:1610.06160, section 3; where eps stands is ours, so that batch norm is
     a special case.
     """
@@ -137,7 +135,17 @@ def streaming_norm_update(
         s_{long} \leftarrow \kappa_1 s_{long} + \kappa_2 s_{short}
 
     with :math:`\kappa_3, \kappa_4` for the gradients; the first short term is taken as it is, and where nothing arrived
-    nothing changes. Tensors as in :func:`streaming_norm`; raises ValueError if a pair of kappa does not add up to 1.
+    nothing changes.
+
+    Args:
+        long_term, short_term, counts: as in :func:`streaming_norm`, changed in place.
+        kappa: the four weights.
+
+    Raises:
+        ValueError: a pair of kappa does not add up to 1.
+
+    Example: see :func:`streaming_norm`.
+    Source: Liao, Kawaguchi & Poggio 2016, arXiv:1610.06160, section 3.
     """
     _check_kappa("streaming_norm_update", kappa)
     for i, (old, new) in enumerate((kappa[:2], kappa[2:])):

@@ -89,6 +89,12 @@ def weight_norm(v: Tensor, g: Tensor, dim: int | None = 0, *, backend: str | Non
     Deterministic: yes.
     Differs from torch: zero filters are defined, double backward is right. Filters along another dim
     than the first are laid out as rows before, which costs two copies.
+
+    Example:
+        >>> w = nk.functional.weight_norm(torch.randn(4, 8), torch.full((4,), 2.0))
+        >>> torch.allclose(w.norm(dim=1), torch.tensor(2.0))
+        True
+
     Source: Salimans & Kingma 2016, arXiv:1602.07868, equations 2 and 3.
     """
     name = "weight_norm"

@@ -92,6 +92,12 @@ def weight_standardization(
 
     Gradients: w and gain; twice differentiable (through the reference). Deterministic: yes.
     Differs from other code: the original divides by the unbiased deviation plus 1e-5, timm has eps 1e-6.
+
+    Example:
+        >>> w = nk.functional.weight_standardization(torch.randn(4, 8))
+        >>> torch.allclose(w.mean(1), torch.tensor(0.0), atol=1e-6)
+        True
+
     Source: Qiao et al. 2019, arXiv:1903.10520, equations 3 and 4.
     """
     name = "weight_standardization"
