@@ -4,9 +4,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.types import Device
 
 from normkernels import _checks
-from normkernels.modules._recurrent import Recurrent, in_dtype
+from normkernels.modules._normalised import in_dtype
+from normkernels.modules._recurrent import Recurrent
 from normkernels.modules._wide_state import WideState
 from normkernels.ops import _recurrent
 from normkernels.ops._state import count, write
@@ -30,7 +32,7 @@ class BatchNormRecurrent(WideState, Recurrent):
     max_steps: int
     track_running_stats: bool
 
-    def _set_up(self, switches: dict, device, dtype) -> None:
+    def _set_up(self, switches: dict, device: Device, dtype: torch.dtype | None) -> None:
         name, wide = type(self).__name__, self.GATES * self.hidden_size
         _recurrent.check_cell_parameters(name, torch.empty(0), 0, switches.get("norm_cell"), None, None)
         separate = _recurrent.check_terms(name, switches["norm_terms"])

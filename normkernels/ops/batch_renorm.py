@@ -159,6 +159,7 @@ def batch_renorm(
         num_batches_tracked: how many training calls there were, a scalar, counted up in place. Given, the bounds are
             those of batch norm, 1 and 0, until it is ``warmup_steps``; then they grow linearly, to ``r_max`` in
             ``r_ramp_steps`` and to ``d_max`` in ``d_ramp_steps`` more. Without it they are ``r_max`` and ``d_max``.
+        warmup_steps, r_ramp_steps, d_ramp_steps: of the ramp of the bounds.
         skip: input's shape; added after the affine, before the activation; the ResNet block. y is in the wider dtype of
             both.
         activation: None or a name of ``normkernels.ACTIVATIONS``.
