@@ -23,10 +23,10 @@ def takes(kind: str, batch: bool, option: str) -> bool:
 
 
 def sample(
-    stem: str, id: str, steps: int, batch: int, hidden: int, *, packed=False, plain=False, states=True, big=False,
+    stem: str, id: str, steps: int, batch: int, hidden: int, *, packed=False, plain=False, big=False,
     slots=3, dtype=torch.float64, device="cpu", parameter_dtype=None, **call,
 ) -> Sample:  # fmt: skip
-    """steps, batch and hidden are sizes; a packed one has its own."""
+    """steps, batch and hidden are sizes; a packed one has its own. A plain one has no parameters of norms, no states."""
     kind, is_batch = stem.rpartition("_")[2], stem.startswith("batch")
     gates, generator = GATES[kind], seeded(f"{stem}-{id}")
     call = {k: v for k, v in call.items() if takes(kind, is_batch, k)}
@@ -42,11 +42,11 @@ def sample(
         "weight_hh": random(gates * hidden, hidden) / hidden**0.5,
         "weight": None if plain else random(gates * hidden, own=wide),
         "bias": None if plain else random(gates * hidden, own=wide),
-        "h_0": random(batch, hidden) / 2 if states else None,
+        "h_0": None if plain else random(batch, hidden) / 2,
     }
     if kind == "lstm":
         tensors |= {k: random(hidden, own=wide) if normed and not plain else None for k in ("cell_weight", "cell_bias")}
-        tensors["c_0"] = random(batch, hidden) if states else None
+        tensors["c_0"] = None if plain else random(batch, hidden)
     if is_batch:
         call["training"] = call.get("training", True)
         statistics = {"running_": gates * hidden} | ({"cell_running_": hidden} if normed else {})
@@ -73,7 +73,7 @@ def samples(stem: str) -> list[Sample]:
         one("packed-reverse-mixed", packed=True, **MIXED),
         *(one(f"3x4x6-{name}", **form) for name, form in forms.items()),
         *(one(id, packed=True, reverse=bool(name)) for id, name in packed.items()),
-        one("4x3x5-plain", 4, 3, 5, plain=True, states=False, reverse=True),
+        one("4x3x5-plain", 4, 3, 5, plain=True, reverse=True),
         one("2x3x130", 2, 3, 130),
         one("2x37x9", 2, 37, 9),
         one("3x0x6", 3, 0),
