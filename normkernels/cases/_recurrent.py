@@ -26,7 +26,7 @@ def sample(
     stem: str, id: str, steps: int, batch: int, hidden: int, *, packed=False, plain=False, big=False,
     slots=3, dtype=torch.float64, device="cpu", parameter_dtype=None, **call,
 ) -> Sample:  # fmt: skip
-    """steps, batch and hidden are sizes; a packed one has its own. A plain one has no parameters of norms, no states."""
+    """steps, batch and hidden are sizes; a packed one has its own. A plain one has no norms' parameters, no states."""
     kind, is_batch = stem.rpartition("_")[2], stem.startswith("batch")
     gates, generator = GATES[kind], seeded(f"{stem}-{id}")
     call = {k: v for k, v in call.items() if takes(kind, is_batch, k)}
