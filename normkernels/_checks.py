@@ -77,7 +77,7 @@ def check_parameter(
     if tensor is None:
         return
     if type(tensor) in PLAIN and not tensor.is_nested and tensor.shape == shape and tensor.dtype == input.dtype:
-        if tensor.device == input.device and tensor.layout == torch.strided:  # as nearly always
+        if tensor.device == input.device and tensor.layout == torch.strided:  # nearly every call ends here
             return
     check_dense(op, argument, tensor)
     if tuple(tensor.shape) != shape:

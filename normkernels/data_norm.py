@@ -94,7 +94,7 @@ class DataNorm(WideState):
             x = x.double()
             mean, squares = mean.to(x.device), squares.to(x.device)
             count += len(x)
-            distance = x.mean(0) - mean  # Chan's merge
+            distance = x.mean(0) - mean  # Chan's rule merges both
             squares = (
                 squares + (x - x.mean(0)).square().sum(0) + distance.square() * (len(x) * (count - len(x)) / count)
             )

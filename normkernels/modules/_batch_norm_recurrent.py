@@ -24,7 +24,7 @@ class BatchNormRecurrent(WideState, Recurrent):
 
     GATES: int
     FUNCTION: Any
-    OPTIONS: tuple[str, ...]  # of the function
+    OPTIONS: tuple[str, ...]  # attributes that the function takes under their names
     bias: Any
     norm_cell: str | None = None
     eps: float

@@ -62,7 +62,7 @@ class _BatchNorm(Ranked, Twin, torch.nn.modules.batchnorm._BatchNorm):
         training = self.training and not self.frozen_statistics
         tracks = training and self.track_running_stats
         momentum = self.momentum
-        if momentum is None:  # a cumulative average
+        if momentum is None:  # so torch asks for a cumulative average
             seen = self.num_batches_tracked if tracks else None
             momentum = 0.0 if seen is None else 1.0 / (float(seen) + 1.0)
         kept = tracks or not training

@@ -33,7 +33,7 @@ def differentiable_backward(
     function: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor | None], grads: Sequence[Tensor | None]
 ) -> list[Tensor | None]:
     """Gradients of ``function(*inputs)`` that can be differentiated again: those of ordinary torch ops."""
-    with torch.enable_grad():  # of aliases, for an input may be an output of the node that is differentiated
+    with torch.enable_grad():  # aliases stand in, for an input may be an output of the node that is differentiated
         aliases = [None if t is None else _alias(t) for t in inputs]
         pairs = [(y, dy) for y, dy in zip(function(*aliases), grads, strict=True) if dy is not None]
     outputs, given = zip(*pairs, strict=True)

@@ -111,7 +111,7 @@ class ChannelsRecipe(Recipe):
 
     @staticmethod
     def composed(input, skip, weight, bias, mean, var, settings: Settings):
-        x = planes(input).to(statistic_dtype(input))  # once: gradients add up in that dtype
+        x = planes(input).to(statistic_dtype(input))  # cast once, so that gradients add up in that dtype
         shape = 1 if settings.batch else x.shape[0], settings.groups
         numbers = settings.eps, settings.activation, settings.slope
         y = channels_ref(x, planes(skip), weight, bias, mean, var, shape, *numbers)

@@ -14,7 +14,7 @@ from normkernels.ops._state import accumulate
 from normkernels.ops._ways import Recipe, differentiated_again, forward, own_gradient
 
 # x, skip, y, dy, dx, dskip: contiguous (N, C, S), or (N, S, C) with channels_last; weight, bias and their gradients:
-# (C,) mean, rstd: (N, C), of the state that each sample meets; xhat_mean, xhat_square: (N, C), means over a sample of
+# (C,); mean, rstd: (N, C), of the state that each sample meets; xhat_mean, xhat_square: (N, C), means over a sample of
 # xhat and xhat^2, None where S is 1 (or nobody needs them); gain: (N,), 1 / zeta of layer scaling, None without it;
 # clamp: inf for none. rates: (N,) float64, the weight of each sample in the statistics; None: the statistics are
 # constants. State: (C,).

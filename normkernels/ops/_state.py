@@ -206,7 +206,7 @@ def inside_transform(value: Tensor) -> bool:
 
 def _peeled(t: Tensor) -> tuple[Tensor, int | None]:
     """The tensor below the wrappers of transforms, and its dim that vmap maps over."""
-    if _C.is_legacy_batchedtensor(t):  # of autograd.grad(is_grads_batched=True)
+    if _C.is_legacy_batchedtensor(t):  # autograd.grad(is_grads_batched=True) makes such
         level = torch._C._vmapmode_increment_nesting() - 1
         torch._C._vmapmode_decrement_nesting()
         return torch._remove_batch_dim(t, level, 1, 0), 0  # type: ignore[attr-defined]

@@ -16,7 +16,7 @@ from normkernels.ops._channels import buffers, lies_last, like, like_inputs, lyi
 from normkernels.ops._state import accumulate, finite
 from normkernels.ops._ways import Recipe, differentiated_again, forward, own_gradient
 
-# as in _channels; found, used and the terms: (2, C), means and scales (in bwd: the gradients of both); counts: (2,),
+# as in _channels; found, used and the terms: (2, C), means and scales (backward: their gradients); counts: (2,),
 # arrivals in the short term and updates of the long one; deviations: (C,), the mean of |v|^(p - 1) sign(v),
 # v = x - mean, None where p is 2 and it is 0. long, short, current: the weights of what is used.
 streaming_norm_fwd = kernel(

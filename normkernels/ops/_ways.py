@@ -23,7 +23,7 @@ from normkernels.backends import transformed
 from normkernels.ops._buffers import differentiable_backward
 
 Public = TypeVar("Public", bound=Callable[..., Any])
-_GRADS_BATCHED: Any = torch._C._parse_dispatch_key("VmapMode")  # autograd's own vmap, of is_grads_batched
+_GRADS_BATCHED: Any = torch._C._parse_dispatch_key("VmapMode")  # autograd's own vmap sets it for is_grads_batched
 
 _BACKENDS = importlib.import_module("normkernels.backends")  # the package has a function of this name
 _closed_forms = False
@@ -125,7 +125,7 @@ class OwnGradient(torch.autograd.Function):
     @staticmethod
     def jvp(ctx, *tangents):
         tensors, tangents = ctx.saved_tensors, tangents[2:]
-        moved = [i for i in range(4) if tangents[i] is not None]  # of input, skip, weight and bias; a state is constant
+        moved = [i for i in range(4) if tangents[i] is not None]  # a state is constant
 
         def linear(dy):
             found = ctx.gradient(None, dy, *tensors)

@@ -85,7 +85,7 @@ class BatchNormLSTMRecipe(Recipe):
 
     @staticmethod
     def backward(ctx, dy, dh_n, dc_n, *_):
-        saved = ctx.saved_tensors  # once: a checkpoint without reentrance hands them out once
+        saved = ctx.saved_tensors  # read once, for a checkpoint without reentrance hands them out once
         inputs, others, grads = saved[:8], (*saved[8:13], ctx.settings), (dy, dh_n, dc_n)
         if differentiated_again():
             return *gradients(BatchNormLSTMRecipe, inputs, grads, *others), *[None] * len(others)

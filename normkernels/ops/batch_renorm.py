@@ -82,7 +82,7 @@ class BatchRenormRecipe(Recipe):
     @staticmethod
     def composed(input, skip, weight, bias, running_mean, running_std, r_max, d_max, settings: Settings):
         x = planes(input)
-        mean, var = running_mean, running_std  # of an empty batch, which has none
+        mean, var = running_mean, running_std  # an empty batch has none of its own
         if x.numel():
             mean, var = (t.detach() for t in moments(x.to(running_mean.dtype), running_mean.shape))
         r, d = correction(mean, var, running_mean, running_std, r_max, d_max, settings.eps)

@@ -77,7 +77,7 @@ def instance_norm(
     if use_input_stats:
         settings = Settings(instance_norm_fwd, instance_norm_bwd, False, C, eps, activation, slope, backend)
         mean = var = None
-    else:  # the same constants for every instance
+    else:  # every instance has the same constants
         settings = Settings(batch_norm_apply, batch_norm_bwd, True, C, eps, activation, slope, backend)
         mean, var = _channels.given_statistics(input, running_mean, running_var)
     y, *found = call(ChannelsRecipe, input, skip, weight, bias, mean, var, settings)

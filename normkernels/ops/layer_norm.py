@@ -37,14 +37,14 @@ class Layout(NamedTuple):
     bwd: Callable[..., None]
     view: Callable[[Tensor | None, int], Any]
     like: Callable[[Tensor], Any] = empty
-    shaped: Callable[[Tensor, Tensor], Tensor] = lambda t, input: t.view(input.shape)  # back from the view
+    shaped: Callable[[Tensor, Tensor], Tensor] = lambda t, input: t.view(input.shape)  # undoes the view
 
 
 class Settings(NamedTuple):
     """Everything of a call that is no tensor."""
 
     layout: Layout
-    dims: int  # so many last ones; 0: dim 1
+    dims: int  # how many of the last ones are normalised together; 0: dim 1 is
     eps: float
     weight_offset: float
     activation: str

@@ -82,7 +82,7 @@ class LayerNormLSTMRecipe(Recipe):
 
     @staticmethod
     def backward(ctx, *grads):
-        saved = ctx.saved_tensors  # once: a checkpoint without reentrance hands them out once
+        saved = ctx.saved_tensors  # read once, for a checkpoint without reentrance hands them out once
         inputs, batch_sizes = saved[:8], saved[8]
         if differentiated_again():
             return *gradients(LayerNormLSTMRecipe, inputs, grads, batch_sizes, ctx.settings), None, None
