@@ -1,6 +1,7 @@
 """A sequence as the recurrent ops walk it: its sizes, the buffers of a walk, and the states before each step."""
 
 import itertools
+from collections.abc import Callable
 from collections.abc import Sequence as Many
 from math import prod
 from typing import Any, NamedTuple
@@ -50,19 +51,24 @@ def state(first: Tensor | None, like: Tensor, sequence: Sequence, wide: bool = F
     return like.new_empty(sequence.batch, sequence.hidden, dtype=dtype).copy_(first)
 
 
-def zeros_for(input: Tensor, sequence: Sequence, *firsts: Tensor | None) -> list[Tensor]:
-    """The first states, zeros where there are none."""
-    return [input.new_zeros(sequence.batch, sequence.hidden) if t is None else t for t in firsts]
-
-
 def handed_out(y: Tensor, sequence: Sequence, kept: bool) -> Tensor:
     """y in its shape; a copy where it is kept for the backward, for what is handed out may be changed in place."""
     y = y.view(sequence.shape)
     return y.clone() if kept and not torch.compiler.is_compiling() else y
 
 
-def composed_out(found: Many[Tensor], input: Tensor, sequence: Sequence) -> tuple[Tensor, ...]:
-    """What a reference found, y and the last states, in input's dtype, and y in its shape."""
+def composed(
+    reference: Callable[..., Many[Tensor]], inputs: Many[Any], firsts: Many[Tensor | None], *others: Tensor | None,
+    **options: Any,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """What a reference finds, y and the last states, in input's dtype, and y in its shape.
+
+    ``inputs`` are input, weight_hh and parameters; ``others``: statistics, and batch_sizes as the last.
+    """
+    input, weight_hh, *parameters = inputs
+    sequence, widths = sizes_of(input, weight_hh, others[-1]), (weight_hh.shape[1], weight_hh.shape[0] // 4)
+    states = [input.new_zeros(sequence.batch, n) if t is None else t for t, n in zip(firsts, widths, strict=False)]
+    found = reference(flat_rows(input), weight_hh, *parameters, *states, *others, **options)
     y, *lasts = (t.to(input.dtype) for t in found)
     return y.view(sequence.shape), *lasts
 

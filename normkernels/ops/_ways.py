@@ -125,7 +125,7 @@ class OwnGradient(torch.autograd.Function):
     @staticmethod
     def jvp(ctx, *tangents):
         tensors, tangents = ctx.saved_tensors, tangents[2:]
-        moved = [i for i in range(4) if tangents[i] is not None]  # a state is constant
+        moved = [i for i in range(4) if tangents[i] is not None]  # these four move; a state is constant
 
         def linear(dy):
             found = ctx.gradient(None, dy, *tensors)

@@ -66,18 +66,15 @@ class BatchNormLSTMRecipe(Recipe):
 
     @staticmethod
     def composed(*args):
-        input, weight_hh, *parameters, h_0, c_0, batch_sizes = args[:9]
-        statistics, settings = args[9:-1], args[-1]
-        sequence, measured = steps.sizes_of(input, weight_hh, batch_sizes), [Measured(), Measured()]
-        given = [None] * 4 if settings.training else statistics
-        given = [*parameters, *steps.zeros_for(input, sequence, h_0, c_0), *given, batch_sizes]
-        found = batch_norm_lstm_ref(
-            steps.flat_rows(input), weight_hh, *given, separate=settings.separate, norm_cell=settings.norm_cell,
-            eps=settings.eps, reverse=settings.reverse, measured=measured,
+        *inputs, h_0, c_0, batch_sizes = args[:9]
+        statistics, s, measured = args[9:-1], args[-1], [Measured(), Measured()]
+        found = steps.composed(
+            batch_norm_lstm_ref, inputs, (h_0, c_0), *([None] * 4 if s.training else statistics), batch_sizes,
+            separate=s.separate, norm_cell=s.norm_cell, eps=s.eps, reverse=s.reverse, measured=measured,
         )  # fmt: skip
-        if settings.training:
-            statistics = [t for m in measured[: 1 if settings.norm_cell is None else 2] for t in m.of_steps()]
-        return *steps.composed_out(found, input, sequence), *(t for t in statistics if t is not None)
+        if s.training:
+            statistics = [t for m in measured[: 1 if s.norm_cell is None else 2] for t in m.of_steps()]
+        return *found, *(t for t in statistics if t is not None)
 
     @staticmethod
     def forward(ctx, *args):

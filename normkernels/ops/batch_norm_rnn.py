@@ -58,16 +58,13 @@ class BatchNormRNNRecipe(Recipe):
 
     @staticmethod
     def composed(input, weight_hh, weight, bias, h_0, batch_sizes, mean, var, settings: Settings):
-        sequence, measured = steps.sizes_of(input, weight_hh, batch_sizes), Measured()
-        given = [None, None] if settings.training else [mean, var]
-        given = [*steps.zeros_for(input, sequence, h_0), *given]
-        found = batch_norm_rnn_ref(
-            steps.flat_rows(input), weight_hh, weight, bias, *given, batch_sizes,
+        measured, given = Measured(), (None, None) if settings.training else (mean, var)
+        found = steps.composed(
+            batch_norm_rnn_ref, (input, weight_hh, weight, bias), (h_0,), *given, batch_sizes,
             separate=settings.separate, nonlinearity=settings.nonlinearity, eps=settings.eps,
             reverse=settings.reverse, measured=measured,
         )  # fmt: skip
-        used = measured.of_steps() if settings.training else (mean, var)
-        return *steps.composed_out(found, input, sequence), *used
+        return *found, *(measured.of_steps() if settings.training else given)
 
     @staticmethod
     def forward(ctx, *args):

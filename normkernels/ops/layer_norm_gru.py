@@ -56,13 +56,10 @@ class LayerNormGRURecipe(Recipe):
 
     @staticmethod
     def composed(input, weight_hh, weight, bias, h_0, batch_sizes, settings: Settings):
-        sequence = steps.sizes_of(input, weight_hh, batch_sizes)
-        (h,) = steps.zeros_for(input, sequence, h_0)
-        found = layer_norm_gru_ref(
-            steps.flat_rows(input), weight_hh, weight, bias, h, batch_sizes,
-            groups=settings.groups, separate=settings.separate, eps=settings.eps, reverse=settings.reverse,
+        return steps.composed(
+            layer_norm_gru_ref, (input, weight_hh, weight, bias), (h_0,), batch_sizes, groups=settings.groups,
+            separate=settings.separate, eps=settings.eps, reverse=settings.reverse,
         )  # fmt: skip
-        return steps.composed_out(found, input, sequence)
 
     @staticmethod
     def forward(ctx, *args):

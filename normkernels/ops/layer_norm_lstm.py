@@ -64,17 +64,11 @@ class LayerNormLSTMRecipe(Recipe):
 
     @staticmethod
     def composed(*args, weight_hr=None):
-        input, weight_hh, *parameters, h_0, c_0, batch_sizes, settings = args
-        sequence = steps.sizes_of(input, weight_hh, batch_sizes)
-        sizes = (h_0, sequence.hidden), (c_0, weight_hh.shape[0] // 4)
-        firsts = [input.new_zeros(sequence.batch, n) if t is None else t for t, n in sizes]
-        given = [*parameters, *firsts, batch_sizes]
-        found = layer_norm_lstm_ref(
-            steps.flat_rows(input), weight_hh, *given, groups=settings.groups,
-            separate=settings.separate, norm_cell=settings.norm_cell, eps=settings.eps, reverse=settings.reverse,
-            weight_hr=weight_hr,
+        *inputs, h_0, c_0, batch_sizes, s = args
+        return steps.composed(
+            layer_norm_lstm_ref, inputs, (h_0, c_0), batch_sizes, groups=s.groups, separate=s.separate,
+            norm_cell=s.norm_cell, eps=s.eps, reverse=s.reverse, weight_hr=weight_hr,
         )  # fmt: skip
-        return steps.composed_out(found, input, sequence)
 
     @staticmethod
     def forward(ctx, *args):

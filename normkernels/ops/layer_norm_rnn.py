@@ -56,13 +56,10 @@ class LayerNormRNNRecipe(Recipe):
 
     @staticmethod
     def composed(input, weight_hh, weight, bias, h_0, batch_sizes, settings: Settings):
-        sequence = steps.sizes_of(input, weight_hh, batch_sizes)
-        (h,) = steps.zeros_for(input, sequence, h_0)
-        found = layer_norm_rnn_ref(
-            steps.flat_rows(input), weight_hh, weight, bias, h, batch_sizes,
-            separate=settings.separate, nonlinearity=settings.nonlinearity, eps=settings.eps, reverse=settings.reverse,
+        return steps.composed(
+            layer_norm_rnn_ref, (input, weight_hh, weight, bias), (h_0,), batch_sizes, separate=settings.separate,
+            nonlinearity=settings.nonlinearity, eps=settings.eps, reverse=settings.reverse,
         )  # fmt: skip
-        return steps.composed_out(found, input, sequence)
 
     @staticmethod
     def forward(ctx, *args):
