@@ -21,7 +21,7 @@ layer_norm_2d_bwd = kernel("layer_norm_2d_bwd" + BWD)
 STRIDED_ROWS = Layout(layer_norm_2d_fwd, layer_norm_2d_bwd, _rows.strided_rows)
 
 
-def _pixels(t: Tensor | None, n: int) -> Any:
+def _pixel_rows(t: Tensor | None, n: int) -> Any:
     return None if t is None else _rows.rows(t.movedim(1, -1), n)
 
 
@@ -30,8 +30,8 @@ def _image(rows: Tensor, input: Tensor) -> Tensor:
 
 
 FORMATS = torch.preserve_format, torch.contiguous_format, torch.channels_last, torch.channels_last_3d
-# channels_last: the pixels are rows
-PIXELS = ROWS._replace(view=_pixels, like=like_last, shaped=_image)
+# the pixels are rows as they lie
+CHANNELS_LAST = ROWS._replace(view=_pixel_rows, like=like_last, shaped=_image)
 
 
 @overload
@@ -97,7 +97,7 @@ def layer_norm_2d(
     last = memory_format in FORMATS[2:]
     if memory_format == torch.preserve_format:
         last = input.movedim(1, -1).is_contiguous() and not input.is_contiguous()
-    settings = Settings(PIXELS if last else STRIDED_ROWS, 0, eps, weight_offset, activation, slope, backend)
+    settings = Settings(CHANNELS_LAST if last else STRIDED_ROWS, 0, eps, weight_offset, activation, slope, backend)
     found: Any = call(LayerNormRecipe, input, residual, weight, bias, settings)
     return found[0] if residual is None else found
 
