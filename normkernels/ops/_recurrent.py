@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from normkernels import _checks, _record
-from normkernels.ops._sequence import Sequence, sizes_of
+from normkernels.ops._sequence import Sizes, sizes_of
 
 GROUPS = {"joint": [[1], None, [3], [4]], "gate": [[1], None, [1, 1, 1], [1] * 4], "rz": [None, None, [2, 1], None]}
 TERMS = ("separate", "sum")
@@ -16,7 +16,7 @@ CELLS = (None, "output", "carried")
 def check_sequence(
     op: str, input: Tensor, weight_hh: Tensor, gates: int, batch_sizes: Tensor | None,
     weight_hr: Tensor | None = None, **states: Tensor | None,
-) -> Sequence:  # fmt: skip
+) -> Sizes:  # fmt: skip
     """input (T, B, gates H), or packed (total, gates H) with batch_sizes; weight_hh (gates H, H); states (B, H).
 
     With a projection, weight_hr (P, H), of h: weight_hh (gates H, P), and h is (B, P).

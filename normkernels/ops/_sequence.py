@@ -1,8 +1,7 @@
 """A sequence as the recurrent ops walk it: its sizes, the buffers of a walk, and the states before each step."""
 
 import itertools
-from collections.abc import Callable
-from collections.abc import Sequence as Many
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from normkernels.ops._buffers import empty, flat, statistic_dtype
 
 
-class Sequence(NamedTuple):
+class Sizes(NamedTuple):
     """The sizes of a call. Rows of a sequence: those of the first step, then those of the second, and so on."""
 
     total: int  # rows of all steps
@@ -26,11 +25,11 @@ class Sequence(NamedTuple):
         return input.new_empty(self.total if kept else self.batch, columns, dtype=dtype)
 
 
-def sizes_of(input: Tensor, weight_hh: Tensor, batch_sizes: Tensor | None) -> Sequence:
-    """Of a call that was checked. A recipe asks again, for torch.compile takes no symbolic sizes as settings."""
+def sizes_of(input: Tensor, weight_hh: Tensor, batch_sizes: Tensor | None) -> Sizes:
+    """Those of a checked call. A recipe asks again, for torch.compile takes no symbolic sizes as settings."""
     batch = input.shape[1] if batch_sizes is None else int(batch_sizes[0])
     hidden = weight_hh.shape[1]
-    return Sequence(prod(input.shape[:-1]), batch, hidden, (*input.shape[:-1], hidden))
+    return Sizes(prod(input.shape[:-1]), batch, hidden, (*input.shape[:-1], hidden))
 
 
 def flat_rows(input: Tensor) -> Tensor:
@@ -43,7 +42,7 @@ def operands(input: Tensor, weight_hh: Tensor, *parameters: Tensor | None) -> tu
     return flat_rows(input), weight_hh.contiguous(), *map(flat, parameters)
 
 
-def state(first: Tensor | None, like: Tensor, sequence: Sequence, wide: bool = False) -> Tensor:
+def state(first: Tensor | None, like: Tensor, sequence: Sizes, wide: bool = False) -> Tensor:
     """A running state: a copy of the first, or zeros. Cells run in the dtype of the arithmetic."""
     dtype = statistic_dtype(like) if wide else like.dtype
     if first is None:
@@ -51,15 +50,15 @@ def state(first: Tensor | None, like: Tensor, sequence: Sequence, wide: bool = F
     return like.new_empty(sequence.batch, sequence.hidden, dtype=dtype).copy_(first)
 
 
-def handed_out(y: Tensor, sequence: Sequence, kept: bool) -> Tensor:
+def handed_out(y: Tensor, sequence: Sizes, kept: bool) -> Tensor:
     """y in its shape; a copy where it is kept for the backward, for what is handed out may be changed in place."""
     y = y.view(sequence.shape)
     return y.clone() if kept and not torch.compiler.is_compiling() else y
 
 
 def composed(
-    reference: Callable[..., Many[Tensor]], inputs: Many[Any], firsts: Many[Tensor | None], *others: Tensor | None,
-    **options: Any,
+    reference: Callable[..., Sequence[Tensor]], inputs: Sequence[Any], firsts: Sequence[Tensor | None],
+    *others: Tensor | None, **options: Any,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """What a reference finds, y and the last states, in input's dtype, and y in its shape.
 
@@ -85,7 +84,7 @@ class Cells(NamedTuple):
     raw_cells: Tensor | None  # before their norm, where the normalised ones are handed on
 
 
-def cells_of(input: Tensor, h_0, c_0, sequence: Sequence, norm_cell: str | None, kept: bool) -> Cells:
+def cells_of(input: Tensor, h_0, c_0, sequence: Sizes, norm_cell: str | None, kept: bool) -> Cells:
     """Cells for a call; with rows for every step where they are kept."""
     hidden = sequence.hidden
     a, gates = (sequence.like(input, kept, 4 * hidden) for _ in range(2))
@@ -100,8 +99,8 @@ class WayBack(NamedTuple):
     ``inputs`` are those of a recipe: input, weight_hh, parameters, and as many first states as there are ``dstates``.
     """
 
-    sequence: Sequence
-    inputs: Many[Any]
+    sequence: Sizes
+    inputs: Sequence[Any]
     batch_sizes: Tensor | None
     reverse: bool
     dy: Tensor
@@ -126,9 +125,9 @@ class WayBack(NamedTuple):
 
 
 def way_back(
-    ctx, inputs: Many[Any], batch_sizes: Tensor | None, grads: Many[Any], separate: bool, reverse: bool
+    ctx, inputs: Sequence[Any], batch_sizes: Tensor | None, grads: Sequence[Any], separate: bool, reverse: bool
 ) -> WayBack:
-    """Of the gradients of y and of the last states."""
+    """The way back that starts with the gradients of y and of the last states."""
     sequence, dy, count = sizes_of(inputs[0], inputs[1], batch_sizes), flat_rows(grads[0]), len(grads) - 1
     dstates = [state(d, dy, sequence, wide=i == 1) for i, d in enumerate(grads[1:])]
     dinput = dy.new_empty(sequence.total, inputs[1].shape[0])

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from normkernels import _checks
 from normkernels.ops._buffers import statistic_dtype
-from normkernels.ops._sequence import Sequence, filled_with
+from normkernels.ops._sequence import Sizes, filled_with
 from normkernels.ops._state import write
 
 
@@ -63,7 +63,7 @@ def check_statistics(op: str, input: Tensor, columns: int, needed: bool, **tenso
     return Statistics(*present) if present else None
 
 
-def rows_of_steps(sequence: Sequence, batch_sizes: Tensor | None, device: torch.device) -> Tensor:
+def rows_of_steps(sequence: Sizes, batch_sizes: Tensor | None, device: torch.device) -> Tensor:
     """(T,); on that device from the start where they are all the same, so that nothing is copied there."""
     if batch_sizes is not None:
         return batch_sizes
@@ -72,7 +72,7 @@ def rows_of_steps(sequence: Sequence, batch_sizes: Tensor | None, device: torch.
 
 
 def first_statistics(
-    op: str, input: Tensor, sequence: Sequence, sizes: Tensor, columns: int, running: Statistics | None,
+    op: str, input: Tensor, sequence: Sizes, sizes: Tensor, columns: int, running: Statistics | None,
     training: bool, reverse: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Mean and variance of each step: the running ones, or unfilled in training, which needs two rows in every step."""
