@@ -28,7 +28,7 @@ from normkernels.cases._channels import last
 from normkernels.cases._rows import activate
 from normkernels.ops._channels import lies_last, view
 from normkernels.ops._normprop import epilogue
-from normkernels.ops.normprop import normprop_bwd, normprop_fwd
+from normkernels.ops._normprop_recipe import normprop_bwd, normprop_fwd
 
 COLUMNS = ("pass", "activation", "shape", "dtype", "provider", "us", "p20", "p80", "% of copy", "x eager", "kept")
 SHAPES = ["32x192x32x32", "32x192x32x32:nhwc"]

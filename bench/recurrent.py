@@ -58,7 +58,7 @@ def loop(stem: str, layer: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
             own = {"weight": p["norm_weight"], "bias": p["bias_ih"] + p["bias_hh"]}
         else:
             own = {"weight": p["norm_weight_hh"], "bias": p["bias_hh"]}
-        return twin(terms, p["weight_hh"], **own, **options)[0]
+        return twin(input=terms, weight_hh=p["weight_hh"], **own, **options)[0]
 
     return call
 

@@ -1,9 +1,9 @@
 """normkernels: fused forward and backward normalisation kernels for PyTorch."""
 
 from normkernels import functional, parametrizations
+from normkernels._activations import ACTIVATIONS
 from normkernels._version import __version__
 from normkernels.backends import backends, use_backend
-from normkernels.backends.reference._activations import NAMES as ACTIVATIONS
 from normkernels.data_norm import DataNorm
 from normkernels.fold import fold_
 from normkernels.modules.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d

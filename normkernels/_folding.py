@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from normkernels.backends import requested
 from normkernels.modules.normprop import NormPropLinear
 from normkernels.moments import activation_moments, prelu_moments
-from normkernels.ops.normprop import callable_moments, scale_filters
+from normkernels.ops._normprop_recipe import scale_filters
+from normkernels.ops.normprop import callable_moments
 
 KINDS = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
 MODULES = {
@@ -117,7 +118,7 @@ def take(layer: Any, pending: Pending) -> list[nn.Module] | None:
     if linear and pending.space > 0 and pending.scale.numel() > 1:
         return None  # flattened: which feature is which channel is not known here
     pads = [] if linear or layer.padding_mode != "zeros" else list(layer._reversed_padding_repeated_twice)
-    value = -pending.shift / pending.scale  # of the raw activation where the normalised one is 0
+    value = -pending.shift / pending.scale  # what the raw activation is where the normalised one is 0
     if any(pads) and value.numel() > 1:
         return None
     inputs = weight.shape[1] * groups

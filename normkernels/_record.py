@@ -11,23 +11,15 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
+from normkernels._elementwise import elementwise_step
 from normkernels.backends import triton_interprets
 
 MOST_STEPS = 512
 _EMPTY = {"aten::empty", "aten::empty_like", "aten::empty_strided", "aten::new_empty", "aten::new_empty_strided"}
 _CONSTANT, _TENSOR, _LIST = range(3)
-# torch's elementwise ops that the extension does itself on a few numbers, to the same bits (so no sqrt, which torch
-# rounds in its own way), and which of their arguments they read
-_SMALL = {
-    "add": (0, 1), "sub": (0, 1), "mul": (0, 1), "div": (0, 1), "lt": (0, 1), "gt": (0, 1), "lerp": (0, 1, 2),
-    "clamp": (0, 1, 2), "where": (0, 1, 2), "abs": (0,), "clone": (0,), "copy_": (1,), "_to_copy": (0,),
-    "add_": (0, 1), "mul_": (0, 1), "lerp_": (0, 1, 2),
-}  # fmt: skip
-_MOST_NUMBERS, _NUMBERS = 4096, {torch.float32, torch.float64, torch.int64}
 _lock = threading.Lock()
 _active: "Recorder | None" = None
 
@@ -187,7 +179,7 @@ class Recorder(TorchDispatchMode):
         given = [self.argument(v) for v in values]
         if any(kind == _LIST and -1 in v for kind, v in given):
             return self.refuse(f"{schema.name} takes lists with None")
-        if step := self._small(schema.name.removeprefix("aten::"), values, found):
+        if step := elementwise_step(self, schema.name.removeprefix("aten::"), values, found):
             self.steps.append(step)
             self._write(values[:1] if schema.name.endswith("_") else [])
             return None
@@ -195,32 +187,6 @@ class Recorder(TorchDispatchMode):
         self.steps.append(("op", outs, schema.name, schema.overload_name, given))
         self._write(v for v, a in zip(values, schema.arguments, strict=True) if a.alias_info and a.alias_info.is_write)
         return None
-
-    def _small(self, name: str, values: Sequence[Any], out: Any) -> tuple | None:
-        """The step of an elementwise op on a few numbers of one dtype."""
-        if name not in _SMALL or not 0 < out.numel() <= _MOST_NUMBERS:
-            return None
-        read = [values[i] for i in _SMALL[name]]
-        alpha_or_rounding = values[2:] if len(read) == 2 else []
-        if any(v is None for v in read) or alpha_or_rounding not in ([], [1]):
-            return None
-        of = read[1:] if name == "where" else read
-        dtypes = {v.dtype for v in of if isinstance(v, Tensor)}
-        floats = {torch.float32, torch.float64}
-        result = {"lt": {torch.bool}, "gt": {torch.bool}, "_to_copy": floats & {out.dtype}}.get(name, dtypes)
-        if len(dtypes) != 1 or {out.dtype} != result or not dtypes <= _NUMBERS:
-            return None
-        for t in (out, *read):
-            if not isinstance(t, Tensor):
-                continue
-            fits = t.numel() in (1, out.numel()) or (name == "where" and t.shape == out.shape[-t.dim() :])
-            if not (fits and t.is_cpu and t.is_contiguous()):
-                return None
-        same = {"copy_": "copy", "clone": "copy", "_to_copy": f"to_{out.dtype}".replace("torch.", "")}
-        op = same.get(name, name.removesuffix("_"))
-        given, in_place = [self.argument(v) for v in read], name.endswith("_")
-        register = self.register(out) if in_place else self.new(out)
-        return "small", op, register, in_place, out.detach(), dtypes.pop(), given
 
     def _viewed(self, t: Tensor, sources: Sequence[Tensor]) -> bool:
         storage = t.untyped_storage()._cdata
@@ -231,17 +197,3 @@ class Recorder(TorchDispatchMode):
                 self.steps.append(("view", self.new(t, of), of, t.detach(), offset))
                 return True
         return False
-
-
-class Context:
-    """Stands for the ctx of an autograd.Function in a backward that a node of the extension calls."""
-
-    saved_tensors: tuple
-    needs_input_grad: tuple
-
-
-def attributes(ctx: Any) -> tuple[dict[str, Any], dict[str, list[Tensor]]]:
-    """(constants, lists of tensors) that are set on a ctx."""
-    own = {k: v for k, v in vars(ctx).items() if k not in ("saved_tensors", "needs_input_grad")}
-    tensors = {k: v for k, v in own.items() if isinstance(v, list) and any(isinstance(t, Tensor) for t in v)}
-    return {k: v for k, v in own.items() if k not in tensors}, tensors

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from normkernels import _record
-from normkernels._record import Context, Recorder, attributes
+from normkernels._record import Recorder
 
 NAME = "normkernels._replay_" + "_".join(torch.__version__.split(".")[:2])
 
@@ -31,6 +31,20 @@ def _extension() -> tuple[Any, str | None]:
 
 extension, missing = _extension()
 replay: Any = getattr(extension, "replay", None)
+
+
+class Context:
+    """Stands for the ctx of an autograd.Function in a backward that a node of the extension calls."""
+
+    saved_tensors: tuple
+    needs_input_grad: tuple
+
+
+def attributes(ctx: Any) -> tuple[dict[str, Any], dict[str, list[Tensor]]]:
+    """(constants, lists of tensors) that are set on a ctx."""
+    own = {k: v for k, v in vars(ctx).items() if k not in ("saved_tensors", "needs_input_grad")}
+    tensors = {k: v for k, v in own.items() if isinstance(v, list) and any(isinstance(t, Tensor) for t in v)}
+    return {k: v for k, v in own.items() if k not in tensors}, tensors
 
 
 def calls() -> Any:

@@ -7,11 +7,12 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 from torch.fx import Proxy
+from torch.types import Device
 
+from normkernels._checks import fail
 from normkernels.backends import check_name
 from normkernels.modules._leaf import leaf
 from normkernels.modules._wide_state import WideState
-from normkernels.ops._checks import fail
 from normkernels.ops._state import count, sound, write
 from normkernels.ops.batch_norm import batch_norm
 
@@ -32,20 +33,29 @@ class DataNorm(WideState):
       whose statistics in a batch are not finite keeps those that it had.
 
     Args:
-        shape: of a sample, an int or a tuple; statistics have it too.
+        shape: sizes of a sample, an int or a tuple; statistics have it too.
         mode: as above.
         momentum: weight of a batch in the running averages. None: 0.1 with ``"batch"``; with ``"running"`` every sample
             seen weighs the same.
         eps: added to the variance of a batch (units of x²); ``"batch"`` only.
+        device, dtype: of the statistics.
         backend: as in :func:`normkernels.functional.batch_norm`, whose kernels it runs on.
 
-    Shape: ``(N, *shape)`` to the same.
+    Shape:
+        input ``(N, *shape)``; output the same.
 
-    State (buffers, in ``state_dict``): ``running_mean`` (0), ``running_var`` (1), of ``shape``, both float32 even in a
-    16-bit model, and ``num_samples_tracked`` (0).
+    Attributes: the buffers ``running_mean`` (0) and ``running_var`` (1), of ``shape``, both float32 even in a 16-bit
+    model, and ``num_samples_tracked`` (0).
 
-    Raises ValueError for a wrong argument or shape, RuntimeError where ``"global"`` statistics are used before
-    :meth:`fit`.
+    Raises:
+        ValueError: an argument or a shape is wrong.
+        RuntimeError: ``"global"`` statistics are used before :meth:`fit`.
+
+    Example:
+        >>> layer = nk.DataNorm(3).fit(torch.randn(100, 3) * 5 + 2)
+        >>> layer(torch.randn(4, 3)).shape
+        torch.Size([4, 3])
+
     Source: Arpit et al. 2016, arXiv:1603.01431, section 4.1; ``"running"`` is ours.
     """
 
@@ -55,7 +65,7 @@ class DataNorm(WideState):
 
     def __init__(
         self, shape: int | tuple[int, ...], mode: str = "global", *, momentum: float | None = None, eps: float = 1e-5,
-        device=None, dtype=None, backend: str | None = None,
+        device: Device = None, dtype: torch.dtype | None = None, backend: str | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         if mode not in MODES:
@@ -84,7 +94,7 @@ class DataNorm(WideState):
             x = x.double()
             mean, squares = mean.to(x.device), squares.to(x.device)
             count += len(x)
-            distance = x.mean(0) - mean  # Chan's merge
+            distance = x.mean(0) - mean  # Chan's rule merges both
             squares = (
                 squares + (x - x.mean(0)).square().sum(0) + distance.square() * (len(x) * (count - len(x)) / count)
             )

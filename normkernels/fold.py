@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from normkernels import _folding
+from normkernels._checks import fail
 from normkernels._folding import Pending
-from normkernels.modules.normprop import _NormProp
-from normkernels.ops._checks import fail
+from normkernels.modules._normprop import NormProp
 
 POOLS = (
     nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
@@ -42,12 +42,22 @@ def fold_(model: nn.Module) -> nn.Module:
     else in between, or nothing after it) they stay, as a module that scales and shifts.
 
     Args:
-        model: changed in place, and returned; its parameters are new ones, so fold after training.
+        model: it is changed in place; its parameters are new ones, so fold after training.
 
-    Raises ValueError if a layer occurs twice in the model, which is then as it was.
+    Returns:
+        model.
+
+    Raises:
+        ValueError: a layer occurs twice in the model, which is then as it was.
+
+    Example:
+        >>> model = torch.nn.Sequential(nk.NormPropLinear(4, 8), torch.nn.Linear(8, 2))
+        >>> [type(layer).__name__ for layer in nk.fold_(model)[0]]
+        ['Linear', 'ReLU']
+
     Source: Arpit et al. 2016, arXiv:1603.01431, equations 9 to 12; the folding is ours.
     """
-    layers = [m for _, m in model.named_modules(remove_duplicate=False) if isinstance(m, _NormProp | LAYERS)]
+    layers = [m for _, m in model.named_modules(remove_duplicate=False) if isinstance(m, NormProp | LAYERS)]
     if len(layers) > len(set(layers)):
         fail("fold_", "model", "have each layer once", "one that occurs twice")
     for chain in _chains(model):
@@ -59,7 +69,7 @@ def _fold_chain(chain: list[Link]) -> None:
     behind: list[nn.Module] = []  # the layer before, as it is now
     pending, where = None, None  # what has to follow it, and its place
     for link in chain:
-        module, ours = link.module, isinstance(link.module, _NormProp)
+        module, ours = link.module, isinstance(link.module, NormProp)
         if ours or isinstance(module, LAYERS):
             layer = _folding.plain(module) if ours else module
             taken = None if pending is None else _folding.take(layer, pending)
@@ -96,7 +106,7 @@ def _chains(model: nn.Module) -> Iterator[list[Link]]:
         inner = [link.module for link in chain]
     else:
         links = [Link(model, name, child) for name, child in model.named_children()]
-        yield from ([link] for link in links if isinstance(link.module, _NormProp))
+        yield from ([link] for link in links if isinstance(link.module, NormProp))
         inner = [link.module for link in links]
     for module in inner:
         yield from _chains(module)

@@ -7,7 +7,7 @@ import torch
 from common import NORMS, call, every_op, small
 
 import normkernels as nk
-from normkernels.ops import _checks
+from normkernels import _checks
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 PAIRS = list(itertools.product(DTYPES, DTYPES))

@@ -49,7 +49,7 @@ def test_constants(name):
 def test_quadrature_of_a_callable(name):
     """What a user's own activation gets: adaptive quadrature, within what is documented."""
     pytest.importorskip("scipy")
-    from normkernels.backends.reference._activations import activation
+    from normkernels._activations import activation
 
     found = nk.activation_moments(lambda u: activation(name, u, 0.01))
     assert max(abs(a - b) for a, b in zip(found, nk.activation_moments(name), strict=True)) < 1e-10

@@ -18,9 +18,10 @@ from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from normkernels._checks import PLAIN
+
 NAMES = ("triton", "native", "reference")
 KEYS = {"cpu": torch._C.DispatchKey.CPU, "cuda": torch._C.DispatchKey.CUDA}
-PLAIN = (torch.Tensor, torch.nn.Parameter)
 AUTOMATIC = {"cuda": ("triton", "native", "reference"), "cpu": ("native", "reference")}
 
 
@@ -39,8 +40,18 @@ _request: str | None = check_name(os.environ.get("NORMKERNELS_BACKEND") or None,
 def use_backend(name: str | None) -> Iterator[None]:
     """Run every call inside the ``with`` block on backend ``name`` (None: choose automatically).
 
-    A ``backend=`` argument still wins. Process-wide, not per thread. Raises ValueError for an unknown name; a call that
-    the backend cannot run raises RuntimeError with the reason.
+    A ``backend=`` argument still wins. Process-wide, not per thread.
+
+    Args:
+        name: ``"triton"``, ``"native"``, ``"reference"`` or None.
+
+    Raises:
+        ValueError: the name is unknown.
+        RuntimeError: from a call inside that the backend cannot run, with the reason.
+
+    Example:
+        >>> with nk.use_backend("reference"):
+        ...     y = nk.LayerNorm(8)(torch.randn(2, 8))
     """
     global _request
     before, _request = _request, check_name(name, "use_backend")
@@ -140,7 +151,15 @@ def unusable(name: str, op: str, device: str) -> str | None:
 def backends(device: str | None = None) -> dict[str, dict[str, str | None]]:
     """For every op, for every backend: None if it runs on tensors of ``device``, else the reason why not.
 
-    ``device`` is ``"cuda"`` or ``"cpu"``; None means cuda if there is one, else cpu.
+    Args:
+        device: ``"cuda"`` or ``"cpu"``; None means cuda if there is one, else cpu.
+
+    Returns:
+        A table ``{op: {backend: reason or None}}``.
+
+    Example:
+        >>> print(nk.backends("cpu")["layer_norm_fwd"]["reference"])
+        None
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     table = {}

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from normkernels.backends.reference._activations import NAMES as ACTIVATIONS
+from normkernels._activations import ACTIVATIONS
 from normkernels.cases import Op, Sample, adversarial, seeded
 from normkernels.cases._rows import activate
 
@@ -34,13 +34,19 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     return values.mean(1), values.var(1, correction=0)
 
 
-def constants_torch(input, mean, std, weight, bias, skip, activation, slope) -> Tensor:
+def constants_torch(input, mean, std, weight=None, bias=None, **after) -> Tensor:
     """A norm whose statistics are constants, as a user of torch writes it."""
     y = F.batch_norm(input, mean, std.square(), weight, bias, False, 0.0, 0.0)
-    return skip_and_activate(y, skip, activation, slope)
+    return skip_and_activate(y, **after)
 
 
-def skip_and_activate(y: Tensor, skip: Tensor | None, activation: str | None, slope: float) -> Tensor:
+def affine(xhat: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """xhat (N, C, S) times weight and with bias, if there are any."""
+    xhat = xhat if weight is None else xhat * weight[:, None]
+    return xhat if bias is None else xhat + bias[:, None]
+
+
+def skip_and_activate(y: Tensor, skip: Tensor | None = None, activation: str | None = None, slope=0.01) -> Tensor:
     """What follows the norm, as a user of torch writes it."""
     return activate(y if skip is None else y + skip, activation, slope)
 

@@ -1,6 +1,7 @@
 """What the samples of the recurrent family share: sequences, packed or not, in both directions, and every variant."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,10 +23,10 @@ def takes(kind: str, batch: bool, option: str) -> bool:
 
 
 def sample(
-    stem: str, id: str, steps: int, batch: int, hidden: int, *, packed=False, plain=False, states=True, big=False,
+    stem: str, id: str, steps: int, batch: int, hidden: int, *, packed=False, plain=False, big=False,
     slots=3, dtype=torch.float64, device="cpu", parameter_dtype=None, **call,
 ) -> Sample:  # fmt: skip
-    """steps, batch and hidden are sizes; a packed one has its own."""
+    """steps, batch and hidden are sizes; a packed one has its own. A plain one has no norms' parameters, no states."""
     kind, is_batch = stem.rpartition("_")[2], stem.startswith("batch")
     gates, generator = GATES[kind], seeded(f"{stem}-{id}")
     call = {k: v for k, v in call.items() if takes(kind, is_batch, k)}
@@ -41,11 +42,11 @@ def sample(
         "weight_hh": random(gates * hidden, hidden) / hidden**0.5,
         "weight": None if plain else random(gates * hidden, own=wide),
         "bias": None if plain else random(gates * hidden, own=wide),
-        "h_0": random(batch, hidden) / 2 if states else None,
+        "h_0": None if plain else random(batch, hidden) / 2,
     }
     if kind == "lstm":
         tensors |= {k: random(hidden, own=wide) if normed and not plain else None for k in ("cell_weight", "cell_bias")}
-        tensors["c_0"] = random(batch, hidden) if states else None
+        tensors["c_0"] = None if plain else random(batch, hidden)
     if is_batch:
         call["training"] = call.get("training", True)
         statistics = {"running_": gates * hidden} | ({"cell_running_": hidden} if normed else {})
@@ -72,7 +73,7 @@ def samples(stem: str) -> list[Sample]:
         one("packed-reverse-mixed", packed=True, **MIXED),
         *(one(f"3x4x6-{name}", **form) for name, form in forms.items()),
         *(one(id, packed=True, reverse=bool(name)) for id, name in packed.items()),
-        one("4x3x5-plain", 4, 3, 5, plain=True, states=False, reverse=True),
+        one("4x3x5-plain", 4, 3, 5, plain=True, reverse=True),
         one("2x3x130", 2, 3, 130),
         one("2x37x9", 2, 37, 9),
         one("3x0x6", 3, 0),
@@ -95,17 +96,62 @@ def make_recurrent(stem: str) -> Callable[..., Sample]:
     return make
 
 
-def unrolled(input, batch_sizes, reverse: bool, states: list[Tensor], step: Callable) -> tuple[Tensor, ...]:
-    """The loop that a user of torch writes: ``step(k, x, *states) -> new states``, k counting the steps taken."""
-    sizes = [input.shape[1]] * len(input) if batch_sizes is None else batch_sizes.tolist()
-    xs = list(input) if batch_sizes is None else list(input.split(sizes))
-    ys = [input.new_empty(0)] * len(xs)
-    for k in range(len(xs)):
-        t = len(xs) - 1 - k if reverse else k
-        new = step(k, xs[t], *(s[: sizes[t]] for s in states))
-        states = [torch.cat([a, s[sizes[t] :]]) for a, s in zip(new, states, strict=True)]
-        ys[t] = new[0]
-    return (torch.stack(ys) if batch_sizes is None else torch.cat(ys), *states)
+class Given(NamedTuple):
+    """What a recurrent function is called with, as its twin of torch's ops reads it."""
+
+    input: Tensor
+    weight_hh: Tensor
+    running_mean: Tensor | None = None
+    running_var: Tensor | None = None
+    cell_running_mean: Tensor | None = None
+    cell_running_var: Tensor | None = None
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    cell_weight: Tensor | None = None
+    cell_bias: Tensor | None = None
+    h_0: Tensor | None = None
+    c_0: Tensor | None = None
+    batch_sizes: Tensor | None = None
+    nonlinearity: str = "tanh"
+    training: bool = False
+    momentum: float = 0.1
+    eps: float = 1e-5
+    norm_over: str = "joint"
+    norm_terms: str = "separate"
+    norm_cell: str | None = "output"
+    reverse: bool = False
+
+    def activate(self, z: Tensor) -> Tensor:
+        return z.tanh() if self.nonlinearity == "tanh" else z.relu()
+
+    def unrolled(self, step: Callable, *firsts: Tensor | None) -> tuple[Tensor, ...]:
+        """The loop that a user of torch writes: ``step(k, x, a, *states) -> new states``.
+
+        k counts the steps taken, x is the input's term of one, a the recurrent one.
+        """
+        input, batch_sizes, reverse = self.input, self.batch_sizes, self.reverse
+        sizes = [input.shape[1]] * len(input) if batch_sizes is None else batch_sizes.tolist()
+        states = [input.new_zeros(sizes[0], self.weight_hh.shape[1]) if t is None else t for t in firsts]
+        xs = list(input) if batch_sizes is None else list(input.split(sizes))
+        ys = [input.new_empty(0)] * len(xs)
+        for k in range(len(xs)):
+            t = len(xs) - 1 - k if reverse else k
+            h, *others = (s[: sizes[t]] for s in states)
+            new = step(k, xs[t], h @ self.weight_hh.T, h, *others)
+            states = [torch.cat([a, s[sizes[t] :]]) for a, s in zip(new, states, strict=True)]
+            ys[t] = new[0]
+        return (torch.stack(ys) if batch_sizes is None else torch.cat(ys), *states)
+
+    def lstm(self, norm: Callable, cell_norm: Callable) -> tuple[Tensor, ...]:
+        """The loop of an LSTM with ``norm(k, a)`` of the sums and ``cell_norm(k, c)`` of the cells."""
+
+        def step(k, x, a, _, c):
+            i, f, g, o = (norm(k, a) + x if self.norm_terms == "separate" else norm(k, a + x)).chunk(4, 1)
+            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+            normed = cell_norm(k, c) if self.norm_cell else c
+            return o.sigmoid() * normed.tanh(), normed if self.norm_cell == "carried" else c
+
+        return self.unrolled(step, self.h_0, self.c_0)
 
 
 def row_norm(a: Tensor, weight, bias, eps: float, groups: tuple[int, ...]) -> Tensor:
@@ -116,12 +162,15 @@ def row_norm(a: Tensor, weight, bias, eps: float, groups: tuple[int, ...]) -> Te
     return xhat if bias is None else xhat + bias
 
 
-def lstm_step(p, a, c, norm, cell_norm, separate: bool, carried: bool):
-    """h, c of the sums a, with both norms as functions."""
-    i, f, g, o = (norm(a) + p if separate else norm(a + p)).chunk(4, 1)
-    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-    normed = cell_norm(c)
-    return o.sigmoid() * normed.tanh(), normed if carried else c
+def column_norm(mean, var, weight, bias, given: Given) -> Callable[[int, Tensor], Tensor]:
+    """norm(k, a): F.batch_norm with the statistics of the k-th step that is taken."""
+
+    def norm(k, a):
+        slot = 0 if mean is None else min(k, len(mean) - 1)
+        running = (None, None) if mean is None else (mean[slot], var[slot])
+        return F.batch_norm(a, *running, weight, bias, given.training, given.momentum, given.eps)
+
+    return norm
 
 
 def recurrent_op(stem: str, function: Callable, torch_twin: Callable, state: tuple[str, ...] = ()) -> Op:

@@ -1,13 +1,14 @@
 """What the samples of the row family share: shapes, layouts, and every subset of the optional tensors."""
 
+from collections.abc import Callable
 from itertools import combinations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from normkernels.backends.reference._activations import NAMES as ACTIVATIONS
-from normkernels.cases import Sample, adversarial, seeded
+from normkernels._activations import ACTIVATIONS
+from normkernels.cases import Op, Sample, adversarial, seeded
 
 # two columns; below, at and above a power of two; a prime; more rows than programs; wide
 SHAPES = [(3, 2), (4, 31), (4, 32), (5, 33), (1, 257), (37, 250), (3, 4099)]
@@ -96,3 +97,8 @@ def make_rows(stem: str, optional: tuple[str, ...], eps: float):
         return Sample("x".join(map(str, shape)), call, tensors, dys, (len(shape) - 1,))
 
     return make
+
+
+def row_op(stem: str, function: Callable, torch_twin: Callable, optional: tuple[str, ...], eps: float) -> Op:
+    samples, make = row_samples(stem, optional, eps), make_rows(stem, optional, eps)
+    return Op(stem, function, torch_twin, samples, make, parameters=optional[1:])

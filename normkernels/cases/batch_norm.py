@@ -8,20 +8,10 @@ from normkernels.functional import batch_norm
 
 
 def batch_norm_torch(
-    input,
-    running_mean,
-    running_var,
-    weight=None,
-    bias=None,
-    training=False,
-    momentum=0.1,
-    eps=1e-5,
-    skip=None,
-    activation=None,
-    slope=0.01,
-):
+    input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5, **after
+):  # fmt: skip
     y = F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
-    return skip_and_activate(y, skip, activation, slope)
+    return skip_and_activate(y, **after)
 
 
 NORM = Norm(

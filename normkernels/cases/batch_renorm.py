@@ -6,28 +6,17 @@ import torch
 from torch import Tensor
 
 from normkernels.cases import Sample
-from normkernels.cases._channels import OPTIONAL, Norm, constants_torch, last, skip_and_activate
+from normkernels.cases._channels import OPTIONAL, Norm, affine, constants_torch, last, skip_and_activate
 from normkernels.functional import batch_renorm
 
 
 def batch_renorm_torch(
-    input,
-    running_mean,
-    running_std,
-    weight=None,
-    bias=None,
-    training=False,
-    momentum=0.01,
-    eps=1e-5,
-    r_max=3.0,
-    d_max=5.0,
-    skip=None,
-    activation=None,
-    slope=0.01,
-):
+    input, running_mean, running_std, training=False, momentum=0.01, eps=1e-5, r_max=3.0, d_max=5.0, weight=None,
+    bias=None, **after,
+):  # fmt: skip
     """Algorithm 1 of the paper, by autograd."""
     if not training:
-        return constants_torch(input, running_mean, running_std, weight, bias, skip, activation, slope)
+        return constants_torch(input, running_mean, running_std, weight, bias, **after)
     wide = torch.promote_types(input.dtype, torch.float32)
     x, before = input.reshape(*input.shape[:2], -1).to(wide), (running_mean.to(wide), running_std.to(wide))
     mean, std = x.mean((0, 2)), torch.sqrt(x.var((0, 2), correction=0) + eps)
@@ -38,9 +27,7 @@ def batch_renorm_torch(
             running_mean.copy_(torch.lerp(before[0], mean, momentum))
             running_std.copy_(torch.lerp(before[1], std, momentum))
     y = (x - mean[:, None]) / std[:, None] * r[:, None] + d[:, None]
-    for parameter, combine in ((weight, torch.mul), (bias, torch.add)):
-        y = y if parameter is None else combine(y, parameter[:, None])
-    return skip_and_activate(y.view(input.shape).to(input.dtype), skip, activation, slope)
+    return skip_and_activate(affine(y, weight, bias).view(input.shape).to(input.dtype), **after)
 
 
 def _state(mean: Tensor, var: Tensor, draw) -> dict[str, Tensor]:

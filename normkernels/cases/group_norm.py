@@ -8,12 +8,10 @@ from normkernels.cases._channels import OPTIONAL, Norm, last, skip_and_activate
 from normkernels.functional import group_norm
 
 
-def group_norm_torch(
-    input, num_groups, weight=None, bias=None, eps=1e-5, skip=None, activation=None, slope=0.01
-):  # fmt: skip
+def group_norm_torch(input, num_groups, weight=None, bias=None, eps=1e-5, **after):
     if weight is None and bias is not None:  # torch's backward then fails: "tensor does not have a device"
         weight = torch.ones_like(bias)
-    return skip_and_activate(F.group_norm(input, num_groups, weight, bias, eps), skip, activation, slope)
+    return skip_and_activate(F.group_norm(input, num_groups, weight, bias, eps), **after)
 
 
 NORM = Norm(

@@ -8,20 +8,11 @@ from normkernels.functional import instance_norm
 
 
 def instance_norm_torch(
-    input,
-    running_mean=None,
-    running_var=None,
-    weight=None,
-    bias=None,
-    use_input_stats=True,
-    momentum=0.1,
-    eps=1e-5,
-    skip=None,
-    activation=None,
-    slope=0.01,
-):
+    input, running_mean=None, running_var=None, weight=None, bias=None, use_input_stats=True, momentum=0.1, eps=1e-5,
+    **after,
+):  # fmt: skip
     y = F.instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
-    return skip_and_activate(y, skip, activation, slope)
+    return skip_and_activate(y, **after)
 
 
 NORM = Norm("instance_norm", statistics=lambda rank: tuple(range(2, rank)), arguments=lambda channels: {})

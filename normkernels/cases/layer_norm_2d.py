@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from normkernels.backends.reference._activations import NAMES as ACTIVATIONS
+from normkernels._activations import ACTIVATIONS
 from normkernels.cases import Op, Sample, adversarial, seeded
 from normkernels.cases._rows import activate, scaled
 from normkernels.functional import layer_norm_2d

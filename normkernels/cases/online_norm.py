@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from normkernels.cases import Sample
-from normkernels.cases._channels import OPTIONAL, Norm, last, skip_and_activate
+from normkernels.cases._channels import OPTIONAL, Norm, affine, last, skip_and_activate
 from normkernels.functional import online_norm
 
 
@@ -27,39 +27,30 @@ class Controlled(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, dy, *_):
-        (u, e), p, stable = ctx.settings
-        dxs, new_u, new_e = [], u.to(dy.dtype), e.to(dy.dtype)
+        (epsilon_1, epsilon_y), p, stable = ctx.settings
+        dxs, new_1, new_y = [], epsilon_1.to(dy.dtype), epsilon_y.to(dy.dtype)
         for g, y, rstd in zip(dy, *ctx.saved_tensors, strict=True):
             gain = torch.clamp(1 / y.square().mean(1), max=p) if stable else p
-            h = g - (gain * new_e)[:, None] * y
-            new_e = new_e + (h * y).mean(1)
-            dxs.append(h * rstd[:, None] - (p * new_u)[:, None])
-            new_u = new_u + dxs[-1].mean(1)
-        u.copy_(new_u)
-        e.copy_(new_e)
+            h = g - (gain * new_y)[:, None] * y
+            new_y = new_y + (h * y).mean(1)
+            dxs.append(h * rstd[:, None] - (p * new_1)[:, None])
+            new_1 = new_1 + dxs[-1].mean(1)
+        epsilon_1.copy_(new_1)
+        epsilon_y.copy_(new_y)
         return torch.stack(dxs), None, None, None, None, None, None, None
 
 
+def guarded(z, guard="layer_scaling", ls_eps=1e-5, clamp=5.0):
+    """z (N, C, S) behind its guard."""
+    if guard == "layer_scaling":
+        return z * torch.rsqrt(z.square().mean((1, 2), keepdim=True) + ls_eps)
+    return z if guard is None else z.clamp(-clamp, clamp)
+
+
 def online_norm_torch(
-    input,
-    running_mean,
-    running_var,
-    epsilon_1=None,
-    epsilon_y=None,
-    weight=None,
-    bias=None,
-    training=False,
-    alpha_fwd=0.999,
-    alpha_bkw=0.99,
-    eps=1e-5,
-    guard="layer_scaling",
-    ls_eps=1e-5,
-    clamp=5.0,
-    stable=False,
-    skip=None,
-    activation=None,
-    slope=0.01,
-):
+    input, running_mean, running_var, epsilon_1=None, epsilon_y=None, training=False, alpha_fwd=0.999, alpha_bkw=0.99,
+    eps=1e-5, stable=False, weight=None, bias=None, **after,
+):  # fmt: skip
     """One sample after the other."""
     wide = torch.promote_types(input.dtype, torch.float32)
     x, mean, var = input.reshape(*input.shape[:2], -1).to(wide), running_mean.to(wide), running_var.to(wide)
@@ -70,13 +61,9 @@ def online_norm_torch(
             running_var.copy_(new[1])
     else:
         z = (x - mean[:, None]) / torch.sqrt(var + eps)[:, None]
-    for parameter, combine in ((weight, torch.mul), (bias, torch.add)):
-        z = z if parameter is None else combine(z, parameter[:, None])
-    if guard == "layer_scaling":
-        z = z * torch.rsqrt(z.square().mean((1, 2), keepdim=True) + ls_eps)
-    elif guard == "clamp":
-        z = z.clamp(-clamp, clamp)
-    return skip_and_activate(z.view(input.shape).to(input.dtype), skip, activation, slope)
+    guard = {name: after.pop(name) for name in ("guard", "ls_eps", "clamp") if name in after}
+    z = guarded(affine(z, weight, bias), **guard)
+    return skip_and_activate(z.view(input.shape).to(input.dtype), **after)
 
 
 def _state(mean: Tensor, var: Tensor, draw) -> dict[str, Tensor]:

@@ -2,11 +2,8 @@
 
 import torch.nn.functional as F
 
-from normkernels.cases import Op
-from normkernels.cases._rows import activate, make_rows, row_samples, scaled
+from normkernels.cases._rows import activate, row_op, scaled
 from normkernels.functional import rms_norm
-
-OPTIONAL = ("residual", "weight")
 
 
 def rms_norm_torch(
@@ -18,11 +15,4 @@ def rms_norm_torch(
     return y if residual is None else (y, s)
 
 
-OP = Op(
-    stem="rms_norm",
-    function=rms_norm,
-    torch=rms_norm_torch,
-    samples=row_samples("rms_norm", OPTIONAL, eps=1e-6),
-    make=make_rows("rms_norm", OPTIONAL, eps=1e-6),
-    parameters=("weight",),
-)
+OP = row_op("rms_norm", rms_norm, rms_norm_torch, ("residual", "weight"), eps=1e-6)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from normkernels.cases import Sample
-from normkernels.cases._channels import OPTIONAL, Norm, constants_torch, last, skip_and_activate
+from normkernels.cases._channels import OPTIONAL, Norm, affine, constants_torch, last, skip_and_activate
 from normkernels.functional import streaming_norm
 
 
@@ -31,34 +31,20 @@ class Streamed(torch.autograd.Function):
 
 
 def streaming_norm_torch(
-    input,
-    long_term,
-    short_term,
-    counts,
-    weight=None,
-    bias=None,
-    training=False,
-    alpha=(0.7, 0.3),
-    beta=(0.7, 0.0, 0.3),
-    p=2.0,
-    eps=1e-5,
-    skip=None,
-    activation=None,
-    slope=0.01,
-):
+    input, long_term, short_term, counts, training=False, alpha=(0.7, 0.3), beta=(0.7, 0.0, 0.3), p=2.0, eps=1e-5,
+    weight=None, bias=None, **after,
+):  # fmt: skip
     """The statistics by autograd, and between them and their use the memory."""
     if not training:
         arrivals, updates = counts[0]
         mean, scale = torch.where((updates > 0) | (arrivals == 0), long_term[:2], short_term[:2])
-        return constants_torch(input, mean, scale, weight, bias, skip, activation, slope)
+        return constants_torch(input, mean, scale, weight, bias, **after)
     x = input.reshape(*input.shape[:2], -1).to(torch.promote_types(input.dtype, torch.float32))
     mean = x.mean((0, 2))
     found = torch.stack([mean, ((x - mean[:, None]).abs().pow(p).mean((0, 2)) + eps).pow(1 / p)])
     used = Streamed.apply(found, long_term, short_term, counts, alpha, beta) if x.numel() else found
     y = (x - used[0, :, None]) / used[1, :, None]
-    for parameter, combine in ((weight, torch.mul), (bias, torch.add)):
-        y = y if parameter is None else combine(y, parameter[:, None])
-    return skip_and_activate(y.view(input.shape).to(input.dtype), skip, activation, slope)
+    return skip_and_activate(affine(y, weight, bias).view(input.shape).to(input.dtype), **after)
 
 
 def _state(mean: Tensor, var: Tensor, draw) -> dict[str, Tensor]:

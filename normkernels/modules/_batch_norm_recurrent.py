@@ -4,13 +4,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.types import Device
 
-from normkernels.modules._recurrent import Recurrent, in_dtype
+from normkernels import _checks
+from normkernels.modules._normalised import in_dtype
+from normkernels.modules._recurrent import Recurrent
 from normkernels.modules._wide_state import WideState
-from normkernels.ops import _checks, _recurrent
-from normkernels.ops._recurrent import Statistics
+from normkernels.ops import _recurrent
 from normkernels.ops._state import count, write
 from normkernels.ops._step_norm import step_norm
+from normkernels.ops._step_statistics import Statistics
 
 SHOWN = {"norm_terms": "separate", "eps": 1e-5, "momentum": 0.1, "max_steps": 128, "track_running_stats": True,
          "gain": 0.1, "backend": None}  # fmt: skip
@@ -21,7 +24,7 @@ class BatchNormRecurrent(WideState, Recurrent):
 
     GATES: int
     FUNCTION: Any
-    OPTIONS: tuple[str, ...]  # of the function
+    OPTIONS: tuple[str, ...]  # attributes that the function takes under their names
     bias: Any
     norm_cell: str | None = None
     eps: float
@@ -29,7 +32,7 @@ class BatchNormRecurrent(WideState, Recurrent):
     max_steps: int
     track_running_stats: bool
 
-    def _set_up(self, switches: dict, device, dtype) -> None:
+    def _set_up(self, switches: dict, device: Device, dtype: torch.dtype | None) -> None:
         name, wide = type(self).__name__, self.GATES * self.hidden_size
         _recurrent.check_cell_parameters(name, torch.empty(0), 0, switches.get("norm_cell"), None, None)
         separate = _recurrent.check_terms(name, switches["norm_terms"])

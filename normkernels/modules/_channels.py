@@ -12,9 +12,9 @@ from normkernels.modules._wide_state import WideState
 class ChannelExtras(Extras, torch.nn.Module):
     """The extras of a norm over channels: ``activation``, ``slope`` and ``backend``; ``skip`` is given to forward."""
 
-    def drop_bias(self, drop: bool) -> None:
-        """``bias=False`` of torch's later releases, on all of them."""
-        if drop:
+    def __init__(self, *arguments, bias: bool = True, **extras) -> None:
+        super().__init__(*arguments, **extras)
+        if not bias:  # the torch.nn twins of later releases take it, those of older ones do not
             self.register_parameter("bias", None)
 
 
@@ -85,7 +85,8 @@ class Running(WideState, ChannelExtras):
         self.freeze("statistics" in frozen and self.running_mean is not None, "affine" in frozen)
 
     def extra_repr(self) -> str:
-        return super().extra_repr() + (", frozen_statistics=True" if self.frozen_statistics else "")
+        shown = [super().extra_repr(), "frozen_statistics=True" if self.frozen_statistics else ""]
+        return ", ".join(filter(None, shown))
 
 
 class Twin(Running):

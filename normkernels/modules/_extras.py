@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
+from normkernels import _checks
 from normkernels.backends import check_name
-from normkernels.ops import _checks
 
 DEFAULTS = {
     "activation": None, "slope": 0.01, "weight_offset": 0.0, "backend": None, "memory_format": torch.preserve_format,
@@ -31,16 +31,17 @@ class Extras:
 
     activation: str | None = extra("activation")
     slope: float = extra("slope")
-    weight_offset: float = extra("weight_offset")
     backend: str | None = extra("backend")
     extras: dict[str, Any]
 
-    def set_extras(self, **extras) -> None:
+    def __init__(self, *arguments, **extras) -> None:
+        """``arguments`` are those of the torch.nn twin, whose constructor may read the extras already."""
         name = type(self).__name__
         _checks.check_activation(name, extras["activation"])
         check_name(extras["backend"], name)
         self.extras = extras
+        super().__init__(*arguments)
 
     def extra_repr(self) -> str:
         shown = [f"{k}={v!r}" for k, v in self.extras.items() if v != DEFAULTS[k]]
-        return ", ".join([super().extra_repr(), *shown])  # type: ignore[misc]
+        return ", ".join(filter(None, [super().extra_repr(), *shown]))  # type: ignore[misc]

@@ -4,8 +4,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.types import Device
 
-from normkernels.modules._recurrent import Normalised, Recurrent, States, in_dtype
+from normkernels.modules._normalised import Normalised, in_dtype
+from normkernels.modules._recurrent import Recurrent, States
 from normkernels.ops import _recurrent
 from normkernels.ops.group_norm import group_norm
 from normkernels.ops.layer_norm import layer_norm
@@ -21,7 +23,7 @@ class LayerNormalised(Normalised):
     norm_cell: str | None = None
     eps: float
 
-    def _set_up(self, suffixes: list[str], switches: dict, device, dtype) -> None:
+    def _set_up(self, suffixes: list[str], switches: dict, device: Device, dtype: torch.dtype | None) -> None:
         name, wide = type(self).__name__, self.GATES * self.hidden_size
         _recurrent.check_groups(name, switches.get("norm_over", "joint"), self.GATES)
         _recurrent.check_cell_parameters(name, torch.empty(0), 0, switches.get("norm_cell"), None, None)

@@ -1,37 +1,39 @@
 """What the modules that carry a state share: its first values, and that it can be started again."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
+from torch.types import Device
 
+from normkernels._checks import fail
 from normkernels.modules._channels import Running
-from normkernels.ops._checks import fail
+from normkernels.modules._ranks import Ranked
 
 
-class Stateful(Running):
+class Stateful(Ranked, Running):
     """State in buffers; see :meth:`reset_running_stats`."""
 
     num_features: int
     eps: float
     affine: bool
     _START: dict[str, float]  # buffer -> its first value
-    _RANKS: tuple[int, ...]  # of the input
 
-    def _set_up(self, num_features: int, eps: float, affine: bool, bias: bool, device, dtype) -> None:
-        """Attributes and parameters, torch.nn.BatchNorm's."""
-        self.num_features, self.eps, self.affine = num_features, eps, affine
+    def __init__(
+        self, num_features: int, eps: float, affine: bool, bias: bool, device: Device, dtype: torch.dtype | None,
+        **extras,
+    ) -> None:  # fmt: skip
+        super().__init__(**extras)
+        self.num_features, self.eps, self.affine, self._START = num_features, eps, affine, {}
         for name, wanted in (("weight", affine), ("bias", affine and bias)):
             data = torch.empty(num_features, device=device, dtype=dtype) if wanted else None
             self.register_parameter(name, None if data is None else torch.nn.Parameter(data))
 
-    def _start(self, device, dtype, shape: tuple[int, ...] | None = None, **starts: float) -> None:
-        """Buffers of that shape, (C,) by default, and their first values."""
-        self._START = getattr(self, "_START", {}) | starts
+    def _start(self, shape: tuple[int, ...], device: Device, dtype: torch.dtype | None, **starts: float) -> None:
+        """Buffers of that shape, and their first values."""
+        self._START = self._START | starts
         for name in starts:
-            self.register_buffer(name, torch.empty(shape or (self.num_features,), device=device, dtype=dtype))
-
-    def _count(self, name: str, device) -> None:
-        self._START = self._START | {name: 0}
-        self.register_buffer(name, torch.tensor(0, dtype=torch.long, device=device))
+            self.register_buffer(name, torch.empty(shape, device=device, dtype=dtype))
 
     @torch.no_grad()
     def _forget(self) -> None:
@@ -46,9 +48,18 @@ class Stateful(Running):
                 torch.nn.init.constant_(parameter, value)
 
     def _check_input_dim(self, input: Tensor) -> None:
-        if input.dim() not in self._RANKS:
-            rule = "have " + " or ".join(map(str, self._RANKS)) + " dimensions (N, C, *)"
+        ranks = (2, 3) if self.SPACE == 1 else (self.SPACE + 2,)
+        if input.dim() not in ranks:
+            rule = "have " + " or ".join(map(str, ranks)) + " dimensions (N, C, *)"
             fail(type(self).__name__, "input", rule, f"shape {tuple(input.shape)}")
 
     def _statistics_move(self) -> bool:
         return self.training and not self.frozen_statistics
+
+    def _shown(self) -> Iterable[str]:
+        """The attributes that the layer shows, in this order."""
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        own = [str(self.num_features), *(f"{name}={getattr(self, name)!r}" for name in self._shown())]
+        return ", ".join(filter(None, [*own, super().extra_repr()]))

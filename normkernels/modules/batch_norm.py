@@ -3,46 +3,66 @@
 import torch
 from torch import Tensor
 from torch.fx import Proxy
+from torch.types import Device
 
 from normkernels.modules._channels import Twin
 from normkernels.modules._leaf import leaf
+from normkernels.modules._ranks import Ranked
 from normkernels.ops._state import count
 from normkernels.ops.batch_norm import batch_norm
 
 
-class _BatchNorm(Twin, torch.nn.modules.batchnorm._BatchNorm):
-    """Drop-in for its twin in :mod:`torch.nn`, with the extras of :func:`normkernels.functional.batch_norm`.
+class _BatchNorm(Ranked, Twin, torch.nn.modules.batchnorm._BatchNorm):
+    r"""Batch normalisation of each channel over batch and space: torch.nn.BatchNorm#d, and what can be fused with it.
 
-    ``forward(input, skip=None)``. ``freeze()`` keeps the running statistics, weight and bias as they are.
+    .. math::
+        y = \text{activation}\Big(\frac{x - \mu_c}{\sqrt{\sigma^2_c + \epsilon}} w_c + b_c + \text{skip}\Big)
+
+    ``freeze()`` keeps running statistics, weight and bias as they are.
+
+    Args:
+        num_features, eps, momentum, affine, track_running_stats, device, dtype: as in torch.nn.BatchNorm#d.
+        bias: without, an affine layer has a weight only.
+        activation: None or a name of ``normkernels.ACTIVATIONS``, applied last.
+        slope: of ``"leaky_relu"`` for negative values.
+        backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
+
+    Shape:
+        input and skip ``(N, C, #space)``, for BatchNorm1d also ``(N, C)``; output the same, in input's memory layout.
+
+    Attributes: as in torch.nn.BatchNorm#d, whose state_dict loads.
+
+    Raises:
+        ValueError: a number, name, shape or dtype is wrong, or there is one value per channel in training.
+        RuntimeError: another reads ``eps`` to put a plain layer in place of one that does more.
+
+    Example:
+        >>> layer = nk.BatchNorm#d(8, activation="relu")
+        >>> x = torch.randn(4, 8, #5)
+        >>> layer(x, skip=x).shape == x.shape
+        True
+
+    Source: Ioffe & Szegedy 2015, arXiv:1502.03167, algorithms 1 and 2; dtypes, gradients and determinism:
+    :func:`normkernels.functional.batch_norm`.
     """
 
     def __init__(
-        self,
-        num_features: int,
-        eps: float = 1e-5,
-        momentum: float | None = 0.1,
-        affine: bool = True,
-        track_running_stats: bool = True,
-        device=None,
-        dtype=None,
-        *,
-        bias: bool = True,
-        activation: str | None = None,
-        slope: float = 0.01,
-        backend: str | None = None,
-    ) -> None:
-        self.set_extras(activation=activation, slope=slope, backend=backend)
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
-        self.drop_bias(not bias)
+        self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
+        track_running_stats: bool = True, device: Device = None, dtype: torch.dtype | None = None, *,
+        bias: bool = True, activation: str | None = None, slope: float = 0.01, backend: str | None = None,
+    ) -> None:  # fmt: skip
+        extras = {"activation": activation, "slope": slope, "backend": backend}
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias, **extras)
 
     def forward(self, input: Tensor, skip: Tensor | None = None) -> Tensor:
+        """y, as the class says; running statistics move in training unless they are frozen."""
         if isinstance(input, Proxy):
             return leaf(self, input, skip)
         self._check_input_dim(input)
         training = self.training and not self.frozen_statistics
         tracks = training and self.track_running_stats
         momentum = self.momentum
-        if momentum is None:  # a cumulative average
+        if momentum is None:  # so torch asks for a cumulative average
             seen = self.num_batches_tracked if tracks else None
             momentum = 0.0 if seen is None else 1.0 / (float(seen) + 1.0)
         kept = tracks or not training
@@ -55,13 +75,13 @@ class _BatchNorm(Twin, torch.nn.modules.batchnorm._BatchNorm):
         return y
 
 
-class BatchNorm1d(_BatchNorm, torch.nn.BatchNorm1d):
-    __doc__ = _BatchNorm.__doc__
+class BatchNorm1d(_BatchNorm, torch.nn.BatchNorm1d, space=1):
+    pass
 
 
-class BatchNorm2d(_BatchNorm, torch.nn.BatchNorm2d):
-    __doc__ = _BatchNorm.__doc__
+class BatchNorm2d(_BatchNorm, torch.nn.BatchNorm2d, space=2):
+    pass
 
 
-class BatchNorm3d(_BatchNorm, torch.nn.BatchNorm3d):
-    __doc__ = _BatchNorm.__doc__
+class BatchNorm3d(_BatchNorm, torch.nn.BatchNorm3d, space=3):
+    pass

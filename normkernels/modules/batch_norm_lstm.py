@@ -1,5 +1,8 @@
 """BatchNormLSTM."""
 
+import torch
+from torch.types import Device
+
 from normkernels.modules._batch_norm_recurrent import SHOWN, BatchNormRecurrent
 from normkernels.ops.batch_norm_lstm import batch_norm_lstm
 
@@ -14,20 +17,33 @@ class BatchNormLSTM(BatchNormRecurrent):
         \\quad c_t = f \\odot c_{t-1} + i \\odot g, \\quad h_t = o \\odot \\tanh(\\text{BN}_t(c_t))
 
     Args:
-        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional: as in torch.nn.LSTM.
-            ``bias_ih + bias_hh`` is b, added after the norms.
+        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional: as in torch.nn.LSTM. ``bias_ih +
+            bias_hh`` is b, added after the norms.
+        device, dtype: of the parameters and buffers.
         norm_terms: normalise both terms apart (``"separate"``), or their ``"sum"`` once.
         norm_cell: hand the cell on as it is (``"output"``) or normalised (``"carried"``), or None: no norm.
         eps, momentum, max_steps, track_running_stats, gain, backend: as in :class:`BatchNormRNN`, which says too how to
             get the recipe that does not work.
+
+    Shape:
+        input ``(L, N, H_in)``, with ``batch_first`` ``(N, L, H_in)``, or a PackedSequence, in training with N > 1 at
+        every step; outputs as in torch.nn.LSTM.
 
     Attributes: beside torch's, for layer k (and ``_reverse``) ``norm_weight_ih_l{k}`` and ``norm_weight_hh_l{k}``
     (``norm_weight_l{k}`` of the sum), ``(4 * hidden_size,)``, ``norm_weight_cell_l{k}`` and ``norm_bias_cell_l{k}``,
     ``(hidden_size,)``; for each norm the buffers ``running_mean_{ih,hh,cell}_l{k}`` and ``running_var_...``,
     ``(max_steps, ...)``, and ``num_batches_tracked_l{k}``, ``(max_steps,)``. A state_dict of torch.nn.LSTM loads.
 
-    Shape: input ``(L, N, H_in)``, with ``batch_first`` ``(N, L, H_in)``, or a PackedSequence; in training N > 1, at
-    every step. Raises ValueError or RuntimeError, as torch does, if a shape or dtype is wrong.
+    Raises:
+        ValueError, RuntimeError: as torch.nn.LSTM does, if a shape or dtype is wrong; ValueError if a name or
+            number is.
+
+    Example:
+        >>> layer = nk.BatchNormLSTM(5, 8, bidirectional=True)
+        >>> output, (h_n, c_n) = layer(torch.randn(7, 2, 5))
+        >>> output.shape
+        torch.Size([7, 2, 16])
+
     Source: Cooijmans et al. 2017, arXiv:1603.09025, section 3.
     """
 
@@ -36,9 +52,9 @@ class BatchNormLSTM(BatchNormRecurrent):
 
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
-        dropout: float = 0.0, bidirectional: bool = False, device=None, dtype=None, *, norm_terms: str = "separate",
-        norm_cell: str | None = "output", eps: float = 1e-5, momentum: float = 0.1, max_steps: int = 128,
-        track_running_stats: bool = True, gain: float = 0.1, backend: str | None = None,
+        dropout: float = 0.0, bidirectional: bool = False, device: Device = None, dtype: torch.dtype | None = None, *,
+        norm_terms: str = "separate", norm_cell: str | None = "output", eps: float = 1e-5, momentum: float = 0.1,
+        max_steps: int = 128, track_running_stats: bool = True, gain: float = 0.1, backend: str | None = None,
     ) -> None:  # fmt: skip
         sizes = input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional
         super().__init__("LSTM", *sizes, device=device, dtype=dtype)

@@ -1,5 +1,8 @@
 """BatchNormRNN."""
 
+import torch
+from torch.types import Device
+
 from normkernels.modules._batch_norm_recurrent import SHOWN, BatchNormRecurrent
 from normkernels.ops._recurrent import check_nonlinearity
 from normkernels.ops.batch_norm_rnn import batch_norm_rnn
@@ -20,6 +23,7 @@ class BatchNormRNN(BatchNormRecurrent):
     Args:
         input_size, hidden_size, num_layers, nonlinearity, bias, batch_first, dropout, bidirectional: as in
             torch.nn.RNN. ``bias_ih + bias_hh`` is b, added after the norms.
+        device, dtype: of the parameters and buffers.
         norm_terms: normalise both terms apart (``"separate"``), or their ``"sum"`` once.
         eps: added to the variances.
         momentum: weight of a batch in the running statistics.
@@ -29,13 +33,24 @@ class BatchNormRNN(BatchNormRecurrent):
         gain: of the norms at first.
         backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
 
+    Shape:
+        input ``(L, N, H_in)``, with ``batch_first`` ``(N, L, H_in)``, or a PackedSequence, in training with N > 1 at
+        every step; outputs as in torch.nn.RNN.
+
     Attributes: beside torch's, for layer k (and ``_reverse``) ``norm_weight_ih_l{k}`` and ``norm_weight_hh_l{k}``
     (``norm_weight_l{k}`` of the sum), ``(hidden_size,)``; buffers ``running_mean_ih_l{k}``, ``running_var_ih_l{k}``,
     ``running_mean_hh_l{k}``, ``running_var_hh_l{k}``, ``(max_steps, hidden_size)``, at first 0 and 1, and
     ``num_batches_tracked_l{k}``, ``(max_steps,)``. A state_dict of torch.nn.RNN loads.
 
-    Shape: input ``(L, N, H_in)``, with ``batch_first`` ``(N, L, H_in)``, or a PackedSequence; in training N > 1, at
-    every step. Raises ValueError or RuntimeError, as torch does, if a shape or dtype is wrong.
+    Raises:
+        ValueError, RuntimeError: as torch.nn.RNN does, if a shape or dtype is wrong; ValueError if a name or number is.
+
+    Example:
+        >>> layer = nk.BatchNormRNN(5, 8, bidirectional=True)
+        >>> output, h_n = layer(torch.randn(7, 2, 5))
+        >>> output.shape
+        torch.Size([7, 2, 16])
+
     Source: Cooijmans et al. 2017, arXiv:1603.09025, section 3; the sum: Laurent et al. 2016, arXiv:1510.01378.
     """
 
@@ -44,9 +59,9 @@ class BatchNormRNN(BatchNormRecurrent):
 
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "tanh", bias: bool = True,
-        batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, device=None, dtype=None, *,
-        norm_terms: str = "separate", eps: float = 1e-5, momentum: float = 0.1, max_steps: int = 128,
-        track_running_stats: bool = True, gain: float = 0.1, backend: str | None = None,
+        batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, device: Device = None,
+        dtype: torch.dtype | None = None, *, norm_terms: str = "separate", eps: float = 1e-5, momentum: float = 0.1,
+        max_steps: int = 128, track_running_stats: bool = True, gain: float = 0.1, backend: str | None = None,
     ) -> None:  # fmt: skip
         check_nonlinearity(type(self).__name__, nonlinearity)
         sizes = input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional

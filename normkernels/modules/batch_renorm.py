@@ -1,7 +1,9 @@
 """BatchRenorm1d, 2d and 3d: batch norm that trains on what it will infer with."""
 
+import torch
 from torch import Tensor
 from torch.fx import Proxy
+from torch.types import Device
 
 from normkernels.modules._leaf import leaf
 from normkernels.modules._state import Stateful
@@ -9,16 +11,45 @@ from normkernels.ops.batch_renorm import Ramp, batch_renorm
 
 
 class _BatchRenorm(Stateful):
-    """:func:`normkernels.functional.batch_renorm` with its running statistics and the ramp of its bounds.
+    r"""Batch renormalisation: batch norm that trains on what it will infer with, up to bounds on the difference.
 
-    ``forward(input, skip=None)``. ``momentum`` is the weight of a batch in the running statistics, as in torch.
-    ``num_batches_tracked`` counts training calls: the bounds are those of batch norm until it is ``warmup_steps``, then
-    they grow to ``r_max`` and ``d_max`` (see :meth:`bounds`).
+    .. math::
+        r = \text{clip}(\sigma_B / \sigma,\ 1/r_{max},\ r_{max}), \quad
+        d = \text{clip}((\mu_B - \mu) / \sigma,\ -d_{max},\ d_{max}), \quad
+        y = \text{activation}\Big(\Big(\frac{x - \mu_B}{\sigma_B} r + d\Big) w + b + \text{skip}\Big)
 
-    State (buffers, in ``state_dict``): ``running_mean`` (0), ``running_std`` (1), both float32 even in a 16-bit model,
-    and ``num_batches_tracked`` (0).
+    The bounds are those of batch norm, 1 and 0, for ``warmup_steps`` training calls; then they grow (:meth:`bounds`).
+    ``freeze()`` keeps running statistics, weight and bias as they are.
 
-    Raises ValueError, naming the argument, if a number or a name is wrong.
+    Args:
+        num_features, affine, device, dtype: as in torch.nn.BatchNorm#d.
+        eps: added to the variance (units of x²).
+        momentum: weight of a batch in the running statistics, as in torch.
+        r_max, d_max: the bounds in the end; at least 1 and at least 0.
+        warmup_steps, r_ramp_steps, d_ramp_steps: training calls before the bounds grow, and until each is reached.
+        bias: without, an affine layer has a weight only.
+        activation: None or a name of ``normkernels.ACTIVATIONS``, applied last.
+        slope: of ``"leaky_relu"`` for negative values.
+        backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
+
+    Shape:
+        input and skip ``(N, C, #space)``, for BatchRenorm1d also ``(N, C)``; output the same, in input's memory layout.
+
+    Attributes: ``weight`` (1) and ``bias`` (0), ``(C,)``, or None; the buffers ``running_mean`` (0) and ``running_std``
+    (1), ``(C,)``, float32 even in a 16-bit model, and ``num_batches_tracked`` (0).
+
+    Raises:
+        ValueError: a number, name, shape or dtype is wrong, or there is one value per channel in training.
+
+    Example:
+        >>> layer = nk.BatchRenorm#d(8, warmup_steps=100)
+        >>> layer(torch.randn(4, 8, #5)).shape
+        torch.Size([4, 8, #5])
+        >>> [float(bound) for bound in layer.bounds()]
+        [1.0, 0.0]
+
+    Source: Ioffe 2017, arXiv:1702.03275, algorithm 1; dtypes, gradients and determinism:
+    :func:`normkernels.functional.batch_renorm`.
     """
 
     running_mean: Tensor
@@ -26,32 +57,18 @@ class _BatchRenorm(Stateful):
     num_batches_tracked: Tensor
 
     def __init__(
-        self,
-        num_features: int,
-        eps: float = 1e-5,
-        momentum: float = 0.01,
-        affine: bool = True,
-        device=None,
-        dtype=None,
-        *,
-        r_max: float = 3.0,
-        d_max: float = 5.0,
-        warmup_steps: int = 5000,
-        r_ramp_steps: int = 35000,
-        d_ramp_steps: int = 20000,
-        bias: bool = True,
-        activation: str | None = None,
-        slope: float = 0.01,
-        backend: str | None = None,
-    ) -> None:
-        super().__init__()
-        self.set_extras(activation=activation, slope=slope, backend=backend)
-        self._set_up(num_features, eps, affine, bias, device, dtype)
+        self, num_features: int, eps: float = 1e-5, momentum: float = 0.01, affine: bool = True, device: Device = None,
+        dtype: torch.dtype | None = None, *, r_max: float = 3.0, d_max: float = 5.0, warmup_steps: int = 5000,
+        r_ramp_steps: int = 35000, d_ramp_steps: int = 20000, bias: bool = True, activation: str | None = None,
+        slope: float = 0.01, backend: str | None = None,
+    ) -> None:  # fmt: skip
+        extras = {"activation": activation, "slope": slope, "backend": backend}
+        super().__init__(num_features, eps, affine, bias, device, dtype, **extras)
         self.momentum, self.r_max, self.d_max = momentum, r_max, d_max
         self.warmup_steps, self.r_ramp_steps, self.d_ramp_steps = warmup_steps, r_ramp_steps, d_ramp_steps
         self._ramp().check(type(self).__name__)
-        self._start(device, dtype, running_mean=0.0, running_std=1.0)
-        self._count("num_batches_tracked", device)
+        self._start((num_features,), device, dtype, running_mean=0.0, running_std=1.0)
+        self._start((), device, torch.long, num_batches_tracked=0)
         self.reset_parameters()
 
     def _ramp(self) -> Ramp:
@@ -62,6 +79,7 @@ class _BatchRenorm(Stateful):
         return self._ramp().bounds(self.running_std, self.num_batches_tracked)
 
     def forward(self, input: Tensor, skip: Tensor | None = None) -> Tensor:
+        """y, as the class says; running statistics move in training unless they are frozen."""
         if isinstance(input, Proxy):
             return leaf(self, input, skip)
         self._check_input_dim(input)
@@ -72,24 +90,17 @@ class _BatchRenorm(Stateful):
             **self.extras,
         )  # fmt: skip
 
-    def extra_repr(self) -> str:
-        shown = [
-            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}",
-            *(f"{k}={v}" for k, v in self._ramp()._asdict().items()),
-        ]
-        return ", ".join([*shown, *filter(None, [super().extra_repr().removeprefix(", ")])])
+    def _shown(self) -> tuple[str, ...]:
+        return "eps", "momentum", "affine", *Ramp._fields
 
 
-class BatchRenorm1d(_BatchRenorm):
-    __doc__ = _BatchRenorm.__doc__
-    _RANKS = (2, 3)
+class BatchRenorm1d(_BatchRenorm, space=1):
+    pass
 
 
-class BatchRenorm2d(_BatchRenorm):
-    __doc__ = _BatchRenorm.__doc__
-    _RANKS = (4,)
+class BatchRenorm2d(_BatchRenorm, space=2):
+    pass
 
 
-class BatchRenorm3d(_BatchRenorm):
-    __doc__ = _BatchRenorm.__doc__
-    _RANKS = (5,)
+class BatchRenorm3d(_BatchRenorm, space=3):
+    pass

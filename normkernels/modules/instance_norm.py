@@ -5,39 +5,57 @@ import warnings
 import torch
 from torch import Tensor
 from torch.fx import Proxy
+from torch.types import Device
 
 from normkernels.modules._channels import Twin
 from normkernels.modules._leaf import leaf
+from normkernels.modules._ranks import Ranked
 from normkernels.ops.instance_norm import instance_norm
 
 
-class _InstanceNorm(Twin, torch.nn.modules.instancenorm._InstanceNorm):
-    """Drop-in for its twin in :mod:`torch.nn`, with the extras of :func:`normkernels.functional.instance_norm`.
+class _InstanceNorm(Ranked, Twin, torch.nn.modules.instancenorm._InstanceNorm):
+    r"""Normalisation of each channel of each image over space: torch.nn.InstanceNorm#d, and what can be fused with it.
 
-    ``forward(input, skip=None)``; input may come without its batch dim. ``freeze()`` keeps the running statistics,
-    weight and bias as they are.
+    .. math::
+        y = \text{activation}\Big(\frac{x - \mu_{nc}}{\sqrt{\sigma^2_{nc} + \epsilon}} w_c + b_c + \text{skip}\Big)
+
+    ``freeze()`` keeps running statistics, weight and bias as they are.
+
+    Args:
+        num_features, eps, momentum, affine, track_running_stats, device, dtype: as in torch.nn.InstanceNorm#d.
+        bias: without, an affine layer has a weight only.
+        activation: None or a name of ``normkernels.ACTIVATIONS`` (nnU-Net: ``"leaky_relu"``), applied last.
+        slope: of ``"leaky_relu"`` for negative values.
+        backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
+
+    Shape:
+        input and skip ``(N, C, #space)`` or ``(C, #space)``; output the same, in input's memory layout.
+
+    Attributes: as in torch.nn.InstanceNorm#d, whose state_dict loads.
+
+    Raises:
+        ValueError: a number, name, shape or dtype is wrong, or an instance has one value per channel in training.
+        RuntimeError: another reads ``eps`` to put a plain layer in place of one that does more.
+
+    Example:
+        >>> layer = nk.InstanceNorm#d(8, affine=True, activation="leaky_relu")
+        >>> layer(torch.randn(4, 8, #5)).shape
+        torch.Size([4, 8, #5])
+
+    Source: Ulyanov, Vedaldi & Lempitsky 2016, arXiv:1607.08022, eq. 3; dtypes, gradients and determinism:
+    :func:`normkernels.functional.instance_norm`.
     """
 
     def __init__(
-        self,
-        num_features: int,
-        eps: float = 1e-5,
-        momentum: float = 0.1,
-        affine: bool = False,
-        track_running_stats: bool = False,
-        device=None,
-        dtype=None,
-        *,
-        bias: bool = True,
-        activation: str | None = None,
-        slope: float = 0.01,
-        backend: str | None = None,
-    ) -> None:
-        self.set_extras(activation=activation, slope=slope, backend=backend)
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
-        self.drop_bias(not bias)
+        self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = False,
+        track_running_stats: bool = False, device: Device = None, dtype: torch.dtype | None = None, *,
+        bias: bool = True, activation: str | None = None, slope: float = 0.01, backend: str | None = None,
+    ) -> None:  # fmt: skip
+        extras = {"activation": activation, "slope": slope, "backend": backend}
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias, **extras)
 
     def forward(self, input: Tensor, skip: Tensor | None = None) -> Tensor:
+        """y, as the class says; running statistics, if there are any, move in training unless they are frozen."""
         if isinstance(input, Proxy):
             return leaf(self, input, skip)
         self._check_input_dim(input)
@@ -53,13 +71,13 @@ class _InstanceNorm(Twin, torch.nn.modules.instancenorm._InstanceNorm):
         )  # fmt: skip
 
 
-class InstanceNorm1d(_InstanceNorm, torch.nn.InstanceNorm1d):
-    __doc__ = _InstanceNorm.__doc__
+class InstanceNorm1d(_InstanceNorm, torch.nn.InstanceNorm1d, space=1):
+    pass
 
 
-class InstanceNorm2d(_InstanceNorm, torch.nn.InstanceNorm2d):
-    __doc__ = _InstanceNorm.__doc__
+class InstanceNorm2d(_InstanceNorm, torch.nn.InstanceNorm2d, space=2):
+    pass
 
 
-class InstanceNorm3d(_InstanceNorm, torch.nn.InstanceNorm3d):
-    __doc__ = _InstanceNorm.__doc__
+class InstanceNorm3d(_InstanceNorm, torch.nn.InstanceNorm3d, space=3):
+    pass

@@ -1,51 +1,64 @@
 """LayerNorm: torch.nn.LayerNorm on fused kernels."""
 
 import math
+from typing import overload
 
 import torch
 from torch import Tensor
 from torch.fx import Proxy
+from torch.types import Device
 
-from normkernels.modules._extras import Extras
 from normkernels.modules._leaf import leaf
+from normkernels.modules._rows import RowExtras
 from normkernels.ops.layer_norm import layer_norm
 
 
-class LayerNorm(Extras, torch.nn.LayerNorm):
-    """Drop-in for :class:`torch.nn.LayerNorm`, with the extras of :func:`normkernels.functional.layer_norm`.
+class LayerNorm(RowExtras, torch.nn.LayerNorm):
+    r"""Normalisation over the last dims: torch.nn.LayerNorm, and what can be fused with it.
 
-    ``forward(input)`` returns y; ``forward(input, residual)`` returns ``(y, input + residual)``. With ``weight_offset``
-    c the weight starts at 1 - c, so that the layer starts with scale 1.
+    .. math::
+        s = x + \text{residual}, \quad y = \text{activation}\Big(
+        \frac{s - \text{mean}(s)}{\sqrt{\text{var}(s) + \epsilon}} (w + \text{weight\_offset}) + b\Big)
 
-    In ``eval()`` :class:`torch.nn.TransformerEncoderLayer` computes its norms itself if they have one ``eps``. Where
-    this layer does more than that, others read NaN for ``eps``, which equals no other, and the layer is called.
+    In ``eval()`` torch.nn.TransformerEncoderLayer computes its norms itself if they have one ``eps``. Where this layer
+    does more than that, others read NaN for ``eps``, which equals no other, and the layer is called.
+
+    Args:
+        normalized_shape, eps, elementwise_affine, bias, device, dtype: as in torch.nn.LayerNorm.
+        activation: None or a name of ``normkernels.ACTIVATIONS``, applied last.
+        slope: of ``"leaky_relu"`` for negative values.
+        weight_offset: added to the weight, which starts at 1 less that.
+        backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
+
+    Shape:
+        input and residual ``(*, *normalized_shape)``; output the same, and with a residual the pair (y, s).
+
+    Attributes: ``weight`` (1 - weight_offset) and ``bias`` (0), ``normalized_shape``, or None.
+
+    Raises:
+        ValueError: a name, shape or dtype is wrong.
+
+    Example:
+        >>> layer, x = nk.LayerNorm(16), torch.randn(4, 16)
+        >>> y, s = layer(torch.randn(4, 16), residual=x)
+        >>> layer(x).shape == y.shape == s.shape
+        True
+
+    Source: Ba, Kiros & Hinton 2016, arXiv:1607.06450, eq. 3 and 4; dtypes, gradients and determinism:
+    :func:`normkernels.functional.layer_norm`.
     """
 
     def __init__(
-        self,
-        normalized_shape: int | list[int] | torch.Size,
-        eps: float = 1e-5,
-        elementwise_affine: bool = True,
-        bias: bool = True,
-        device=None,
-        dtype=None,
-        *,
-        activation: str | None = None,
-        slope: float = 0.01,
-        weight_offset: float = 0.0,
-        backend: str | None = None,
-    ) -> None:
-        self.set_extras(activation=activation, slope=slope, weight_offset=weight_offset, backend=backend)
-        super().__init__(normalized_shape, eps, elementwise_affine, bias, device, dtype)
-
-    def reset_parameters(self) -> None:
-        super().reset_parameters()
-        if self.elementwise_affine:
-            torch.nn.init.constant_(self.weight, 1.0 - self.weight_offset)
+        self, normalized_shape: int | list[int] | torch.Size, eps: float = 1e-5, elementwise_affine: bool = True,
+        bias: bool = True, device: Device = None, dtype: torch.dtype | None = None, *, activation: str | None = None,
+        slope: float = 0.01, weight_offset: float = 0.0, backend: str | None = None,
+    ) -> None:  # fmt: skip
+        extras = {"activation": activation, "slope": slope, "weight_offset": weight_offset, "backend": backend}
+        super().__init__(normalized_shape, eps, elementwise_affine, bias, device, dtype, **extras)
 
     @property
     def eps(self) -> float:  # type: ignore[override]
-        """For others; see above."""
+        """Added to the variance; others read NaN where the layer does more than its twin, as the class says."""
         plain = self.activation is None and self.weight_offset == 0
         return self.__dict__["eps"] if plain else math.nan
 
@@ -53,15 +66,15 @@ class LayerNorm(Extras, torch.nn.LayerNorm):
     def eps(self, eps: float) -> None:
         self.__dict__["eps"] = eps
 
-    def forward(self, input: Tensor, residual: Tensor | None = None):
+    @overload
+    def forward(self, input: Tensor, residual: None = None) -> Tensor: ...
+    @overload
+    def forward(self, input: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]: ...
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """y; with a residual (y, input + residual)."""
         if isinstance(input, Proxy):
             return leaf(self, input, residual)
+        eps = self.__dict__["eps"]
         return layer_norm(
-            input,
-            self.normalized_shape,
-            self.weight,
-            self.bias,
-            self.__dict__["eps"],
-            residual=residual,
-            **self.extras,
-        )
+            input, self.normalized_shape, self.weight, self.bias, eps, residual=residual, **self.extras
+        )  # fmt: skip

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 from torch.fx import Proxy
+from torch.types import Device
 
 from normkernels.modules._leaf import leaf
 from normkernels.modules._state import Stateful
@@ -10,19 +11,49 @@ from normkernels.ops.online_norm import check_settings, online_norm
 
 
 class _OnlineNorm(Stateful):
-    """:func:`normkernels.functional.online_norm` with its state: any batch size, 1 included, from call to call.
+    r"""Online normalisation: statistics over time in place of a batch, so any batch size, 1 included.
 
-    ``forward(input, skip=None)``. In ``eval()`` the statistics are constants. ``bias_correction=True`` starts them as
-    the average of the samples seen, for a quicker start; it adds the buffer ``num_samples_tracked``.
+    .. math::
+        z_t = \frac{x_t - \mu_{t-1}}{\sqrt{\sigma^2_{t-1} + \epsilon}}, \quad
+        y_t = \text{activation}(\text{guard}(z_t w + b) + \text{skip}_t)
 
-    Args: as the function; ``num_features`` is C, ``affine`` gives a weight and a bias.
+    for one sample after the other, each of which then moves :math:`\mu` and :math:`\sigma^2` with decay ``alpha_fwd``;
+    backward, control processes with decay ``alpha_bkw`` keep the gradient right over time. In ``eval()`` the statistics
+    are constants. ``freeze()`` keeps them, weight and bias as they are.
 
-    State (buffers, in ``state_dict``; float32 even in a 16-bit model): ``running_mean``, ``running_var``,
-    ``epsilon_1``, ``epsilon_y``. The last two are in units of the gradient: see :meth:`rescale_accumulators`. Replicas
-    in data parallel training each have their own (DistributedDataParallel then broadcasts rank 0's, as of every
-    buffer).
+    Args:
+        num_features, affine, device, dtype: as in torch.nn.BatchNorm#d.
+        alpha_fwd, alpha_bkw: decay factors per sample, of the statistics and of the control process.
+        eps: added to the variance (units of x²).
+        guard: against growing activations: ``"layer_scaling"``, ``"clamp"`` or None.
+        ls_eps: of layer scaling, added to the mean square.
+        clamp: the bound of ``"clamp"``.
+        stable: damp the control process, for an ``alpha_bkw`` far from 1.
+        bias_correction: start the statistics as the average of the samples seen, for a quicker start.
+        bias: without, an affine layer has a weight only.
+        activation: None or a name of ``normkernels.ACTIVATIONS``, applied last.
+        slope: of ``"leaky_relu"`` for negative values.
+        backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
 
-    Raises ValueError, naming the argument, if a number or a name is wrong.
+    Shape:
+        input and skip ``(N, C, #space)``, for OnlineNorm1d also ``(N, C)``; output the same, in input's memory layout.
+
+    Attributes: ``weight`` (1) and ``bias`` (0), ``(C,)``, or None; the buffers ``running_mean`` (0), ``running_var``
+    (1), ``epsilon_1`` (0) and ``epsilon_y`` (0), ``(C,)``, float32 even in a 16-bit model; with ``bias_correction``
+    also ``num_samples_tracked`` (0). ``epsilon_1`` and ``epsilon_y`` are in units of the gradient: see
+    :meth:`rescale_accumulators`. Replicas in data parallel training each have their own (DistributedDataParallel then
+    broadcasts rank 0's, as of every buffer).
+
+    Raises:
+        ValueError: a number, name, shape or dtype is wrong.
+
+    Example:
+        >>> layer = nk.OnlineNorm#d(8, alpha_fwd=0.99)
+        >>> layer(torch.randn(1, 8, #5)).shape
+        torch.Size([1, 8, #5])
+
+    Source: Chiley et al. 2019, arXiv:1905.05894, equations 8 to 12; dtypes, gradients and determinism:
+    :func:`normkernels.functional.online_norm`.
     """
 
     running_mean: Tensor
@@ -31,37 +62,25 @@ class _OnlineNorm(Stateful):
     epsilon_y: Tensor
 
     def __init__(
-        self,
-        num_features: int,
-        alpha_fwd: float = 0.999,
-        alpha_bkw: float = 0.99,
-        eps: float = 1e-5,
-        affine: bool = True,
-        device=None,
-        dtype=None,
-        *,
-        guard: str | None = "layer_scaling",
-        ls_eps: float = 1e-5,
-        clamp: float = 5.0,
-        stable: bool = False,
-        bias_correction: bool = False,
-        bias: bool = True,
-        activation: str | None = None,
-        slope: float = 0.01,
+        self, num_features: int, alpha_fwd: float = 0.999, alpha_bkw: float = 0.99, eps: float = 1e-5,
+        affine: bool = True, device: Device = None, dtype: torch.dtype | None = None, *,
+        guard: str | None = "layer_scaling", ls_eps: float = 1e-5, clamp: float = 5.0, stable: bool = False,
+        bias_correction: bool = False, bias: bool = True, activation: str | None = None, slope: float = 0.01,
         backend: str | None = None,
-    ) -> None:
-        super().__init__()
-        self.set_extras(activation=activation, slope=slope, backend=backend)
+    ) -> None:  # fmt: skip
+        extras = {"activation": activation, "slope": slope, "backend": backend}
+        super().__init__(num_features, eps, affine, bias, device, dtype, **extras)
         check_settings(type(self).__name__, alpha_fwd, alpha_bkw, guard, clamp)
-        self._set_up(num_features, eps, affine, bias, device, dtype)
         self.alpha_fwd, self.alpha_bkw, self.guard, self.ls_eps, self.clamp = alpha_fwd, alpha_bkw, guard, ls_eps, clamp
         self.stable, self.bias_correction = stable, bias_correction
-        self._start(device, dtype, running_mean=0.0, running_var=1.0, epsilon_1=0.0, epsilon_y=0.0)
+        zeros = {"epsilon_1": 0.0, "epsilon_y": 0.0}
+        self._start((num_features,), device, dtype, running_mean=0.0, running_var=1.0, **zeros)
         if bias_correction:
-            self._count("num_samples_tracked", device)
+            self._start((), device, torch.long, num_samples_tracked=0)
         self.reset_parameters()
 
     def forward(self, input: Tensor, skip: Tensor | None = None) -> Tensor:
+        """y, as the class says; the state moves in training unless it is frozen."""
         if isinstance(input, Proxy):
             return leaf(self, input, skip)
         self._check_input_dim(input)
@@ -78,26 +97,19 @@ class _OnlineNorm(Stateful):
         self.epsilon_1.mul_(factor)
         self.epsilon_y.mul_(factor)
 
-    def extra_repr(self) -> str:
-        guard = {"clamp": f"'clamp', clamp={self.clamp}"}.get(self.guard or "", repr(self.guard))
-        shown = [
-            f"{self.num_features}, alpha_fwd={self.alpha_fwd}, alpha_bkw={self.alpha_bkw}, eps={self.eps}",
-            f"affine={self.affine}, guard={guard}",
-            *(f"{name}=True" for name in ("stable", "bias_correction") if getattr(self, name)),
-        ]
-        return ", ".join([*shown, *filter(None, [super().extra_repr().removeprefix(", ")])])
+    def _shown(self) -> list[str]:
+        clamp = ["clamp"] if self.guard == "clamp" else []
+        switches = [name for name in ("stable", "bias_correction") if getattr(self, name)]
+        return ["alpha_fwd", "alpha_bkw", "eps", "affine", "guard", *clamp, *switches]
 
 
-class OnlineNorm1d(_OnlineNorm):
-    __doc__ = _OnlineNorm.__doc__
-    _RANKS = (2, 3)
+class OnlineNorm1d(_OnlineNorm, space=1):
+    pass
 
 
-class OnlineNorm2d(_OnlineNorm):
-    __doc__ = _OnlineNorm.__doc__
-    _RANKS = (4,)
+class OnlineNorm2d(_OnlineNorm, space=2):
+    pass
 
 
-class OnlineNorm3d(_OnlineNorm):
-    __doc__ = _OnlineNorm.__doc__
-    _RANKS = (5,)
+class OnlineNorm3d(_OnlineNorm, space=3):
+    pass

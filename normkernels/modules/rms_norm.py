@@ -1,43 +1,63 @@
 """RMSNorm: torch.nn.RMSNorm on fused kernels."""
 
+from typing import overload
+
 import torch
 from torch import Tensor
 from torch.fx import Proxy
+from torch.types import Device
 
-from normkernels.modules._extras import Extras
 from normkernels.modules._leaf import leaf
+from normkernels.modules._rows import RowExtras
 from normkernels.ops.rms_norm import rms_norm
 
 
-class RMSNorm(Extras, torch.nn.RMSNorm):
-    """Drop-in for :class:`torch.nn.RMSNorm`, with the extras of :func:`normkernels.functional.rms_norm`.
+class RMSNorm(RowExtras, torch.nn.RMSNorm):
+    r"""Division by the root mean square over the last dims: torch.nn.RMSNorm, and what can be fused with it.
 
-    ``forward(input)`` returns y; ``forward(input, residual)`` returns ``(y, input + residual)``. With ``weight_offset``
-    c (1.0: Gemma's form) the weight starts at 1 - c, so that the layer starts with scale 1.
+    .. math::
+        s = x + \text{residual}, \quad
+        y = \text{activation}\Big(\frac{s}{\sqrt{\text{mean}(s^2) + \epsilon}} (w + \text{weight\_offset})\Big)
+
+    Args:
+        normalized_shape, eps, elementwise_affine, device, dtype: as in torch.nn.RMSNorm.
+        activation: None or a name of ``normkernels.ACTIVATIONS``, applied last.
+        slope: of ``"leaky_relu"`` for negative values.
+        weight_offset: added to the weight, which starts at 1 less that; 1.0 is Gemma's form.
+        backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
+
+    Shape:
+        input and residual ``(*, *normalized_shape)``; output the same, and with a residual the pair (y, s).
+
+    Attributes: ``weight`` (1 - weight_offset), ``normalized_shape``, or None.
+
+    Raises:
+        ValueError: a name, shape or dtype is wrong.
+
+    Example:
+        >>> layer, x = nk.RMSNorm(16), torch.randn(4, 16)
+        >>> y, s = layer(torch.randn(4, 16), residual=x)
+        >>> layer(x).shape == y.shape == s.shape
+        True
+
+    Source: Zhang & Sennrich 2019, arXiv:1910.07467, eq. 4; dtypes, gradients and determinism:
+    :func:`normkernels.functional.rms_norm`.
     """
 
     def __init__(
-        self,
-        normalized_shape: int | list[int] | torch.Size,
-        eps: float | None = None,
-        elementwise_affine: bool = True,
-        device=None,
-        dtype=None,
-        *,
-        activation: str | None = None,
-        slope: float = 0.01,
-        weight_offset: float = 0.0,
-        backend: str | None = None,
-    ) -> None:
-        self.set_extras(activation=activation, slope=slope, weight_offset=weight_offset, backend=backend)
-        super().__init__(normalized_shape, eps, elementwise_affine, device, dtype)
+        self, normalized_shape: int | list[int] | torch.Size, eps: float | None = None,
+        elementwise_affine: bool = True, device: Device = None, dtype: torch.dtype | None = None, *,
+        activation: str | None = None, slope: float = 0.01, weight_offset: float = 0.0, backend: str | None = None,
+    ) -> None:  # fmt: skip
+        extras = {"activation": activation, "slope": slope, "weight_offset": weight_offset, "backend": backend}
+        super().__init__(normalized_shape, eps, elementwise_affine, device, dtype, **extras)
 
-    def reset_parameters(self) -> None:
-        super().reset_parameters()
-        if self.elementwise_affine:
-            torch.nn.init.constant_(self.weight, 1.0 - self.weight_offset)
-
-    def forward(self, input: Tensor, residual: Tensor | None = None):
+    @overload
+    def forward(self, input: Tensor, residual: None = None) -> Tensor: ...
+    @overload
+    def forward(self, input: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]: ...
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """y; with a residual (y, input + residual)."""
         if isinstance(input, Proxy):
             return leaf(self, input, residual)
         return rms_norm(input, self.normalized_shape, self.weight, self.eps, residual=residual, **self.extras)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.fx import Proxy
+from torch.types import Device
 from torch.utils.hooks import RemovableHandle
 
 from normkernels.modules._leaf import leaf
@@ -13,16 +14,48 @@ from normkernels.ops.streaming_norm import check_settings, long_term_statistics,
 
 
 class _StreamingNorm(Stateful):
-    """:func:`normkernels.functional.streaming_norm` with its state.
+    r"""Streaming normalisation: statistics, and their gradients, mixed from a long and a short memory.
 
-    ``forward(input, skip=None)``. Call :meth:`weights_changed` after every ``optimizer.step()``, or let :meth:`follow`
-    do it: between two of these, mini-batches and the time steps of a recurrent loop share one short-term average. The
-    defaults are the paper's for recurrent and online training; it has alpha = (0.5, 0.5), beta = (0.5, 0.5, 0) for
-    feed-forward nets. In ``eval()`` the long-term statistics are used.
+    .. math::
+        s_{used} = \alpha_1 s_{long} + \alpha_2 s_{short}, \quad
+        y = \text{activation}\Big(\frac{x - m_{used}}{\text{scale}_{used}} w + b + \text{skip}\Big)
 
-    State (buffers, in ``state_dict``; float32 even in a 16-bit model): ``long_term``, ``short_term`` and ``counts``.
+    for a statistic s of each channel, the mean m or the scale :math:`(\overline{|x - m|^p} + \epsilon)^{1/p}`. Call
+    :meth:`weights_changed` after every ``optimizer.step()``, or let :meth:`follow` do it: between two of these,
+    mini-batches and the time steps of a recurrent loop share one short-term average. In ``eval()`` the long-term
+    statistics are used. ``freeze()`` keeps them, weight and bias as they are.
 
-    Raises ValueError, naming the argument, if a number or a name is wrong.
+    Args:
+        num_features, affine, device, dtype: as in torch.nn.BatchNorm#d.
+        eps: added to the mean of \|x - m\|^p, in its units.
+        p: of the scale, at least 1; 2 is the standard deviation.
+        alpha: weights of the long and the short term in a statistic.
+        beta: weights of long term, short term and this mini-batch in its gradient. The defaults are the paper's for
+            recurrent and online training; it has alpha = (0.5, 0.5), beta = (0.5, 0.5, 0) for feed-forward nets.
+        kappa: decay of the long term and weight of the short one when weights change, for statistics and gradients.
+        bias: without, an affine layer has a weight only.
+        activation: None or a name of ``normkernels.ACTIVATIONS``, applied last.
+        slope: of ``"leaky_relu"`` for negative values.
+        backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
+
+    Shape:
+        input and skip ``(N, C, #space)``, for StreamingNorm1d also ``(N, C)``; output the same, in input's memory
+        layout.
+
+    Attributes: ``weight`` (1) and ``bias`` (0), ``(C,)``, or None; the buffers ``long_term`` and ``short_term``,
+    ``(4, C)``, and ``counts``, ``(2, 2)``, float32 even in a 16-bit model.
+
+    Raises:
+        ValueError: a number, name, shape or dtype is wrong, or there is one value per channel in training.
+
+    Example:
+        >>> layer = nk.StreamingNorm#d(8)
+        >>> handle = layer.follow(torch.optim.SGD(layer.parameters(), lr=0.1))
+        >>> layer(torch.randn(4, 8, #5)).shape
+        torch.Size([4, 8, #5])
+
+    Source: Liao, Kawaguchi & Poggio 2016, arXiv:1610.06160, section 3; dtypes, gradients and determinism:
+    :func:`normkernels.functional.streaming_norm`.
     """
 
     long_term: Tensor
@@ -30,29 +63,17 @@ class _StreamingNorm(Stateful):
     counts: Tensor
 
     def __init__(
-        self,
-        num_features: int,
-        eps: float = 1e-5,
-        affine: bool = True,
-        device=None,
-        dtype=None,
-        *,
-        p: float = 2.0,
-        alpha: Sequence[float] = (0.7, 0.3),
-        beta: Sequence[float] = (0.7, 0.0, 0.3),
-        kappa: Sequence[float] = (0.7, 0.3, 0.7, 0.3),
-        bias: bool = True,
-        activation: str | None = None,
-        slope: float = 0.01,
-        backend: str | None = None,
-    ) -> None:
-        super().__init__()
-        self.set_extras(activation=activation, slope=slope, backend=backend)
+        self, num_features: int, eps: float = 1e-5, affine: bool = True, device: Device = None,
+        dtype: torch.dtype | None = None, *, p: float = 2.0, alpha: Sequence[float] = (0.7, 0.3),
+        beta: Sequence[float] = (0.7, 0.0, 0.3), kappa: Sequence[float] = (0.7, 0.3, 0.7, 0.3), bias: bool = True,
+        activation: str | None = None, slope: float = 0.01, backend: str | None = None,
+    ) -> None:  # fmt: skip
+        extras = {"activation": activation, "slope": slope, "backend": backend}
+        super().__init__(num_features, eps, affine, bias, device, dtype, **extras)
         check_settings(type(self).__name__, p, alpha, beta, kappa)
-        self._set_up(num_features, eps, affine, bias, device, dtype)
         self.p, self.alpha, self.beta, self.kappa = p, tuple(alpha), tuple(beta), tuple(kappa)
-        self._start(device, dtype, (4, num_features), long_term=0.0, short_term=0.0)
-        self._start(device, dtype, (2, 2), counts=0.0)
+        self._start((4, num_features), device, dtype, long_term=0.0, short_term=0.0)
+        self._start((2, 2), device, dtype, counts=0.0)
         self.reset_parameters()
 
     def _forget(self) -> None:
@@ -79,6 +100,7 @@ class _StreamingNorm(Stateful):
         return optimizer.register_step_post_hook(lambda *_: self.weights_changed())
 
     def forward(self, input: Tensor, skip: Tensor | None = None) -> Tensor:
+        """y, as the class says; the short term moves in training unless it is frozen."""
         if isinstance(input, Proxy):
             return leaf(self, input, skip)
         self._check_input_dim(input)
@@ -87,24 +109,17 @@ class _StreamingNorm(Stateful):
             self.alpha, self.beta, self.p, self.eps, skip=skip, **self.extras,
         )  # fmt: skip
 
-    def extra_repr(self) -> str:
-        shown = [
-            f"{self.num_features}, eps={self.eps}, affine={self.affine}",
-            *(f"{name}={getattr(self, name)}" for name in ("p", "alpha", "beta", "kappa")),
-        ]
-        return ", ".join([*shown, *filter(None, [super().extra_repr().removeprefix(", ")])])
+    def _shown(self) -> tuple[str, ...]:
+        return "eps", "affine", "p", "alpha", "beta", "kappa"
 
 
-class StreamingNorm1d(_StreamingNorm):
-    __doc__ = _StreamingNorm.__doc__
-    _RANKS = (2, 3)
+class StreamingNorm1d(_StreamingNorm, space=1):
+    pass
 
 
-class StreamingNorm2d(_StreamingNorm):
-    __doc__ = _StreamingNorm.__doc__
-    _RANKS = (4,)
+class StreamingNorm2d(_StreamingNorm, space=2):
+    pass
 
 
-class StreamingNorm3d(_StreamingNorm):
-    __doc__ = _StreamingNorm.__doc__
-    _RANKS = (5,)
+class StreamingNorm3d(_StreamingNorm, space=3):
+    pass

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from normkernels._checks import fail
 from normkernels.backends import check_name
-from normkernels.ops._checks import fail
 from normkernels.ops._filters import check_weight
 from normkernels.ops.weight_norm import weight_norm as weight_norm_function
 
@@ -45,7 +45,9 @@ def parameter(function: str, module: nn.Module, name: str) -> Tensor:
     return found
 
 
-def weight_norm(module: nn.Module, name: str = "weight", dim: int | None = 0, *, backend: str | None = None):
+def weight_norm(
+    module: nn.Module, name: str = "weight", dim: int | None = 0, *, backend: str | None = None
+) -> nn.Module:
     """Give ``module`` weight norm: ``module.weight`` is then g v / |v| of two parameters.
 
     torch.nn.utils.parametrizations.weight_norm with our kernels: the same keys (``parametrizations.weight.original0``
@@ -54,12 +56,23 @@ def weight_norm(module: nn.Module, name: str = "weight", dim: int | None = 0, *,
     parametrize.cached() computes each weight once.
 
     Args:
-        module: the module; it is changed in place and returned.
+        module: it is changed in place.
         name: of the parameter.
         dim: of the filters, 0 for linear and convolution weights; None or -1: one length for the whole weight.
         backend: as in :func:`normkernels.functional.weight_norm`, which has formula, dtypes and errors.
 
-    Raises ValueError, naming the argument, where a weight could not be computed; the module is then as it was.
+    Returns:
+        module.
+
+    Raises:
+        ValueError: a weight could not be computed; the module is then as it was.
+
+    Example:
+        >>> layer = nk.parametrizations.weight_norm(torch.nn.Linear(5, 3))
+        >>> layer.parametrizations.weight.original0.shape
+        torch.Size([3, 1])
+
+    Source: Salimans & Kingma 2016, arXiv:1602.07868, equations 2 and 3.
     """
     weight = parameter("weight_norm", module, name)
     check_name(backend, "weight_norm")
@@ -99,8 +112,20 @@ def init_weight_norm_(model: nn.Module, batch: Tensor) -> nn.Module:
             A layer without a bias keeps its mean.
         batch: an input of the model, of several samples.
 
-    Returns the model. Raises ValueError if a layer is of another kind, is called twice, or one of its channels is
-    constant on this batch; all parameters are then as they were.
+    Returns:
+        model.
+
+    Raises:
+        ValueError: a layer is of another kind, is called twice, or one of its channels is constant on this batch; all
+            parameters are then as they were.
+
+    Example:
+        >>> layer = nk.parametrizations.weight_norm(torch.nn.Linear(5, 3))
+        >>> x = torch.randn(50, 5)
+        >>> y = nk.init_weight_norm_(torch.nn.Sequential(layer), x)(x)
+        >>> torch.allclose(y.std(0, correction=0), torch.tensor(1.0), atol=1e-5)
+        True
+
     Source: Salimans & Kingma 2016, arXiv:1602.07868, section 3.
     """
     layers: list[tuple[str, Any]] = [(name, m) for name, m in model.named_modules() if _normalised(m)]

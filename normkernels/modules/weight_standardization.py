@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from normkernels._checks import fail
 from normkernels.backends import check_name
 from normkernels.modules.weight_norm import parameter
-from normkernels.ops._checks import fail
 from normkernels.ops.weight_standardization import weight_standardization as weight_standardization_function
 
 
@@ -35,18 +35,29 @@ class WeightStandardization(nn.Module):
 
 def weight_standardization(
     module: nn.Module, name: str = "weight", *, gain: float | None = None, eps: float = 1e-5, backend: str | None = None
-):
+) -> nn.Module:
     """Give ``module`` weight standardisation: each filter of ``module.weight`` then has mean 0 and variance 1.
 
     Args:
-        module: the module; it is changed in place and returned. ``module.parametrizations.weight.original`` is the
+        module: it is changed in place. ``module.parametrizations.weight.original`` is the
             parameter that is standardised.
         name: of the parameter.
         gain: first value of a learnt gain of each filter, ``parametrizations.weight.0.gain``; None: no gain. Scaled
             weight standardisation starts with 1 / sqrt(fan_in).
         eps, backend: as in :func:`normkernels.functional.weight_standardization`, which has formula, dtypes and errors.
 
-    Raises ValueError, naming the argument, where a weight could not be computed; the module is then as it was.
+    Returns:
+        module.
+
+    Raises:
+        ValueError: a weight could not be computed; the module is then as it was.
+
+    Example:
+        >>> layer = nk.parametrizations.weight_standardization(torch.nn.Conv2d(3, 4, 3), gain=1.0)
+        >>> layer.parametrizations.weight[0].gain.shape
+        torch.Size([4])
+
+    Source: Qiao et al. 2019, arXiv:1903.10520, equations 3 and 4.
     """
     weight = parameter("weight_standardization", module, name)
     check_name(backend, "weight_standardization")

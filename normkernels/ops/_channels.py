@@ -1,15 +1,15 @@
 """What the channel family shares in Python: canonical views, schemas, and the one recipe."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import prod
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from normkernels import _checks
 from normkernels.backends.reference._channels import channels_ref, moments
-from normkernels.ops import _checks
-from normkernels.ops._rows import empty, flat
+from normkernels.ops._buffers import empty, flat, statistic_dtype
 from normkernels.ops._state import inside_transform, write
 from normkernels.ops._ways import Recipe, differentiated_again, forward, gradients
 
@@ -90,10 +90,6 @@ def lying(planes: Tensor, input: Tensor) -> Tensor:
     return y.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
-def statistic_dtype(t: Tensor) -> torch.dtype:
-    return t.dtype if t.dtype.itemsize > 2 else torch.float32
-
-
 class ChannelsRecipe(Recipe):
     """(input, skip, weight, bias, mean, var) -> (y, mean, var) of input where mean and var are None; else (y,)."""
 
@@ -115,7 +111,7 @@ class ChannelsRecipe(Recipe):
 
     @staticmethod
     def composed(input, skip, weight, bias, mean, var, settings: Settings):
-        x = planes(input).to(statistic_dtype(input))  # once: gradients add up in that dtype
+        x = planes(input).to(statistic_dtype(input))  # cast once, so that gradients add up in that dtype
         shape = 1 if settings.batch else x.shape[0], settings.groups
         numbers = settings.eps, settings.activation, settings.slope
         y = channels_ref(x, planes(skip), weight, bias, mean, var, shape, *numbers)
@@ -146,6 +142,11 @@ class ChannelsRecipe(Recipe):
         if activation == "identity" and wanted[1]:
             grads[1] = dy
         return *grads, None, None, None
+
+
+def like_inputs(found: Iterable[Any], inputs: Iterable[Any]) -> list[Any]:
+    """Gradients as a reference finds them, in the shapes and dtypes of what they are by; None where there is none."""
+    return [None if t is None else d.to(t.dtype).reshape(t.shape) for d, t in zip(found, inputs, strict=True)]
 
 
 def buffers(input, skip, weight, bias, wanted) -> list[Tensor | None]:

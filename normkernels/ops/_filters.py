@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from normkernels.ops import _checks
+from normkernels import _checks
 
 
 def check_weight(op: str, argument: str, weight: Tensor) -> None:

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from normkernels import _checks
 from normkernels.moments import activation_moments
-from normkernels.ops import _checks
 from normkernels.ops._channels import lies_last, view
 
 # between these values of act(u) its slope is 1 (1 / 6), beyond them another constant: y alone tells it

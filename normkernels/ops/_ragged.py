@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from normkernels.ops._checks import fail
+from normkernels._checks import fail
 
 
 def is_ragged(input: Any) -> bool:
@@ -15,7 +15,7 @@ def is_ragged(input: Any) -> bool:
 
 def of_values(
     name: str, function: Callable[..., Any], input: Any, normalized_shape, *parameters, residual: Any = None, **options
-):
+) -> Any:
     """``function`` on the values of a jagged input, and of a residual that is ragged in the same way."""
     dims = 1 if isinstance(normalized_shape, int) else len(normalized_shape)
     if dims >= input.dim() - input._ragged_idx:

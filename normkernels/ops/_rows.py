@@ -1,10 +1,24 @@
-"""What the row family shares in Python: canonical views, buffers, double backward."""
+"""What the families of rows share in Python: canonical views."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
+
+
+class RowOptions(TypedDict, total=False):
+    """The keyword-only extras of a norm over rows, for a type checker."""
+
+    activation: str | None
+    slope: float
+    weight_offset: float
+    backend: str | None
+
+
+class ImageOptions(RowOptions, total=False):
+    """And those of layer_norm_2d."""
+
+    memory_format: torch.memory_format
 
 
 def rows(t: Tensor | None, n: int) -> Any:
@@ -16,42 +30,6 @@ def rows(t: Tensor | None, n: int) -> Any:
     return t if n == 1 or t.stride(1) == 1 else t.contiguous()
 
 
-def columns(t: Tensor | None, n: int) -> Any:
+def strided_rows(t: Tensor | None, n: int) -> Any:
     """``t`` of shape (B, n, *) as a contiguous (B, n, S). None stays None."""
     return None if t is None else t.contiguous().flatten(2)
-
-
-def flat(parameter: Tensor | None) -> Tensor | None:
-    """A weight or bias as a contiguous (N,)."""
-    if parameter is None or (parameter.dim() == 1 and parameter.is_contiguous()):
-        return parameter
-    return parameter.reshape(-1).contiguous()
-
-
-def statistic(x: Tensor) -> Tensor:
-    """An unfilled statistic over dim 1 of the canonical x: float32, or float64 for float64."""
-    sizes = (x.shape[0],) if x.dim() == 2 else (x.shape[0], x.shape[2])
-    return x.new_empty(*sizes) if x.dtype.itemsize > 2 else x.new_empty(sizes, dtype=torch.float32)
-
-
-def empty(t: Tensor | None, wanted: bool = True) -> Any:
-    """An unfilled contiguous buffer of t's shape and dtype, whatever its strides; None if there is no t or no wish."""
-    return torch.empty_like(t, memory_format=torch.contiguous_format) if t is not None and wanted else None
-
-
-def differentiable_backward(
-    function: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor | None], grads: Sequence[Tensor | None]
-) -> list[Tensor | None]:
-    """Gradients of ``function(*inputs)`` that can be differentiated again: those of ordinary torch ops."""
-    with torch.enable_grad():  # of aliases, for an input may be an output of the node that is differentiated
-        aliases = [None if t is None else _alias(t) for t in inputs]
-        pairs = [(y, dy) for y, dy in zip(function(*aliases), grads, strict=True) if dy is not None]
-    outputs, given = zip(*pairs, strict=True)
-    present = [t for t in aliases if t is not None]
-    again = torch.is_grad_enabled()
-    found = iter(torch.autograd.grad(outputs, present, given, create_graph=again, materialize_grads=True))
-    return [None if t is None else next(found) for t in inputs]
-
-
-def _alias(t: Tensor) -> Tensor:
-    return t.view_as(t) if t.requires_grad else t.detach().requires_grad_()

@@ -20,7 +20,8 @@ from torch.utils import checkpoint
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from normkernels import _record
-from normkernels.backends import PLAIN, transformed
+from normkernels._checks import PLAIN
+from normkernels.backends import transformed
 
 State = list[Tensor]
 _C: Any = torch._C._functorch  # type: ignore[reportAttributeAccessIssue]
@@ -205,7 +206,7 @@ def inside_transform(value: Tensor) -> bool:
 
 def _peeled(t: Tensor) -> tuple[Tensor, int | None]:
     """The tensor below the wrappers of transforms, and its dim that vmap maps over."""
-    if _C.is_legacy_batchedtensor(t):  # of autograd.grad(is_grads_batched=True)
+    if _C.is_legacy_batchedtensor(t):  # autograd.grad(is_grads_batched=True) makes such
         level = torch._C._vmapmode_increment_nesting() - 1
         torch._C._vmapmode_decrement_nesting()
         return torch._remove_batch_dim(t, level, 1, 0), 0  # type: ignore[attr-defined]

@@ -4,8 +4,10 @@ import torch
 from torch import Tensor
 
 from normkernels.backends import requested
-from normkernels.ops._channels import ChannelsRecipe, Settings, statistic_dtype
-from normkernels.ops._recurrent import Statistics, filled_with, runs_of
+from normkernels.ops._buffers import statistic_dtype
+from normkernels.ops._channels import ChannelsRecipe, Settings
+from normkernels.ops._sequence import filled_with, runs_of
+from normkernels.ops._step_statistics import Statistics
 from normkernels.ops._ways import call
 from normkernels.ops.instance_norm import instance_norm_bwd, instance_norm_fwd
 

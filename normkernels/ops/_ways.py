@@ -11,17 +11,19 @@ import functools
 import importlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from normkernels import _record, _replays
-from normkernels.backends import PLAIN, transformed
-from normkernels.ops._rows import differentiable_backward
+from normkernels._checks import PLAIN
+from normkernels.backends import transformed
+from normkernels.ops._buffers import differentiable_backward
 
-_GRADS_BATCHED: Any = torch._C._parse_dispatch_key("VmapMode")  # autograd's own vmap, of is_grads_batched
+Public = TypeVar("Public", bound=Callable[..., Any])
+_GRADS_BATCHED: Any = torch._C._parse_dispatch_key("VmapMode")  # autograd's own vmap sets it for is_grads_batched
 
 _BACKENDS = importlib.import_module("normkernels.backends")  # the package has a function of this name
 _closed_forms = False
@@ -123,7 +125,7 @@ class OwnGradient(torch.autograd.Function):
     @staticmethod
     def jvp(ctx, *tangents):
         tensors, tangents = ctx.saved_tensors, tangents[2:]
-        moved = [i for i in range(4) if tangents[i] is not None]  # of input, skip, weight and bias; a state is constant
+        moved = [i for i in range(4) if tangents[i] is not None]  # these four move; a state is constant
 
         def linear(dy):
             found = ctx.gradient(None, dy, *tensors)
@@ -165,7 +167,7 @@ def gradients(recipe: type[Recipe], inputs: Sequence[Tensor | None], grads: Sequ
     return differentiable_backward(composed, inputs, grads)
 
 
-def function(public: Callable[..., Any]) -> Callable[..., Any]:
+def function(public: Public) -> Public:
     """A public function; fx proxies and subclasses of Tensor see it whole, as torch's own functions are seen.
 
     A call that was made before is replayed.
@@ -185,4 +187,4 @@ def function(public: Callable[..., Any]) -> Callable[..., Any]:
             return handle_torch_function(seen, given, *args, **kwargs)
         return public(*args, **kwargs)
 
-    return seen
+    return seen  # type: ignore[return-value]

@@ -4,9 +4,10 @@ from math import prod
 
 from torch import Tensor
 
+from normkernels import _checks
 from normkernels._library import kernel
 from normkernels.backends import requested
-from normkernels.ops import _channels, _checks
+from normkernels.ops import _channels
 from normkernels.ops._channels import BWD, FWD, ChannelsRecipe, Settings
 from normkernels.ops._ways import call, function
 
@@ -35,20 +36,10 @@ batch_norm_dx = kernel(
 
 @function
 def batch_norm(
-    input: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-    *,
-    skip: Tensor | None = None,
-    activation: str | None = None,
-    slope: float = 0.01,
-    backend: str | None = None,
-) -> Tensor:
+    input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
+    bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5, *,
+    skip: Tensor | None = None, activation: str | None = None, slope: float = 0.01, backend: str | None = None,
+) -> Tensor:  # fmt: skip
     r"""Batch normalisation of each channel over batch and space, with an optional skip connection and activation.
 
     .. math::
@@ -84,6 +75,13 @@ def batch_norm(
     Gradients: input, skip, weight, bias; twice differentiable (through the reference). Backward keeps x (and skip,
     where an activation follows it) and two statistics per channel. An empty batch leaves the running statistics alone.
     Deterministic: yes. Under autocast as torch: y keeps input's dtype.
+
+    Example:
+        >>> x, mean, var = torch.randn(8, 4, 5, 5), torch.zeros(4), torch.ones(4)
+        >>> y = nk.functional.batch_norm(x, mean, var, training=True, activation="relu")
+        >>> y.shape
+        torch.Size([8, 4, 5, 5])
+
     Source: Ioffe & Szegedy 2015, arXiv:1502.03167, algorithms 1 and 2.
     """
     name = "batch_norm"

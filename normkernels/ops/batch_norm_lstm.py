@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from normkernels._library import kernel
@@ -10,7 +9,9 @@ from normkernels.backends import requested
 from normkernels.backends.reference.batch_norm_lstm import batch_norm_lstm_ref
 from normkernels.backends.reference.batch_norm_rnn import Measured
 from normkernels.ops import _recurrent as recurrent
-from normkernels.ops._rows import empty, flat
+from normkernels.ops import _sequence as steps
+from normkernels.ops._buffers import flat
+from normkernels.ops._step_statistics import check_statistics, first_statistics, rows_of_steps
 from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function, gradients, wants_grad
 
 # as layer_norm_lstm's, but that a column is normalised over the rows of its step; mean, var: (T, 4 H), cell_mean,
@@ -50,41 +51,30 @@ class BatchNormLSTMRecipe(Recipe):
 
     @staticmethod
     def run(*args):
-        input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0, batch_sizes, *statistics, settings = args
-        training, separate, norm_cell, eps, reverse, kept, backend = settings
-        sequence = recurrent.sizes_of(input, weight_hh, batch_sizes)
-        hidden = sequence.hidden
-        y, h = sequence.like(input, True, hidden), recurrent.state(h_0, input, sequence)
-        a, gates = (sequence.like(input, kept, 4 * hidden) for _ in range(2))
-        c, cells = recurrent.state(c_0, input, sequence, wide=True), sequence.like(input, kept, hidden, wide=True)
-        raw_cells = empty(cells, norm_cell == "carried")
-        mean, var, cell_mean, cell_var = statistics = [None if t is None else t.clone() for t in statistics]
+        *inputs, h_0, c_0, batch_sizes = args[:9]
+        training, separate, norm_cell, eps, reverse, kept, backend = args[-1]
+        sequence = steps.sizes_of(inputs[0], inputs[1], batch_sizes)
+        h, c, y, a, gates, cells, raw_cells = steps.cells_of(inputs[0], h_0, c_0, sequence, norm_cell, kept)
+        mean, var, cell_mean, cell_var = statistics = [None if t is None else t.clone() for t in args[9:-1]]
         batch_norm_lstm_fwd(
-            recurrent.flat_rows(input), weight_hh.contiguous(), flat(weight), flat(bias), flat(cell_weight),
-            flat(cell_bias), batch_sizes, h, c, y, a, mean, var, gates, cells, raw_cells, cell_mean, cell_var, training,
-            separate, eps, reverse, backend,
+            *steps.operands(*inputs), batch_sizes, h, c, y, a, mean, var, gates, cells, raw_cells, cell_mean, cell_var,
+            training, separate, eps, reverse, backend,
         )  # fmt: skip
-        used = [t for t in statistics if t is not None]
+        outputs = steps.handed_out(y, sequence, kept), h, c.to(inputs[0].dtype)
         saved = [y, a, gates, cells, raw_cells] if kept else []
-        y = recurrent.handed_out(y, sequence, kept)
-        return (y, h, c.to(input.dtype), *used), (*args[:9], *statistics, *saved)
+        return (*outputs, *(t for t in statistics if t is not None)), (*args[:9], *statistics, *saved)
 
     @staticmethod
     def composed(*args):
-        input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0, batch_sizes, *statistics, settings = args
-        sequence, measured = recurrent.sizes_of(input, weight_hh, batch_sizes), [Measured(), Measured()]
-        h, c = (recurrent.zeros(input, sequence) if t is None else t for t in (h_0, c_0))
-        mean, var, cell_mean, cell_var = [None] * 4 if settings.training else statistics
-        found = batch_norm_lstm_ref(
-            recurrent.flat_rows(input), weight_hh, weight, bias, cell_weight, cell_bias, h, c, mean, var, cell_mean,
-            cell_var, batch_sizes,
-            separate=settings.separate, norm_cell=settings.norm_cell, eps=settings.eps, reverse=settings.reverse,
-            measured=measured,
+        *inputs, h_0, c_0, batch_sizes = args[:9]
+        statistics, s, measured = args[9:-1], args[-1], [Measured(), Measured()]
+        found = steps.composed(
+            batch_norm_lstm_ref, inputs, (h_0, c_0), *([None] * 4 if s.training else statistics), batch_sizes,
+            separate=s.separate, norm_cell=s.norm_cell, eps=s.eps, reverse=s.reverse, measured=measured,
         )  # fmt: skip
-        if settings.training:
-            statistics = [t for m in measured[: 1 if settings.norm_cell is None else 2] for t in m.of_steps()]
-        y, h, c = (t.to(input.dtype) for t in found)
-        return y.view(sequence.shape), h, c, *(t for t in statistics if t is not None)
+        if s.training:
+            statistics = [t for m in measured[: 1 if s.norm_cell is None else 2] for t in m.of_steps()]
+        return *found, *(t for t in statistics if t is not None)
 
     @staticmethod
     def forward(ctx, *args):
@@ -92,57 +82,31 @@ class BatchNormLSTMRecipe(Recipe):
 
     @staticmethod
     def backward(ctx, dy, dh_n, dc_n, *_):
-        saved = ctx.saved_tensors  # once: a checkpoint without reentrance hands them out once
-        inputs, batch_sizes, statistics = saved[:8], saved[8], saved[9:13]
-        input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0 = inputs
-        y, a, gates, cells, raw_cells = saved[13:]
-        mean, var, cell_mean, cell_var = statistics
-        training, separate, _, eps, reverse, _, backend = ctx.settings
+        saved = ctx.saved_tensors  # read once, for a checkpoint without reentrance hands them out once
+        inputs, others, grads = saved[:8], (*saved[8:13], ctx.settings), (dy, dh_n, dc_n)
         if differentiated_again():
-            return *gradients(BatchNormLSTMRecipe, inputs, (dy, dh_n, dc_n), batch_sizes, *statistics, ctx.settings), *[
-                None
-            ] * 6
-        sequence, dy = recurrent.sizes_of(input, weight_hh, batch_sizes), recurrent.flat_rows(dy)
-        previous_cells = recurrent.before(cells, c_0, sequence.batch, batch_sizes, reverse)
-        dh, dc = recurrent.state(dh_n, dy, sequence), recurrent.state(dc_n, dy, sequence, wide=True)
-        dinput = torch.empty_like(gates)
-        parameters = map(empty, (weight, bias, cell_weight, cell_bias), ctx.needs_input_grad[2:6])
-        da, dweight, dbias, dcell_weight, dcell_bias = (empty(dinput, separate), *parameters)
+            return *gradients(BatchNormLSTMRecipe, inputs, grads, *others), *[None] * len(others)
+        batch_sizes, mean, var, cell_mean, cell_var, y, a, gates, cells, raw_cells = saved[8:]
+        training, separate, _, eps, reverse, _, backend = ctx.settings
+        _, weight_hh, weight, _, cell_weight, cell_bias, *_ = inputs
+        back = steps.way_back(ctx, inputs, batch_sizes, grads, separate, reverse)
         batch_norm_lstm_bwd(
-            dy, gates, cells, raw_cells, cell_mean, cell_var, previous_cells, a, mean, var,
-            weight_hh.contiguous(), flat(weight), flat(cell_weight), flat(cell_bias), batch_sizes, dh, dc, dinput, da,
-            dweight, dbias, dcell_weight, dcell_bias, training, eps, reverse, backend,
+            back.dy, gates, cells, raw_cells, cell_mean, cell_var, back.before(cells, 1), a, mean, var,
+            weight_hh.contiguous(), flat(weight), flat(cell_weight), flat(cell_bias), batch_sizes, *back.dstates,
+            back.dinput, back.da, *back.dparameters, training, eps, reverse, backend,
         )  # fmt: skip
-        previous = recurrent.before(y, h_0, sequence.batch, batch_sizes, reverse)
-        dweight_hh = (da if separate else dinput).t() @ previous  # one product over all steps
-        dh_0, dc_0 = None if h_0 is None else dh, None if c_0 is None else dc.to(dy.dtype)
-        return dinput.view(input.shape), dweight_hh, dweight, dbias, dcell_weight, dcell_bias, dh_0, dc_0, *[None] * 6
+        return back.gradients(back.before(y, 0))
 
 
 @function
 def batch_norm_lstm(
-    input: Tensor,
-    weight_hh: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    cell_running_mean: Tensor | None = None,
-    cell_running_var: Tensor | None = None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    cell_weight: Tensor | None = None,
-    cell_bias: Tensor | None = None,
-    h_0: Tensor | None = None,
-    c_0: Tensor | None = None,
-    batch_sizes: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-    *,
-    norm_terms: str = "separate",
-    norm_cell: str | None = "output",
-    reverse: bool = False,
-    backend: str | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
+    input: Tensor, weight_hh: Tensor, running_mean: Tensor | None, running_var: Tensor | None,
+    cell_running_mean: Tensor | None = None, cell_running_var: Tensor | None = None, weight: Tensor | None = None,
+    bias: Tensor | None = None, cell_weight: Tensor | None = None, cell_bias: Tensor | None = None,
+    h_0: Tensor | None = None, c_0: Tensor | None = None, batch_sizes: Tensor | None = None, training: bool = False,
+    momentum: float = 0.1, eps: float = 1e-5, *, norm_terms: str = "separate", norm_cell: str | None = "output",
+    reverse: bool = False, backend: str | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     r"""A batch-normalised LSTM over a whole sequence, given what the input contributes to each step.
 
     .. math::
@@ -186,6 +150,13 @@ def batch_norm_lstm(
     differentiable (through the reference). Kept for it: y, a and the gates (two tensors of input's size), the cells
     (twice with ``"carried"``), the statistics of each step.
     Deterministic: yes.
+
+    Example:
+        >>> x, weight_hh = torch.randn(7, 4, 32), torch.randn(32, 8)
+        >>> y, h_n, c_n = nk.functional.batch_norm_lstm(x, weight_hh, None, None, norm_cell=None, training=True)
+        >>> y.shape, c_n.shape
+        (torch.Size([7, 4, 8]), torch.Size([4, 8]))
+
     Source: Cooijmans et al. 2017, arXiv:1603.09025, section 3.
     """
     name = "batch_norm_lstm"
@@ -194,17 +165,17 @@ def batch_norm_lstm(
     recurrent.check_parameters(name, input, 4 * hidden, weight=weight, bias=bias)
     recurrent.check_cell_parameters(name, input, hidden, norm_cell, cell_weight, cell_bias)
     given = {"running_mean": running_mean, "running_var": running_var}
-    running = recurrent.check_statistics(name, input, 4 * hidden, not training, **given)
+    running = check_statistics(name, input, 4 * hidden, not training, **given)
     given = {"cell_running_mean": cell_running_mean, "cell_running_var": cell_running_var}
-    of_cell = recurrent.check_statistics(name, input, hidden, normed and not training, **given)
+    of_cell = check_statistics(name, input, hidden, normed and not training, **given)
     separate, sizes = (
         recurrent.check_terms(name, norm_terms),
-        recurrent.rows_of_steps(sequence, batch_sizes, input.device),
+        rows_of_steps(sequence, batch_sizes, input.device),
     )
     first = (training, reverse)
-    statistics = recurrent.first_statistics(name, input, sequence, sizes, 4 * hidden, running, *first)
+    statistics = first_statistics(name, input, sequence, sizes, 4 * hidden, running, *first)
     if normed:
-        statistics += recurrent.first_statistics(name, input, sequence, sizes, hidden, of_cell, *first)
+        statistics += first_statistics(name, input, sequence, sizes, hidden, of_cell, *first)
     kept = wants_grad(input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0)
     settings = Settings(training, separate, norm_cell, eps, reverse, kept, requested(backend, name, input))
     y, h, c, *found = call(BatchNormLSTMRecipe, 

@@ -2,14 +2,15 @@
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.backends.reference.batch_norm_rnn import Measured, batch_norm_rnn_ref
 from normkernels.ops import _recurrent as recurrent
-from normkernels.ops._rows import empty, flat
+from normkernels.ops import _sequence as steps
+from normkernels.ops._buffers import flat
+from normkernels.ops._step_statistics import check_statistics, first_statistics, rows_of_steps
 from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function, gradients, wants_grad
 
 # as layer_norm_rnn's, but that a column of a is normalised over the rows of its step; mean, var: (T, H), population
@@ -39,44 +40,31 @@ class Settings(NamedTuple):
 
 
 class BatchNormRNNRecipe(Recipe):
-    """(input, weight_hh, weight, bias, h_0, mean, var, batch_sizes) -> (y, h_n, mean, var), the statistics as used."""
+    """(input, weight_hh, weight, bias, h_0, batch_sizes, mean, var) -> (y, h_n, mean, var), the statistics as used."""
 
     @staticmethod
-    def run(input, weight_hh, weight, bias, h_0, mean, var, batch_sizes, settings: Settings):
+    def run(input, weight_hh, weight, bias, h_0, batch_sizes, mean, var, settings: Settings):
         training, separate, nonlinearity, eps, reverse, kept, backend = settings
-        sequence = recurrent.sizes_of(input, weight_hh, batch_sizes)
-        y, h = sequence.like(input, True, sequence.hidden), recurrent.state(h_0, input, sequence)
+        sequence = steps.sizes_of(input, weight_hh, batch_sizes)
+        y, h = sequence.like(input, True, sequence.hidden), steps.state(h_0, input, sequence)
         a = sequence.like(input, kept, sequence.hidden)
-        mean, var = (t.clone() for t in (mean, var))
+        mean, var = mean.clone(), var.clone()
         batch_norm_rnn_fwd(
-            recurrent.flat_rows(input), weight_hh.contiguous(), flat(weight), flat(bias), batch_sizes, h, y, a, mean,
-            var, training, separate, nonlinearity, eps, reverse, backend,
+            *steps.operands(input, weight_hh, weight, bias), batch_sizes, h, y, a, mean, var, training, separate,
+            nonlinearity, eps, reverse, backend,
         )  # fmt: skip
-        saved = [y, a] if kept else []
-        return (recurrent.handed_out(y, sequence, kept), h, mean, var), (
-            input,
-            weight_hh,
-            weight,
-            bias,
-            h_0,
-            mean,
-            var,
-            batch_sizes,
-            *saved,
-        )
+        inputs, saved = (input, weight_hh, weight, bias, h_0, batch_sizes), [y, a] if kept else []
+        return (steps.handed_out(y, sequence, kept), h, mean, var), (*inputs, mean, var, *saved)
 
     @staticmethod
-    def composed(input, weight_hh, weight, bias, h_0, mean, var, batch_sizes, settings: Settings):
-        sequence, measured = recurrent.sizes_of(input, weight_hh, batch_sizes), Measured()
-        h = recurrent.zeros(input, sequence) if h_0 is None else h_0
-        given = (None, None) if settings.training else (mean, var)
-        found = batch_norm_rnn_ref(
-            recurrent.flat_rows(input), weight_hh, weight, bias, h, *given, batch_sizes, separate=settings.separate,
-            nonlinearity=settings.nonlinearity, eps=settings.eps, reverse=settings.reverse, measured=measured,
+    def composed(input, weight_hh, weight, bias, h_0, batch_sizes, mean, var, settings: Settings):
+        measured, given = Measured(), (None, None) if settings.training else (mean, var)
+        found = steps.composed(
+            batch_norm_rnn_ref, (input, weight_hh, weight, bias), (h_0,), *given, batch_sizes,
+            separate=settings.separate, nonlinearity=settings.nonlinearity, eps=settings.eps,
+            reverse=settings.reverse, measured=measured,
         )  # fmt: skip
-        used = measured.of_steps() if settings.training else (mean, var)
-        y, h = (t.to(input.dtype) for t in found)
-        return y.view(sequence.shape), h, *used
+        return *found, *(measured.of_steps() if settings.training else given)
 
     @staticmethod
     def forward(ctx, *args):
@@ -84,48 +72,27 @@ class BatchNormRNNRecipe(Recipe):
 
     @staticmethod
     def backward(ctx, dy, dh_n, *_):
-        *inputs, mean, var, batch_sizes, y, a = ctx.saved_tensors
-        input, weight_hh, weight, bias, h_0 = inputs
-        training, separate, nonlinearity, eps, reverse, _, backend = ctx.settings
+        *inputs, batch_sizes, mean, var, y, a = ctx.saved_tensors
         if differentiated_again():
-            return (
-                *gradients(BatchNormRNNRecipe, inputs, (dy, dh_n), mean, var, batch_sizes, ctx.settings),
-                None,
-                None,
-                None,
-                None,
-            )
-        sequence, dy = recurrent.sizes_of(input, weight_hh, batch_sizes), recurrent.flat_rows(dy)
-        dh, dinput = recurrent.state(dh_n, dy, sequence), torch.empty_like(dy, memory_format=torch.contiguous_format)
-        da, dweight, dbias = (empty(dinput, separate), *map(empty, (weight, bias), ctx.needs_input_grad[2:4]))
+            others = batch_sizes, mean, var, ctx.settings
+            return *gradients(BatchNormRNNRecipe, inputs, (dy, dh_n), *others), *[None] * len(others)
+        training, separate, nonlinearity, eps, reverse, _, backend = ctx.settings
+        _, weight_hh, weight, *_ = inputs
+        back = steps.way_back(ctx, inputs, batch_sizes, (dy, dh_n), separate, reverse)
         batch_norm_rnn_bwd(
-            dy, y, a, mean, var, weight_hh.contiguous(), flat(weight), batch_sizes, dh, dinput, da,
-            dweight, dbias, training, nonlinearity, eps, reverse, backend,
+            back.dy, y, a, mean, var, weight_hh.contiguous(), flat(weight), batch_sizes, *back.dstates, back.dinput,
+            back.da, *back.dparameters, training, nonlinearity, eps, reverse, backend,
         )  # fmt: skip
-        previous = recurrent.before(y, h_0, sequence.batch, batch_sizes, reverse)
-        dweight_hh = (da if separate else dinput).t() @ previous  # one product over all steps
-        return dinput.view(input.shape), dweight_hh, dweight, dbias, None if h_0 is None else dh, None, None, None, None
+        return back.gradients(back.before(y, 0))
 
 
 @function
 def batch_norm_rnn(
-    input: Tensor,
-    weight_hh: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    h_0: Tensor | None = None,
-    batch_sizes: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-    *,
-    nonlinearity: str = "tanh",
-    norm_terms: str = "separate",
-    reverse: bool = False,
-    backend: str | None = None,
-) -> tuple[Tensor, Tensor]:
+    input: Tensor, weight_hh: Tensor, running_mean: Tensor | None, running_var: Tensor | None,
+    weight: Tensor | None = None, bias: Tensor | None = None, h_0: Tensor | None = None,
+    batch_sizes: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5, *,
+    nonlinearity: str = "tanh", norm_terms: str = "separate", reverse: bool = False, backend: str | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     r"""A batch-normalised RNN over a whole sequence, given what the input contributes to each step.
 
     .. math::
@@ -164,6 +131,14 @@ def batch_norm_rnn(
     Gradients: input, weight_hh, weight, bias, h_0, through time in one call; twice differentiable (through the
     reference). Kept for it: y, a (one tensor of input's size) and the statistics of each step.
     Deterministic: yes.
+
+    Example:
+        >>> x, weight_hh = torch.randn(7, 4, 8), torch.randn(8, 8)
+        >>> mean, var = torch.zeros(7, 8), torch.ones(7, 8)
+        >>> y, h_n = nk.functional.batch_norm_rnn(x, weight_hh, mean, var, training=True)
+        >>> y.shape, torch.equal(y[-1], h_n)
+        (torch.Size([7, 4, 8]), True)
+
     Source: Cooijmans et al. 2017, arXiv:1603.09025, section 3; ``norm_terms="sum"``: Laurent et al. 2016,
     arXiv:1510.01378.
     """
@@ -171,16 +146,14 @@ def batch_norm_rnn(
     sequence = recurrent.check_sequence(name, input, weight_hh, 1, batch_sizes, h_0=h_0)
     recurrent.check_parameters(name, input, sequence.hidden, weight=weight, bias=bias)
     given = {"running_mean": running_mean, "running_var": running_var}
-    running = recurrent.check_statistics(name, input, sequence.hidden, not training, **given)
+    running = check_statistics(name, input, sequence.hidden, not training, **given)
     separate = recurrent.check_terms(name, norm_terms)
     recurrent.check_nonlinearity(name, nonlinearity)
-    sizes = recurrent.rows_of_steps(sequence, batch_sizes, input.device)
-    mean, var = recurrent.first_statistics(name, input, sequence, sizes, sequence.hidden, running, training, reverse)
+    sizes = rows_of_steps(sequence, batch_sizes, input.device)
+    mean, var = first_statistics(name, input, sequence, sizes, sequence.hidden, running, training, reverse)
     kept = wants_grad(input, weight_hh, weight, bias, h_0)
-    settings = Settings(
-        training, separate, nonlinearity, eps, reverse, kept, requested(backend, name, input)
-    )  # fmt: skip
-    y, h, mean, var = call(BatchNormRNNRecipe, input, weight_hh, weight, bias, h_0, mean, var, batch_sizes, settings)
+    settings = Settings(training, separate, nonlinearity, eps, reverse, kept, requested(backend, name, input))
+    y, h, mean, var = call(BatchNormRNNRecipe, input, weight_hh, weight, bias, h_0, batch_sizes, mean, var, settings)
     if training and running is not None and sequence.batch:
         running.update(mean, var, sizes, momentum, reverse)
     return y, h

@@ -6,22 +6,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from normkernels import _checks
 from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.backends.reference._channels import moments
 from normkernels.backends.reference.batch_renorm import batch_renorm_ref, correction
-from normkernels.ops import _channels, _checks
-from normkernels.ops._channels import (
-    ChannelsRecipe,
-    buffers,
-    lies_last,
-    like,
-    lying,
-    planes,
-    statistic_dtype,
-    view,
-)  # fmt: skip
-from normkernels.ops._rows import differentiable_backward, flat
+from normkernels.ops import _channels
+from normkernels.ops._buffers import differentiable_backward, flat, statistic_dtype
+from normkernels.ops._channels import ChannelsRecipe, buffers, lies_last, like, lying, planes, view
 from normkernels.ops._state import advance, sound
 from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function
 from normkernels.ops.batch_norm import batch_norm_apply, batch_norm_bwd
@@ -90,7 +82,7 @@ class BatchRenormRecipe(Recipe):
     @staticmethod
     def composed(input, skip, weight, bias, running_mean, running_std, r_max, d_max, settings: Settings):
         x = planes(input)
-        mean, var = running_mean, running_std  # of an empty batch, which has none
+        mean, var = running_mean, running_std  # an empty batch has none of its own
         if x.numel():
             mean, var = (t.detach() for t in moments(x.to(running_mean.dtype), running_mean.shape))
         r, d = correction(mean, var, running_mean, running_std, r_max, d_max, settings.eps)
@@ -132,26 +124,12 @@ class BatchRenormRecipe(Recipe):
 
 @function
 def batch_renorm(
-    input: Tensor,
-    running_mean: Tensor,
-    running_std: Tensor,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.01,
-    eps: float = 1e-5,
-    *,
-    r_max: float = 3.0,
-    d_max: float = 5.0,
-    num_batches_tracked: Tensor | None = None,
-    warmup_steps: int = 5000,
-    r_ramp_steps: int = 35000,
-    d_ramp_steps: int = 20000,
-    skip: Tensor | None = None,
-    activation: str | None = None,
-    slope: float = 0.01,
-    backend: str | None = None,
-) -> Tensor:
+    input: Tensor, running_mean: Tensor, running_std: Tensor, weight: Tensor | None = None,
+    bias: Tensor | None = None, training: bool = False, momentum: float = 0.01, eps: float = 1e-5, *,
+    r_max: float = 3.0, d_max: float = 5.0, num_batches_tracked: Tensor | None = None, warmup_steps: int = 5000,
+    r_ramp_steps: int = 35000, d_ramp_steps: int = 20000, skip: Tensor | None = None, activation: str | None = None,
+    slope: float = 0.01, backend: str | None = None,
+) -> Tensor:  # fmt: skip
     r"""Batch Renormalization: batch normalisation whose training output is that of inference, up to bounds.
 
     With :math:`\mu_B` and :math:`\sigma_B = \sqrt{\text{var}_B + \epsilon}` over batch and space (biased), and the
@@ -181,6 +159,7 @@ def batch_renorm(
         num_batches_tracked: how many training calls there were, a scalar, counted up in place. Given, the bounds are
             those of batch norm, 1 and 0, until it is ``warmup_steps``; then they grow linearly, to ``r_max`` in
             ``r_ramp_steps`` and to ``d_max`` in ``d_ramp_steps`` more. Without it they are ``r_max`` and ``d_max``.
+        warmup_steps, r_ramp_steps, d_ramp_steps: of the ramp of the bounds.
         skip: input's shape; added after the affine, before the activation; the ResNet block. y is in the wider dtype of
             both.
         activation: None or a name of ``normkernels.ACTIVATIONS``.
@@ -198,6 +177,12 @@ def batch_renorm(
     Gradients: input, skip, weight, bias; twice differentiable (through the reference), with r and d for constants. A
     call made again by activation checkpointing sees the statistics of the first one and does not update them.
     Deterministic: yes.
+
+    Example:
+        >>> x, mean, std = torch.randn(8, 4, 5, 5), torch.zeros(4), torch.ones(4)
+        >>> nk.functional.batch_renorm(x, mean, std, training=True, r_max=2.0, d_max=1.0).shape
+        torch.Size([8, 4, 5, 5])
+
     Source: Ioffe 2017, arXiv:1702.03275, algorithm 1.
     """
     name = "batch_renorm"

@@ -4,9 +4,10 @@ from math import prod
 
 from torch import Tensor
 
+from normkernels import _checks
 from normkernels._library import kernel
 from normkernels.backends import requested
-from normkernels.ops import _channels, _checks
+from normkernels.ops import _channels
 from normkernels.ops._channels import BWD, FWD, ChannelsRecipe, Settings
 from normkernels.ops._ways import call, function
 
@@ -16,17 +17,9 @@ group_norm_bwd = kernel("group_norm_bwd" + BWD)
 
 @function
 def group_norm(
-    input: Tensor,
-    num_groups: int,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
-    *,
-    skip: Tensor | None = None,
-    activation: str | None = None,
-    slope: float = 0.01,
-    backend: str | None = None,
-) -> Tensor:
+    input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5, *,
+    skip: Tensor | None = None, activation: str | None = None, slope: float = 0.01, backend: str | None = None,
+) -> Tensor:  # fmt: skip
     r"""Group normalisation: each group of C / G adjacent channels of each image over those channels and space.
 
     .. math::
@@ -59,6 +52,11 @@ def group_norm(
     Deterministic: yes, and an image's result does not depend on the other images.
     Differs from torch: channels_last stays so, and statistics of 16-bit input are kept in float32.
     Under autocast as torch: 16-bit input is taken in float32 on CUDA, and as it is on the CPU.
+
+    Example:
+        >>> nk.functional.group_norm(torch.randn(2, 8, 5, 5), 4, activation="silu").shape
+        torch.Size([2, 8, 5, 5])
+
     Source: Wu & He 2018, arXiv:1803.08494, eq. 1 to 7.
     """
     name = "group_norm"

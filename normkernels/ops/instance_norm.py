@@ -4,9 +4,10 @@ from math import prod
 
 from torch import Tensor
 
+from normkernels import _checks
 from normkernels._library import kernel
 from normkernels.backends import requested
-from normkernels.ops import _channels, _checks
+from normkernels.ops import _channels
 from normkernels.ops._channels import BWD, FWD, ChannelsRecipe, Settings
 from normkernels.ops._ways import call, function
 from normkernels.ops.batch_norm import batch_norm_apply, batch_norm_bwd
@@ -17,20 +18,11 @@ instance_norm_bwd = kernel("instance_norm_bwd" + BWD)
 
 @function
 def instance_norm(
-    input: Tensor,
-    running_mean: Tensor | None = None,
-    running_var: Tensor | None = None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    use_input_stats: bool = True,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-    *,
-    skip: Tensor | None = None,
-    activation: str | None = None,
-    slope: float = 0.01,
+    input: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None,
+    weight: Tensor | None = None, bias: Tensor | None = None, use_input_stats: bool = True, momentum: float = 0.1,
+    eps: float = 1e-5, *, skip: Tensor | None = None, activation: str | None = None, slope: float = 0.01,
     backend: str | None = None,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     r"""Instance normalisation: each channel of each image over space.
 
     .. math::
@@ -66,6 +58,11 @@ def instance_norm(
     where an activation follows it) and two statistics per instance and channel.
     Deterministic: yes, and an instance's result does not depend on the others.
     Differs from torch: channels_last stays so. Under autocast as torch: y keeps input's dtype.
+
+    Example:
+        >>> nk.functional.instance_norm(torch.randn(2, 8, 5, 5), activation="leaky_relu", slope=0.1).shape
+        torch.Size([2, 8, 5, 5])
+
     Source: Ulyanov, Vedaldi & Lempitsky 2016, arXiv:1607.08022, eq. 3.
     """
     name = "instance_norm"
@@ -80,7 +77,7 @@ def instance_norm(
     if use_input_stats:
         settings = Settings(instance_norm_fwd, instance_norm_bwd, False, C, eps, activation, slope, backend)
         mean = var = None
-    else:  # the same constants for every instance
+    else:  # every instance has the same constants
         settings = Settings(batch_norm_apply, batch_norm_bwd, True, C, eps, activation, slope, backend)
         mean, var = _channels.given_statistics(input, running_mean, running_var)
     y, *found = call(ChannelsRecipe, input, skip, weight, bias, mean, var, settings)

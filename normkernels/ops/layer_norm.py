@@ -2,16 +2,19 @@
 
 from collections.abc import Callable
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack, overload
 
 import torch
 from torch import Tensor
 
+from normkernels import _checks
 from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.backends.reference.layer_norm import layer_norm_ref
-from normkernels.ops import _checks, _rows
+from normkernels.ops import _rows
+from normkernels.ops._buffers import differentiable_backward, empty, flat, statistic
 from normkernels.ops._ragged import is_ragged, of_values
+from normkernels.ops._rows import RowOptions
 from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function
 
 # x, residual, dy, dsummed: (M, N), adjacent columns, any row stride; y, summed, dx: contiguous; mean, rstd: (M,)
@@ -33,15 +36,15 @@ class Layout(NamedTuple):
     fwd: Callable[..., None]
     bwd: Callable[..., None]
     view: Callable[[Tensor | None, int], Any]
-    like: Callable[[Tensor], Any] = _rows.empty
-    shaped: Callable[[Tensor, Tensor], Tensor] = lambda t, input: t.view(input.shape)  # back from the view
+    like: Callable[[Tensor], Any] = empty
+    shaped: Callable[[Tensor, Tensor], Tensor] = lambda t, input: t.view(input.shape)  # undoes the view
 
 
 class Settings(NamedTuple):
     """Everything of a call that is no tensor."""
 
     layout: Layout
-    dims: int  # so many last ones; 0: dim 1
+    dims: int  # how many of the last ones are normalised together; 0: dim 1 is
     eps: float
     weight_offset: float
     activation: str
@@ -63,9 +66,9 @@ class LayerNormRecipe(Recipe):
         n = normalised(input, dims)
         x = layout.view(input, n)
         y, summed = layout.like(input), None if residual is None else layout.like(input)
-        mean, rstd = _rows.statistic(x), _rows.statistic(x)
+        mean, rstd = statistic(x), statistic(x)
         layout.fwd(
-            x, layout.view(residual, n), _rows.flat(weight), _rows.flat(bias), layout.view(y, n),
+            x, layout.view(residual, n), flat(weight), flat(bias), layout.view(y, n),
             layout.view(summed, n), mean, rstd, eps, *extras, backend,
         )  # fmt: skip
         outputs = (y,) if summed is None else (y, summed)  # torch.compile fails on an output that is None
@@ -75,7 +78,7 @@ class LayerNormRecipe(Recipe):
     def composed(input, residual, weight, bias, settings):
         layout, dims, eps, *extras, _ = settings
         n = normalised(input, dims)
-        x, w, b = layout.view(input, n), _rows.flat(weight), _rows.flat(bias)
+        x, w, b = layout.view(input, n), flat(weight), flat(bias)
         found = layer_norm_ref(x, layout.view(residual, n), w, b, eps, *extras)
         return tuple(layout.shaped(t, input) for t in found[: 1 if residual is None else 2])
 
@@ -93,13 +96,13 @@ class LayerNormRecipe(Recipe):
             def composed(input, weight, bias):
                 return LayerNormRecipe.composed(input, None, weight, bias, ctx.settings)[0], input
 
-            dx, dweight, dbias = _rows.differentiable_backward(composed, (input, weight, bias), (dy, dsummed))
+            dx, dweight, dbias = differentiable_backward(composed, (input, weight, bias), (dy, dsummed))
         else:
             n, dx = normalised(input, dims), layout.like(input)
-            dweight, dbias = _rows.empty(weight, ctx.needs_input_grad[2]), _rows.empty(bias, ctx.needs_input_grad[3])
+            dweight, dbias = empty(weight, ctx.needs_input_grad[2]), empty(bias, ctx.needs_input_grad[3])
             layout.bwd(
-                layout.view(dy, n), layout.view(dsummed, n), layout.view(input, n), _rows.flat(weight),
-                _rows.flat(bias), mean, rstd, layout.view(dx, n), _rows.flat(dweight), _rows.flat(dbias), *extras,
+                layout.view(dy, n), layout.view(dsummed, n), layout.view(input, n), flat(weight),
+                flat(bias), mean, rstd, layout.view(dx, n), flat(dweight), flat(dbias), *extras,
                 backend,
             )  # fmt: skip
         dresidual = dx if ctx.needs_input_grad[1] else None
@@ -111,20 +114,22 @@ def normalised(input: Tensor, dims: int) -> int:
     return prod(input.shape[input.dim() - dims :]) if dims else input.shape[1]
 
 
+@overload
+def layer_norm(
+    input: Tensor, normalized_shape: int | list[int] | tuple[int, ...], weight: Tensor | None = None,
+    bias: Tensor | None = None, eps: float = 1e-5, *, residual: None = None, **options: Unpack[RowOptions],
+) -> Tensor: ...  # fmt: skip
+@overload
+def layer_norm(
+    input: Tensor, normalized_shape: int | list[int] | tuple[int, ...], weight: Tensor | None = None,
+    bias: Tensor | None = None, eps: float = 1e-5, *, residual: Tensor, **options: Unpack[RowOptions],
+) -> tuple[Tensor, Tensor]: ...  # fmt: skip
 @function
 def layer_norm(
-    input: Tensor,
-    normalized_shape: int | list[int] | tuple[int, ...],
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
-    *,
-    residual: Tensor | None = None,
-    activation: str | None = None,
-    slope: float = 0.01,
-    weight_offset: float = 0.0,
-    backend: str | None = None,
-):
+    input: Tensor, normalized_shape: int | list[int] | tuple[int, ...], weight: Tensor | None = None,
+    bias: Tensor | None = None, eps: float = 1e-5, *, residual: Tensor | None = None, activation: str | None = None,
+    slope: float = 0.01, weight_offset: float = 0.0, backend: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
     r"""Layer normalisation over the trailing dims, with an optional residual before it and activation after it.
 
     .. math::
@@ -156,6 +161,13 @@ def layer_norm(
     Gradients: input, residual, weight, bias; through both outputs; twice differentiable (through the reference).
     Deterministic: yes, and a row's result does not depend on the other rows.
     Under autocast as torch: 16-bit input is taken in float32 on CUDA, and as it is on the CPU.
+
+    Example:
+        >>> x, skip, w = torch.randn(4, 16), torch.randn(4, 16), torch.ones(16)
+        >>> y, s = nk.functional.layer_norm(x, 16, w, residual=skip, activation="gelu")
+        >>> torch.equal(s, x + skip)
+        True
+
     Source: Ba, Kiros & Hinton 2016, arXiv:1607.06450, eq. 3 and 4.
     """
     if type(input) is not Tensor and is_ragged(input):
@@ -173,5 +185,5 @@ def layer_norm(
     activation = _checks.check_activation("layer_norm", activation)
     backend = requested(backend, "layer_norm", input)
     settings = Settings(ROWS, len(shape), eps, weight_offset, activation, slope, backend)
-    found = call(LayerNormRecipe, input, residual, weight, bias, settings)
+    found: Any = call(LayerNormRecipe, input, residual, weight, bias, settings)
     return found[0] if residual is None else found

@@ -1,14 +1,16 @@
 """Layer normalisation over the channels of each pixel, as in ConvNeXt (Liu et al. 2022, arXiv:2201.03545)."""
 
-from typing import Any
+from typing import Any, Unpack, overload
 
 import torch
 from torch import Tensor
 
+from normkernels import _checks
 from normkernels._library import kernel
 from normkernels.backends import requested
-from normkernels.ops import _checks, _rows
+from normkernels.ops import _rows
 from normkernels.ops._channels import like_last
+from normkernels.ops._rows import ImageOptions
 from normkernels.ops._ways import call, function
 from normkernels.ops.layer_norm import BWD, FWD, ROWS, LayerNormRecipe, Layout, Settings
 
@@ -16,10 +18,10 @@ from normkernels.ops.layer_norm import BWD, FWD, ROWS, LayerNormRecipe, Layout, 
 layer_norm_2d_fwd = kernel("layer_norm_2d_fwd" + FWD)
 layer_norm_2d_bwd = kernel("layer_norm_2d_bwd" + BWD)
 
-COLUMNS = Layout(layer_norm_2d_fwd, layer_norm_2d_bwd, _rows.columns)
+STRIDED_ROWS = Layout(layer_norm_2d_fwd, layer_norm_2d_bwd, _rows.strided_rows)
 
 
-def _pixels(t: Tensor | None, n: int) -> Any:
+def _pixel_rows(t: Tensor | None, n: int) -> Any:
     return None if t is None else _rows.rows(t.movedim(1, -1), n)
 
 
@@ -28,24 +30,26 @@ def _image(rows: Tensor, input: Tensor) -> Tensor:
 
 
 FORMATS = torch.preserve_format, torch.contiguous_format, torch.channels_last, torch.channels_last_3d
-# channels_last: the pixels are rows
-PIXELS = ROWS._replace(view=_pixels, like=like_last, shaped=_image)
+# the pixels are rows as they lie
+CHANNELS_LAST = ROWS._replace(view=_pixel_rows, like=like_last, shaped=_image)
 
 
+@overload
+def layer_norm_2d(
+    input: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5, *,
+    residual: None = None, **options: Unpack[ImageOptions],
+) -> Tensor: ...  # fmt: skip
+@overload
+def layer_norm_2d(
+    input: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5, *, residual: Tensor,
+    **options: Unpack[ImageOptions],
+) -> tuple[Tensor, Tensor]: ...  # fmt: skip
 @function
 def layer_norm_2d(
-    input: Tensor,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
-    *,
-    residual: Tensor | None = None,
-    activation: str | None = None,
-    slope: float = 0.01,
-    weight_offset: float = 0.0,
-    memory_format: torch.memory_format = torch.preserve_format,
-    backend: str | None = None,
-):
+    input: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5, *,
+    residual: Tensor | None = None, activation: str | None = None, slope: float = 0.01, weight_offset: float = 0.0,
+    memory_format: torch.memory_format = torch.preserve_format, backend: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
     r"""Layer normalisation of every pixel over its channels: :func:`layer_norm` along dim 1 of an image.
 
     Args:
@@ -69,6 +73,13 @@ def layer_norm_2d(
 
     Gradients: input, residual, weight, bias; twice differentiable (through the reference).
     Deterministic: yes. Differs from torch: torch has no such layer; it equals ``permute -> layer_norm -> permute``.
+
+    Example:
+        >>> x = torch.randn(2, 8, 5, 5)
+        >>> y = nk.functional.layer_norm_2d(x, memory_format=torch.channels_last)
+        >>> y.is_contiguous(memory_format=torch.channels_last)
+        True
+
     Source: Ba, Kiros & Hinton 2016, arXiv:1607.06450, eq. 3 and 4, with the C channels of one pixel as the units.
     """
     name = "layer_norm_2d"
@@ -86,8 +97,8 @@ def layer_norm_2d(
     last = memory_format in FORMATS[2:]
     if memory_format == torch.preserve_format:
         last = input.movedim(1, -1).is_contiguous() and not input.is_contiguous()
-    settings = Settings(PIXELS if last else COLUMNS, 0, eps, weight_offset, activation, slope, backend)
-    found = call(LayerNormRecipe, input, residual, weight, bias, settings)
+    settings = Settings(CHANNELS_LAST if last else STRIDED_ROWS, 0, eps, weight_offset, activation, slope, backend)
+    found: Any = call(LayerNormRecipe, input, residual, weight, bias, settings)
     return found[0] if residual is None else found
 
 

@@ -1,15 +1,15 @@
 """The GRU with layer normalisation (Ba et al. 2016, arXiv:1607.06450)."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.backends.reference.layer_norm_gru import layer_norm_gru_ref
 from normkernels.ops import _recurrent as recurrent
-from normkernels.ops._rows import empty, flat
+from normkernels.ops import _sequence as steps
+from normkernels.ops._buffers import flat
 from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function, gradients, wants_grad
 
 # as layer_norm_rnn's, with three gates r, z, n side by side in input, dinput, a, da and gates (their values, after
@@ -43,67 +43,50 @@ class LayerNormGRURecipe(Recipe):
     @staticmethod
     def run(input, weight_hh, weight, bias, h_0, batch_sizes, settings: Settings):
         groups, separate, eps, reverse, kept, backend = settings
-        sequence = recurrent.sizes_of(input, weight_hh, batch_sizes)
-        hidden = sequence.hidden
-        y, h = sequence.like(input, True, hidden), recurrent.state(h_0, input, sequence)
-        a, gates = (sequence.like(input, kept, 3 * hidden) for _ in range(2))
+        sequence = steps.sizes_of(input, weight_hh, batch_sizes)
+        y, h = sequence.like(input, True, sequence.hidden), steps.state(h_0, input, sequence)
+        a, gates = (sequence.like(input, kept, 3 * sequence.hidden) for _ in range(2))
         mean, rstd = (sequence.like(input, kept, len(groups), wide=True) for _ in range(2))
         layer_norm_gru_fwd(
-            recurrent.flat_rows(input), weight_hh.contiguous(), flat(weight), flat(bias), batch_sizes, h, y, a, mean,
-            rstd, gates, groups, separate, eps, reverse, backend,
+            *steps.operands(input, weight_hh, weight, bias), batch_sizes, h, y, a, mean, rstd, gates, groups, separate,
+            eps, reverse, backend,
         )  # fmt: skip
         saved = [y, a, mean, rstd, gates] if kept else []
-        return (recurrent.handed_out(y, sequence, kept), h), (input, weight_hh, weight, bias, h_0, batch_sizes, *saved)
+        return (steps.handed_out(y, sequence, kept), h), (input, weight_hh, weight, bias, h_0, batch_sizes, *saved)
 
     @staticmethod
     def composed(input, weight_hh, weight, bias, h_0, batch_sizes, settings: Settings):
-        sequence = recurrent.sizes_of(input, weight_hh, batch_sizes)
-        h = recurrent.zeros(input, sequence) if h_0 is None else h_0
-        found = layer_norm_gru_ref(
-            recurrent.flat_rows(input), weight_hh, weight, bias, h, batch_sizes, groups=settings.groups,
+        return steps.composed(
+            layer_norm_gru_ref, (input, weight_hh, weight, bias), (h_0,), batch_sizes, groups=settings.groups,
             separate=settings.separate, eps=settings.eps, reverse=settings.reverse,
         )  # fmt: skip
-        y, *last = (t.to(input.dtype) for t in found)
-        return y.view(sequence.shape), *last
 
     @staticmethod
     def forward(ctx, *args):
         return forward(ctx, LayerNormGRURecipe, args, 2)
 
     @staticmethod
-    def backward(ctx, dy, dh_n):
+    def backward(ctx, *grads):
         *inputs, batch_sizes, y, a, mean, rstd, gates = ctx.saved_tensors
-        input, weight_hh, weight, bias, h_0 = inputs
-        groups, separate, _, reverse, _, backend = ctx.settings
         if differentiated_again():
-            return *gradients(LayerNormGRURecipe, inputs, (dy, dh_n), batch_sizes, ctx.settings), None, None
-        sequence, dy = recurrent.sizes_of(input, weight_hh, batch_sizes), recurrent.flat_rows(dy)
-        previous = recurrent.before(y, h_0, sequence.batch, batch_sizes, reverse)
-        dh, dinput = recurrent.state(dh_n, dy, sequence), torch.empty_like(gates)
-        da, dweight, dbias = (empty(dinput, separate), *map(empty, (weight, bias), ctx.needs_input_grad[2:4]))
+            return *gradients(LayerNormGRURecipe, inputs, grads, batch_sizes, ctx.settings), None, None
+        groups, separate, _, reverse, _, backend = ctx.settings
+        _, weight_hh, weight, bias, _ = inputs
+        back = steps.way_back(ctx, inputs, batch_sizes, grads, separate, reverse)
+        previous = back.before(y, 0)
         layer_norm_gru_bwd(
-            dy, gates, previous, a, mean, rstd, weight_hh.contiguous(), flat(weight), flat(bias),
-            batch_sizes, dh, dinput, da, dweight, dbias, groups, reverse, backend,
+            back.dy, gates, previous, a, mean, rstd, weight_hh.contiguous(), flat(weight), flat(bias), batch_sizes,
+            *back.dstates, back.dinput, back.da, *back.dparameters, groups, reverse, backend,
         )  # fmt: skip
-        dweight_hh = (da if separate else dinput).t() @ previous  # one product over all steps
-        return dinput.view(input.shape), dweight_hh, dweight, dbias, None if h_0 is None else dh, None, None
+        return back.gradients(previous)
 
 
 @function
 def layer_norm_gru(
-    input: Tensor,
-    weight_hh: Tensor,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    h_0: Tensor | None = None,
-    batch_sizes: Tensor | None = None,
-    eps: float = 1e-5,
-    *,
-    norm_over: str = "rz",
-    norm_terms: str = "separate",
-    reverse: bool = False,
-    backend: str | None = None,
-) -> tuple[Tensor, Tensor]:
+    input: Tensor, weight_hh: Tensor, weight: Tensor | None = None, bias: Tensor | None = None,
+    h_0: Tensor | None = None, batch_sizes: Tensor | None = None, eps: float = 1e-5, *, norm_over: str = "rz",
+    norm_terms: str = "separate", reverse: bool = False, backend: str | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     r"""A layer-normalised GRU over a whole sequence, given what the input contributes to each step.
 
     .. math::
@@ -139,6 +122,13 @@ def layer_norm_gru(
     Gradients: input, weight_hh, weight, bias, h_0, through time in one call; twice differentiable (through the
     reference). Kept for it: y, a and the gates (two tensors of input's size), two statistics per row and group.
     Deterministic: yes.
+
+    Example:
+        >>> x, weight_hh = torch.randn(7, 2, 24), torch.randn(24, 8)
+        >>> y, h_n = nk.functional.layer_norm_gru(x, weight_hh)
+        >>> y.shape, torch.equal(y[-1], h_n)
+        (torch.Size([7, 2, 8]), True)
+
     Source: Ba et al. 2016, arXiv:1607.06450, equations 23 to 26; the state's update is torch's.
     """
     name = "layer_norm_gru"
@@ -152,6 +142,23 @@ def layer_norm_gru(
 
 
 @function
-def layer_norm_gru_cell(input: Tensor, weight_hh: Tensor, weight=None, bias=None, h_0=None, **options) -> Tensor:
-    """One step of :func:`layer_norm_gru`: input ``(B, 3 H)``, the new state ``(B, H)``."""
+def layer_norm_gru_cell(
+    input: Tensor, weight_hh: Tensor, weight: Tensor | None = None, bias: Tensor | None = None,
+    h_0: Tensor | None = None, **options: Any,
+) -> Tensor:  # fmt: skip
+    """One step of :func:`layer_norm_gru`.
+
+    Args:
+        input: x of this step, ``(B, 3 H)``.
+        weight_hh, weight, bias, h_0, options: as in :func:`layer_norm_gru`.
+
+    Returns:
+        The new state, ``(B, H)``.
+
+    Raises: as :func:`layer_norm_gru`.
+
+    Example:
+        >>> nk.functional.layer_norm_gru_cell(torch.randn(2, 24), torch.randn(24, 8)).shape
+        torch.Size([2, 8])
+    """
     return layer_norm_gru(input.unsqueeze(0), weight_hh, weight, bias, h_0, **options)[1]

@@ -1,15 +1,15 @@
 """The LSTM with layer normalisation (Ba et al. 2016, arXiv:1607.06450)."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.backends.reference.layer_norm_lstm import layer_norm_lstm_ref
 from normkernels.ops import _recurrent as recurrent
-from normkernels.ops._rows import empty, flat
+from normkernels.ops import _sequence as steps
+from normkernels.ops._buffers import flat
 from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function, gradients, wants_grad
 
 # as layer_norm_rnn's, with four gates i, f, g, o side by side in input, dinput, a, da and gates (their values, after
@@ -47,91 +47,59 @@ class LayerNormLSTMRecipe(Recipe):
     """(input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0, batch_sizes) -> (y, h_n, c_n)."""
 
     @staticmethod
-    def run(input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0, batch_sizes, settings: Settings):
+    def run(*args):
+        *inputs, h_0, c_0, batch_sizes, settings = args
         groups, separate, norm_cell, eps, reverse, kept, backend = settings
-        sequence = recurrent.sizes_of(input, weight_hh, batch_sizes)
-        hidden, normed = sequence.hidden, norm_cell is not None
-        y, h = sequence.like(input, True, hidden), recurrent.state(h_0, input, sequence)
-        a, gates = (sequence.like(input, kept, 4 * hidden) for _ in range(2))
-        c, cells = recurrent.state(c_0, input, sequence, wide=True), sequence.like(input, kept, hidden, wide=True)
+        input, normed = inputs[0], norm_cell is not None
+        sequence = steps.sizes_of(input, inputs[1], batch_sizes)
+        h, c, y, a, gates, cells, raw_cells = steps.cells_of(input, h_0, c_0, sequence, norm_cell, kept)
         mean, rstd = (sequence.like(input, kept, len(groups), wide=True) for _ in range(2))
         cell_mean, cell_rstd = (sequence.like(input, kept, 1, wide=True) if normed else None for _ in range(2))
-        raw_cells = empty(cells, norm_cell == "carried")
         layer_norm_lstm_fwd(
-            recurrent.flat_rows(input), weight_hh.contiguous(), flat(weight), flat(bias), flat(cell_weight),
-            flat(cell_bias), batch_sizes, h, c, y, a, mean, rstd, gates, cells, raw_cells, cell_mean, cell_rstd, groups,
-            separate, eps, reverse, backend,
+            *steps.operands(*inputs), batch_sizes, h, c, y, a, mean, rstd, gates, cells, raw_cells, cell_mean,
+            cell_rstd, groups, separate, eps, reverse, backend,
         )  # fmt: skip
-        inputs = input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0, batch_sizes
         saved = [y, a, mean, rstd, gates, cells, raw_cells, cell_mean, cell_rstd] if kept else []
-        return (recurrent.handed_out(y, sequence, kept), h, c.to(input.dtype)), (*inputs, *saved)
+        return (steps.handed_out(y, sequence, kept), h, c.to(input.dtype)), (*args[:9], *saved)
 
     @staticmethod
-    def composed(
-        input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0, batch_sizes, settings: Settings,
-        weight_hr=None,
-    ):  # fmt: skip
-        sequence = recurrent.sizes_of(input, weight_hh, batch_sizes)
-        sizes = (h_0, sequence.hidden), (c_0, weight_hh.shape[0] // 4)
-        h, c = (input.new_zeros(sequence.batch, n) if t is None else t for t, n in sizes)
-        found = layer_norm_lstm_ref(
-            recurrent.flat_rows(input), weight_hh, weight, bias, cell_weight, cell_bias, h, c, batch_sizes,
-            groups=settings.groups, separate=settings.separate, norm_cell=settings.norm_cell, eps=settings.eps,
-            reverse=settings.reverse, weight_hr=weight_hr,
+    def composed(*args, weight_hr=None):
+        *inputs, h_0, c_0, batch_sizes, s = args
+        return steps.composed(
+            layer_norm_lstm_ref, inputs, (h_0, c_0), batch_sizes, groups=s.groups, separate=s.separate,
+            norm_cell=s.norm_cell, eps=s.eps, reverse=s.reverse, weight_hr=weight_hr,
         )  # fmt: skip
-        y, *last = (t.to(input.dtype) for t in found)
-        return y.view(sequence.shape), *last
 
     @staticmethod
     def forward(ctx, *args):
         return forward(ctx, LayerNormLSTMRecipe, args, 3)
 
     @staticmethod
-    def backward(ctx, dy, dh_n, dc_n):
-        saved = ctx.saved_tensors  # once: a checkpoint without reentrance hands them out once
+    def backward(ctx, *grads):
+        saved = ctx.saved_tensors  # read once, for a checkpoint without reentrance hands them out once
         inputs, batch_sizes = saved[:8], saved[8]
-        input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0 = inputs
+        if differentiated_again():
+            return *gradients(LayerNormLSTMRecipe, inputs, grads, batch_sizes, ctx.settings), None, None
         y, a, mean, rstd, gates, cells, raw_cells, cell_mean, cell_rstd = saved[9:]
         groups, separate, _, _, reverse, _, backend = ctx.settings
-        if differentiated_again():
-            return *gradients(LayerNormLSTMRecipe, inputs, (dy, dh_n, dc_n), batch_sizes, ctx.settings), None, None
-        sequence, dy = recurrent.sizes_of(input, weight_hh, batch_sizes), recurrent.flat_rows(dy)
-        previous_cells = recurrent.before(cells, c_0, sequence.batch, batch_sizes, reverse)
-        dh, dc = recurrent.state(dh_n, dy, sequence), recurrent.state(dc_n, dy, sequence, wide=True)
-        dinput = torch.empty_like(gates)
-        parameters = map(empty, (weight, bias, cell_weight, cell_bias), ctx.needs_input_grad[2:6])
-        da, dweight, dbias, dcell_weight, dcell_bias = (empty(dinput, separate), *parameters)
+        _, weight_hh, weight, _, cell_weight, cell_bias, *_ = inputs
+        back = steps.way_back(ctx, inputs, batch_sizes, grads, separate, reverse)
         layer_norm_lstm_bwd(
-            dy, gates, cells, raw_cells, cell_mean, cell_rstd, previous_cells, a, mean, rstd,
-            weight_hh.contiguous(), flat(weight), flat(cell_weight), flat(cell_bias), batch_sizes, dh, dc, dinput, da,
-            dweight, dbias, dcell_weight, dcell_bias, groups, reverse, backend,
+            back.dy, gates, cells, raw_cells, cell_mean, cell_rstd, back.before(cells, 1), a, mean, rstd,
+            weight_hh.contiguous(), flat(weight), flat(cell_weight), flat(cell_bias), batch_sizes, *back.dstates,
+            back.dinput, back.da, *back.dparameters, groups, reverse, backend,
         )  # fmt: skip
-        previous = recurrent.before(y, h_0, sequence.batch, batch_sizes, reverse)
-        dweight_hh = (da if separate else dinput).t() @ previous  # one product over all steps
-        dh_0, dc_0 = None if h_0 is None else dh, None if c_0 is None else dc.to(dy.dtype)
-        return dinput.view(input.shape), dweight_hh, dweight, dbias, dcell_weight, dcell_bias, dh_0, dc_0, None, None
+        return back.gradients(back.before(y, 0))
 
 
 @function
 def layer_norm_lstm(
-    input: Tensor,
-    weight_hh: Tensor,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    cell_weight: Tensor | None = None,
-    cell_bias: Tensor | None = None,
-    h_0: Tensor | None = None,
-    c_0: Tensor | None = None,
-    batch_sizes: Tensor | None = None,
-    eps: float = 1e-5,
-    *,
-    norm_over: str = "joint",
-    norm_terms: str = "separate",
-    norm_cell: str | None = "output",
-    reverse: bool = False,
-    weight_hr: Tensor | None = None,
-    backend: str | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
+    input: Tensor, weight_hh: Tensor, weight: Tensor | None = None, bias: Tensor | None = None,
+    cell_weight: Tensor | None = None, cell_bias: Tensor | None = None, h_0: Tensor | None = None,
+    c_0: Tensor | None = None, batch_sizes: Tensor | None = None, eps: float = 1e-5, *, norm_over: str = "joint",
+    norm_terms: str = "separate", norm_cell: str | None = "output", reverse: bool = False,
+    weight_hr: Tensor | None = None, backend: str | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     r"""A layer-normalised LSTM over a whole sequence, given what the input contributes to each step.
 
     .. math::
@@ -171,6 +139,13 @@ def layer_norm_lstm(
     differentiable (through the reference). Kept for it: y, a and the gates (two tensors of input's size), the cells
     (twice with ``"carried"``), two statistics per row and group.
     Deterministic: yes.
+
+    Example:
+        >>> x, weight_hh = torch.randn(7, 2, 32), torch.randn(32, 8)
+        >>> y, h_n, c_n = nk.functional.layer_norm_lstm(x, weight_hh)
+        >>> y.shape, c_n.shape
+        (torch.Size([7, 2, 8]), torch.Size([2, 8]))
+
     Source: Ba et al. 2016, arXiv:1607.06450, equations 20 to 22.
     """
     name = "layer_norm_lstm"
@@ -195,9 +170,25 @@ def layer_norm_lstm(
 
 @function
 def layer_norm_lstm_cell(
-    input: Tensor, weight_hh: Tensor, weight=None, bias=None, cell_weight=None, cell_bias=None, h_0=None, c_0=None,
-    **options,
+    input: Tensor, weight_hh: Tensor, weight: Tensor | None = None, bias: Tensor | None = None,
+    cell_weight: Tensor | None = None, cell_bias: Tensor | None = None, h_0: Tensor | None = None,
+    c_0: Tensor | None = None, **options: Any,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """One step of :func:`layer_norm_lstm`: input ``(B, 4 H)``, the new states h and c ``(B, H)``."""
+    """One step of :func:`layer_norm_lstm`.
+
+    Args:
+        input: x of this step, ``(B, 4 H)``.
+        weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0, options: as in :func:`layer_norm_lstm`.
+
+    Returns:
+        The new states h and c, ``(B, H)``.
+
+    Raises: as :func:`layer_norm_lstm`.
+
+    Example:
+        >>> h, c = nk.functional.layer_norm_lstm_cell(torch.randn(2, 32), torch.randn(32, 8))
+        >>> h.shape, c.shape
+        (torch.Size([2, 8]), torch.Size([2, 8]))
+    """
     x = input.unsqueeze(0)
     return layer_norm_lstm(x, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0, **options)[1:]

@@ -1,15 +1,15 @@
 """The RNN with layer normalisation (Ba et al. 2016, arXiv:1607.06450)."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.backends.reference.layer_norm_rnn import layer_norm_rnn_ref
 from normkernels.ops import _recurrent as recurrent
-from normkernels.ops._rows import empty, flat
+from normkernels.ops import _sequence as steps
+from normkernels.ops._buffers import flat
 from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function, gradients, wants_grad
 
 # input, y, dy, dinput, da: contiguous (total, H), the rows of step 0, then of step 1, ...: batch_sizes[t] of them, or
@@ -43,66 +43,49 @@ class LayerNormRNNRecipe(Recipe):
     @staticmethod
     def run(input, weight_hh, weight, bias, h_0, batch_sizes, settings: Settings):
         separate, nonlinearity, eps, reverse, kept, backend = settings
-        sequence = recurrent.sizes_of(input, weight_hh, batch_sizes)
-        y, h = sequence.like(input, True, sequence.hidden), recurrent.state(h_0, input, sequence)
+        sequence = steps.sizes_of(input, weight_hh, batch_sizes)
+        y, h = sequence.like(input, True, sequence.hidden), steps.state(h_0, input, sequence)
         a = sequence.like(input, kept, sequence.hidden)
         mean, rstd = (sequence.like(input, kept, 1, wide=True) for _ in range(2))
         layer_norm_rnn_fwd(
-            recurrent.flat_rows(input), weight_hh.contiguous(), flat(weight), flat(bias), batch_sizes, h, y, a, mean,
-            rstd, separate, nonlinearity, eps, reverse, backend,
+            *steps.operands(input, weight_hh, weight, bias), batch_sizes, h, y, a, mean, rstd, separate, nonlinearity,
+            eps, reverse, backend,
         )  # fmt: skip
         saved = [y, a, mean, rstd] if kept else []
-        return (recurrent.handed_out(y, sequence, kept), h), (input, weight_hh, weight, bias, h_0, batch_sizes, *saved)
+        return (steps.handed_out(y, sequence, kept), h), (input, weight_hh, weight, bias, h_0, batch_sizes, *saved)
 
     @staticmethod
     def composed(input, weight_hh, weight, bias, h_0, batch_sizes, settings: Settings):
-        sequence = recurrent.sizes_of(input, weight_hh, batch_sizes)
-        h = recurrent.zeros(input, sequence) if h_0 is None else h_0
-        found = layer_norm_rnn_ref(
-            recurrent.flat_rows(input), weight_hh, weight, bias, h, batch_sizes, separate=settings.separate,
+        return steps.composed(
+            layer_norm_rnn_ref, (input, weight_hh, weight, bias), (h_0,), batch_sizes, separate=settings.separate,
             nonlinearity=settings.nonlinearity, eps=settings.eps, reverse=settings.reverse,
         )  # fmt: skip
-        y, *last = (t.to(input.dtype) for t in found)
-        return y.view(sequence.shape), *last
 
     @staticmethod
     def forward(ctx, *args):
         return forward(ctx, LayerNormRNNRecipe, args, 2)
 
     @staticmethod
-    def backward(ctx, dy, dh_n):
+    def backward(ctx, *grads):
         *inputs, batch_sizes, y, a, mean, rstd = ctx.saved_tensors
-        input, weight_hh, weight, bias, h_0 = inputs
-        separate, nonlinearity, _, reverse, _, backend = ctx.settings
         if differentiated_again():
-            return *gradients(LayerNormRNNRecipe, inputs, (dy, dh_n), batch_sizes, ctx.settings), None, None
-        sequence, dy = recurrent.sizes_of(input, weight_hh, batch_sizes), recurrent.flat_rows(dy)
-        dh, dinput = recurrent.state(dh_n, dy, sequence), torch.empty_like(dy, memory_format=torch.contiguous_format)
-        da, dweight, dbias = (empty(dinput, separate), *map(empty, (weight, bias), ctx.needs_input_grad[2:4]))
+            return *gradients(LayerNormRNNRecipe, inputs, grads, batch_sizes, ctx.settings), None, None
+        separate, nonlinearity, _, reverse, _, backend = ctx.settings
+        _, weight_hh, weight, *_ = inputs
+        back = steps.way_back(ctx, inputs, batch_sizes, grads, separate, reverse)
         layer_norm_rnn_bwd(
-            dy, y, a, mean, rstd, weight_hh.contiguous(), flat(weight), batch_sizes, dh, dinput, da,
-            dweight, dbias, nonlinearity, reverse, backend,
+            back.dy, y, a, mean, rstd, weight_hh.contiguous(), flat(weight), batch_sizes, *back.dstates, back.dinput,
+            back.da, *back.dparameters, nonlinearity, reverse, backend,
         )  # fmt: skip
-        previous = recurrent.before(y, h_0, sequence.batch, batch_sizes, reverse)
-        dweight_hh = (da if separate else dinput).t() @ previous  # one product over all steps
-        return dinput.view(input.shape), dweight_hh, dweight, dbias, None if h_0 is None else dh, None, None
+        return back.gradients(back.before(y, 0))
 
 
 @function
 def layer_norm_rnn(
-    input: Tensor,
-    weight_hh: Tensor,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    h_0: Tensor | None = None,
-    batch_sizes: Tensor | None = None,
-    nonlinearity: str = "tanh",
-    eps: float = 1e-5,
-    *,
-    norm_terms: str = "sum",
-    reverse: bool = False,
-    backend: str | None = None,
-) -> tuple[Tensor, Tensor]:
+    input: Tensor, weight_hh: Tensor, weight: Tensor | None = None, bias: Tensor | None = None,
+    h_0: Tensor | None = None, batch_sizes: Tensor | None = None, nonlinearity: str = "tanh", eps: float = 1e-5, *,
+    norm_terms: str = "sum", reverse: bool = False, backend: str | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     r"""A layer-normalised RNN over a whole sequence, given what the input contributes to each step.
 
     .. math::
@@ -136,6 +119,13 @@ def layer_norm_rnn(
     Gradients: input, weight_hh, weight, bias, h_0, through time in one call; twice differentiable (through the
     reference). Kept for it: y, a (one tensor of input's size) and two statistics per row.
     Deterministic: yes.
+
+    Example:
+        >>> x, weight_hh = torch.randn(7, 2, 8), torch.randn(8, 8)
+        >>> y, h_n = nk.functional.layer_norm_rnn(x, weight_hh)
+        >>> y.shape, torch.equal(y[-1], h_n)
+        (torch.Size([7, 2, 8]), True)
+
     Source: Ba et al. 2016, arXiv:1607.06450, equation 4.
     """
     name = "layer_norm_rnn"
@@ -152,6 +142,23 @@ def layer_norm_rnn(
 
 
 @function
-def layer_norm_rnn_cell(input: Tensor, weight_hh: Tensor, weight=None, bias=None, h_0=None, **options) -> Tensor:
-    """One step of :func:`layer_norm_rnn`: input ``(B, H)``, the new state ``(B, H)``."""
+def layer_norm_rnn_cell(
+    input: Tensor, weight_hh: Tensor, weight: Tensor | None = None, bias: Tensor | None = None,
+    h_0: Tensor | None = None, **options: Any,
+) -> Tensor:  # fmt: skip
+    """One step of :func:`layer_norm_rnn`.
+
+    Args:
+        input: x of this step, ``(B, H)``.
+        weight_hh, weight, bias, h_0, options: as in :func:`layer_norm_rnn`.
+
+    Returns:
+        The new state, ``(B, H)``.
+
+    Raises: as :func:`layer_norm_rnn`.
+
+    Example:
+        >>> nk.functional.layer_norm_rnn_cell(torch.randn(2, 8), torch.randn(8, 8)).shape
+        torch.Size([2, 8])
+    """
     return layer_norm_rnn(input.unsqueeze(0), weight_hh, weight, bias, h_0, **options)[1]

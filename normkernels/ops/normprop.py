@@ -2,114 +2,19 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from normkernels._library import kernel, watched
+from normkernels import _checks
 from normkernels.backends import requested
-from normkernels.backends.reference.normprop import normprop_ref
 from normkernels.moments import Moments, activation_moments
-from normkernels.ops import _checks
-from normkernels.ops._channels import statistic_dtype, view
-from normkernels.ops._filters import order, rows, shaped
-from normkernels.ops._normprop import Epilogue, Product, cached_epilogue, convolution, epilogue
-from normkernels.ops._rows import empty, flat
-from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function, gradients, wants_grad
-from normkernels.ops.weight_norm import weight_norm, weight_norm_bwd, weight_norm_fwd
-
-# u, y, dy, du, saved (y with from_output, else u): contiguous (N, C, S), or (N, S, C) with channels_last, y may be u;
-# bias, slope, dbias, dslope: (C,), in u's dtype or float32; slope: prelu's, and then scale and shift follow from it
-normprop_fwd = kernel(
-    "normprop_fwd(Tensor u, Tensor? bias, Tensor? slope, Tensor(a!) y, str activation, float leak, float scale, "
-    "float shift, float kink_low, float kink_high, float low, float high, bool channels_last)"
-)
-normprop_bwd = kernel(
-    "normprop_bwd(Tensor dy, Tensor saved, Tensor? bias, Tensor? slope, Tensor(a!) du, Tensor(b!)? dbias, "
-    "Tensor(c!)? dslope, str activation, float leak, float scale, float shift, float low, float high, "
-    "bool from_output, bool channels_last)"
-)
-
-
-class Settings(NamedTuple):
-    """Everything of a call that is no tensor."""
-
-    product: Product
-    epilogue: Epilogue
-    grad: bool  # whether a backward may follow
-    backend: str | None
-
-
-def scale_filters(weight: Tensor, gain: Tensor, dtype: torch.dtype, backend: str | None) -> tuple[Tensor, Tensor]:
-    """gain weight / |weight| in ``dtype``, in the layout of weight, and the norms."""
-    dims = order(weight, 0)
-    filters = rows(weight.detach(), dims, len(weight))
-    scaled, norm = torch.empty_like(filters, dtype=dtype), filters.new_empty(len(weight), dtype=statistic_dtype(weight))
-    weight_norm_fwd(filters, flat(gain.detach()), scaled, norm, backend)
-    return shaped(scaled, weight, dims), norm
-
-
-class NormPropRecipe(Recipe):
-    """(input, weight, gain, bias, slope) -> (y,). slope: (C,), of prelu, else None."""
-
-    @staticmethod
-    def run(input, weight, gain, bias, slope, settings: Settings):
-        product, e, grad, backend = settings
-        scaled, norm = scale_filters(weight, gain, input.dtype, backend)
-        u = product(input, scaled)
-        ours = not (watched(u) or u._is_view())  # nobody else has or sees u: y can take its place
-        y = u if ours and (e.from_output or not grad) else torch.empty_like(u)
-        (at, last), (to, _) = product.channels(u), product.channels(y)
-        normprop_fwd(at, flat(bias), flat(slope), to, *e[:4], *e.kinks, *e.bounds, last, backend)
-        kept = None if e.activation == "identity" else y if e.from_output else u  # a slope of 1 needs neither
-        return (y,), (input, weight, gain, bias, slope, scaled, norm, kept)
-
-    @staticmethod
-    def composed(input, weight, gain, bias, slope, settings: Settings):
-        product, e, *_ = settings
-        return (normprop_ref(input, weight, gain, bias, slope, product, e.activation, e.leak),)
-
-    @staticmethod
-    def forward(ctx, *args):
-        return forward(ctx, NormPropRecipe, args, 1)
-
-    @staticmethod
-    def backward(ctx, dy):
-        *inputs, scaled, norm, saved = ctx.saved_tensors
-        input, weight, gain, bias, slope = inputs
-        (product, e, _, backend), wanted = ctx.settings, ctx.needs_input_grad
-        if differentiated_again():
-            return *gradients(NormPropRecipe, inputs, (dy,), ctx.settings), None
-        saved = dy.contiguous() if saved is None else saved
-        kept, last = product.channels(saved)
-        du, dbias, dslope = torch.empty_like(saved), empty(bias, wanted[3]), empty(slope, wanted[4])
-        to = product.channels(du)[0]
-        normprop_bwd(
-            _like(dy, kept, last, product), kept, flat(bias), flat(slope), to, dbias, dslope, *e[:4], *e.bounds,
-            e.from_output, last, backend,
-        )  # fmt: skip
-        dx, dw = product.backward(du, input, scaled, (wanted[0], wanted[1] or wanted[2]))
-        dweight, dgain = (
-            _filter_gradients(dw, weight, gain, norm, wanted[2], backend) if dw is not None else (None,) * 2
-        )
-        return dx, dweight if wanted[1] else None, dgain, dbias, dslope, None
-
-
-def _like(dy: Tensor, kept: Tensor, last: bool, product: Product) -> Tensor:
-    """dy in the layout of what was kept."""
-    if not product.stride:
-        return dy.reshape(kept.shape).contiguous()
-    return view(dy, last, True)
-
-
-def _filter_gradients(dw, weight, gain, norm, gain_wanted, backend) -> tuple[Tensor, Tensor | None]:
-    dims, filters = order(weight, 0), len(weight)
-    v, dgain = rows(weight, dims, filters), empty(gain, gain_wanted)
-    dv = torch.empty_like(v)
-    weight_norm_bwd(rows(dw, dims, filters), v, flat(gain), norm, dv, dgain, backend)
-    return shaped(dv, weight, dims), dgain
+from normkernels.ops._normprop import Product, cached_epilogue, convolution, epilogue
+from normkernels.ops._normprop_recipe import NormPropRecipe, Settings
+from normkernels.ops._ways import call, function, wants_grad
+from normkernels.ops.weight_norm import weight_norm
 
 
 @functools.cache
@@ -182,16 +87,10 @@ def _check(name: str, input, weight, gain, bias, activation, slope) -> None:
 
 @function
 def normprop_linear(
-    input: Tensor,
-    weight: Tensor,
-    gain: Tensor,
-    bias: Tensor | None = None,
-    activation: str | Callable[[Tensor], Tensor] | None = "relu",
-    slope: float | Tensor | None = None,
-    *,
-    backend: str | None = None,
-    moments: Moments | None = None,
-) -> Tensor:
+    input: Tensor, weight: Tensor, gain: Tensor, bias: Tensor | None = None,
+    activation: str | Callable[[Tensor], Tensor] | None = "relu", slope: float | Tensor | None = None, *,
+    backend: str | None = None, moments: Moments | None = None,
+) -> Tensor:  # fmt: skip
     r"""A linear layer whose output has unit statistics if its input has: Normalization Propagation.
 
     .. math::
@@ -227,6 +126,12 @@ def normprop_linear(
     elu, selu, softplus and softsign (an in-place op on o is then an error, as after torch.tanh); with none, nothing.
     The others keep the pre-activation, and so does prelu.
     Deterministic: as torch's product.
+
+    Example:
+        >>> x, w, gain = torch.randn(5, 16), torch.randn(8, 16), torch.ones(8)
+        >>> nk.functional.normprop_linear(x, w, gain, activation="tanh").shape
+        torch.Size([5, 8])
+
     Source: Arpit et al. 2016, arXiv:1603.01431, equations 9 and 12.
     """
     name = "normprop_linear"
@@ -241,20 +146,11 @@ def normprop_linear(
 
 @function
 def normprop_conv(
-    input: Tensor,
-    weight: Tensor,
-    gain: Tensor,
-    bias: Tensor | None = None,
-    stride: int | tuple[int, ...] = 1,
-    padding: int | tuple[int, ...] | str = 0,
-    dilation: int | tuple[int, ...] = 1,
-    groups: int = 1,
-    activation: str | Callable[[Tensor], Tensor] | None = "relu",
-    slope: float | Tensor | None = None,
-    *,
-    backend: str | None = None,
-    moments: Moments | None = None,
-) -> Tensor:
+    input: Tensor, weight: Tensor, gain: Tensor, bias: Tensor | None = None, stride: int | tuple[int, ...] = 1,
+    padding: int | tuple[int, ...] | str = 0, dilation: int | tuple[int, ...] = 1, groups: int = 1,
+    activation: str | Callable[[Tensor], Tensor] | None = "relu", slope: float | Tensor | None = None, *,
+    backend: str | None = None, moments: Moments | None = None,
+) -> Tensor:  # fmt: skip
     r"""A convolution whose output has unit statistics if its input has: Normalization Propagation.
 
     .. math::
@@ -272,6 +168,12 @@ def normprop_conv(
         o, in the shape and layout of torch's convolution; dtypes as in :func:`normprop_linear`.
 
     Raises, gradients, determinism: as in :func:`normprop_linear`.
+
+    Example:
+        >>> x, w, gain = torch.randn(2, 3, 8, 8), torch.randn(4, 3, 3, 3), torch.ones(4)
+        >>> nk.functional.normprop_conv(x, w, gain, padding=1).shape
+        torch.Size([2, 4, 8, 8])
+
     Source: Arpit et al. 2016, arXiv:1603.01431, equations 11 and 12.
     """
     name = "normprop_conv"

@@ -1,16 +1,19 @@
 """Root-mean-square normalisation over the trailing dims (Zhang & Sennrich 2019, arXiv:1910.07467)."""
 
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple, Unpack, overload
 
 import torch
 from torch import Tensor
 
+from normkernels import _checks
 from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.backends.reference.rms_norm import rms_norm_ref
-from normkernels.ops import _checks, _rows
+from normkernels.ops import _rows
+from normkernels.ops._buffers import differentiable_backward, empty, flat, statistic
 from normkernels.ops._ragged import is_ragged, of_values
+from normkernels.ops._rows import RowOptions
 from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function
 
 # x, residual, dy, dsummed: (M, N), adjacent columns, any row stride; y, summed, dx: contiguous; rstd: (M,)
@@ -45,10 +48,8 @@ class RMSNormRecipe(Recipe):
         dims, *numbers = settings
         n = prod(input.shape[input.dim() - dims :])
         x = _rows.rows(input, n)
-        y, summed, rstd = _rows.empty(input), _rows.empty(residual), _rows.statistic(x)
-        rms_norm_fwd(
-            x, _rows.rows(residual, n), _rows.flat(weight), _rows.rows(y, n), _rows.rows(summed, n), rstd, *numbers
-        )
+        y, summed, rstd = empty(input), empty(residual), statistic(x)
+        rms_norm_fwd(x, _rows.rows(residual, n), flat(weight), _rows.rows(y, n), _rows.rows(summed, n), rstd, *numbers)
         outputs = (y,) if summed is None else (y, summed)  # torch.compile fails on an output that is None
         return outputs, (input if summed is None else summed, weight, rstd)
 
@@ -56,7 +57,7 @@ class RMSNormRecipe(Recipe):
     def composed(input, residual, weight, settings):
         dims, *numbers, _ = settings
         n = prod(input.shape[input.dim() - dims :])
-        found = rms_norm_ref(_rows.rows(input, n), _rows.rows(residual, n), _rows.flat(weight), *numbers)
+        found = rms_norm_ref(_rows.rows(input, n), _rows.rows(residual, n), flat(weight), *numbers)
         return tuple(t.view(input.shape) for t in found[: 1 if residual is None else 2])
 
     @staticmethod
@@ -73,30 +74,33 @@ class RMSNormRecipe(Recipe):
             def composed(input, weight):
                 return RMSNormRecipe.composed(input, None, weight, ctx.settings)[0], input
 
-            dx, dweight = _rows.differentiable_backward(composed, (input, weight), (dy, dsummed))
+            dx, dweight = differentiable_backward(composed, (input, weight), (dy, dsummed))
         else:
             n = prod(input.shape[input.dim() - dims :])
-            dx, dweight = _rows.empty(input), _rows.empty(weight, ctx.needs_input_grad[2])
+            dx, dweight = empty(input), empty(weight, ctx.needs_input_grad[2])
             rms_norm_bwd(
-                _rows.rows(dy, n), _rows.rows(dsummed, n), _rows.rows(input, n), _rows.flat(weight), rstd,
-                _rows.rows(dx, n), _rows.flat(dweight), *extras,
+                _rows.rows(dy, n), _rows.rows(dsummed, n), _rows.rows(input, n), flat(weight), rstd,
+                _rows.rows(dx, n), flat(dweight), *extras,
             )  # fmt: skip
         return dx, dx if ctx.needs_input_grad[1] else None, dweight, None
 
 
+@overload
+def rms_norm(
+    input: Tensor, normalized_shape: int | list[int] | tuple[int, ...], weight: Tensor | None = None,
+    eps: float | None = None, *, residual: None = None, **options: Unpack[RowOptions],
+) -> Tensor: ...  # fmt: skip
+@overload
+def rms_norm(
+    input: Tensor, normalized_shape: int | list[int] | tuple[int, ...], weight: Tensor | None = None,
+    eps: float | None = None, *, residual: Tensor, **options: Unpack[RowOptions],
+) -> tuple[Tensor, Tensor]: ...  # fmt: skip
 @function
 def rms_norm(
-    input: Tensor,
-    normalized_shape: int | list[int] | tuple[int, ...],
-    weight: Tensor | None = None,
-    eps: float | None = None,
-    *,
-    residual: Tensor | None = None,
-    activation: str | None = None,
-    slope: float = 0.01,
-    weight_offset: float = 0.0,
-    backend: str | None = None,
-):
+    input: Tensor, normalized_shape: int | list[int] | tuple[int, ...], weight: Tensor | None = None,
+    eps: float | None = None, *, residual: Tensor | None = None, activation: str | None = None, slope: float = 0.01,
+    weight_offset: float = 0.0, backend: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
     r"""Root-mean-square normalisation over the trailing dims, with an optional residual before and activation after it.
 
     .. math::
@@ -127,6 +131,12 @@ def rms_norm(
     Gradients: input, residual, weight; through both outputs; twice differentiable (through the reference).
     Deterministic: yes, and a row's result does not depend on the other rows.
     Under autocast as torch: 16-bit input is taken in float32 on CUDA, and as it is on the CPU.
+
+    Example:
+        >>> x, w = torch.randn(4, 16), torch.zeros(16)
+        >>> nk.functional.rms_norm(x, 16, w, weight_offset=1.0).shape
+        torch.Size([4, 16])
+
     Source: Zhang & Sennrich 2019, arXiv:1910.07467, eq. 4.
     """
     if type(input) is not Tensor and is_ragged(input):
@@ -145,5 +155,5 @@ def rms_norm(
     if eps is None:
         eps = torch.finfo(torch.float64 if input.dtype == torch.float64 else torch.float32).eps
     settings = Settings(len(shape), eps, weight_offset, activation, slope, backend)
-    found = call(RMSNormRecipe, input, residual, weight, settings)
+    found: Any = call(RMSNormRecipe, input, residual, weight, settings)
     return found[0] if residual is None else found

@@ -2,190 +2,31 @@
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from normkernels._library import kernel
-from normkernels.backends import requested, transformed
-from normkernels.backends.reference import streaming_norm as reference
-from normkernels.backends.reference._activations import activation as act
-from normkernels.backends.reference._channels import affine
-from normkernels.ops import _channels, _checks
-from normkernels.ops._channels import (
-    ChannelsRecipe,
-    buffers,
-    lies_last,
-    like,
-    lying,
-    planes,
-    statistic_dtype,
-    view,
-)  # fmt: skip
-from normkernels.ops._rows import flat
-from normkernels.ops._state import accumulate, advance, finite
-from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function, own_gradient
+from normkernels import _checks
+from normkernels.backends import requested
+from normkernels.ops import _channels
+from normkernels.ops._buffers import statistic_dtype
+from normkernels.ops._channels import ChannelsRecipe
+from normkernels.ops._state import advance
+from normkernels.ops._streaming_norm_recipe import Settings, StreamingNormRecipe, arrived
+from normkernels.ops._ways import call, function
 from normkernels.ops.batch_norm import batch_norm_apply, batch_norm_bwd
-
-# as in _channels; found, used and the terms: (2, C), means and scales (in bwd: the gradients of both); counts: (2,),
-# arrivals in the short term and updates of the long one; deviations: (C,), the mean of |v|^(p - 1) sign(v),
-# v = x - mean, None where p is 2 and it is 0. long, short, current: the weights of what is used.
-streaming_norm_fwd = kernel(
-    "streaming_norm_fwd(Tensor x, Tensor? skip, Tensor? weight, Tensor? bias, Tensor long_term, Tensor short_term, "
-    "Tensor counts, Tensor(a!) y, Tensor(b!) found, Tensor(c!) used, Tensor(d!)? deviations, "
-    "Tensor(e!) new_short_term, float long, float short, float p, float eps, str activation, float slope, "
-    "bool channels_last)"
-)
-streaming_norm_bwd = kernel(
-    "streaming_norm_bwd(Tensor dy, Tensor x, Tensor? skip, Tensor? weight, Tensor? bias, Tensor found, Tensor used, "
-    "Tensor? deviations, Tensor long_term, Tensor short_term, Tensor counts, Tensor(a!) dx, Tensor(b!)? dskip, "
-    "Tensor(c!)? dweight, Tensor(d!)? dbias, Tensor(e!) new_short_term, float long, float short, float current, "
-    "float p, float eps, str activation, float slope, bool channels_last)"
-)
 
 KAPPA = (0.7, 0.3, 0.7, 0.3)
 STATE = ("long_term", "short_term", "counts")
 
 
-class Settings(NamedTuple):
-    """Everything of a call that is no tensor."""
-
-    alpha: tuple[float, float]
-    beta: tuple[float, float, float]
-    p: float
-    eps: float
-    activation: str
-    slope: float
-    backend: str | None
-
-
-class StreamingNormRecipe(Recipe):
-    """(input, skip, weight, bias, forward's terms and counts, backward's) -> (y, new short term)."""
-
-    @staticmethod
-    def run(input, skip, weight, bias, long_term, short_term, counts, *args):
-        s, last = args[-1], lies_last(input)
-        y = like(input, last)
-        found, used, new = (torch.empty_like(short_term) for _ in range(3))
-        deviations = None if s.p == 2 else torch.empty_like(short_term[0])
-        streaming_norm_fwd(
-            view(input, last, True), view(skip, last, True), flat(weight), flat(bias), long_term, short_term, counts,
-            view(y, last, True), found, used, deviations, new, *s.alpha, s.p, s.eps, s.activation, s.slope, last,
-            s.backend,
-        )  # fmt: skip
-        kept = None if s.activation == "identity" else skip
-        return (y, new), (input, kept, weight, bias, found, used, deviations, long_term, short_term, counts)
-
-    @staticmethod
-    def composed(input, skip, weight, bias, long_term, short_term, counts, *args):
-        *gradients, s = args
-
-        def value(input, skip, weight, bias, *terms):
-            x = planes(input)
-            used = _statistics(s, x, terms)[1]
-            xhat = (x.to(used.dtype) - used[0, :, None]) / used[1, :, None]
-            y = act(s.activation, affine(xhat, weight, bias, planes(skip)), s.slope)
-            return lying(y.to(input.dtype), input)
-
-        def gradient(ctx, dy, input, skip, weight, bias, *constants):
-            terms, seen, grads = constants[:3], constants[3:], []
-
-            def run(state):
-                met = [t.to(terms[0].dtype) for t in state]
-                grads[:], new = _gradients(s, input, skip, weight, bias, terms, met, dy)
-                return [state[0], *_arrived(input, met, new, state[2])]
-
-            accumulate(ctx, gradients, run, seen)
-            return *grads, *[None] * len(constants)
-
-        inputs = input, skip, weight, bias, long_term, short_term, counts
-        seen = [t.detach().clone() for t in gradients] if transformed() else []
-        return own_gradient(value, gradient, inputs, seen), _statistics(s, planes(input.detach()), inputs[4:])[2]
-
-    @staticmethod
-    def forward(ctx, *args):
-        ctx.gradients = list(args[-4:-1])
-        return forward(ctx, StreamingNormRecipe, args, 1)
-
-    @staticmethod
-    def backward(ctx, dy, _):
-        input, skip, weight, bias, found, used, deviations, *terms = ctx.saved_tensors
-        s, wanted, last = ctx.settings, ctx.needs_input_grad, lies_last(input)
-        grads: list[Any] = []
-
-        def run(state):
-            met = [t.to(used.dtype) for t in state]
-            if differentiated_again():
-                grads[:], new = _gradients(s, input, skip, weight, bias, terms, met, dy)
-            else:
-                new = torch.empty_like(used)
-                grads[:] = buffers(input, skip, weight, bias, wanted)
-                x, g, add, to_x, to_skip = (view(t, last, True) for t in (input, dy, skip, *grads[:2]))
-                streaming_norm_bwd(
-                    g, x, add, flat(weight), flat(bias), found, used, deviations, *met, to_x, to_skip, flat(grads[2]),
-                    flat(grads[3]), new, *s.beta, s.p, s.eps, s.activation, s.slope, last, s.backend,
-                )  # fmt: skip
-            return [state[0], *_arrived(input, met, new, state[2])]
-
-        accumulate(ctx, ctx.gradients, run)
-        if s.activation == "identity" and wanted[1]:
-            grads[1] = dy
-        return *grads, None, None, None, None, None, None, None
-
-
-def _arrived(input: Tensor, terms: Sequence[Tensor], new: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """The short term and the counts after one more arrival; none, if input is empty.
-
-    For what is not finite the average of the short term stands in; that of the long one, if it is the first to arrive.
-    """
-    long_term, short_term, met = terms
-    if input.numel() == 0:
-        return short_term, counts
-    known = torch.where(finite(new), new, torch.where(met[0] > 0, short_term, long_term))
-    counts = counts.clone()
-    counts[:1].add_(1)
-    return known, counts
-
-
-def _statistics(s: Settings, x, terms):
-    """Of x (N, C, S): what was found, what is used, and the new short term."""
-    long_term, short_term, counts = terms
-    found = reference.statistics(x.to(long_term.dtype), s.p, s.eps)
-    return found, *reference.streamed(found, long_term, short_term, counts, (*s.alpha, 0.0))
-
-
-def _gradients(s: Settings, input, skip, weight, bias, terms, met, dy):
-    """(gradients, the new short term of gradients) by differentiable ops, from states that are constant."""
-    x, add, g = (planes(t) for t in (input, skip, dy))
-    found, used, _ = _statistics(s, x, terms)
-    long_grad, short_grad, grad_counts = met
-    *values, new = reference.gradients(
-        g, x, add, weight, bias, found, used, long_grad, short_grad, grad_counts, s.beta, s.p, s.activation, s.slope
-    )  # fmt: skip
-    like_inputs = zip(values, (input, skip, weight, bias), strict=True)
-    return [None if t is None else d.to(t.dtype).reshape(t.shape) for d, t in like_inputs], new
-
-
 @function
 def streaming_norm(
-    input: Tensor,
-    long_term: Tensor,
-    short_term: Tensor,
-    counts: Tensor,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    alpha: Sequence[float] = (0.7, 0.3),
-    beta: Sequence[float] = (0.7, 0.0, 0.3),
-    p: float = 2.0,
-    eps: float = 1e-5,
-    *,
-    skip: Tensor | None = None,
-    activation: str | None = None,
-    slope: float = 0.01,
-    backend: str | None = None,
-) -> Tensor:
+    input: Tensor, long_term: Tensor, short_term: Tensor, counts: Tensor, weight: Tensor | None = None,
+    bias: Tensor | None = None, training: bool = False, alpha: Sequence[float] = (0.7, 0.3),
+    beta: Sequence[float] = (0.7, 0.0, 0.3), p: float = 2.0, eps: float = 1e-5, *, skip: Tensor | None = None,
+    activation: str | None = None, slope: float = 0.01, backend: str | None = None,
+) -> Tensor:  # fmt: skip
     r"""Streaming Normalization: statistics, and their gradients, mixed from a long and a short memory.
 
     A statistic s of the mini-batch, the mean m or the scale :math:`(\overline{|x - m|^p} + \epsilon)^{1/p}`, joins the
@@ -236,6 +77,16 @@ def streaming_norm(
     call for constants. A second backward through one graph starts where the first did, and moves nothing. A call made
     again by activation checkpointing sees the state of the first one and moves nothing.
     Deterministic: yes.
+
+    Example:
+        >>> long_term, short_term, counts = torch.zeros(4, 6), torch.zeros(4, 6), torch.zeros(2, 2)
+        >>> long_term[1] = 1
+        >>> y = nk.functional.streaming_norm(torch.randn(8, 6), long_term, short_term, counts, training=True)
+        >>> nk.functional.streaming_norm_update(long_term, short_term, counts)
+        >>> counts
+        tensor([[0., 1.],
+                [0., 0.]])
+
     Source: Liao, Kawaguchi & Poggio 2016, arXiv:1610.06160, section 3; where eps stands is ours, so that batch norm is
     a special case.
     """
@@ -263,7 +114,7 @@ def streaming_norm(
     def run(state):
         terms = [t.to(dtype) for t in state]
         y, new = call(StreamingNormRecipe, input, skip, weight, bias, *terms, *gradients, settings, derivative=False)
-        return y, [terms[0], *_arrived(input, terms, new, terms[2])]
+        return y, [terms[0], *arrived(input, terms, new, terms[2])]
 
     return advance(long_term, [long_term[:2], short_term[:2], counts[0]], run)
 
@@ -284,7 +135,17 @@ def streaming_norm_update(
         s_{long} \leftarrow \kappa_1 s_{long} + \kappa_2 s_{short}
 
     with :math:`\kappa_3, \kappa_4` for the gradients; the first short term is taken as it is, and where nothing arrived
-    nothing changes. Tensors as in :func:`streaming_norm`; raises ValueError if a pair of kappa does not add up to 1.
+    nothing changes.
+
+    Args:
+        long_term, short_term, counts: as in :func:`streaming_norm`, changed in place.
+        kappa: the four weights.
+
+    Raises:
+        ValueError: a pair of kappa does not add up to 1.
+
+    Example: see :func:`streaming_norm`.
+    Source: Liao, Kawaguchi & Poggio 2016, arXiv:1610.06160, section 3.
     """
     _check_kappa("streaming_norm_update", kappa)
     for i, (old, new) in enumerate((kappa[:2], kappa[2:])):

@@ -6,13 +6,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from normkernels import _checks
 from normkernels._library import kernel
 from normkernels.backends import requested, resolve
 from normkernels.backends.reference.weight_norm import weight_norm_ref
-from normkernels.ops import _checks
-from normkernels.ops._channels import statistic_dtype
+from normkernels.ops._buffers import empty, flat, statistic_dtype
 from normkernels.ops._filters import check_weight, order, rows, shaped
-from normkernels.ops._rows import empty, flat
 from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function, gradients
 
 # v, w, dw, dv: contiguous (M, N), a filter in each row; w and dw in v's dtype, or in 16 bits beside a float32 v;
@@ -90,6 +89,12 @@ def weight_norm(v: Tensor, g: Tensor, dim: int | None = 0, *, backend: str | Non
     Deterministic: yes.
     Differs from torch: zero filters are defined, double backward is right. Filters along another dim
     than the first are laid out as rows before, which costs two copies.
+
+    Example:
+        >>> w = nk.functional.weight_norm(torch.randn(4, 8), torch.full((4,), 2.0))
+        >>> torch.allclose(w.norm(dim=1), torch.tensor(2.0))
+        True
+
     Source: Salimans & Kingma 2016, arXiv:1602.07868, equations 2 and 3.
     """
     name = "weight_norm"

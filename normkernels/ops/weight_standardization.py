@@ -5,13 +5,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from normkernels import _checks
 from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.backends.reference.weight_standardization import weight_standardization_ref
-from normkernels.ops import _checks
-from normkernels.ops._channels import statistic_dtype
+from normkernels.ops._buffers import empty, flat, statistic_dtype
 from normkernels.ops._filters import check_weight, order, rows, shaped
-from normkernels.ops._rows import empty, flat
 from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function, gradients
 
 # w, y, dy, dw: contiguous (M, N), a filter in each row, in one dtype; gain, dgain: (M,), in w's dtype or float32;
@@ -93,6 +92,12 @@ def weight_standardization(
 
     Gradients: w and gain; twice differentiable (through the reference). Deterministic: yes.
     Differs from other code: the original divides by the unbiased deviation plus 1e-5, timm has eps 1e-6.
+
+    Example:
+        >>> w = nk.functional.weight_standardization(torch.randn(4, 8))
+        >>> torch.allclose(w.mean(1), torch.tensor(0.0), atol=1e-6)
+        True
+
     Source: Qiao et al. 2019, arXiv:1903.10520, equations 3 and 4.
     """
     name = "weight_standardization"

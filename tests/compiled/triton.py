@@ -35,7 +35,7 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 from triton.runtime.jit import JITFunction  # noqa: E402
 
-from normkernels.backends.reference import _activations  # noqa: E402
+from normkernels import _activations  # noqa: E402
 from normkernels.ops._normprop import SMOOTH, epilogue  # noqa: E402
 
 TABLE = ROOT / "docs" / "compiled" / "triton.csv"
@@ -385,7 +385,7 @@ def launches(arch: int) -> list[Launch]:
         found += record("layer_norm", BF16, BF16, 4096, extras=False) + record(
             "rms_norm", BF16, BF16, 4096, extras=False
         )
-        for name in _activations.NAMES:
+        for name in _activations.ACTIVATIONS:
             found += record("layer_norm", BF16, F32, 4096, name) + record("layer_norm", F64, F64, 1024, name)
         found += record("layer_norm", BF16, F32, 2047, "gelu") + record("layer_norm", F32, F32, 2047, "gelu")
         for S in (3136, 196, 49):
@@ -425,7 +425,7 @@ def weights(arch: int) -> list[Launch]:
     found += chain(*(record_filters(BF16, BF16, N, True) for N in (576, 8192, 40000, 8191)))
     found += chain(*(record_filters(F64, F64, N, True) for N in (576, 4096, 40000, 2047)))
     found += chain(*(record_filters(v, v, 576, False) for v in (BF16, F64)))
-    for name in (*_activations.NAMES, "prelu"):
+    for name in (*_activations.ACTIVATIONS, "prelu"):
         found += record_normprop(BF16, F32, SHARED[0], name)
     for name in ("relu", *SMOOTH, "gelu", "prelu"):
         found += record_normprop(F32, F32, SHARED[0], name)

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from normkernels.backends.reference._activations import activation as act
-from normkernels.backends.reference._activations import derivative
+from normkernels._activations import activation as act
+from normkernels._activations import derivative
 from normkernels.backends.reference._rows import centred, inverse_root
 
 

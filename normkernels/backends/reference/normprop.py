@@ -4,8 +4,8 @@ import math
 
 import torch
 
-from normkernels.backends.reference._activations import SELU_ALPHA, SELU_SCALE, derivative
-from normkernels.backends.reference._activations import activation as act
+from normkernels._activations import SELU_ALPHA, SELU_SCALE, derivative
+from normkernels._activations import activation as act
 from normkernels.backends.reference._rows import compute_dtype
 from normkernels.backends.reference.weight_norm import weight_norm_ref
 from normkernels.moments import activation_moments, prelu_moments

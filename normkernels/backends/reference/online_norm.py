@@ -7,8 +7,8 @@ square, absent where S is 1. gain: (N,), of layer scaling, absent without it. A 
 
 import torch
 
-from normkernels.backends.reference._activations import activation as act
-from normkernels.backends.reference._activations import derivative
+from normkernels._activations import activation as act
+from normkernels._activations import derivative
 from normkernels.backends.reference._channels import affine, planes
 
 

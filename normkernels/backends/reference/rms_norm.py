@@ -1,7 +1,7 @@
 """RMS norm in plain PyTorch: the formula, and its forward and backward as the ops want them. N is dim 1 of x."""
 
-from normkernels.backends.reference._activations import activation as act
-from normkernels.backends.reference._activations import derivative
+from normkernels._activations import activation as act
+from normkernels._activations import derivative
 from normkernels.backends.reference._rows import (
     affine,
     compute_dtype,

@@ -7,8 +7,8 @@ one.
 
 import torch
 
-from normkernels.backends.reference._activations import activation as act
-from normkernels.backends.reference._activations import derivative
+from normkernels._activations import activation as act
+from normkernels._activations import derivative
 from normkernels.backends.reference._channels import affine, planes
 
 

@@ -67,7 +67,7 @@ _TABLE: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]]
     "mish": (F.mish, _d_mish),
     "softsign": (F.softsign, lambda u: (1 + u.abs()).square().reciprocal()),
 }
-NAMES = ("leaky_relu", *_TABLE)
+ACTIVATIONS = ("leaky_relu", *_TABLE)
 
 
 def activation(name: str, u: Tensor, slope: float) -> Tensor:

@@ -6,9 +6,9 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from normkernels.backends import PLAIN
-from normkernels.backends.reference import _activations
+from normkernels._activations import ACTIVATIONS
 
+PLAIN = (torch.Tensor, torch.nn.Parameter)  # what torch makes itself; a subclass may see ops its own way
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -77,7 +77,7 @@ def check_parameter(
     if tensor is None:
         return
     if type(tensor) in PLAIN and not tensor.is_nested and tensor.shape == shape and tensor.dtype == input.dtype:
-        if tensor.device == input.device and tensor.layout == torch.strided:  # as nearly always
+        if tensor.device == input.device and tensor.layout == torch.strided:  # nearly every call ends here
             return
     check_dense(op, argument, tensor)
     if tuple(tensor.shape) != shape:
@@ -118,6 +118,6 @@ def check_activation(op: str, activation: str | None) -> str:
     """The name of the activation; None means ``"identity"``."""
     if activation is None:
         return "identity"
-    if activation not in _activations.NAMES:
-        fail(op, "activation", f"be None or one of {', '.join(_activations.NAMES)}", repr(activation))
+    if activation not in ACTIVATIONS:
+        fail(op, "activation", f"be None or one of {', '.join(ACTIVATIONS)}", repr(activation))
     return activation

@@ -1,0 +1,19 @@
+"""What the modules of the row families share: their extras, and a weight that starts the layer with scale 1."""
+
+import torch
+
+from normkernels.modules._extras import Extras, extra
+
+
+class RowExtras(Extras):
+    """The extras of a norm over rows: ``weight_offset`` beside those of all; ``residual`` is given to forward."""
+
+    weight: torch.nn.Parameter
+    elementwise_affine: bool
+    weight_offset: float = extra("weight_offset")
+
+    def reset_parameters(self) -> None:
+        """Weight 1, less ``weight_offset``, and bias 0."""
+        super().reset_parameters()  # type: ignore[misc]
+        if self.elementwise_affine:
+            torch.nn.init.constant_(self.weight, 1.0 - self.weight_offset)
