@@ -7,8 +7,11 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+import interpreter
 import pytest
 from hypothesis import settings
+
+interpreter.speed_up()
 
 # torch.empty then returns NaN, so that a buffer that a kernel forgot shows
 torch.use_deterministic_algorithms(True, warn_only=True)
