@@ -23,6 +23,11 @@ settings.register_profile("normkernels", derandomize=True, database=None, deadli
 settings.load_profile("normkernels")
 
 
+@pytest.fixture
+def seeded():
+    torch.manual_seed(0)
+
+
 def pytest_collection_modifyitems(items):
     if not torch.cuda.is_available():
         for item in items:

@@ -54,7 +54,7 @@ TABLE = {
         ("if self.frozen_affine and not any(", "if self.frozen_affine or not any("),
         ('"affine" in frozen)', "True)"),
     ],
-    ("modules", "tests/test_torch_utilities.py"): [
+    ("modules", "tests/test_conversions.py"): [
         ("if self.activation is not None:", "if False:"),
         ("elif self.frozen_statistics:", "elif False:"),
     ],

@@ -3,7 +3,7 @@
 from mutations._tests import RECURRENT, WITNESS
 
 TABLE = {
-    ("ops", "tests/test_loops.py tests/test_recurrent.py -k 'not compile'"): [
+    ("ops", "tests/test_loops.py tests/test_recurrent*.py -k 'not compile'"): [
         ("return y.clone() if kept and not", "return y.clone() if not kept and not"),
     ],
     ("ops", f"{WITNESS} -k 'packed and (rnn or gru or lstm)'"): [
@@ -11,7 +11,7 @@ TABLE = {
         ("values[end : end + below]", "values[at : at + below]"),
         ("values[at - above :][:size]", "values[at - size :][:size]"),
     ],
-    ("ops", "tests/test_recurrent.py -k copy_nothing"): [
+    ("ops", "tests/test_packed_sequences.py"): [
         ("if device == batch_sizes.device:", "if True:"),
     ],
     ("ops", RECURRENT): [

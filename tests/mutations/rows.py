@@ -54,7 +54,7 @@ TABLE = {
         ("weight, bias, ctx.settings)[0], input", "weight, bias, ctx.settings)[0], input.detach()"),
         ("torch.float64 if input.dtype == torch.float64 else torch.float32", "torch.float32"),
     ],
-    ("modules", "tests/test_torch_utilities.py"): [
+    ("modules", "tests/test_conversions.py"): [
         ("self.activation is None and self.weight_offset == 0", "self.activation is None"),
     ],
     ("ops", NATIVE): [
