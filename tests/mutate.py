@@ -58,7 +58,7 @@ def main() -> int:
     chosen = [m for m in chosen if args.all or not table.has(m)]
     if chosen and not run(chosen, Trees(args.jobs, any(m.native for m in chosen)), table):
         return 1
-    table.write()
+    table.write_page()
     bad = sum(map(table.bad, chosen))
     CONSOLE.print(f"{len(chosen)} mutations, {bad} that no test noticed, without a reason, or that no longer apply")
     return int(bad > 0)

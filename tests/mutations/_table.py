@@ -15,7 +15,7 @@ Each line of the tables in `tests/mutations` breaks the code in one place, on pu
 
 {total}
 
-| layer | file | mutations | killed | survived | not run |
+| layer | file | mutations | killed | not killed | not run |
 |---|---|---|---|---|---|
 {rows}
 """
@@ -48,34 +48,32 @@ class Table:
         return self.outcome(mutation) != ("survived" if mutation.survives else "killed")
 
     def write(self) -> None:
-        if self.path is None:
-            return
-        with self.path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.rows[m.key()] for m in self.mutations if self.has(m))
-        self.path.with_suffix(".md").write_text(self.page(self.path))
+        if self.path:
+            with self.path.open("w", newline="") as file:
+                writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(self.rows[m.key()] for m in self.mutations if self.has(m))
+
+    def write_page(self) -> None:
+        if self.path:
+            self.path.with_suffix(".md").write_text(self.page(self.path))
 
     def page(self, path: Path) -> str:
         by_file = defaultdict(list)
         for m in self.mutations:
             where = {found.relative_to(ROOT / LAYERS[m.layer]).as_posix() for found, _ in m.spots(ROOT)}
             by_file[m.layer, ", ".join(sorted(where)) or "nowhere"].append(m)
-        rows = [f"| {layer} | {file} | {self._cells(found)} |" for (layer, file), found in sorted(by_file.items())]
-        dates = sorted({row["date"] for row in self.rows.values()}) or ["no day"]
-        total = f"{self._sum(self.mutations)}; run on {' to '.join(dict.fromkeys((dates[0], dates[-1])))}."
+        lines = [(*where, *self._counts(found)) for where, found in sorted(by_file.items())]
+        rows = [f"| {' | '.join(map(str, line))} |" for line in lines]
+        total = "{} mutations: {} killed, {} not killed, {} not run".format(*self._counts(self.mutations))
+        dates = sorted({row["date"] for row in self.rows.values()})
+        total += f"; the first on {dates[0]}, the last on {dates[-1]}." if dates else "."
         return PAGE.format(csv=path, name=path.name, total=total, rows="\n".join(rows)) + self._survivors()
 
-    def _count(self, mutations: list[Mutation], outcome: str) -> int:
-        return sum(self.outcome(m) == outcome for m in mutations)
-
-    def _cells(self, mutations: list[Mutation]) -> str:
-        counts = [self._count(mutations, outcome) for outcome in ("killed", "survived", "not run")]
-        return " | ".join(map(str, [len(mutations), *counts]))
-
-    def _sum(self, mutations: list[Mutation]) -> str:
-        killed, survived, left = (self._count(mutations, o) for o in ("killed", "survived", "not run"))
-        return f"{len(mutations)} mutations: {killed} killed, {survived} survived, {left} not run"
+    def _counts(self, mutations: list[Mutation]) -> list[int]:
+        """Of all how many were killed, how many were not, and how many were not run."""
+        killed, left = (sum(self.outcome(m) == outcome for m in mutations) for outcome in ("killed", "not run"))
+        return [len(mutations), killed, len(mutations) - killed - left, left]
 
     def _survivors(self) -> str:
         lines = [

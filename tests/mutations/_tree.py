@@ -72,7 +72,8 @@ class Tree:
     def _restore(self) -> None:
         for path in self._built():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-            shutil.move(self.folder / "kept" / path.name, path)
+        for path in (self.folder / "kept").iterdir():
+            shutil.move(path, self.folder / ("build" if path.is_dir() else "normkernels") / path.name)
 
 
 def files(path: Path) -> list[Path]:
