@@ -23,9 +23,9 @@ LAYERS = {
 class Mutation(NamedTuple):
     """Replace ``old`` by ``new`` and run the tests that ``tests`` selects: one of them must fail.
 
-    ``place`` is a layer, and where ``old`` is there more than once also a part of the path: ``triton/channels_forward``
-    is each file of the layer whose path has these words in a row, such as ``channels/forward.py``. ``survives`` says
-    why no test can notice.
+    ``place`` is a layer, and where ``old`` is there more than once also how the path goes on:
+    ``triton/channels_forward`` is ``channels/forward.py`` as well as ``_channels_forward.py``. ``survives`` says why no
+    test can notice.
     """
 
     place: str
@@ -58,7 +58,7 @@ def sources(place: str, tree: Path) -> list[Path]:
     layer, _, part = place.partition("/")
     folder = tree / LAYERS[layer]
     found = [p for p in sorted(folder.rglob("*")) if p.suffix in (".py", ".h", ".cpp")]
-    return [p for p in found if part in p.relative_to(folder).as_posix().replace("/", "_")]
+    return [p for p in found if p.relative_to(folder).as_posix().replace("/", "_").lstrip("_").startswith(part)]
 
 
 def pattern(old: str) -> re.Pattern:

@@ -4,13 +4,13 @@ from mutations._tests import FILTERS, WITNESS
 
 TABLE = {
     ("reference", f"{WITNESS} -k weight_norm"): [
-        ("filters = filters * r.unsqueeze(1)", "pass"),
-        ("(d - filters * along.unsqueeze(1))", "d"),
+        ("* r.unsqueeze(1)", ""),
+        ("- filters * along.unsqueeze(1)", ""),
         ("torch.where(norm > 0, 1 / norm, 0)", "1 / norm"),
     ],
-    ("reference", f"{WITNESS} -k weight_standardization"): [
-        ("d - d.mean(1, keepdim=True) - xhat", "d - xhat"),
-        ("inverse_root(filters, 1, eps).squeeze(1)", "inverse_root(filters, 1, 0.0).squeeze(1)"),
+    ("reference/weight_standardization", f"{WITNESS} -k weight_standardization"): [
+        (".mean(1, keepdim=True) - xhat", ".mean(1, keepdim=True) * 0 - xhat"),
+        ("eps).squeeze(1)", "eps * 0).squeeze(1)"),
     ],
     ("reference", FILTERS): [
         ("(f * scale + shift).clamp(low, high)", "f * scale + shift"),

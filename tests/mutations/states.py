@@ -15,7 +15,7 @@ TABLE = {
         ("epsilon_y + (h * xhat[n]).mean(1)", "epsilon_y + (g[n] * xhat[n]).mean(1)"),
     ],
     ("reference", f"{WITNESS} -k batch_renorm"): [
-        ("r[0] * of_scale + d[0] * of_shift", "r[0] * of_scale"),
+        ("[0] * of_scale +", "[0] * of_scale + 0 *"),
         ("torch.maximum(std / running_std, 1 / r_max)", "std / running_std"),
     ],
     ("reference", f"{WITNESS} -k streaming_norm"): [
@@ -64,10 +64,10 @@ TABLE = {
         ("e - q * square * e + w * of_gx", "e - p * square * e + w * of_gx"),
         ("finite(square) & finite(w * of_g) & finite(w * of_gx);", "true;"),
         ("w * w * share * gain + pe", "pe"),
-        ("kappa[i] *= a.gain[first + i];", ";"),
+        ("kappa[i] *=", "kappa[i] *= 0 *"),
     ],
     ("cpu", RULES): [
-        ("(past ? m.long_term[first + i] : recent)", "m.long_term[first + i]"),
+        ("m.long_term[first + i] : recent", "m.long_term[first + i] : m.long_term[first + i]"),
         ("k.shift[i] = w * k.d[i] + b;", "k.shift[i] = k.d[i] + b;"),
         ("r < least ? least :", ""),
         ("(slopes ? b * slopes[first + i] : 0)", "0"),
