@@ -39,7 +39,7 @@ demo: setup ## train, compare with torch.nn, validate, benchmark; plots in out/
 	@echo "Done. Plots and bench.csv are in $(abspath $(OUT)):" && ls $(OUT)
 
 test: setup ## the whole test suite
-	$(PY) -m pytest -n 2 tests
+	$(PY) -m pytest -n 2 --dist worksteal tests
 
 gpu: ## on a machine with an NVIDIA GPU: build with CUDA, test, benchmark; uses python3's own torch, no network
 	PYTHON=$(PYTHON) bench/gpu.sh

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from normkernels.backends import NAMES, unusable
 from normkernels.cases import OPS, Op, Sample
+from normkernels.cases._channels import last
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 TARGETS = [(backend, device) for device in DEVICES for backend in NAMES]
@@ -19,6 +21,7 @@ every_channel_op = pytest.mark.parametrize("op", CHANNELS, ids=str)
 every_stateful_op = pytest.mark.parametrize("op", STATEFUL, ids=str)
 every_op_by_row = pytest.mark.parametrize("op", BY_ROW, ids=str)  # whose rows (images) know nothing of each other
 every_op_with_residual = pytest.mark.parametrize("op", [op for op in NORMS if op.added == "residual"], ids=str)
+every_layout = pytest.mark.parametrize("layout", [torch.Tensor.contiguous, last], ids=["contiguous", "channels_last"])
 every_target = pytest.mark.parametrize(("backend", "device"), [pytest.param(*t, id="-".join(t)) for t in TARGETS])
 
 
@@ -65,3 +68,24 @@ def call(op: Op, sample: Sample, backend: str | None = None, **changes):
 def leaves(op: Op, sample: Sample) -> dict[str, torch.Tensor]:
     """Those of its tensors that may need a gradient, as leaves that do."""
     return {k: t.detach().requires_grad_() for k, t in sample.present().items() if k not in op.state}
+
+
+def randomised(module: torch.nn.Module) -> torch.nn.Module:
+    """Parameters that are not ones and zeros."""
+    with torch.no_grad():
+        for p in module.parameters():
+            p.copy_(torch.randn(p.shape))
+    return module
+
+
+class Recorder(TorchDispatchMode):
+    """Keeps the calls of this package's ops."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        if op.namespace == "normkernels":
+            self.calls.append((op, [a.detach() if isinstance(a, torch.Tensor) else a for a in args]))
+        return op(*args, **(kwargs or {}))

@@ -7,8 +7,11 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+import interpreter
 import pytest
 from hypothesis import settings
+
+interpreter.speed_up()
 
 # torch.empty then returns NaN, so that a buffer that a kernel forgot shows
 torch.use_deterministic_algorithms(True, warn_only=True)
@@ -18,6 +21,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores; test_pro
 
 settings.register_profile("normkernels", derandomize=True, database=None, deadline=None, max_examples=12)
 settings.load_profile("normkernels")
+
+
+@pytest.fixture
+def seeded():
+    torch.manual_seed(0)
 
 
 def pytest_collection_modifyitems(items):

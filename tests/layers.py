@@ -58,6 +58,15 @@ LAYERS = [
     *(Layer(f"LayerNorm{kind}Cell", (4, 3), (6, 4), {}) for kind in ("RNN", "LSTM", "GRU")),
 ]
 every_layer = pytest.mark.parametrize("layer", LAYERS, ids=str)
+HAS_MODES = [layer for layer in LAYERS if list(layer.make().buffers())]  # eval() is nothing to the others
+every_layer_and_mode = pytest.mark.parametrize(
+    ("layer", "training"),
+    [
+        pytest.param(layer, training, id=f"{layer}-{'train' if training else 'eval'}")
+        for layer in LAYERS
+        for training in (True, False)[: 1 + (layer in HAS_MODES)]
+    ],
+)
 every_trained_layer = pytest.mark.parametrize("layer", [a for a in LAYERS if a.name != "DataNorm"], ids=str)
 
 

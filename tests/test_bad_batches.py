@@ -4,8 +4,8 @@ import pytest
 import torch
 from common import every_stateful_op, every_target, need
 from layers import every_layer, output, step
-from test_state import NAMES, SETTINGS, SHAPES, STEMS, new, numbers, state, used
-from test_state import step as training_step
+from stateful_layers import NAMES, SETTINGS, SHAPES, STEMS, new, numbers, state, used
+from stateful_layers import step as training_step
 
 import normkernels as nk
 

@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from common import every_target, need
-from test_registration import Recorder
+from common import Recorder, every_target, need
 
 from normkernels.cases import OPS
 from normkernels.ops._buffers import statistic_dtype

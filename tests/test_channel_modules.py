@@ -1,32 +1,17 @@
-"""BatchNorm, GroupNorm and InstanceNorm against their torch.nn twins: construction, state, steps, freezing."""
+"""BatchNorm, GroupNorm and InstanceNorm against their torch.nn twins: construction, state, steps."""
 
 import copy
 import inspect
 import pickle
-from functools import partial
 
 import pytest
 import torch
-from test_modules import randomised
-from torch.utils.checkpoint import checkpoint
+from channel_twins import SHAPES, every_tracking_module, pair, same_state, step
+from common import every_layout
 
 import normkernels as nk
-from normkernels.cases._channels import last
 
-# arguments, and the shape of an input
-SHAPES = {
-    "BatchNorm1d": ((12,), (5, 12)),
-    "BatchNorm2d": ((12,), (5, 12, 3, 4)),
-    "BatchNorm3d": ((12,), (3, 12, 2, 3, 4)),
-    "GroupNorm": ((3, 12), (5, 12, 3, 4)),
-    "InstanceNorm1d": ((12,), (5, 12, 7)),
-    "InstanceNorm2d": ((12,), (5, 12, 3, 4)),
-    "InstanceNorm3d": ((12,), (3, 12, 2, 3, 4)),
-}
-TRACKING = [name for name in SHAPES if name != "GroupNorm"]
 every_module = pytest.mark.parametrize("name", SHAPES)
-every_tracking_module = pytest.mark.parametrize("name", TRACKING)
-
 # the constructor switches that torch has, alone and where they meet
 SWITCHES = {
     "default": {}, "affine": {"affine": True}, "not-affine": {"affine": False}, "eps": {"eps": 0.1},
@@ -35,29 +20,6 @@ SWITCHES = {
     "tracks-not": {"track_running_stats": False}, "all": {"affine": True, "track_running_stats": True},
     "float64": {"dtype": torch.float64}, "meta": {"device": "meta"},
 }  # fmt: skip
-
-
-def pair(name, **switches):
-    """Ours and torch's with the same random parameters, and an input."""
-    args, shape = SHAPES[name]
-    ours, theirs = (getattr(space, name)(*args, **switches) for space in (nk, torch.nn))
-    if switches.get("device") != "meta":
-        theirs.load_state_dict(randomised(ours).state_dict())
-    torch.manual_seed(0)
-    return ours, theirs, 3 + 2 * torch.randn(shape, dtype=switches.get("dtype"))
-
-
-def step(module, x, forward=None):
-    """The output and every gradient of a step of training."""
-    x = x.detach().requires_grad_()
-    y = (module if forward is None else forward)(x)
-    wanted = [t for t in (x, *module.parameters()) if t.requires_grad]
-    dy = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y)
-    return [y.detach(), *torch.autograd.grad(y, wanted, dy)]
-
-
-def same_state(ours, theirs):
-    torch.testing.assert_close(dict(ours.state_dict()), dict(theirs.state_dict()))
 
 
 @pytest.mark.parametrize("switch", SWITCHES)
@@ -108,7 +70,7 @@ def test_state_dict_moves_both_ways(name):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("layout", [torch.Tensor.contiguous, last], ids=["contiguous", "channels_last"])
+@every_layout
 @every_tracking_module
 def test_sixteen_bit_steps(name, layout, dtype):
     """16-bit input beside float32 parameters and statistics: torch's statistics, input's dtype and layout."""
@@ -178,67 +140,7 @@ def test_instance_norm_without_a_batch(dims, tracks):
     torch.testing.assert_close(ours(x[0], skip), theirs(x[0]) + skip)
 
 
-@every_tracking_module
-def test_frozen_statistics(name):
-    """Frozen statistics stay whatever train() says; so do weight and bias; unfreeze() gives both back."""
-    ours, theirs, x = pair(name, affine=True, track_running_stats=True)
-    for module in (ours, theirs):
-        step(module, x)
-    before = copy.deepcopy(ours.state_dict())
-    assert ours.freeze() is ours
-    assert "frozen_statistics=True" in repr(ours)
-    assert not any(p.requires_grad for p in ours.train().parameters())
-    torch.testing.assert_close(step(ours, x)[0], step(theirs.eval(), x)[0])
-    torch.testing.assert_close(dict(ours.state_dict()), dict(before), rtol=0, atol=0)
-    ours.unfreeze()
-    assert repr(ours) == repr(theirs)
-    torch.testing.assert_close(step(ours, x), step(theirs.train(), x))
-    same_state(ours, theirs)
-
-
-@every_tracking_module
-def test_freezing_one_of_the_two(name):
-    ours, theirs, x = pair(name, affine=True, track_running_stats=True)
-    ours.freeze(affine=False)
-    torch.testing.assert_close(step(ours, x), step(theirs.eval(), x))
-    ours.unfreeze().freeze(statistics=False)
-    assert not ours.weight.requires_grad
-    torch.testing.assert_close(ours(x), theirs.train()(x))
-    same_state(ours, theirs)
-    module = getattr(nk, name)(12, track_running_stats=False)
-    with pytest.raises(ValueError, match=f"{name}.freeze: statistics must be running ones, got none to freeze"):
-        module.freeze()
-
-
-@every_tracking_module
-def test_a_failed_call_changes_nothing(name):
-    """Wrong skip, wrong dtype, too few values: the statistics and the count of batches stay."""
-    ours, _, x = pair(name, affine=True, track_running_stats=True)
-    step(ours, x)
-    before = copy.deepcopy(ours.state_dict())
-    one = x[:1].reshape(1, 12, -1)[..., :1].reshape(1, 12, *[1] * (x.dim() - 2))
-    for bad in ((x, x[:-1]), (x.double(),), (x.int(),), (one,)):
-        with pytest.raises(ValueError, match="_norm: "):
-            ours(*bad)
-    torch.testing.assert_close(dict(ours.state_dict()), dict(before), rtol=0, atol=0)
-
-
-@every_tracking_module
-def test_checkpointing(name):
-    """The same bits; statistics move in the forward that is run again too, as torch's do."""
-    ours, theirs, x = pair(name, affine=True, track_running_stats=True)
-
-    def block(module):  # recomputation stops at the last tensor that backward needs: not the norm's here
-        return torch.nn.Sequential(module, torch.nn.Tanh())
-
-    twin = copy.deepcopy(ours)
-    plain = step(twin, x, block(twin))
-    again, _ = (step(m, x, partial(checkpoint, block(m), use_reentrant=False)) for m in (ours, theirs))
-    assert all(map(torch.equal, plain, again))
-    same_state(ours, theirs)
-
-
-@pytest.mark.parametrize("layout", [torch.Tensor.contiguous, last], ids=["contiguous", "channels_last"])
+@every_layout
 @pytest.mark.parametrize("name", ["BatchNorm2d", "GroupNorm", "InstanceNorm2d"])
 def test_compiled_steps(name, layout):
     """A compiled module trains as it does in eager mode, bit for bit, running statistics included."""

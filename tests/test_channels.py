@@ -5,15 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from common import DEVICES, call, every_channel_op, every_target, need, small
+from common import DEVICES, call, every_channel_op, every_layout, every_target, need, small
 from torch.utils.checkpoint import checkpoint
 
 from normkernels.cases import OPS
-from normkernels.cases._channels import last
 from normkernels.tolerance import check, run
 
 TRACKING = pytest.mark.parametrize("stem", ["batch_norm", "instance_norm"])
-LAYOUTS = pytest.mark.parametrize("layout", [torch.Tensor.contiguous, last], ids=["contiguous", "channels_last"])
 # input, running statistics
 DTYPES = {
     "float64": (torch.float64, torch.float64),
@@ -24,7 +22,7 @@ DTYPES = {
 
 @pytest.mark.parametrize("dtypes", DTYPES.values(), ids=DTYPES)
 @pytest.mark.parametrize("momentum", [0.1, 1.0])
-@LAYOUTS
+@every_layout
 @TRACKING
 @every_target
 def test_running_statistics(stem, backend, device, layout, momentum, dtypes):
@@ -66,7 +64,7 @@ def test_constants_of_eval_may_change_before_backward(stem):
     assert all(map(torch.equal, torch.autograd.grad(y, [x, w], dy), want))
 
 
-@LAYOUTS
+@every_layout
 @every_target
 def test_batch_norm_of_one_image_is_instance_norm(backend, device, layout):
     ops = OPS["batch_norm"], OPS["instance_norm"]
@@ -119,7 +117,7 @@ def test_checkpointing(op, backend, device):
 
 
 @pytest.mark.parametrize(("activation", "kept"), [(None, ["input"]), ("relu", ["input", "skip"])])
-@LAYOUTS
+@every_layout
 @every_channel_op
 def test_what_backward_keeps(op, layout, activation, kept):
     """Of the size of x only x itself, and skip where an activation follows: no copy, no xhat, no mask, no y."""
@@ -164,7 +162,7 @@ def test_large_batches_have_the_bits_of_their_images(channels_last, dtype, activ
 
 
 @pytest.mark.parametrize("shape", [(2, 5, 20, 21), (9, 4, 3, 2)], ids=lambda s: "x".join(map(str, s)))
-@LAYOUTS
+@every_layout
 @pytest.mark.parametrize("device", DEVICES)
 @every_channel_op
 def test_walked_in_triton(op, device, layout, shape, monkeypatch):
@@ -184,7 +182,7 @@ def test_walked_in_triton(op, device, layout, shape, monkeypatch):
     assert not wrong, "\n".join(wrong)
 
 
-@LAYOUTS
+@every_layout
 @every_target
 def test_moments_when_the_first_value_lies_far_off(backend, device, layout):
     """Sums are taken about a value near the mean, also where the value that comes first is not."""

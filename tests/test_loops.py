@@ -5,12 +5,11 @@ import io
 
 import pytest
 import torch
-from layers import LAYERS, every_layer, first
+from layers import LAYERS, every_layer, every_layer_and_mode, first
 from torch.utils.checkpoint import checkpoint
 
 import normkernels as nk
 
-every_mode = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 # whose statistics a call that is made again moves again
 LIKE_TORCH = ("BatchNorm", "SyncBatchNorm", "InstanceNorm", "DataNorm")
 STATEFUL = [layer for layer in LAYERS if layer.name in ("BatchRenorm2d", "OnlineNorm2d", "StreamingNorm2d")]
@@ -51,8 +50,7 @@ def close(got, want):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
-@every_mode
-@every_layer
+@every_layer_and_mode
 def test_changed_in_place(layer, training):
     """An in-place ReLU after the layer, in every layout."""
     if layer.name.startswith("NormProp"):
@@ -104,8 +102,7 @@ class _Checkpointed(torch.nn.Module):
 
 
 @pytest.mark.parametrize("reentrant", [False, True], ids=["new", "reentrant"])
-@every_mode
-@every_layer
+@every_layer_and_mode
 def test_checkpoint(layer, training, reentrant):
     """Gradients and state are those of the plain step."""
     plain, checked = layer.used(training), layer.used(training)
@@ -141,8 +138,7 @@ def test_compiled_checkpoint_by_inductor(layer):
     close(checked.buffers(), plain.buffers())
 
 
-@every_mode
-@every_layer
+@every_layer_and_mode
 def test_compiled_for_every_batch_size(layer, training):
     """One graph with a symbol for the batch, forward and backward."""
     torch._dynamo.reset()
@@ -167,8 +163,7 @@ def test_compiled_for_every_batch_size(layer, training):
     assert len(graphs) == made
 
 
-@every_mode
-@every_layer
+@every_layer_and_mode
 def test_exported(layer, training):
     """With a dynamic batch, saved, loaded, and run in grad mode: the values and the state of the layer itself."""
     module, twin = layer.used(training), layer.used(training)
@@ -185,8 +180,7 @@ def test_exported(layer, training):
         torch.testing.assert_close(t, state[name], rtol=1e-9, atol=1e-9)
 
 
-@every_mode
-@every_layer
+@every_layer_and_mode
 def test_gradients_of_exported_programs(layer, training):
     """The kernels say that they have none; the reference, where it is the derivative, gives it."""
     module, x = layer.used(training), layer.input(torch.float64)

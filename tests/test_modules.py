@@ -7,6 +7,7 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
+from common import randomised
 from torch.utils.checkpoint import checkpoint
 
 import normkernels as nk
@@ -35,14 +36,6 @@ SWITCHES = [
     {"dtype": torch.float64},
     {"device": "meta"},
 ]
-
-
-def randomised(module: torch.nn.Module) -> torch.nn.Module:
-    """Parameters that are not ones and zeros."""
-    with torch.no_grad():
-        for p in module.parameters():
-            p.copy_(torch.randn(p.shape))
-    return module
 
 
 @pytest.mark.parametrize("switch", SWITCHES, ids=lambda s: next(iter(s), "default"))

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from common import small
 
 from normkernels.backends import unusable
 from normkernels.cases import OPS
 from normkernels.functional import layer_norm
 from normkernels.tolerance import check
-from tests.common import small
 
 WIDTHS = (15, 16, 17, 31, 33, 63, 64, 65, 79, 255, 257, 2047, 2048, 2049)
 LAYER_NORM = OPS["layer_norm"]

@@ -1,30 +1,15 @@
-"""Online Normalization against the paper's loop in numpy, and what the paper promises of it."""
-
-import math
+"""Online Normalization against the paper's loop in numpy."""
 
 import numpy as np
 import pytest
 import torch
 from common import call, every_target, leaves, need, scanned, small
+from online_loop import GUARDS, OP, SETTINGS, STATE, numbers, ours, start
 from torch.autograd import gradgradcheck
 
-import normkernels as nk
-from normkernels.cases import OPS
 from normkernels.cases._channels import last
 
-OP = OPS["online_norm"]
-STATE = ("running_mean", "running_var", "epsilon_1", "epsilon_y")
 ALPHAS = (0.5, 0.9, 0.99, 0.999, 0.9999)
-GUARDS = ("layer_scaling", "clamp", None)
-SETTINGS = {
-    "alpha_fwd": 0.9,
-    "alpha_bkw": 0.95,
-    "eps": 1e-5,
-    "guard": None,
-    "ls_eps": 1e-5,
-    "clamp": 1.0,
-    "stable": False,
-}
 
 
 class Loop:
@@ -67,26 +52,6 @@ class Loop:
             u = u + dxs[-1].mean(1)
         self.state = [*statistics, u, e]
         return np.stack(dxs), dw, db
-
-
-def numbers(*shape, seed=0, scale=1.0, shift=0.0):
-    return shift + scale * torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def start(C, dtype=torch.float64, device="cpu"):
-    """Weight, bias and state of a layer in use: near to what N(0.5, 1.5^2) would leave."""
-    w, b, mean, var, u, e = numbers(6, C, seed=7, scale=0.3)
-    found = 1 + w, b, 0.5 + mean, 2.25 * torch.exp(var), u, e
-    return [t.to(device, dtype, copy=True) for t in found]
-
-
-def ours(x, dy, weight, bias, state, backend=None, **settings):
-    """y, dx, dweight, dbias; the state moves."""
-    named = {"input": x, "weight": weight, "bias": bias}
-    named = {k: t.detach().requires_grad_() for k, t in named.items()}
-    settings = SETTINGS | {"training": True} | settings
-    y = OP.function(**named, **dict(zip(STATE, state, strict=True)), **settings, backend=backend)
-    return [y.detach(), *torch.autograd.grad(y, list(named.values()), dy)]
 
 
 def agree(got, want, tolerance):
@@ -185,186 +150,6 @@ def test_splitting_a_batch_changes_nothing(backend, device):
 
 
 @every_target
-def test_accumulators_telescope(backend, device):
-    """What e and u have gained is all that was left: dx on average, and on average times xhat before its last step."""
-    need(OP, backend, device)
-    x, dy = (numbers(12, 4, 6, seed=i).to(device) for i in (0, 1))
-    _, _, *state = start(4, device=device)
-    (u, e), one = [t.clone() for t in state[2:]], torch.ones(4, dtype=torch.float64, device=device)
-    xhat, dx, *_ = ours(x, dy, one, 0 * one, state, backend)
-    gained = dx.mean(2)
-    torch.testing.assert_close(state[2] - u, gained.sum(0))
-    before = u + gained.cumsum(0) - gained
-    sigma = x.std(2) / xhat.std(2)
-    h = (dx + 0.05 * before[..., None]) * sigma[..., None]
-    torch.testing.assert_close(state[3] - e, (h * xhat).mean(2).sum(0))
-
-
-@every_target
-def test_statistics_are_those_of_the_mixture(backend, device):
-    """mu and V + mu^2 are the plain exponential averages of m and s + m^2 (closed form)."""
-    need(OP, backend, device)
-    x = numbers(12, 4, 6, shift=2.0).to(device)
-    _, _, *state = start(4, device=device)
-    weights = 0.1 * 0.9 ** torch.arange(11, -1, -1, dtype=torch.float64, device=device)
-    mean = 0.9**12 * state[0] + weights @ x.mean(2)
-    square = 0.9**12 * (state[1] + state[0] ** 2) + weights @ x.square().mean(2)
-    OP.function(x, *state, training=True, alpha_fwd=0.9, backend=backend)
-    torch.testing.assert_close(state[:2], [mean, square - mean**2])
-
-
-@pytest.mark.parametrize("guard", GUARDS)
-@every_target
-def test_scale_and_shift(backend, device, guard):
-    """x -> k x + c with the state (k mu + c, k^2 V) and eps k^2: the same y, and dx and u smaller by k."""
-    need(OP, backend, device)
-    k, c, factors = 3.0, -7.0, (1, 1 / 3, 1, 1)
-    x, dy = (numbers(7, 6, 4, seed=i).to(device) for i in (0, 1))
-    w, b, *state = start(6, device=device)
-    w2, b2, mean, var, u, e = start(6, device=device)
-    moved = [k * mean + c, k * k * var, u / k, e]
-    plain = ours(x, dy, w, b, state, backend, guard=guard)
-    other = ours(k * x + c, dy, w2, b2, moved, backend, guard=guard, eps=k * k * SETTINGS["eps"])
-    torch.testing.assert_close(other, [f * t for f, t in zip(factors, plain, strict=True)])
-    torch.testing.assert_close(moved, [k * state[0] + c, k * k * state[1], state[2] / k, state[3]])
-
-
-@every_target
-def test_order_of_channels(backend, device):
-    need(OP, backend, device)
-    order = torch.tensor([3, 0, 5, 1, 4, 2], device=device)
-    x, dy = (numbers(7, 6, 4, seed=i).to(device) for i in (0, 1))
-    one, other = start(6, device=device), [t[order] for t in start(6, device=device)]
-    y, dx, *rest = ours(x, dy, *one[:2], one[2:], backend, guard="layer_scaling")
-    got = ours(x[:, order], dy[:, order], *other[:2], other[2:], backend, guard="layer_scaling")
-    torch.testing.assert_close(got, [y[:, order], dx[:, order], *(t[order] for t in rest)])
-    torch.testing.assert_close(other[2:], [t[order] for t in one[2:]])
-
-
-@every_target
-def test_the_ends_of_the_decays(backend, device):
-    """alpha_fwd = 1 freezes the statistics, bit for bit; alpha_bkw = 1 makes dx = g / sigma."""
-    need(OP, backend, device)
-    x, dy = (numbers(7, 6, 4, seed=i).to(device) for i in (0, 1))
-    w, b, *state = start(6, device=device)
-    before = [t.clone() for t in state]
-    _, dx, *_ = ours(x, dy, w, b, state, backend, alpha_fwd=1.0, alpha_bkw=1.0)
-    assert all(map(torch.equal, state[:2], before[:2]))
-    torch.testing.assert_close(dx, dy * (w * torch.rsqrt(before[1] + 1e-5))[:, None])
-
-
-@every_target
-def test_stable(backend, device):
-    """The same bits while no gain exceeds 1; inputs 1000 times too large then leave dx about what g / sigma is."""
-    need(OP, backend, device)
-    x, dy = (numbers(16, 6, seed=i).to(device) for i in (0, 1))
-    found = []
-    for scale, stable in ((1.0, False), (1.0, True), (1e3, False), (1e3, True)):
-        w, b, *state = start(6, device=device)
-        state[2:] = torch.zeros(2, 6, dtype=torch.float64, device=device)
-        settings = {"alpha_fwd": 0.999, "alpha_bkw": 0.99, "stable": stable}
-        found.append([*ours(scale * x, dy, w, b, state, backend, **settings), *state])
-    assert all(map(torch.equal, *found[:2]))
-    bare = (dy * w).abs().max()  # sigma starts at about 1
-    assert found[2][1].abs().max() > 100 * bare
-    assert found[3][1].abs().max() < 2 * bare
-
-
-@every_target
-def test_bias_correction(backend, device):
-    """The statistics are weighted averages of the first state and every sample; later calls go on where it was."""
-    need(OP, backend, device)
-    x = numbers(13, 4, 6, shift=2.0).to(device)
-    layer = nk.OnlineNorm1d(4, 0.9, bias_correction=True, dtype=torch.float64, device=device, backend=backend)
-    for part in x.split([1, 3, 9]):
-        layer(part)
-    weights = 0.9 ** torch.arange(13, -1, -1, dtype=torch.float64, device=device)
-    weights /= weights.sum()
-    first = torch.zeros(1, 4, dtype=torch.float64, device=device)
-    mean = weights @ torch.cat([first, x.mean(2)])
-    square = weights @ torch.cat([first + 1, x.square().mean(2)])
-    torch.testing.assert_close([layer.running_mean, layer.running_var], [mean, square - mean**2])
-    assert layer.num_samples_tracked == 13
-    layer.eval()(x)
-    assert layer.num_samples_tracked == 13
-    layer.reset_running_stats()
-    assert layer.num_samples_tracked == 0
-
-
-@every_target
-def test_without_bias_correction_nothing_is_corrected(backend, device):
-    """The first of constant samples far off: V overshoots to about a quarter of the square of the distance."""
-    need(OP, backend, device)
-    layer = nk.OnlineNorm1d(1, 0.9, dtype=torch.float64, device=device, backend=backend)
-    layer(torch.full((7, 1), 100.0, dtype=torch.float64, device=device))
-    share = 0.9**7
-    torch.testing.assert_close(layer.running_mean, 100 * (1 - layer.running_mean.new_full((1,), share)))
-    torch.testing.assert_close(layer.running_var, layer.running_var.new_full((1,), share + 1e4 * share * (1 - share)))
-
-
-@pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")  # of Triton's interpreter
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e30])
-@pytest.mark.parametrize("D", [(), (4,)], ids=["1", "4"])
-@every_target
-def test_one_bad_sample_is_left_out(backend, device, D, bad):
-    """Of its channel only: later samples see the statistics as if it had not come; so do later gradients."""
-    need(OP, backend, device)
-    x, dy = (numbers(9, 5, *D, seed=i).to(device, torch.float32) for i in (0, 1))
-    kept = torch.tensor([0, 1, 2, 4, 5, 6, 7, 8], device=device)
-    w, b, *state = start(5, torch.float32, device)
-    w2, b2, *twin = start(5, torch.float32, device)
-    broken, torn = x.clone(), dy.clone()
-    broken[3, 2], torn[3, 2] = bad, 0.0  # 0 * inf is nan too
-    got = ours(broken, torn, w, b, state, backend)
-    want = ours(x[kept], dy[kept], w2, b2, twin, backend)
-    rest = [0, 1, 3, 4]
-    torch.testing.assert_close(got[0][kept][:, 2], want[0][:, 2])
-    torch.testing.assert_close(got[1][kept][:, 2], want[1][:, 2])
-    torch.testing.assert_close([t[2] for t in state], [t[2] for t in twin])
-    whole = start(5, torch.float32, device)
-    plain = ours(x, torn, *whole[:2], whole[2:], backend)
-    for a, c in zip(got[:2], plain[:2], strict=True):
-        torch.testing.assert_close(a[:, rest], c[:, rest])
-    torch.testing.assert_close([t[rest] for t in state], [t[rest] for t in whole[2:]])
-
-
-@pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")  # of Triton's interpreter
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-@pytest.mark.parametrize("D", [(), (4,)], ids=["1", "4"])
-@every_target
-def test_one_bad_gradient_is_left_out(backend, device, D, bad):
-    """What dynamic loss scaling makes on purpose does not stay in the accumulators."""
-    need(OP, backend, device)
-    x, dy = (numbers(9, 5, *D, seed=i).to(device) for i in (0, 1))
-    w, b, *state = start(5, device=device)
-    settings = {"alpha_fwd": 1.0}  # else the next samples are normalised otherwise without the bad one
-    torn = dy.clone()
-    torn[3, 2] = bad
-    got = ours(x, torn, w, b, state, backend, **settings)
-    kept = torch.tensor([0, 1, 2, 4, 5, 6, 7, 8], device=device)
-    w2, b2, *twin = start(5, device=device)
-    want = ours(x[kept], dy[kept], w2, b2, twin, backend, **settings)
-    torch.testing.assert_close(got[1][kept][:, 2], want[1][:, 2])
-    torch.testing.assert_close([t[2] for t in state], [t[2] for t in twin])
-    assert not got[1][3, 2].isfinite().all()
-    assert all(t.isfinite().all() for t in (got[0], *state))
-
-
-def test_rescaled_accumulators():
-    """A loss 1024 times as large, accumulators rescaled: 1024 times the gradients."""
-    layers = [nk.OnlineNorm1d(5, 0.9, 0.9, dtype=torch.float64) for _ in range(2)]
-    found = []
-    for layer, factor in zip(layers, (1.0, 1024.0), strict=True):
-        for i, scale in enumerate((1.0, factor)):
-            x = numbers(9, 5, seed=i).requires_grad_()
-            if scale != 1:
-                layer.rescale_accumulators(scale)
-            (dx,) = torch.autograd.grad(layer(x), x, scale * numbers(9, 5, seed=10 + i))
-        found.append([dx / factor, layer.epsilon_1 / factor, layer.epsilon_y / factor])
-    assert all(map(torch.equal, *found))
-
-
-@every_target
 def test_calls_before_their_backwards(backend, device):
     """The statistics go on with the calls, the accumulators with the backwards, which come last call first."""
     need(OP, backend, device)
@@ -394,34 +179,3 @@ def test_second_derivatives(guard):
             return call(OP, sample, "reference", **settings, **state, **dict(zip(named, tensors, strict=True)))
 
         assert gradgradcheck(function, list(named.values()))
-
-
-# changed arguments, the text after "online_norm: "
-WRONG = {
-    "alpha": ({"alpha_fwd": 1.5}, r"alpha_fwd must be in \[0, 1\], got 1.5"),
-    "alpha-nan": ({"alpha_bkw": math.nan}, r"alpha_bkw must be in \[0, 1\], got nan"),
-    "guard": ({"guard": "scale"}, "guard must be one of 'layer_scaling', 'clamp', None, got 'scale'"),
-    "clamp": ({"clamp": 0.0}, "clamp must be positive, got 0.0"),
-    "no-accumulator": ({"epsilon_y": None}, "epsilon_y must be given in training, got None"),
-    "accumulator-shape": ({"epsilon_1": torch.zeros(5)}, r"epsilon_1 must have shape \(33,\), got \(5,\)"),
-    "accumulator-dtype": ({"epsilon_1": torch.zeros(33).half()}, "epsilon_1 must have input's dtype .*, got .*float16"),
-    "no-mean": ({"running_mean": None}, "running_mean must be given where no statistics are taken .*, got None"),
-    "var-shape": ({"running_var": torch.ones(5)}, r"running_var must have shape \(33,\), got \(5,\)"),
-    "one-dim": ({"input": torch.ones(33)}, r"input must have at least 2 dimensions .*, got shape \(33,\)"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("wrong", WRONG)
-def test_wrong_arguments(wrong):
-    changes, message = WRONG[wrong]
-    sample = small(OP)
-    before = {k: sample.tensors[k].clone() for k in STATE}
-    with pytest.raises(ValueError, match=f"^online_norm: {message}$"):
-        OP.function(**(sample.present() | sample.call | changes))
-    assert all(torch.equal(sample.tensors[k], t) for k, t in before.items())
-
-
-def test_wrong_settings_of_the_module():
-    for settings, message in (({"alpha_fwd": -1}, "alpha_fwd must be"), ({"guard": ""}, "guard must be one of")):
-        with pytest.raises(ValueError, match=f"^OnlineNorm2d: {message}"):
-            nk.OnlineNorm2d(3, **settings)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from normkernels.tolerance import run
 
-# a state would have to be shifted and scaled too: see test_state.py
+# a state would have to be shifted and scaled too: see test_state_numbers.py
 STATELESS = [op for op in NORMS if op not in STATEFUL]
 CENTRED = [op for op in STATELESS if op.stem != "rms_norm"]
 sizes = {"rows": st.integers(1, 5), "columns": st.integers(2, 70)}

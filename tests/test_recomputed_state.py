@@ -4,7 +4,8 @@ from functools import partial
 
 import pytest
 import torch
-from test_state import LAYOUTS, SETTINGS, SHAPES, every_kind, new, numbers, same, state, step, used
+from common import every_layout
+from stateful_layers import SETTINGS, SHAPES, every_kind, new, numbers, same, state, step, used
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
@@ -76,7 +77,7 @@ def test_a_call_in_a_hook_of_a_backward_is_not_a_recomputation(kind):
     assert any(not torch.equal(t, before[k]) for k, t in state(module).items())
 
 
-@LAYOUTS
+@every_layout
 @every_kind
 def test_compiled_steps(kind, layout):
     """Forward and backward in one graph each, bit for bit, with the state moving; then inference."""

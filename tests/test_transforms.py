@@ -5,13 +5,13 @@ import io
 
 import pytest
 import torch
-from layers import LAYERS, Layer, every_layer, first
+from layers import LAYERS, Layer, every_layer, every_layer_and_mode, first
 from torch.autograd import forward_ad
 from torch.func import functional_call, grad, jacfwd, jacrev, jvp, vjp, vmap
 
 import normkernels as nk
 
-every_mode = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def pure(layer: Layer, training: bool):
@@ -45,13 +45,7 @@ def close(got, want):
     torch.testing.assert_close(got, want, rtol=1e-7, atol=1e-9)
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
-@every_mode
-@every_layer
+@every_layer_and_mode
 def test_gradient(layer, training):
     """torch.func.grad and vjp, by the input and by the parameters."""
     f, parameters, _ = pure(layer, training)
@@ -65,8 +59,7 @@ def test_gradient(layer, training):
         close(got[name], leaf.grad)
 
 
-@every_mode
-@every_layer
+@every_layer_and_mode
 def test_forward_mode(layer, training):
     """torch.func.jvp, and dual numbers."""
     f, _, _ = pure(layer, training)
@@ -77,8 +70,7 @@ def test_forward_mode(layer, training):
         close(forward_ad.unpack_dual(f(forward_ad.make_dual(x, t))).tangent, want)
 
 
-@every_mode
-@every_layer
+@every_layer_and_mode
 def test_jacobians(layer, training):
     f, _, _ = pure(layer, training)
     x = layer.input(torch.float64)
@@ -87,8 +79,7 @@ def test_jacobians(layer, training):
     close(jacfwd(f)(x), want)
 
 
-@every_mode
-@every_layer
+@every_layer_and_mode
 def test_vmap(layer, training):
     """Calls with buffers of their own; and where nothing moves, with shared ones."""
     f, parameters, buffers = pure(layer, training)
@@ -106,8 +97,7 @@ def test_vmap(layer, training):
             close(got, want)
 
 
-@every_mode
-@every_layer
+@every_layer_and_mode
 def test_gradients_of_each_sample(layer, training):
     """vmap of grad."""
     f, _, buffers = pure(layer, training)
@@ -118,8 +108,7 @@ def test_gradients_of_each_sample(layer, training):
     close(got, torch.stack([plain_gradient(f, x, v) for x in xs]))
 
 
-@every_mode
-@every_layer
+@every_layer_and_mode
 def test_batched_gradients(layer, training):
     """autograd.grad(is_grads_batched=True) of a call on the kernels."""
     f, _, _ = pure(layer, training)
@@ -156,8 +145,7 @@ def test_a_shared_state_under_vmap_is_refused(layer):
         assert torch.equal(t, before[name]), name
 
 
-@every_mode
-@every_layer
+@every_layer_and_mode
 def test_fx(layer, training):
     """A leaf of a symbolic trace, as torch.nn's layers are."""
     module = torch.nn.Sequential(layer.used(training))
@@ -169,8 +157,7 @@ def test_fx(layer, training):
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # torch's own recurrent layers give them too
 @pytest.mark.filterwarnings("ignore:a trace cannot hold a gradient")
-@every_mode
-@every_layer
+@every_layer_and_mode
 def test_jit_trace(layer, training):
     """Traced, saved, loaded, and run on another input; the state moves on."""
     module, x = layer.used(training), layer.input(torch.float64)

@@ -5,7 +5,9 @@ python tests/golden/recurrent.py
 
 import random
 
-from make import answers, moments, sigmoid, write
+from activations import sigmoid
+from answers import answers, write
+from formulas import moments
 from mpmath import mpf, sqrt, tanh
 
 HIDDEN = 3

@@ -1,0 +1,23 @@
+"""The tests that should notice, as arguments of pytest: few enough to be quick, and of the layer that was broken."""
+
+FAST = "(float32 or float16 or partial_rows) and not float16+float32"
+ROWS = f"tests/test_backends.py -k 'triton and not _2d and {FAST}'"
+STRIDED_ROWS = f"tests/test_backends.py -k 'triton and _2d and {FAST}'"
+CHANNELS = f"tests/test_backends.py tests/test_batch_norm.py tests/test_channels.py -k 'triton and {FAST} or walked'"
+WITNESS = "tests/test_reference.py"
+EDGES = "tests/test_edges.py"
+EAGER = "tests/test_backends.py tests/test_properties.py -k reference"
+LOCAL = "tests/test_batch_norm.py"
+MODULES = "tests/test_channels.py tests/test_channel_modules.py tests/test_running_statistics.py"
+STATE = f"{MODULES} tests/test_backends.py -k 'not triton and not native'"
+QUIET = "-k 'not triton and not native and not compiled'"
+STATES = ("recomputed_state", "state*", "online_norm*", "batch_renorm*", "streaming_norm*")
+STREAMS = " ".join(f"tests/test_{name}.py" for name in STATES) + f" {QUIET}"
+NATIVE = "tests/test_backends.py tests/test_properties.py -k native"
+ONLINE = "tests/test_online_norm*.py -k native"
+RULES = "tests/test_batch_renorm*.py tests/test_streaming_norm*.py -k native"
+WEIGHTS = ("normprop*", "activation_moments", "weight_norm*", "parametrizations", "data_norm", "fold")
+FILTERS = " ".join(f"tests/test_{name}.py" for name in WEIGHTS) + f" {QUIET}"
+NARROW = "tests/test_narrow_rows.py tests/test_edges.py -k 'native or narrow'"
+REPLAYS = "tests/test_replay*.py"
+RECURRENT = "tests/test_recurrent*.py tests/test_packed_sequences.py -k 'not triton and not native and not compile'"

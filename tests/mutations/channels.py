@@ -1,0 +1,93 @@
+"""Batch, group and instance norm."""
+
+from mutations._tests import CHANNELS, EDGES, FAST, LOCAL, NATIVE, STATE, WITNESS
+
+TABLE = {
+    ("reference", WITNESS): [
+        (
+            "return mean.reshape(shape), z.square().mean((1, 3, 4))",
+            "return mean.reshape(shape), z.square().sum((1, 3, 4))",
+        ),
+        ("g = g - c1 - xhat * c2", "g = g - c1"),
+        ("dweight.copy_((du * xhat).sum((0, 2)))", "dweight.copy_(du.sum((0, 2)))"),
+        ("return xhat if skip is None else xhat + skip.to(xhat.dtype)", "return xhat"),
+    ],
+    ("reference/channels", WITNESS): [
+        ("if training:", "if True:"),
+    ],
+    ("reference", f"{LOCAL} -k reference"): [
+        ("sum_dy_xhat.copy_((du * xhat).sum((0, 2)))", "sum_dy_xhat.copy_(du.sum((0, 2)))"),
+        ("mean_dy[:, None] - xhat *", "mean_dy[:, None] - 0 * xhat *"),
+        ("if dskip is not None: dskip.copy_(du) dx.copy_(affine", "dx.copy_(affine"),
+    ],
+    ("package", STATE): [("t.dtype if t.dtype.itemsize > 2 else torch.float32", "t.dtype")],
+    ("ops", STATE): [
+        ('kept = None if activation == "identity" else skip', "kept = skip"),
+        ("copy = statistic_dtype(input), torch.is_grad_enabled()", "copy = statistic_dtype(input), False"),
+        ("(y, *moments(x.detach(), shape))", "(y, *moments(2 * x.detach(), shape))"),
+        (
+            "return input.new_empty_strided(input.shape, (channels, 1, *strides[:-1]))",
+            "return torch.empty_like(input, memory_format=torch.contiguous_format)",
+        ),
+        ("var[0] * (count / (count - 1))", "var[0]"),
+        ("if training and count > 0 and", "if training and"),
+        ("mean.mean(0), momentum", "mean[0], momentum"),
+        ("var.mean(0) * (count / (count - 1))", "var.mean(0)"),
+    ],
+    ("ops/channels", STATE): [
+        ("grads[1] = dy", "grads[1] = None"),
+    ],
+    ("modules", STATE): [
+        ("float(seen) + 1.0", "float(seen) + 2.0"),
+        ("training or self.running_mean is None", "training"),
+    ],
+    ("modules/batch_norm", STATE): [
+        ("self.training and not self.frozen_statistics", "self.training"),
+    ],
+    ("modules", "tests/test_freezing.py"): [
+        ("if not self.frozen_statistics:", "if True:"),
+        ("if self.frozen_statistics: self._forget()", "pass"),
+        ("if self.frozen_affine and not any(", "if not any("),
+        ("if self.frozen_affine and not any(", "if self.frozen_affine or not any("),
+        ('"affine" in frozen)', "True)"),
+    ],
+    ("modules", "tests/test_conversions.py"): [
+        ("if self.activation is not None:", "if False:"),
+        ("elif self.frozen_statistics:", "elif False:"),
+    ],
+    ("cpu", f"{EDGES} -k native"): [
+        ("if (!training || mean_dy || centre) return false;", "return false;"),
+        ("bool wide(int64_t statistic) const { return", "bool wide(int64_t statistic) const { return false && "),
+    ],
+    ("cpu", NATIVE): [
+        ("a.template blend<C>(statistic + k, first + j, means[k])", "a.template blend<C>(statistic + k, j, means[k])"),
+        ("mean[statistic + k];", "mean[statistic];"),
+        ("m.m2 + m.count * (m.mean - mean) * (m.mean - mean)", "m.m2"),
+        ("m2[c] += q + k * (m - mean[c]) * (m - mean[c]);", "m2[c] += q;"),
+        ("m = {m.g / count, m.g_xhat / count};", "m = {m.g, m.g_xhat / count};"),
+        ("if (!training) means = {};", ""),
+        ("sizeof(T) >= 4 ||", "true ||"),
+        ("delta * delta * cross;", "0;"),
+        ("if (!far) return false;", "return false;"),
+        ("if constexpr (kSkip) return u + skip;", ""),
+        ("if constexpr (kGate == Gate::leaky_relu) return u > 0 ? v : slope * v;", ""),
+    ],
+    ("triton", CHANNELS): [
+        ("x = tl.where(mask, x - broad(mean, 3), 0.0)", "x = x - broad(mean, 3)"),
+        ("tl.rsqrt(rstd + number(EPS, rstd.dtype))", "tl.rsqrt(rstd)"),
+        ('"EPS": eps or 0.0', '"EPS": 0.0'),
+        ("squares += away * away * (1 - 1 / seen)", "squares += away * away"),
+        ("sum_squares += distance * distance * count +", "sum_squares += "),
+        ("- broad(mean_g, 3) - xhat * broad(mean_gx, 3)", "- xhat * broad(mean_gx, 3)"),
+        ("sum_g += affine(load(PARTIAL_B, at, mask, dtype), w, None)", "sum_g += load(PARTIAL_B, at, mask, dtype)"),
+    ],
+    ("triton", f"tests/test_backends.py -k 'streaming and triton and {FAST}'"): [
+        ('"SCALED": eps is None', '"SCALED": False'),
+    ],
+    ("triton/channels_forward", CHANNELS): [
+        ("program = tl.num_programs(0) - 1 - tl.program_id(0)", "program = 0 * tl.program_id(0)"),
+    ],
+    ("triton/channels_backward", CHANNELS): [
+        ("dw += du * xhat", "dw += du"),
+    ],
+}

@@ -1,0 +1,22 @@
+"""``validate``, and the run on a GPU."""
+
+TABLE = {
+    ("package", "tests/test_validate.py"): [
+        ("self.samples += other.samples", ""),
+        ('(other.status == "error", other.worst) >= (self.status == "error", self.worst)', "True"),
+        ("samples[first::shares]", "samples[first + 1 :: shares]"),
+        ("return 1 if any(r.bad for r in results.values()) else 130 if interrupted else 0", "return 0"),
+        ("_write(args.json, results)", "pass"),
+        ("return @contextmanager", "pass\n\n\n@contextmanager"),
+    ],
+    ("bench", "tests/test_gpu_run.py"): [
+        ("process.send_signal(signal.SIGINT)", "pass"),
+        ("code == 1 or LOST.search(text)", "code == 1"),
+        ('"pytest" in self.command and not', "False and not"),
+        ("min(self.limit, deadline - start)", "self.limit"),
+        ('step.status = "interrupted"', "pass"),
+        ("1 if any(s.failed for s in self.steps) else 2 if", "2 if"),
+        ("self.tails: dict[str, list[str]] = {} self.write()", "self.tails: dict[str, list[str]] = {}"),
+        ("if step.native and not built:", "if False:"),
+    ],
+}
