@@ -18,7 +18,7 @@ PYBIND11_MODULE(_C, m) {
 #if defined(NORMKERNELS_WITH_CUDA)
         {"cuda", NK_TEXT(NORMKERNELS_CUDA_ARCHS)},
 #else
-        {"cuda", "not built"},
+        {"cuda", "not built: " NK_TEXT(NORMKERNELS_WITHOUT_CUDA)},
 #endif
         {"built with torch", NK_TEXT(NORMKERNELS_TORCH_VERSION)},
         {"stable ABI target", NK_TEXT(TORCH_TARGET_VERSION)},

@@ -4,7 +4,9 @@ from normkernels import functional, parametrizations
 from normkernels._activations import ACTIVATIONS
 from normkernels._version import __version__
 from normkernels.backends import backends, use_backend
+from normkernels.conversion import convert, revert
 from normkernels.data_norm import DataNorm
+from normkernels.distributed import SyncBatchNorm, SyncBatchRenorm, synchronize_
 from normkernels.fold import fold_
 from normkernels.modules.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from normkernels.modules.batch_norm_lstm import BatchNormLSTM
@@ -29,9 +31,6 @@ from normkernels.modules.rms_norm import RMSNorm
 from normkernels.modules.streaming_norm import StreamingNorm1d, StreamingNorm2d, StreamingNorm3d
 from normkernels.modules.weight_norm import init_weight_norm_
 from normkernels.moments import activation_moments
-
-from normkernels.conversion import convert, revert  # isort: skip  (it reads the names above)
-from normkernels.distributed import SyncBatchNorm, SyncBatchRenorm, synchronize_  # isort: skip
 
 __all__ = [
     "ACTIVATIONS", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "BatchNormLSTM", "BatchNormRNN", "BatchRenorm1d",

@@ -4,6 +4,7 @@ import ast
 import graphlib
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +80,8 @@ LEVELS = (
     ("ops",),
     ("functional", "modules"),
     ("_folding", "data_norm", "fold", "parametrizations"),
+    ("conversion",),
+    ("distributed",),
     ("",),  # the package itself
     ("cases",),
     ("tolerance",),

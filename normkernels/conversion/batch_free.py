@@ -5,16 +5,21 @@ from typing import Any
 import torch
 from torch import nn
 
-import normkernels as nk
 from normkernels.conversion.twins import place
+from normkernels.modules.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from normkernels.modules.batch_renorm import BatchRenorm1d, BatchRenorm2d, BatchRenorm3d
+from normkernels.modules.group_norm import GroupNorm
+from normkernels.modules.instance_norm import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
+from normkernels.modules.online_norm import OnlineNorm1d, OnlineNorm2d, OnlineNorm3d
+from normkernels.modules.streaming_norm import StreamingNorm1d, StreamingNorm2d, StreamingNorm3d
 
-BATCH_NORMS = (nk.BatchNorm1d, nk.BatchNorm2d, nk.BatchNorm3d)
+BATCH_NORMS = (BatchNorm1d, BatchNorm2d, BatchNorm3d)
 STATEFUL: dict[str, Any] = {
-    "batch_renorm": (nk.BatchRenorm1d, nk.BatchRenorm2d, nk.BatchRenorm3d),
-    "online": (nk.OnlineNorm1d, nk.OnlineNorm2d, nk.OnlineNorm3d),
-    "streaming": (nk.StreamingNorm1d, nk.StreamingNorm2d, nk.StreamingNorm3d),
+    "batch_renorm": (BatchRenorm1d, BatchRenorm2d, BatchRenorm3d),
+    "online": (OnlineNorm1d, OnlineNorm2d, OnlineNorm3d),
+    "streaming": (StreamingNorm1d, StreamingNorm2d, StreamingNorm3d),
 }
-INSTANCE = (nk.InstanceNorm1d, nk.InstanceNorm2d, nk.InstanceNorm3d)
+INSTANCE = (InstanceNorm1d, InstanceNorm2d, InstanceNorm3d)
 MEMBERS = (*STATEFUL, "group", "layer", "instance")
 GROUPS = 32  # Wu & He 2018
 
@@ -34,7 +39,7 @@ def member(old: Any, batch_norm: Any, to: str) -> nn.Module | str:
     if to == "instance":
         return "a value alone is no instance" if rank == 0 else INSTANCE[rank](channels, eps, **more)
     groups = 1 if to == "layer" else max(g for g in range(1, GROUPS + 1) if channels % g == 0)
-    return nk.GroupNorm(groups, channels, eps, **more)
+    return GroupNorm(groups, channels, eps, **more)
 
 
 @torch.no_grad()

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from normkernels._checks import fail
 from normkernels.conversion import batch_free, fusing, peers, twins
 from normkernels.conversion.become import base, become, forget, go_back, memory
 from normkernels.conversion.report import Change, Note, Report, label
-from normkernels.ops._checks import fail
 
 
 def convert(model: nn.Module, to: str | None = None, fuse: bool = True) -> Report:
@@ -64,8 +64,14 @@ def revert(model: nn.Module) -> Report:
 
     Parameters and buffers keep the values that they have now.
 
+    Args:
+        model: any module, a norm itself too.
+
     Returns:
         a report as of :func:`convert`, printed too; ``left`` names what torch.nn has no layer for.
+
+    Raises:
+        ValueError: ``model`` is no module.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.BatchNorm2d(8), torch.nn.ReLU())

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from normkernels.backends.reference import _activations
+from normkernels import _activations
 from normkernels.conversion.activations import has_hooks
 
 

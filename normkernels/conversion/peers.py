@@ -9,10 +9,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-import normkernels as nk
 from normkernels.conversion import activations
 from normkernels.conversion.become import become
 from normkernels.conversion.twins import CHANNELS, place
+from normkernels.modules.batch_norm import BatchNorm2d
+from normkernels.modules.group_norm import GroupNorm
+from normkernels.modules.layer_norm import LayerNorm
+from normkernels.modules.layer_norm_2d import LayerNorm2d
+from normkernels.modules.rms_norm import RMSNorm
 
 EPS = ("eps", "variance_epsilon", "epsilon", "norm_eps")
 
@@ -27,19 +31,19 @@ class _Wide(nn.Module):
         return super().forward(input.to(dtype), *added)  # type: ignore[misc]
 
 
-class WideRMSNorm(_Wide, nk.RMSNorm):
+class WideRMSNorm(_Wide, RMSNorm):
     __doc__ = _Wide.__doc__
 
 
-class WideLayerNorm(_Wide, nk.LayerNorm):
+class WideLayerNorm(_Wide, LayerNorm):
     __doc__ = _Wide.__doc__
 
 
-class WideLayerNorm2d(_Wide, nk.LayerNorm2d):
+class WideLayerNorm2d(_Wide, LayerNorm2d):
     __doc__ = _Wide.__doc__
 
 
-class WideBatchNorm2d(_Wide, nk.BatchNorm2d):
+class WideBatchNorm2d(_Wide, BatchNorm2d):
     __doc__ = _Wide.__doc__
 
 
@@ -72,22 +76,22 @@ def _candidates(module: Any) -> Iterator[Candidate]:
         return
     n, more = len(weight), place(module) | {"activation": known[0], "slope": known[1]}
     if isinstance(mean, Tensor):
-        kind = next((ours for theirs, ours in CHANNELS.items() if isinstance(module, theirs)), nk.BatchNorm2d)
+        kind = next((ours for theirs, ours in CHANNELS.items() if isinstance(module, theirs)), BatchNorm2d)
         new = kind(n, eps, getattr(module, "momentum", 0.1), **more)
         frozen = not isinstance(weight, nn.Parameter)
         for norm in (new, WideBatchNorm2d(n, eps, **more)) if frozen else (new,):
             norm.frozen_statistics = frozen
             yield Candidate(norm, ((4, n, 2, 3, 1)[: int(kind.__name__[-2]) + 2],))
     elif isinstance(groups := getattr(module, "num_groups", None), int):
-        yield Candidate(nk.GroupNorm(groups, n, eps, **more), ((2, n, 3), (2, n, 2, 3)))
+        yield Candidate(GroupNorm(groups, n, eps, **more), ((2, n, 3), (2, n, 2, 3)))
     else:
         rows, with_bias = ((4, n), (2, 3, n)), bias is not None
         if not with_bias:
-            for kind, offset in product((nk.RMSNorm, WideRMSNorm), (0.0, 1.0)):
+            for kind, offset in product((RMSNorm, WideRMSNorm), (0.0, 1.0)):
                 yield Candidate(kind(n, eps, weight_offset=offset, **more), rows)
-        for kind in (nk.LayerNorm, WideLayerNorm):
+        for kind in (LayerNorm, WideLayerNorm):
             yield Candidate(kind(n, eps, bias=with_bias, **more), rows)
-        for kind, format in product((nk.LayerNorm2d, WideLayerNorm2d), (torch.preserve_format, torch.channels_last)):
+        for kind, format in product((LayerNorm2d, WideLayerNorm2d), (torch.preserve_format, torch.channels_last)):
             yield Candidate(kind(n, eps, bias=with_bias, memory_format=format, **more), ((2, n, 2, 3),))
 
 

@@ -5,14 +5,18 @@ from typing import Any
 import torch
 from torch import nn
 
-import normkernels as nk
 from normkernels.modules._extras import DEFAULTS, Extras
+from normkernels.modules.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from normkernels.modules.group_norm import GroupNorm
+from normkernels.modules.instance_norm import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
+from normkernels.modules.layer_norm import LayerNorm
+from normkernels.modules.rms_norm import RMSNorm
 
 CHANNELS: dict[type, Any] = {
-    nn.BatchNorm1d: nk.BatchNorm1d, nn.BatchNorm2d: nk.BatchNorm2d, nn.BatchNorm3d: nk.BatchNorm3d,
-    nn.InstanceNorm1d: nk.InstanceNorm1d, nn.InstanceNorm2d: nk.InstanceNorm2d, nn.InstanceNorm3d: nk.InstanceNorm3d,
+    nn.BatchNorm1d: BatchNorm1d, nn.BatchNorm2d: BatchNorm2d, nn.BatchNorm3d: BatchNorm3d,
+    nn.InstanceNorm1d: InstanceNorm1d, nn.InstanceNorm2d: InstanceNorm2d, nn.InstanceNorm3d: InstanceNorm3d,
 }  # fmt: skip
-TWINS = {**CHANNELS, nn.GroupNorm: nk.GroupNorm, nn.LayerNorm: nk.LayerNorm, nn.RMSNorm: nk.RMSNorm}
+TWINS = {**CHANNELS, nn.GroupNorm: GroupNorm, nn.LayerNorm: LayerNorm, nn.RMSNorm: RMSNorm}
 PLAIN = {ours: theirs for theirs, ours in TWINS.items()}
 
 

@@ -6,9 +6,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from normkernels.distributed.statistics import Moments, gathered
+from normkernels import _checks
+from normkernels.backends import requested
+from normkernels.distributed.statistics import Moments, gathered, moments
+from normkernels.ops import _channels
+from normkernels.ops._buffers import flat
 from normkernels.ops._channels import lies_last, like, view
-from normkernels.ops._rows import flat
 from normkernels.ops.batch_norm import batch_norm_apply, batch_norm_dx, batch_norm_sums
 
 
@@ -59,7 +62,19 @@ class SpanningBatchNorm(torch.autograd.Function):
         return dx, dy if activation == "identity" and wants_skip else dskip, dweight, dbias, None, None, None, None
 
 
-def apply(
-    input: Tensor, skip: Tensor | None, weight: Tensor | None, bias: Tensor | None, found: Moments, settings: Settings
-) -> Tensor:
-    return SpanningBatchNorm.apply(input, skip, weight, bias, *found, settings)  # type: ignore[return-value]
+def given(name: str, input: Tensor, weight, bias, skip) -> tuple[Tensor, Any, Any, Any]:
+    input, skip, weight, bias = _channels.check_channels(name, input, weight, bias, skip)
+    return input, weight, bias, skip
+
+
+def spanning(
+    input: Tensor, weight, bias, skip, eps: float, extras: dict[str, Any], group: Any, found=None
+) -> tuple[Moments, Tensor]:
+    """(moments of all processes, y)"""
+    if eps <= 0:
+        _checks.fail("SyncBatchNorm", "eps", "be positive in training", eps)
+    backend = requested(extras["backend"], "batch_norm", input)
+    activation = _checks.check_activation("SyncBatchNorm", extras["activation"])
+    settings = Settings(eps, activation, extras["slope"], backend, group)
+    found = found or moments(input, group, backend)
+    return found, SpanningBatchNorm.apply(input, skip, weight, bias, *found, settings)

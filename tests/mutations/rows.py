@@ -70,7 +70,7 @@ TABLE = {
         ("if (N % kFewLanes) write(N - kFewLanes);", ""),
         ("(g - means[r].a - h * means[r].b)", "(g - h * means[r].b)"),
         ("if (a.dsummed) g += few(", "if (false) g += few("),
-        ("if (a.stream) stream_bytes(out, a.y + m * N,", "if (false) stream_bytes(out, a.y + m * N,"),
+        ("if (a.nontemporal) copy_nontemporal(out, a.y + m * N,", "if (false) copy_nontemporal(out, a.y + m * N,"),
         ("? out + r * kTile :", "? out :"),
         ("return squares_fit<T>(squares, a.N, a.eps) ?", "return true ?"),
         ("about += s.a * share;", ""),
