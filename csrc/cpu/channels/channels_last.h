@@ -1,7 +1,7 @@
 // Channels that lie last: x is (N, S, C), and every image has statistics of its own (a batch comes as one long image).
 //
-// Pixels are folded: several make one line of whole bands of columns, whatever the number of channels. A line's columns
-// keep their own sums; only the rule adds up the columns of a channel, and the channels of a group.
+// Positions are folded: several make one line of whole bands of columns, whatever the number of channels. A line's
+// columns keep their own sums; only the rule adds up the columns of a channel, and the channels of a group.
 #pragma once
 
 #include <numeric>

@@ -9,7 +9,7 @@ namespace normkernels {
 template <class T>
 Pair<compute_t<T>> deviation_sums(const T* x, compute_t<T> mean, double p, int64_t n);
 
-// The same added up for each column of a row of pixels
+// The same added up for each column of a row of channels
 template <class T>
 void add_deviations(const T* x, const compute_t<T>* mean, double p, compute_t<T>* a, compute_t<T>* b, int64_t n);
 

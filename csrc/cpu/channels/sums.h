@@ -1,4 +1,4 @@
-// Sums over tiles of channels: over a run of one plane, or down the columns of rows of pixels.
+// Sums over tiles of channels: over a run of one plane, or down the columns of rows of channels.
 #pragma once
 
 #include "cpu/base/tiles.h"

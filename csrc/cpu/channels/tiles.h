@@ -1,4 +1,4 @@
-// Mathematics on tiles whose elements share a channel (a run of one plane) or lie one per channel (a row of pixels).
+// Mathematics on tiles whose elements share a channel (a run of one plane) or lie one per channel (a row of channels).
 #pragma once
 
 #include "cpu/base/tiles.h"
