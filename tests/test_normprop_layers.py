@@ -121,3 +121,16 @@ def test_wrong_layers():
         ValueError, match="padding_mode must be 'zeros', 'reflect', 'replicate' or 'circular', got 'same'"
     ):
         nk.NormPropConv2d(4, 4, 3, padding_mode="same")
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+def test_padding_is_that_of_torch(mode):
+    """With an even kernel and another dilation in each dim, where the order of dims and of their ends shows."""
+    options = {"padding": "same", "padding_mode": mode, "dilation": (1, 3)}
+    m, theirs = nk.NormPropConv2d(4, 6, (3, 2), activation=None, **options), nn.Conv2d(4, 6, (3, 2), **options)
+    with torch.no_grad():
+        theirs.weight.copy_(m.weight / m.weight.flatten(1).norm(dim=1).view(-1, 1, 1, 1))
+        theirs.bias.zero_()
+    x = torch.randn(2, 4, 7, 8)
+    torch.testing.assert_close(m(x), theirs(x))
