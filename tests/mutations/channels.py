@@ -20,7 +20,7 @@ TABLE = {
         ("mean_dy[:, None] - xhat *", "mean_dy[:, None] - 0 * xhat *"),
         ("if dskip is not None: dskip.copy_(du) dx.copy_(affine", "dx.copy_(affine"),
     ],
-    ("package", STATE): [("t.dtype if t.dtype.itemsize > 2 else torch.float32", "t.dtype")],
+    ("reference", STATE): [("torch.float64 if x.dtype == torch.float64 else torch.float32", "x.dtype")],
     ("ops", STATE): [
         ('kept = None if activation == "identity" else skip', "kept = skip"),
         ("copy = statistic_dtype(input), torch.is_grad_enabled()", "copy = statistic_dtype(input), False"),
