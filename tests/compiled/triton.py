@@ -104,7 +104,7 @@ def code(module: str) -> str:
     while left:
         name = left.pop()
         found[name] = (ROOT / f"{name.replace('.', '/')}.py").read_text()
-        left += set(re.findall(r"from (normkernels\.backends\.triton\.\w+) import", found[name])) - set(found)
+        left += set(re.findall(r"from (normkernels\.backends\.triton\.[\w.]+) import", found[name])) - set(found)
     return hashlib.sha256("".join(found[name] for name in sorted(found)).encode()).hexdigest()
 
 

@@ -3,9 +3,8 @@
 import triton
 import triton.language as tl
 
-from normkernels.backends.triton._numbers import cdiv
-from normkernels.backends.triton._recurrent import backward_steps, forward_steps
-from normkernels.backends.triton._recurrent_columns import (
+from normkernels.backends.triton.base.numbers import cdiv
+from normkernels.backends.triton.recurrent.batch import (
     column_sizes,
     columns_of,
     load_line,
@@ -14,7 +13,7 @@ from normkernels.backends.triton._recurrent_columns import (
     store_sums,
     workspace,
 )
-from normkernels.backends.triton._recurrent_lstm import (
+from normkernels.backends.triton.recurrent.lstm import (
     cell_grads,
     cell_statistics,
     cell_sums,
@@ -23,9 +22,10 @@ from normkernels.backends.triton._recurrent_lstm import (
     lstm_grads,
     store_cell,
 )
-from normkernels.backends.triton._recurrent_norm import statistics, through_norm, with_rstd
-from normkernels.backends.triton._recurrent_tiles import at, store, times_parameter
-from normkernels.backends.triton._rows import finalise, on_device
+from normkernels.backends.triton.recurrent.norm import statistics, through_norm, with_rstd
+from normkernels.backends.triton.recurrent.steps import backward_steps, forward_steps
+from normkernels.backends.triton.recurrent.tiles import at, store, times_parameter
+from normkernels.backends.triton.rows.tiles import finalise, on_device
 
 
 @triton.jit(do_not_specialize=["T", "START", "OWN", "M"])

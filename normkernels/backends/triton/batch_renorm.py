@@ -3,9 +3,12 @@
 import triton
 import triton.language as tl
 
-from normkernels.backends.triton import _channels_backward
-from normkernels.backends.triton._activations import activation
-from normkernels.backends.triton._channels import (
+from normkernels.backends.triton.channels import backward as channels_backward
+from normkernels.backends.triton.base.activations import activation
+from normkernels.backends.triton.base.numbers import cdiv
+from normkernels.backends.triton.channels.forward import apply, moments
+from normkernels.backends.triton.channels.sizes import FORWARD_LIMIT, holding, resident, sizes
+from normkernels.backends.triton.channels.tiles import (
     aligned,
     broad,
     centred,
@@ -18,10 +21,7 @@ from normkernels.backends.triton._channels import (
     store_tile,
     total,
 )
-from normkernels.backends.triton._channels_forward import apply, moments
-from normkernels.backends.triton._channels_sizes import FORWARD_LIMIT, holding, resident, sizes
-from normkernels.backends.triton._numbers import cdiv
-from normkernels.backends.triton._rows import accumulator, number, on_device
+from normkernels.backends.triton.rows.tiles import accumulator, number, on_device
 
 BLOCK = 256
 
@@ -149,7 +149,7 @@ def backward(
     of_scale, of_shift = (accumulator(mean, C), accumulator(mean, C)) if wanted else (None, None)
     programs = (cdiv(C, BLOCK),)
     _corrected_kernel[programs](weight, bias, r, d, scale, shift, C, BLOCK_N=BLOCK, num_warps=4)
-    _channels_backward.backward(
+    channels_backward.backward(
         dy, x, skip, scale, shift, mean, var, dx, dskip, of_scale, of_shift, eps, True, activation, slope, last
     )
     if wanted:

@@ -3,9 +3,19 @@
 import triton
 import triton.language as tl
 
-from normkernels.backends.triton._activations import activation
-from normkernels.backends.triton._numbers import cdiv
-from normkernels.backends.triton._pixels import (
+from normkernels.backends.triton.base.activations import activation
+from normkernels.backends.triton.base.numbers import cdiv
+from normkernels.backends.triton.rows.tiles import (
+    accumulator,
+    affine,
+    alignment,
+    finalise,
+    number,
+    on_device,
+    programs,
+    rounded,
+)
+from normkernels.backends.triton.strided_rows.tiles import (
     add_partial,
     backward_tile,
     centre,
@@ -17,16 +27,6 @@ from normkernels.backends.triton._pixels import (
     locate,
     store_dx,
     store_tile,
-)
-from normkernels.backends.triton._rows import (
-    accumulator,
-    affine,
-    alignment,
-    finalise,
-    number,
-    on_device,
-    programs,
-    rounded,
 )
 
 

@@ -3,9 +3,16 @@
 import triton
 import triton.language as tl
 
-from normkernels.backends.triton._numbers import cdiv
-from normkernels.backends.triton._recurrent import backward_steps, forward_steps
-from normkernels.backends.triton._recurrent_lstm import (
+from normkernels.backends.triton.base.numbers import cdiv
+from normkernels.backends.triton.recurrent.layer import (
+    add_to_lines,
+    load_statistics,
+    row_sizes,
+    rows_of,
+    store_statistics,
+    workspace,
+)
+from normkernels.backends.triton.recurrent.lstm import (
     cell_grads,
     cell_statistics,
     cell_sums,
@@ -14,17 +21,10 @@ from normkernels.backends.triton._recurrent_lstm import (
     lstm_grads,
     store_cell,
 )
-from normkernels.backends.triton._recurrent_norm import means_of, statistics, through_norm, with_rstd
-from normkernels.backends.triton._recurrent_rows import (
-    add_to_lines,
-    load_statistics,
-    row_sizes,
-    rows_of,
-    store_statistics,
-    workspace,
-)
-from normkernels.backends.triton._recurrent_tiles import at, store, times_parameter
-from normkernels.backends.triton._rows import finalise, on_device
+from normkernels.backends.triton.recurrent.norm import means_of, statistics, through_norm, with_rstd
+from normkernels.backends.triton.recurrent.steps import backward_steps, forward_steps
+from normkernels.backends.triton.recurrent.tiles import at, store, times_parameter
+from normkernels.backends.triton.rows.tiles import finalise, on_device
 
 
 @triton.jit(do_not_specialize=["START", "OWN", "M"])

@@ -3,11 +3,9 @@
 import triton
 import triton.language as tl
 
-from normkernels.backends.triton._activations import activation
-from normkernels.backends.triton._numbers import cdiv
-from normkernels.backends.triton._recurrent import backward_steps, forward_steps
-from normkernels.backends.triton._recurrent_norm import add_sums, means_of, no_sums, statistics, through_norm, with_rstd
-from normkernels.backends.triton._recurrent_rows import (
+from normkernels.backends.triton.base.activations import activation
+from normkernels.backends.triton.base.numbers import cdiv
+from normkernels.backends.triton.recurrent.layer import (
     add_to_lines,
     load_statistics,
     row_sizes,
@@ -15,8 +13,10 @@ from normkernels.backends.triton._recurrent_rows import (
     store_statistics,
     workspace,
 )
-from normkernels.backends.triton._recurrent_tiles import add_term, at, normed, rnn_grads, store, summed, times_parameter
-from normkernels.backends.triton._rows import finalise, on_device
+from normkernels.backends.triton.recurrent.norm import add_sums, means_of, no_sums, statistics, through_norm, with_rstd
+from normkernels.backends.triton.recurrent.steps import backward_steps, forward_steps
+from normkernels.backends.triton.recurrent.tiles import add_term, at, normed, rnn_grads, store, summed, times_parameter
+from normkernels.backends.triton.rows.tiles import finalise, on_device
 
 
 @triton.jit(do_not_specialize=["START", "OWN", "M"])

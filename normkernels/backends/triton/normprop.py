@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from normkernels.backends.triton._activations import (
+from normkernels.backends.triton.base.activations import (
     DENSITY_0,
     SELU_ALPHA,
     SELU_SCALE,
@@ -19,10 +19,10 @@ from normkernels.backends.triton._activations import (
     derivative,
     expm1,
 )
-from normkernels.backends.triton._channels import aligned, broad, load, load_tile, step, store, store_tile, walk
-from normkernels.backends.triton._channels_sizes import BACKWARD_TILE, FORWARD_TILE, STEPS, Sizes, parts, split
-from normkernels.backends.triton._numbers import cdiv
-from normkernels.backends.triton._rows import affine, alignment, finalise, on_device, stride
+from normkernels.backends.triton.base.numbers import cdiv
+from normkernels.backends.triton.channels.sizes import BACKWARD_TILE, FORWARD_TILE, STEPS, Sizes, parts, split
+from normkernels.backends.triton.channels.tiles import aligned, broad, load, load_tile, step, store, store_tile, walk
+from normkernels.backends.triton.rows.tiles import affine, alignment, finalise, on_device, stride
 
 INVERSE_PI = tl.constexpr(1 / math.pi)
 

@@ -7,11 +7,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from normkernels.backends.triton._filters import inverse
-from normkernels.backends.triton._filters_backward import backward
-from normkernels.backends.triton._filters_forward import forward
-from normkernels.backends.triton._numbers import cdiv
-from normkernels.backends.triton._rows import Tile, on_device, rounded
+from normkernels.backends.triton.base.numbers import cdiv
+from normkernels.backends.triton.filters.backward import backward
+from normkernels.backends.triton.filters.forward import forward
+from normkernels.backends.triton.filters.tiles import inverse
+from normkernels.backends.triton.rows.tiles import Tile, on_device, rounded
 
 PROJECTED = {2: Tile(4, 1024, 4), 4: Tile(4, 1024, 4), 8: Tile(4, 512, 8)}  # itemsize -> filters, values at a time
 

@@ -6,9 +6,9 @@ Without a mean (RMS norm) there is no mean(g).
 import triton
 import triton.language as tl
 
-from normkernels.backends.triton._activations import derivative
-from normkernels.backends.triton._numbers import cdiv, next_power_of_2
-from normkernels.backends.triton._rows import (
+from normkernels.backends.triton.base.activations import derivative
+from normkernels.backends.triton.base.numbers import cdiv, next_power_of_2
+from normkernels.backends.triton.rows.tiles import (
     BACKWARD_SEGMENT,
     FORWARD_SEGMENT,
     GROUP,

@@ -6,8 +6,8 @@ Without a norm the statistics of the cell are None. RAW: the cells where it is t
 import triton
 import triton.language as tl
 
-from normkernels.backends.triton._activations import sigmoid, tanh
-from normkernels.backends.triton._recurrent_norm import (
+from normkernels.backends.triton.base.activations import sigmoid, tanh
+from normkernels.backends.triton.recurrent.norm import (
     add_groups,
     add_squares,
     add_sums,
@@ -15,7 +15,7 @@ from normkernels.backends.triton._recurrent_norm import (
     no_sums,
     through_norm,
 )
-from normkernels.backends.triton._recurrent_tiles import (
+from normkernels.backends.triton.recurrent.tiles import (
     add_term,
     at,
     load,

@@ -3,8 +3,21 @@
 import triton
 import triton.language as tl
 
-from normkernels.backends.triton._activations import activation
-from normkernels.backends.triton._channels import (
+from normkernels.backends.triton.base.activations import activation
+from normkernels.backends.triton.channels.sizes import (
+    FORWARD_LIMIT,
+    FORWARD_TILE,
+    STEPS,
+    deviation,
+    holding,
+    merging,
+    parts,
+    resident,
+    sizes,
+    split,
+    walking,
+)
+from normkernels.backends.triton.channels.tiles import (
     aligned,
     broad,
     centred,
@@ -21,20 +34,7 @@ from normkernels.backends.triton._channels import (
     total,
     walk,
 )
-from normkernels.backends.triton._channels_sizes import (
-    FORWARD_LIMIT,
-    FORWARD_TILE,
-    STEPS,
-    deviation,
-    holding,
-    merging,
-    parts,
-    resident,
-    sizes,
-    split,
-    walking,
-)
-from normkernels.backends.triton._rows import accumulator, number
+from normkernels.backends.triton.rows.tiles import accumulator, number
 
 
 @triton.jit(do_not_specialize=["C", "S", "G", "PLANES"])

@@ -7,8 +7,8 @@ pools PLANES planes, those of one channel over the IMAGES of a batch or those of
 import triton
 import triton.language as tl
 
-from normkernels.backends.triton._activations import derivative
-from normkernels.backends.triton._rows import affine, number, rounded
+from normkernels.backends.triton.base.activations import derivative
+from normkernels.backends.triton.rows.tiles import affine, number, rounded
 
 
 @triton.jit

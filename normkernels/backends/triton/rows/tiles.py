@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from normkernels.backends.triton._numbers import cdiv, next_power_of_2
+from normkernels.backends.triton.base.numbers import cdiv, next_power_of_2
 
 
 class Tile(NamedTuple):

@@ -3,9 +3,9 @@
 import triton
 import triton.language as tl
 
-from normkernels.backends.triton._activations import activation
-from normkernels.backends.triton._numbers import cdiv, next_power_of_2
-from normkernels.backends.triton._rows import (
+from normkernels.backends.triton.base.activations import activation
+from normkernels.backends.triton.base.numbers import cdiv, next_power_of_2
+from normkernels.backends.triton.rows.tiles import (
     FORWARD_SEGMENT,
     accumulator,
     add_residual,

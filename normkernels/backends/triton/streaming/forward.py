@@ -3,8 +3,21 @@
 import triton
 import triton.language as tl
 
-from normkernels.backends.triton._activations import activation
-from normkernels.backends.triton._channels import (
+from normkernels.backends.triton.base.activations import activation
+from normkernels.backends.triton.base.numbers import cdiv
+from normkernels.backends.triton.channels.backward import merge
+from normkernels.backends.triton.channels.forward import apply, moments
+from normkernels.backends.triton.channels.sizes import (
+    FORWARD_LIMIT,
+    FORWARD_TILE,
+    holding,
+    parts,
+    resident,
+    sizes,
+    split,
+    walking,
+)
+from normkernels.backends.triton.channels.tiles import (
     aligned,
     broad,
     centred,
@@ -19,21 +32,8 @@ from normkernels.backends.triton._channels import (
     total,
     walk,
 )
-from normkernels.backends.triton._channels_backward import merge
-from normkernels.backends.triton._channels_forward import apply, moments
-from normkernels.backends.triton._channels_sizes import (
-    FORWARD_LIMIT,
-    FORWARD_TILE,
-    holding,
-    parts,
-    resident,
-    sizes,
-    split,
-    walking,
-)
-from normkernels.backends.triton._numbers import cdiv
-from normkernels.backends.triton._rows import accumulator
-from normkernels.backends.triton._streaming import deviation, exponent, met
+from normkernels.backends.triton.rows.tiles import accumulator
+from normkernels.backends.triton.streaming.tiles import deviation, exponent, met
 
 BLOCK = 256
 

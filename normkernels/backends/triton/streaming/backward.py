@@ -3,7 +3,19 @@
 import triton
 import triton.language as tl
 
-from normkernels.backends.triton._channels import (
+from normkernels.backends.triton.base.numbers import cdiv
+from normkernels.backends.triton.channels.backward import sums
+from normkernels.backends.triton.channels.sizes import (
+    BACKWARD_LIMIT,
+    BACKWARD_TILE,
+    STEPS,
+    holding,
+    resident,
+    sizes,
+    split,
+    walking,
+)
+from normkernels.backends.triton.channels.tiles import (
     aligned,
     broad,
     differentiated,
@@ -18,20 +30,8 @@ from normkernels.backends.triton._channels import (
     total,
     walk,
 )
-from normkernels.backends.triton._channels_backward import sums
-from normkernels.backends.triton._channels_sizes import (
-    BACKWARD_LIMIT,
-    BACKWARD_TILE,
-    STEPS,
-    holding,
-    resident,
-    sizes,
-    split,
-    walking,
-)
-from normkernels.backends.triton._numbers import cdiv
-from normkernels.backends.triton._rows import accumulator, affine
-from normkernels.backends.triton._streaming import arrived, deviation, exponent
+from normkernels.backends.triton.rows.tiles import accumulator, affine
+from normkernels.backends.triton.streaming.tiles import arrived, deviation, exponent
 
 BLOCK = 256
 

@@ -3,9 +3,9 @@
 import triton
 import triton.language as tl
 
-from normkernels.backends.triton._activations import derivative
-from normkernels.backends.triton._numbers import next_power_of_2
-from normkernels.backends.triton._rows import Tile, affine, number, rounded, unaligned
+from normkernels.backends.triton.base.activations import derivative
+from normkernels.backends.triton.base.numbers import next_power_of_2
+from normkernels.backends.triton.rows.tiles import Tile, affine, number, rounded, unaligned
 
 # A program's tile is BLOCK_M channels of BLOCK_N neighbouring pixels; a pixel of at most BLOCK_M channels is read once.
 LIMIT = {2: (512, 256), 4: (512, 256), 8: (128, 64)}  # itemsize of x -> most channels of one tile: forward, backward

@@ -7,8 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from normkernels.backends.triton._numbers import cdiv
-from normkernels.backends.triton._rows import FORWARD_SEGMENT, load_rows, load_stat, rounded, wave
+from normkernels.backends.triton.base.numbers import cdiv
+from normkernels.backends.triton.rows.tiles import FORWARD_SEGMENT, load_rows, load_stat, rounded, wave
 
 CHUNK = 256  # partial results of a filter that are loaded at a time
 

@@ -3,7 +3,8 @@
 import triton
 import triton.language as tl
 
-from normkernels.backends.triton._filters import (
+from normkernels.backends.triton.base.numbers import cdiv
+from normkernels.backends.triton.filters.tiles import (
     CHUNK,
     inverse,
     record,
@@ -13,8 +14,7 @@ from normkernels.backends.triton._filters import (
     store_stat,
     times,
 )
-from normkernels.backends.triton._numbers import cdiv
-from normkernels.backends.triton._rows import (
+from normkernels.backends.triton.rows.tiles import (
     FORWARD_SEGMENT,
     accumulator,
     alignment,

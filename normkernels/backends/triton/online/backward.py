@@ -6,7 +6,9 @@ Where mean and rstd are constants, dx = dz w rstd.
 import triton
 import triton.language as tl
 
-from normkernels.backends.triton._channels import (
+from normkernels.backends.triton.channels.backward import merge
+from normkernels.backends.triton.channels.sizes import BACKWARD_TILE, STEPS, parts, sizes, split, walking
+from normkernels.backends.triton.channels.tiles import (
     aligned,
     broad,
     load,
@@ -17,10 +19,7 @@ from normkernels.backends.triton._channels import (
     store_tile,
     walk,
 )
-from normkernels.backends.triton._channels_backward import merge
-from normkernels.backends.triton._channels_sizes import BACKWARD_TILE, STEPS, parts, sizes, split, walking
-from normkernels.backends.triton._rows import accumulator, affine
-from normkernels.backends.triton._scan import (
+from normkernels.backends.triton.online.tiles import (
     averages,
     averaging,
     chained,
@@ -34,6 +33,7 @@ from normkernels.backends.triton._scan import (
     values,
     valuing,
 )
+from normkernels.backends.triton.rows.tiles import accumulator, affine
 
 
 @triton.jit(do_not_specialize=["N", "C", "S", "G", "images", "parts", "steps"])

@@ -3,8 +3,10 @@
 import triton
 import triton.language as tl
 
-from normkernels.backends.triton._activations import activation
-from normkernels.backends.triton._channels import (
+from normkernels.backends.triton.base.activations import activation
+from normkernels.backends.triton.channels.forward import moments
+from normkernels.backends.triton.channels.sizes import FORWARD_TILE, STEPS, sizes, split, walking
+from normkernels.backends.triton.channels.tiles import (
     aligned,
     broad,
     load,
@@ -17,10 +19,7 @@ from normkernels.backends.triton._channels import (
     store_tile,
     walk,
 )
-from normkernels.backends.triton._channels_forward import moments
-from normkernels.backends.triton._channels_sizes import FORWARD_TILE, STEPS, sizes, split, walking
-from normkernels.backends.triton._rows import accumulator, affine, number
-from normkernels.backends.triton._scan import (
+from normkernels.backends.triton.online.tiles import (
     averaging,
     finite,
     guarded,
@@ -32,6 +31,7 @@ from normkernels.backends.triton._scan import (
     values,
     valuing,
 )
+from normkernels.backends.triton.rows.tiles import accumulator, affine, number
 
 
 @triton.jit(do_not_specialize=["N", "C"])

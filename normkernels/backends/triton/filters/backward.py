@@ -6,7 +6,8 @@ With a mean, dv = g rstd (dw - mean(dw) - xhat dg / N), xhat = (v - mean) rstd.
 import triton
 import triton.language as tl
 
-from normkernels.backends.triton._filters import (
+from normkernels.backends.triton.base.numbers import cdiv
+from normkernels.backends.triton.filters.tiles import (
     CHUNK,
     load_filters,
     record,
@@ -16,8 +17,7 @@ from normkernels.backends.triton._filters import (
     store_stat,
     times,
 )
-from normkernels.backends.triton._numbers import cdiv
-from normkernels.backends.triton._rows import (
+from normkernels.backends.triton.rows.tiles import (
     FORWARD_SEGMENT,
     accumulator,
     alignment,

@@ -9,11 +9,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from normkernels.backends.triton._activations import clamp, derivative
-from normkernels.backends.triton._channels import load, preactivation
-from normkernels.backends.triton._channels_sizes import power
-from normkernels.backends.triton._numbers import cdiv
-from normkernels.backends.triton._rows import affine, alignment
+from normkernels.backends.triton.base.activations import clamp, derivative
+from normkernels.backends.triton.base.numbers import cdiv
+from normkernels.backends.triton.channels.sizes import power
+from normkernels.backends.triton.channels.tiles import load, preactivation
+from normkernels.backends.triton.rows.tiles import affine, alignment
 
 TILE, ROWS, LANES = 512, 64, 8  # values of a scanned tile; its most samples; its least channels: a sector of float32
 

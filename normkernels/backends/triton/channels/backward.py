@@ -6,7 +6,20 @@ Where mean and var are constants, dx = rstd g.
 import triton
 import triton.language as tl
 
-from normkernels.backends.triton._channels import (
+from normkernels.backends.triton.channels.sizes import (
+    BACKWARD_LIMIT,
+    BACKWARD_TILE,
+    STEPS,
+    deviation,
+    holding,
+    merging,
+    parts,
+    resident,
+    sizes,
+    split,
+    walking,
+)
+from normkernels.backends.triton.channels.tiles import (
     aligned,
     broad,
     grads,
@@ -21,20 +34,7 @@ from normkernels.backends.triton._channels import (
     store_tile,
     walk,
 )
-from normkernels.backends.triton._channels_sizes import (
-    BACKWARD_LIMIT,
-    BACKWARD_TILE,
-    STEPS,
-    deviation,
-    holding,
-    merging,
-    parts,
-    resident,
-    sizes,
-    split,
-    walking,
-)
-from normkernels.backends.triton._rows import accumulator, affine, finalise
+from normkernels.backends.triton.rows.tiles import accumulator, affine, finalise
 
 
 @triton.jit(do_not_specialize=["C", "S", "G", "PLANES"])
