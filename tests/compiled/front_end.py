@@ -55,7 +55,7 @@ def refused(launch) -> str | None:
 def share(first: int, of: int) -> list[tuple[str, str]]:
     """(kernel, complaint) of every so many-th launch."""
     launches = table().launches(ARCH)[first::of]
-    return [(launch.name, why) for launch in launches if (why := refused(launch))]
+    return [(launch.kernel, why) for launch in launches if (why := refused(launch))]
 
 
 def main() -> int:

@@ -59,13 +59,9 @@ class Launch(NamedTuple):
     num_warps: int
     dtype: str
 
-    @property
-    def name(self) -> str:
-        return f"{self.module.rsplit('.', 1)[1].lstrip('_')}.{self.kernel}"
-
     def key(self, arch: int) -> tuple[str, str, str, str]:
         """What tells its row of the table."""
-        return self.name, self.config, self.dtype, f"sm_{arch}"
+        return self.kernel, self.config, self.dtype, f"sm_{arch}"
 
     def digest(self, arch: int) -> str:
         """Of all that its machine code depends on."""

@@ -1,8 +1,8 @@
 """Batch norm: the channel kernels, one statistic for each channel (Ioffe & Szegedy 2015, arXiv:1502.03167)."""
 
+from normkernels.backends.triton.base.launch import on_device
 from normkernels.backends.triton.channels.backward import backward, dx_from_means, sums
 from normkernels.backends.triton.channels.forward import apply, forward, moments
-from normkernels.backends.triton.rows.tiles import on_device
 
 batch_norm_fwd = on_device(forward)
 batch_norm_bwd = on_device(backward)

@@ -3,7 +3,9 @@
 import triton
 import triton.language as tl
 
+from normkernels.backends.triton.base.launch import on_device
 from normkernels.backends.triton.base.numbers import cdiv
+from normkernels.backends.triton.base.sums import finalise
 from normkernels.backends.triton.recurrent.batch import (
     column_sizes,
     columns_of,
@@ -25,11 +27,10 @@ from normkernels.backends.triton.recurrent.lstm import (
 from normkernels.backends.triton.recurrent.norm import statistics, through_norm, with_rstd
 from normkernels.backends.triton.recurrent.steps import backward_steps, forward_steps
 from normkernels.backends.triton.recurrent.tiles import at, store, times_parameter
-from normkernels.backends.triton.rows.tiles import finalise, on_device
 
 
 @triton.jit(do_not_specialize=["T", "START", "OWN", "M"])
-def _fwd_kernel(
+def batch_norm_lstm_forward_kernel(
     X, A, W, B, CW, CB, H, C, Y, MEAN, VAR, GATES, CELLS, RAW, CELL_MEAN, CELL_VAR,  # as in the schema
     T, START, OWN, M, N,  # M rows of step T: from row START of a sequence, row OWN of what may be kept of one step
     EPS: tl.float64, TRAINING: tl.constexpr, SEPARATE: tl.constexpr,
@@ -77,7 +78,7 @@ def _fwd_kernel(
 
 
 @triton.jit(do_not_specialize=["T", "START", "M"])
-def _bwd_kernel(
+def batch_norm_lstm_backward_kernel(
     DY, GATES, CELLS, RAW, CELL_MEAN, CELL_VAR, PREVIOUS, A, MEAN, VAR, W, CW, CB, DH, DC, DINPUT, DA,  # the schema's
     PARTIAL_W, PARTIAL_B, PARTIAL_CW, PARTIAL_CB, T, START, M, N,  # partials: (T, 4 N), (T, N)
     EPS: tl.float64, TRAINING: tl.constexpr,
@@ -127,7 +128,7 @@ def batch_norm_lstm_fwd(
     """i, f, g, o of BN_t(weight_hh h) + input, c = f c + i g, y = h = o tanh(BN_t(c)), step after step."""
     N, sizes = h.shape[1], column_sizes(a, *h.shape, walking=4)
     for step in forward_steps(h, weight_hh, a, y, batch_sizes, reverse):
-        _fwd_kernel[(cdiv(N, sizes["BLOCK_N"]),)](
+        batch_norm_lstm_forward_kernel[(cdiv(N, sizes["BLOCK_N"]),)](
             input, a, weight, bias, cell_weight, cell_bias, h, c, y, mean, var, gates, cells, raw_cells, cell_mean,
             cell_var, step.t, step.start, step.own, step.n, N,
             EPS=eps, TRAINING=training, SEPARATE=separate, **sizes,
@@ -143,7 +144,7 @@ def batch_norm_lstm_bwd(
     N, sizes = dh.shape[1], column_sizes(a, *dh.shape, most=4)
     partials = workspace(mean, dweight, dbias, dcell_weight, dcell_bias)
     for step in backward_steps(dh, weight_hh, dinput if da is None else da, batch_sizes, reverse):
-        _bwd_kernel[(cdiv(N, sizes["BLOCK_N"]),)](
+        batch_norm_lstm_backward_kernel[(cdiv(N, sizes["BLOCK_N"]),)](
             dy, gates, cells, raw_cells, cell_mean, cell_var, previous_cells, a, mean, var, weight, cell_weight,
             cell_bias, dh, dc, dinput, da, *partials, step.t, step.start, step.n, N,
             EPS=eps, TRAINING=training, **sizes,

@@ -4,7 +4,9 @@ import triton
 import triton.language as tl
 
 from normkernels.backends.triton.base.activations import activation
+from normkernels.backends.triton.base.launch import on_device
 from normkernels.backends.triton.base.numbers import cdiv
+from normkernels.backends.triton.base.sums import finalise
 from normkernels.backends.triton.recurrent.batch import (
     column_sizes,
     columns_of,
@@ -17,11 +19,10 @@ from normkernels.backends.triton.recurrent.batch import (
 from normkernels.backends.triton.recurrent.norm import add_sums, no_sums, statistics, through_norm, with_rstd
 from normkernels.backends.triton.recurrent.steps import backward_steps, forward_steps
 from normkernels.backends.triton.recurrent.tiles import add_term, at, normed, rnn_grads, store, summed, times_parameter
-from normkernels.backends.triton.rows.tiles import finalise, on_device
 
 
 @triton.jit(do_not_specialize=["T", "START", "OWN", "M"])
-def _fwd_kernel(
+def batch_norm_rnn_forward_kernel(
     X, A, W, B, H, Y, MEAN, VAR,  # as in the schema
     T, START, OWN, M, N,  # M rows of step T: from row START of a sequence, row OWN of what may be kept of one step
     EPS: tl.float64, TRAINING: tl.constexpr, SEPARATE: tl.constexpr, ACT: tl.constexpr,
@@ -51,7 +52,7 @@ def _fwd_kernel(
 
 
 @triton.jit(do_not_specialize=["T", "START", "M"])
-def _bwd_kernel(
+def batch_norm_rnn_backward_kernel(
     DY, Y, A, MEAN, VAR, W, DH, DINPUT, DA, PARTIAL_W, PARTIAL_B,  # as in the schema; partials: (T, N)
     T, START, M, N,
     EPS: tl.float64, TRAINING: tl.constexpr, ACT: tl.constexpr,
@@ -90,7 +91,7 @@ def batch_norm_rnn_fwd(
     """y = h = f(BN_t(weight_hh h) + input) step after step, or f(BN_t(weight_hh h + input))."""
     N, sizes = h.shape[1], column_sizes(a, *h.shape)
     for step in forward_steps(h, weight_hh, a, y, batch_sizes, reverse):
-        _fwd_kernel[(cdiv(N, sizes["BLOCK_N"]),)](
+        batch_norm_rnn_forward_kernel[(cdiv(N, sizes["BLOCK_N"]),)](
             input, a, weight, bias, h, y, mean, var, step.t, step.start, step.own, step.n, N,
             EPS=eps, TRAINING=training, SEPARATE=separate, ACT=nonlinearity, **sizes,
         )  # fmt: skip
@@ -105,7 +106,7 @@ def batch_norm_rnn_bwd(
     N, sizes = dh.shape[1], column_sizes(a, *dh.shape)
     partials = workspace(mean, dweight, dbias)
     for step in backward_steps(dh, weight_hh, dinput if da is None else da, batch_sizes, reverse):
-        _bwd_kernel[(cdiv(N, sizes["BLOCK_N"]),)](
+        batch_norm_rnn_backward_kernel[(cdiv(N, sizes["BLOCK_N"]),)](
             dy, y, a, mean, var, weight, dh, dinput, da, *partials, step.t, step.start, step.n, N,
             EPS=eps, TRAINING=training, ACT=nonlinearity, **sizes,
         )  # fmt: skip

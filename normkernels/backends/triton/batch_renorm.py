@@ -3,9 +3,11 @@
 import triton
 import triton.language as tl
 
-from normkernels.backends.triton.channels import backward as channels_backward
 from normkernels.backends.triton.base.activations import activation
+from normkernels.backends.triton.base.launch import accumulator, on_device
 from normkernels.backends.triton.base.numbers import cdiv
+from normkernels.backends.triton.base.values import number
+from normkernels.backends.triton.channels.backward import backward as channels_backward
 from normkernels.backends.triton.channels.forward import apply, moments
 from normkernels.backends.triton.channels.sizes import FORWARD_LIMIT, holding, resident, sizes
 from normkernels.backends.triton.channels.tiles import (
@@ -21,7 +23,6 @@ from normkernels.backends.triton.channels.tiles import (
     store_tile,
     total,
 )
-from normkernels.backends.triton.rows.tiles import accumulator, number, on_device
 
 BLOCK = 256
 
@@ -52,7 +53,7 @@ def corrected(w, b, r, d):
 
 
 @triton.jit(do_not_specialize=["C", "S", "G", "PLANES"])
-def _resident_kernel(
+def batch_renorm_forward_kernel(
     X, SKIP, W, B, RUNNING_MEAN, RUNNING_STD, R_MAX, D_MAX, Y, MEAN, VAR, R, D,  # as in the schema
     C, S, G, PLANES, EPS: tl.float64, ACT: tl.constexpr, SLOPE: tl.float64,
     IMAGES: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr,
@@ -77,7 +78,7 @@ def _resident_kernel(
 
 
 @triton.jit(do_not_specialize=["C"])
-def _correction_kernel(
+def batch_renorm_correction_kernel(
     W, B, RUNNING_MEAN, RUNNING_STD, R_MAX, D_MAX, MEAN, VAR, R, D, SCALE, SHIFT, C, EPS: tl.float64,
     BLOCK_N: tl.constexpr,
 ):  # fmt: skip
@@ -95,7 +96,7 @@ def _correction_kernel(
 
 
 @triton.jit(do_not_specialize=["C"])
-def _corrected_kernel(W, B, R, D, SCALE, SHIFT, C, BLOCK_N: tl.constexpr):
+def batch_renorm_corrected_kernel(W, B, R, D, SCALE, SHIFT, C, BLOCK_N: tl.constexpr):
     dtype: tl.constexpr = R.dtype.element_ty
     channels = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     there = channels < C
@@ -107,7 +108,7 @@ def _corrected_kernel(W, B, R, D, SCALE, SHIFT, C, BLOCK_N: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["C"])
-def _parameters_kernel(OF_SCALE, OF_SHIFT, R, D, DW, DB, C, BLOCK_N: tl.constexpr):
+def batch_renorm_parameters_kernel(OF_SCALE, OF_SHIFT, R, D, DW, DB, C, BLOCK_N: tl.constexpr):
     # of the weight, which is in the scale and in the shift
     dtype: tl.constexpr = R.dtype.element_ty
     channels = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -127,13 +128,13 @@ def forward(
     known = weight, bias, running_mean, running_std, r_max, d_max
     if tile := resident(z, FORWARD_LIMIT):
         programs, given, constants = holding(x, z, tile)
-        _resident_kernel[(programs,)](
+        batch_renorm_forward_kernel[(programs,)](
             x, skip, *known, y, mean, var, r, d, *given, EPS=eps, ACT=activation, SLOPE=slope, **constants
         )  # fmt: skip
         return
     moments(x, mean, var, last)
     scale, shift = accumulator(mean, z.C), accumulator(mean, z.C)
-    _correction_kernel[(cdiv(z.C, BLOCK),)](
+    batch_renorm_correction_kernel[(cdiv(z.C, BLOCK),)](
         *known, mean, var, r, d, scale, shift, z.C, EPS=eps, BLOCK_N=BLOCK, num_warps=4
     )  # fmt: skip
     apply(x, skip, scale, shift, mean, var, y, eps, activation, slope, last)
@@ -148,12 +149,14 @@ def backward(
     wanted = dweight is not None or dbias is not None
     of_scale, of_shift = (accumulator(mean, C), accumulator(mean, C)) if wanted else (None, None)
     programs = (cdiv(C, BLOCK),)
-    _corrected_kernel[programs](weight, bias, r, d, scale, shift, C, BLOCK_N=BLOCK, num_warps=4)
-    channels_backward.backward(
+    batch_renorm_corrected_kernel[programs](weight, bias, r, d, scale, shift, C, BLOCK_N=BLOCK, num_warps=4)
+    channels_backward(
         dy, x, skip, scale, shift, mean, var, dx, dskip, of_scale, of_shift, eps, True, activation, slope, last
     )
     if wanted:
-        _parameters_kernel[programs](of_scale, of_shift, r, d, dweight, dbias, C, BLOCK_N=BLOCK, num_warps=4)
+        batch_renorm_parameters_kernel[programs](
+            of_scale, of_shift, r, d, dweight, dbias, C, BLOCK_N=BLOCK, num_warps=4
+        )
 
 
 batch_renorm_fwd = on_device(forward)

@@ -1,8 +1,8 @@
 """Group norm: the channel kernels, one statistic for each group of an image (Wu & He 2018, arXiv:1803.08494)."""
 
+from normkernels.backends.triton.base.launch import on_device
 from normkernels.backends.triton.channels.backward import backward
 from normkernels.backends.triton.channels.forward import forward
-from normkernels.backends.triton.rows.tiles import on_device
 
 group_norm_fwd = on_device(forward)
 group_norm_bwd = on_device(backward)

@@ -1,8 +1,8 @@
 """Layer norm: the row kernels, with a mean (Ba, Kiros & Hinton 2016, arXiv:1607.06450)."""
 
+from normkernels.backends.triton.base.launch import on_device
 from normkernels.backends.triton.rows.backward import backward
 from normkernels.backends.triton.rows.forward import forward
-from normkernels.backends.triton.rows.tiles import on_device
 
 
 @on_device

@@ -4,22 +4,14 @@ import triton
 import triton.language as tl
 
 from normkernels.backends.triton.base.activations import activation
+from normkernels.backends.triton.base.launch import accumulator, alignment, on_device, programs
 from normkernels.backends.triton.base.numbers import cdiv
-from normkernels.backends.triton.rows.tiles import (
-    accumulator,
-    affine,
-    alignment,
-    finalise,
-    number,
-    on_device,
-    programs,
-    rounded,
-)
+from normkernels.backends.triton.base.sums import finalise
+from normkernels.backends.triton.base.values import affine, number, rounded
+from normkernels.backends.triton.strided_rows.sizes import backward_tile, forward_tile
 from normkernels.backends.triton.strided_rows.tiles import (
     add_partial,
-    backward_tile,
     centre,
-    forward_tile,
     grads,
     load_channel,
     load_sum,
@@ -31,7 +23,7 @@ from normkernels.backends.triton.strided_rows.tiles import (
 
 
 @triton.jit
-def _fwd_kernel(
+def strided_rows_forward_kernel(
     X, RESIDUAL, W, B, Y, SUMMED, MEAN, RSTD,  # x, residual, y, summed: (B, N, S); w, b: (N,); mean, rstd: (B, S)
     N, S, EPS: tl.float64, OFFSET: tl.float64, ACT: tl.constexpr, SLOPE: tl.float64,
     ALIGN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -51,7 +43,7 @@ def _fwd_kernel(
 
 
 @triton.jit
-def _loop_fwd_kernel(
+def strided_rows_loop_forward_kernel(
     X, RESIDUAL, W, B, Y, SUMMED, MEAN, RSTD,  # as above
     N, S, EPS: tl.float64, OFFSET: tl.float64, ACT: tl.constexpr, SLOPE: tl.float64,
     ALIGN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -87,7 +79,7 @@ def _loop_fwd_kernel(
 
 
 @triton.jit(do_not_specialize=["blocks"])
-def _bwd_kernel(
+def strided_rows_backward_kernel(
     DY, DSUMMED, X, W, B, MEAN, RSTD, DX, PARTIAL_W, PARTIAL_B,  # as in the schema; partials: (programs, N)
     blocks, N, S, OFFSET: tl.float64, ACT: tl.constexpr, SLOPE: tl.float64,
     ALIGN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -110,7 +102,7 @@ def _bwd_kernel(
 
 
 @triton.jit(do_not_specialize=["blocks"])
-def _loop_bwd_kernel(
+def strided_rows_loop_backward_kernel(
     DY, DSUMMED, X, W, B, MEAN, RSTD, DX, PARTIAL_W, PARTIAL_B,  # as above
     blocks, N, S, OFFSET: tl.float64, ACT: tl.constexpr, SLOPE: tl.float64,
     ALIGN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -140,7 +132,7 @@ def layer_norm_2d_fwd(x, residual, weight, bias, y, summed, mean, rstd, eps, wei
     """y = act((s - mean) rstd (w + offset) + b), s = x + residual."""
     B, N, S = x.shape
     tile = forward_tile(N, S, x.element_size())
-    kernel = _fwd_kernel if tile.BLOCK_M >= N else _loop_fwd_kernel
+    kernel = strided_rows_forward_kernel if tile.BLOCK_M >= N else strided_rows_loop_forward_kernel
     kernel[(B * cdiv(S, tile.BLOCK_N),)](
         x, residual, weight, bias, y, summed, mean, rstd, N, S,
         EPS=eps, OFFSET=weight_offset, ACT=activation, SLOPE=slope, ALIGN=alignment(x, S), **tile._asdict(),
@@ -154,7 +146,7 @@ def layer_norm_2d_bwd(
     """dx = rstd (g - mean(g) - xhat mean(g xhat)) + dsummed, g = dy act'(u) (w + offset)."""
     B, N, S = x.shape
     tile = backward_tile(N, S, x.element_size())
-    kernel = _bwd_kernel if tile.BLOCK_M >= N else _loop_bwd_kernel
+    kernel = strided_rows_backward_kernel if tile.BLOCK_M >= N else strided_rows_loop_backward_kernel
     blocks = B * cdiv(S, tile.BLOCK_N)
     P = programs(x, blocks, tile.num_warps)
     partial_w = None if dweight is None else accumulator(rstd, P, N)

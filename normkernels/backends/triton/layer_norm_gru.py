@@ -4,7 +4,9 @@ import triton
 import triton.language as tl
 
 from normkernels.backends.triton.base.activations import sigmoid, tanh
+from normkernels.backends.triton.base.launch import on_device
 from normkernels.backends.triton.base.numbers import cdiv
+from normkernels.backends.triton.base.sums import finalise
 from normkernels.backends.triton.recurrent.layer import (
     add_to_lines,
     load_statistics,
@@ -25,7 +27,6 @@ from normkernels.backends.triton.recurrent.tiles import (
     summed,
     times_parameter,
 )
-from normkernels.backends.triton.rows.tiles import finalise, on_device
 
 
 @triton.jit
@@ -43,7 +44,7 @@ def gru_gates(q, X, tile, SEPARATE: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["START", "OWN", "M"])
-def _fwd_kernel(
+def layer_norm_gru_forward_kernel(
     X, A, W, B, H, Y, MEAN, RSTD, GATES,  # as in the schema
     START, OWN, M, N,  # a step's M rows: from row START of a sequence, from row OWN of what may be kept of one step
     EPS: tl.float64, PER: tl.constexpr, SEPARATE: tl.constexpr,
@@ -82,7 +83,7 @@ def gru_grads(DY, DH, GATES, PREVIOUS, A, W, B, stats, tile, dtype: tl.constexpr
 
 
 @triton.jit(do_not_specialize=["START", "M", "each"])
-def _bwd_kernel(
+def layer_norm_gru_backward_kernel(
     DY, GATES, PREVIOUS, A, MEAN, RSTD, W, B, DH, DINPUT, DA,  # as in the schema
     PARTIAL_W, PARTIAL_B, START, M, N, each,  # partials: (lines, 3 N)
     PER: tl.constexpr, ALIGN: tl.constexpr, ONE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -126,7 +127,7 @@ def layer_norm_gru_fwd(
     """q = LN(weight_hh h), r, z = sigmoid(input + q), n = tanh(input + r q), y = h = n + z (h - n), step after step."""
     N, sizes = h.shape[1], row_sizes(a, h.shape[1], 3)
     for step in forward_steps(h, weight_hh, a, y, batch_sizes, reverse):
-        _fwd_kernel[(cdiv(step.n, sizes["BLOCK_M"]),)](
+        layer_norm_gru_forward_kernel[(cdiv(step.n, sizes["BLOCK_M"]),)](
             input, a, weight, bias, h, y, mean, rstd, gates, step.start, step.own, step.n, N,
             EPS=eps, PER=groups[0], SEPARATE=separate, **sizes,
         )  # fmt: skip
@@ -141,7 +142,7 @@ def layer_norm_gru_bwd(
     N, sizes = dh.shape[1], row_sizes(a, dh.shape[1], 3)
     each, partials = workspace(mean, len(dh), sizes["BLOCK_M"], dweight, dbias)
     for step in backward_steps(dh, weight_hh, dinput if da is None else da, batch_sizes, reverse, add=True):
-        _bwd_kernel[(cdiv(step.n, each * sizes["BLOCK_M"]),)](
+        layer_norm_gru_backward_kernel[(cdiv(step.n, each * sizes["BLOCK_M"]),)](
             dy, gates, previous, a, mean, rstd, weight, bias, dh, dinput, da, *partials, step.start, step.n, N, each,
             PER=groups[0], **sizes,
         )  # fmt: skip

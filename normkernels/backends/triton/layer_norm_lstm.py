@@ -3,7 +3,9 @@
 import triton
 import triton.language as tl
 
+from normkernels.backends.triton.base.launch import on_device
 from normkernels.backends.triton.base.numbers import cdiv
+from normkernels.backends.triton.base.sums import finalise
 from normkernels.backends.triton.recurrent.layer import (
     add_to_lines,
     load_statistics,
@@ -24,11 +26,10 @@ from normkernels.backends.triton.recurrent.lstm import (
 from normkernels.backends.triton.recurrent.norm import means_of, statistics, through_norm, with_rstd
 from normkernels.backends.triton.recurrent.steps import backward_steps, forward_steps
 from normkernels.backends.triton.recurrent.tiles import at, store, times_parameter
-from normkernels.backends.triton.rows.tiles import finalise, on_device
 
 
 @triton.jit(do_not_specialize=["START", "OWN", "M"])
-def _fwd_kernel(
+def layer_norm_lstm_forward_kernel(
     X, A, W, B, CW, CB, H, C, Y, MEAN, RSTD, GATES, CELLS, RAW, CELL_MEAN, CELL_RSTD,  # as in the schema
     START, OWN, M, N,  # a step's M rows: from row START of a sequence, from row OWN of what may be kept of one step
     EPS: tl.float64, PER: tl.constexpr, SEPARATE: tl.constexpr,
@@ -67,7 +68,7 @@ def _fwd_kernel(
 
 
 @triton.jit(do_not_specialize=["START", "M", "each"])
-def _bwd_kernel(
+def layer_norm_lstm_backward_kernel(
     DY, GATES, CELLS, RAW, CELL_MEAN, CELL_RSTD, PREVIOUS, A, MEAN, RSTD, W, CW, CB, DH, DC, DINPUT, DA,  # the schema's
     PARTIAL_W, PARTIAL_B, PARTIAL_CW, PARTIAL_CB, START, M, N, each,  # partials: (lines, 4 N), (lines, N)
     PER: tl.constexpr, ALIGN: tl.constexpr, ONE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -120,7 +121,7 @@ def layer_norm_lstm_fwd(
     """i, f, g, o of LN(weight_hh h) + input, c = f c + i g, y = h = o tanh(LN(c)), step after step."""
     N, sizes = h.shape[1], row_sizes(a, h.shape[1], 4)
     for step in forward_steps(h, weight_hh, a, y, batch_sizes, reverse):
-        _fwd_kernel[(cdiv(step.n, sizes["BLOCK_M"]),)](
+        layer_norm_lstm_forward_kernel[(cdiv(step.n, sizes["BLOCK_M"]),)](
             input, a, weight, bias, cell_weight, cell_bias, h, c, y, mean, rstd, gates, cells, raw_cells, cell_mean,
             cell_rstd, step.start, step.own, step.n, N, EPS=eps, PER=groups[0], SEPARATE=separate, **sizes,
         )  # fmt: skip
@@ -135,7 +136,7 @@ def layer_norm_lstm_bwd(
     N, sizes = dh.shape[1], row_sizes(a, dh.shape[1], 4, most=4)
     each, partials = workspace(mean, len(dh), sizes["BLOCK_M"], dweight, dbias, dcell_weight, dcell_bias)
     for step in backward_steps(dh, weight_hh, dinput if da is None else da, batch_sizes, reverse):
-        _bwd_kernel[(cdiv(step.n, each * sizes["BLOCK_M"]),)](
+        layer_norm_lstm_backward_kernel[(cdiv(step.n, each * sizes["BLOCK_M"]),)](
             dy, gates, cells, raw_cells, cell_mean, cell_rstd, previous_cells, a, mean, rstd, weight, cell_weight,
             cell_bias, dh, dc, dinput, da, *partials, step.start, step.n, N, each, PER=groups[0], **sizes,
         )  # fmt: skip

@@ -4,7 +4,9 @@ import triton
 import triton.language as tl
 
 from normkernels.backends.triton.base.activations import activation
+from normkernels.backends.triton.base.launch import on_device
 from normkernels.backends.triton.base.numbers import cdiv
+from normkernels.backends.triton.base.sums import finalise
 from normkernels.backends.triton.recurrent.layer import (
     add_to_lines,
     load_statistics,
@@ -16,11 +18,10 @@ from normkernels.backends.triton.recurrent.layer import (
 from normkernels.backends.triton.recurrent.norm import add_sums, means_of, no_sums, statistics, through_norm, with_rstd
 from normkernels.backends.triton.recurrent.steps import backward_steps, forward_steps
 from normkernels.backends.triton.recurrent.tiles import add_term, at, normed, rnn_grads, store, summed, times_parameter
-from normkernels.backends.triton.rows.tiles import finalise, on_device
 
 
 @triton.jit(do_not_specialize=["START", "OWN", "M"])
-def _fwd_kernel(
+def layer_norm_rnn_forward_kernel(
     X, A, W, B, H, Y, MEAN, RSTD,  # as in the schema
     START, OWN, M, N,  # a step's M rows: from row START of a sequence, from row OWN of what may be kept of one step
     EPS: tl.float64, SEPARATE: tl.constexpr, ACT: tl.constexpr,
@@ -46,7 +47,7 @@ def _fwd_kernel(
 
 
 @triton.jit(do_not_specialize=["START", "M", "each"])
-def _bwd_kernel(
+def layer_norm_rnn_backward_kernel(
     DY, Y, A, MEAN, RSTD, W, DH, DINPUT, DA, PARTIAL_W, PARTIAL_B,  # as in the schema; partials: (lines, N)
     START, M, N, each,
     ACT: tl.constexpr, ALIGN: tl.constexpr, ONE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -87,7 +88,7 @@ def layer_norm_rnn_fwd(
     """y = h = f(LN(weight_hh h) + input) step after step, or f(LN(weight_hh h + input))."""
     N, sizes = h.shape[1], row_sizes(a, h.shape[1], 1)
     for step in forward_steps(h, weight_hh, a, y, batch_sizes, reverse):
-        _fwd_kernel[(cdiv(step.n, sizes["BLOCK_M"]),)](
+        layer_norm_rnn_forward_kernel[(cdiv(step.n, sizes["BLOCK_M"]),)](
             input, a, weight, bias, h, y, mean, rstd, step.start, step.own, step.n, N,
             EPS=eps, SEPARATE=separate, ACT=nonlinearity, **sizes,
         )  # fmt: skip
@@ -101,7 +102,7 @@ def layer_norm_rnn_bwd(
     N, sizes = dh.shape[1], row_sizes(a, dh.shape[1], 1)
     each, partials = workspace(mean, len(dh), sizes["BLOCK_M"], dweight, dbias)
     for step in backward_steps(dh, weight_hh, dinput if da is None else da, batch_sizes, reverse):
-        _bwd_kernel[(cdiv(step.n, each * sizes["BLOCK_M"]),)](
+        layer_norm_rnn_backward_kernel[(cdiv(step.n, each * sizes["BLOCK_M"]),)](
             dy, y, a, mean, rstd, weight, dh, dinput, da, *partials, step.start, step.n, N, each,
             ACT=nonlinearity, **sizes,
         )  # fmt: skip

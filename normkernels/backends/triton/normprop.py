@@ -19,10 +19,12 @@ from normkernels.backends.triton.base.activations import (
     derivative,
     expm1,
 )
+from normkernels.backends.triton.base.launch import alignment, on_device, stride
 from normkernels.backends.triton.base.numbers import cdiv
+from normkernels.backends.triton.base.sums import finalise
+from normkernels.backends.triton.base.values import affine
 from normkernels.backends.triton.channels.sizes import BACKWARD_TILE, FORWARD_TILE, STEPS, Sizes, parts, split
 from normkernels.backends.triton.channels.tiles import aligned, broad, load, load_tile, step, store, store_tile, walk
-from normkernels.backends.triton.rows.tiles import affine, alignment, finalise, on_device, stride
 
 INVERSE_PI = tl.constexpr(1 / math.pi)
 
@@ -78,7 +80,7 @@ def derivative_from_output(
 
 
 @triton.jit(do_not_specialize=["N", "C", "S", "parts", "steps", "stride_slope"])
-def _fwd_kernel(
+def normprop_forward_kernel(
     U, B, PRELU, Y,  # b, prelu: (C,)
     N, C, S, parts, steps, stride_slope, ACT: tl.constexpr, LEAK: tl.constexpr,
     SCALE: tl.constexpr, SHIFT: tl.constexpr, KINK_LOW: tl.constexpr, KINK_HIGH: tl.constexpr,
@@ -109,7 +111,7 @@ def _fwd_kernel(
 
 
 @triton.jit(do_not_specialize=["N", "C", "S", "parts", "steps", "stride_slope"])
-def _bwd_kernel(
+def normprop_backward_kernel(
     DY, SAVED, B, PRELU, DU, PARTIAL_B, PARTIAL_S,  # saved: y FROM_OUTPUT, else u; partials: (rows, C)
     N, C, S, parts, steps, stride_slope, ACT: tl.constexpr, LEAK: tl.constexpr,
     SCALE: tl.constexpr, SHIFT: tl.constexpr, LOW: tl.constexpr, HIGH: tl.constexpr, FROM_OUTPUT: tl.constexpr,
@@ -159,7 +161,7 @@ def walking(u: Tensor, last: bool, tile: dict[int, tuple[int, int]], most: int |
 def forward(u, bias, slope, y, activation, leak, scale, shift, kink_low, kink_high, low, high, channels_last):
     """Fill y, which may be u."""
     _, programs, given, constants = walking(u, channels_last, FORWARD_TILE, STEPS)
-    _fwd_kernel[programs](
+    normprop_forward_kernel[programs](
         u, bias, slope, y, *given, stride(slope), ACT=activation, LEAK=leak, SCALE=scale, SHIFT=shift,
         KINK_LOW=kink_low, KINK_HIGH=kink_high, LOW=low, HIGH=high, **constants,
     )  # fmt: skip
@@ -173,7 +175,7 @@ def backward(
     shape, dtype = (rows, given[1]), torch.float64 if du.dtype == torch.float64 else torch.float32
     # workspaces
     partial_b, partial_s = (None if p is None else p.new_empty(shape, dtype=dtype) for p in (dbias, dslope))
-    _bwd_kernel[programs](
+    normprop_backward_kernel[programs](
         dy, saved, bias, slope, du, partial_b, partial_s, *given, stride(slope), ACT=activation, LEAK=leak,
         SCALE=scale, SHIFT=shift, LOW=low, HIGH=high, FROM_OUTPUT=from_output, **constants,
     )  # fmt: skip

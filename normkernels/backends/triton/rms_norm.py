@@ -1,8 +1,8 @@
 """RMS norm: the row kernels, without a mean and a bias (Zhang & Sennrich 2019, arXiv:1910.07467)."""
 
+from normkernels.backends.triton.base.launch import on_device
 from normkernels.backends.triton.rows.backward import backward
 from normkernels.backends.triton.rows.forward import forward
-from normkernels.backends.triton.rows.tiles import on_device
 
 
 @on_device

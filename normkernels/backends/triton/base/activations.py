@@ -5,7 +5,7 @@ import math
 import triton
 import triton.language as tl
 
-from normkernels.backends.triton.rows.tiles import number
+from normkernels.backends.triton.base.values import number
 
 SQRT_HALF = tl.constexpr(math.sqrt(0.5))
 DENSITY_0 = tl.constexpr(1 / math.sqrt(2 * math.pi))  # of N(0, 1) at 0

@@ -6,6 +6,9 @@ Where mean and var are constants, dx = rstd g.
 import triton
 import triton.language as tl
 
+from normkernels.backends.triton.base.launch import accumulator
+from normkernels.backends.triton.base.sums import finalise
+from normkernels.backends.triton.base.values import affine
 from normkernels.backends.triton.channels.sizes import (
     BACKWARD_LIMIT,
     BACKWARD_TILE,
@@ -34,11 +37,10 @@ from normkernels.backends.triton.channels.tiles import (
     store_tile,
     walk,
 )
-from normkernels.backends.triton.rows.tiles import accumulator, affine, finalise
 
 
 @triton.jit(do_not_specialize=["C", "S", "G", "PLANES"])
-def _resident_kernel(
+def channels_backward_kernel(
     DY, X, SKIP, W, B, MEAN, VAR, DX, DSKIP, PARTIAL_W, PARTIAL_B,  # as in the schema; partials: (B, C)
     C, S, G, PLANES, EPS: tl.float64, ACT: tl.constexpr, SLOPE: tl.float64,
     IMAGES: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr,
@@ -67,7 +69,7 @@ def _resident_kernel(
 
 
 @triton.jit(do_not_specialize=["N", "C", "S", "G", "images", "parts", "steps"])
-def _sums_kernel(
+def channels_sums_kernel(
     DY, X, SKIP, W, B, MEAN, VAR, PARTIAL_W, PARTIAL_B, DX, DSKIP,  # partials: (rows, C), sums of du xhat and of du
     N, C, S, G, images, parts, steps, EPS: tl.float64, SCALED: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.float64,
     IMAGES: tl.constexpr, POOLED: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr,
@@ -97,7 +99,7 @@ def _sums_kernel(
 
 
 @triton.jit(do_not_specialize=["C", "G", "rows", "count"])
-def _merge_kernel(
+def channels_merge_sums_kernel(
     PARTIAL_W, PARTIAL_B, W, MEAN_GX, MEAN_G, DW, DB,  # partials as above, `rows` of each batch; means: (B, G)
     C, G, rows, count, BLOCK_R: tl.constexpr, BLOCK_G: tl.constexpr,
 ):  # fmt: skip
@@ -118,7 +120,7 @@ def _merge_kernel(
 
 
 @triton.jit(do_not_specialize=["N", "C", "S", "G", "images", "parts", "steps"])
-def _dx_kernel(
+def channels_dx_kernel(
     DY, X, SKIP, W, B, MEAN, VAR, MEAN_GX, MEAN_G, DX, DSKIP,  # as in the schema; means as above
     N, C, S, G, images, parts, steps, EPS: tl.float64, ACT: tl.constexpr, SLOPE: tl.float64,
     IMAGES: tl.constexpr, POOLED: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr,
@@ -153,7 +155,7 @@ def _dx_kernel(
 def walk_parts(dy, x, skip, weight, bias, mean, var, partial_w, partial_b, dx, dskip, eps, activation, slope, z):
     """Fill the partial sums (rows, C); with dx, that and dskip too, for constant mean and var."""
     programs, given, constants = walking(x, z, split(z, BACKWARD_TILE))
-    _sums_kernel[(programs,)](
+    channels_sums_kernel[(programs,)](
         dy, x, skip, weight, bias, mean, var, partial_w, partial_b, dx, dskip, *given,
         **deviation(eps), ACT=activation, SLOPE=slope, **constants,
     )  # fmt: skip
@@ -163,7 +165,7 @@ def merge(partial_w, partial_b, weight, mean_gx, mean_g, dweight, dbias, z):
     """Fill the means over each statistic, and where it is one channel's, dweight and dbias."""
     rows = partial_w.shape[0] // z.B
     programs, tile = merging(z, rows)
-    _merge_kernel[(programs,)](
+    channels_merge_sums_kernel[(programs,)](
         partial_w, partial_b, weight, mean_gx, mean_g, dweight, dbias, z.C, z.G, rows, z.planes * z.S, **tile
     )
 
@@ -171,7 +173,7 @@ def merge(partial_w, partial_b, weight, mean_gx, mean_g, dweight, dbias, z):
 def spread(dy, x, skip, weight, bias, mean, var, mean_gx, mean_g, dx, dskip, eps, activation, slope, z):
     """Fill dx and dskip from the means over each statistic."""
     programs, given, constants = walking(x, z, split(z, BACKWARD_TILE, STEPS))
-    _dx_kernel[(programs,)](
+    channels_dx_kernel[(programs,)](
         dy, x, skip, weight, bias, mean, var, mean_gx, mean_g, dx, dskip, *given,
         EPS=eps, ACT=activation, SLOPE=slope, **constants,
     )  # fmt: skip
@@ -210,7 +212,7 @@ def backward(
         # the partial sums of a single batch are all
         partial = [g if g is None or z.B == 1 else accumulator(mean, z.B, z.C) for g in (dweight, dbias)]
         programs, sizes_given, constants = holding(x, z, tile)
-        _resident_kernel[(programs,)](
+        channels_backward_kernel[(programs,)](
             *given, dx, dskip, *partial, *sizes_given, EPS=eps, ACT=activation, SLOPE=slope, **constants
         )
         if z.B > 1:

@@ -4,6 +4,8 @@ import triton
 import triton.language as tl
 
 from normkernels.backends.triton.base.activations import activation
+from normkernels.backends.triton.base.launch import accumulator
+from normkernels.backends.triton.base.values import number
 from normkernels.backends.triton.channels.sizes import (
     FORWARD_LIMIT,
     FORWARD_TILE,
@@ -34,11 +36,10 @@ from normkernels.backends.triton.channels.tiles import (
     total,
     walk,
 )
-from normkernels.backends.triton.rows.tiles import accumulator, number
 
 
 @triton.jit(do_not_specialize=["C", "S", "G", "PLANES"])
-def _resident_kernel(
+def channels_forward_kernel(
     X, SKIP, W, B, Y, MEAN, VAR,  # x, skip, y: (N, C, S) or LAST; w, b: (C,); mean, var: (B, G)
     C, S, G, PLANES, EPS: tl.float64, ACT: tl.constexpr, SLOPE: tl.float64,
     IMAGES: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr,
@@ -60,7 +61,7 @@ def _resident_kernel(
 
 
 @triton.jit(do_not_specialize=["N", "C", "S", "G", "images", "parts", "steps"])
-def _moments_kernel(
+def channels_moments_kernel(
     X, PARTIAL, N, C, S, G, images, parts, steps,  # partial: (3, rows, C): mean, what rounding left of it, squares
     IMAGES: tl.constexpr, POOLED: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr,
     BLOCK_A: tl.constexpr, BLOCK_B: tl.constexpr,
@@ -98,7 +99,7 @@ def _moments_kernel(
 
 
 @triton.jit(do_not_specialize=["C", "G", "rows", "table", "total", "length", "chunk", "each", "parts"])
-def _merge_kernel(
+def channels_merge_moments_kernel(
     PARTIAL, MEAN, VAR,  # partial: as above, `table` rows, `rows` of each batch; total: values of a statistic
     C, G, rows, table, total, length, chunk, each, parts, BLOCK_R: tl.constexpr, BLOCK_G: tl.constexpr,
 ):  # fmt: skip
@@ -131,7 +132,7 @@ def values(row, length, chunk, each, parts, dtype: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["N", "C", "S", "G", "images", "parts", "steps"])
-def _apply_kernel(
+def channels_apply_kernel(
     X, SKIP, W, B, Y, MEAN, VAR, N, C, S, G, images, parts, steps,
     EPS: tl.float64, SCALED: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.float64,
     IMAGES: tl.constexpr, POOLED: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr,
@@ -160,7 +161,7 @@ def moments(x, mean, var, last):
     tile = resident(z, FORWARD_LIMIT)
     if tile is not None:
         programs, given, constants = holding(x, z, tile)
-        _resident_kernel[(programs,)](
+        channels_forward_kernel[(programs,)](
             x, None, None, None, None, mean, var, *given, EPS=0.0, ACT="identity", SLOPE=0.0, **constants
         )
         return
@@ -168,10 +169,10 @@ def moments(x, mean, var, last):
     each, rows = parts(z, s)
     partial = accumulator(mean, 3, rows, z.C)
     programs, given, constants = walking(x, z, s)
-    _moments_kernel[(programs,)](x, partial, *given, **constants)
+    channels_moments_kernel[(programs,)](x, partial, *given, **constants)
     length, chunk, values_each = (z.N, s.steps, z.S) if s.IMAGES else (z.S, s.steps * s.BLOCK_B, 1)
     programs, tile = merging(z, rows // z.B)
-    _merge_kernel[(programs,)](
+    channels_merge_moments_kernel[(programs,)](
         partial, mean, var, z.C, z.G, rows // z.B, rows, z.planes * z.S, length, chunk, values_each, each, **tile
     )  # fmt: skip
 
@@ -180,7 +181,7 @@ def apply(x, skip, weight, bias, mean, var, y, eps, activation, slope, last):
     """y, with mean and var given."""
     z = sizes(x, mean, last)
     programs, given, constants = walking(x, z, split(z, FORWARD_TILE, STEPS))
-    _apply_kernel[(programs,)](
+    channels_apply_kernel[(programs,)](
         x, skip, weight, bias, y, mean, var, *given, **deviation(eps), ACT=activation, SLOPE=slope, **constants
     )
 
@@ -194,6 +195,6 @@ def forward(x, skip, weight, bias, y, mean, var, eps, activation, slope, last):
         apply(x, skip, weight, bias, mean, var, y, eps, activation, slope, last)
         return
     programs, given, constants = holding(x, z, tile)
-    _resident_kernel[(programs,)](
+    channels_forward_kernel[(programs,)](
         x, skip, weight, bias, y, mean, var, *given, EPS=eps, ACT=activation, SLOPE=slope, **constants
     )

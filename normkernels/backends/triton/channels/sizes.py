@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from normkernels.backends.triton.base.launch import alignment
 from normkernels.backends.triton.base.numbers import cdiv, next_power_of_2
-from normkernels.backends.triton.rows.tiles import alignment
 
 
 class Resident(NamedTuple):

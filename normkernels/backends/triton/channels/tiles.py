@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from normkernels.backends.triton.base.activations import derivative
-from normkernels.backends.triton.rows.tiles import affine, number, rounded
+from normkernels.backends.triton.base.values import affine, number, rounded
 
 
 @triton.jit

@@ -6,7 +6,9 @@ With a mean, dv = g rstd (dw - mean(dw) - xhat dg / N), xhat = (v - mean) rstd.
 import triton
 import triton.language as tl
 
+from normkernels.backends.triton.base.launch import accumulator, alignment
 from normkernels.backends.triton.base.numbers import cdiv
+from normkernels.backends.triton.base.values import inside, load_rows, rounded
 from normkernels.backends.triton.filters.tiles import (
     CHUNK,
     load_filters,
@@ -17,15 +19,7 @@ from normkernels.backends.triton.filters.tiles import (
     store_stat,
     times,
 )
-from normkernels.backends.triton.rows.tiles import (
-    FORWARD_SEGMENT,
-    accumulator,
-    alignment,
-    backward_tile,
-    inside,
-    load_rows,
-    rounded,
-)
+from normkernels.backends.triton.rows.sizes import FORWARD_SEGMENT, backward_tile
 
 
 @triton.jit
@@ -39,7 +33,7 @@ def projected(d, xhat, along, total, N, CENTER: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["M"])
-def _bwd_kernel(
+def filters_backward_kernel(
     DW, V, G, MEAN, STAT, DV, DG,  # dw, v, dv: (M, N); g, mean, stat, dg: (M,)
     M, N, ALIGN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
@@ -56,7 +50,7 @@ def _bwd_kernel(
 
 
 @triton.jit(do_not_specialize=["START", "M"])
-def _sums_kernel(
+def filters_sums_kernel(
     DW, V, MEAN, STAT, PARTIAL,  # partial: (wave, segments, 2), sums of dw xhat and of dw
     START, M, N, ALIGN: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
@@ -70,7 +64,7 @@ def _sums_kernel(
 
 
 @triton.jit(do_not_specialize=["START", "M"])
-def _spread_kernel(
+def filters_spread_kernel(
     DW, V, G, MEAN, STAT, DV, DG, PARTIAL, START, M, N,  # as above
     ALIGN: tl.constexpr, BLOCK_N: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
@@ -97,12 +91,14 @@ def backward(dw, v, g, mean, stat, dv, dg):
     M, N = v.shape
     align = alignment(dw, N)
     if resident := backward_tile(N, v.element_size(), "identity"):
-        _bwd_kernel[(cdiv(M, resident.BLOCK_M),)](dw, v, g, mean, stat, dv, dg, M, N, ALIGN=align, **resident._asdict())
+        filters_backward_kernel[(cdiv(M, resident.BLOCK_M),)](
+            dw, v, g, mean, stat, dv, dg, M, N, ALIGN=align, **resident._asdict()
+        )
         return
     along, at_once = segments(v, M, N)
     tile = {"ALIGN": align, "BLOCK_N": FORWARD_SEGMENT.BLOCK_N, "num_warps": FORWARD_SEGMENT.num_warps}
     partial = accumulator(stat, at_once, along, 2)
     for start in range(0, M, at_once):
         grid = (along, min(at_once, M - start))
-        _sums_kernel[grid](dw, v, mean, stat, partial, start, M, N, **tile)
-        _spread_kernel[grid](dw, v, g, mean, stat, dv, dg, partial, start, M, N, CHUNK=CHUNK, **tile)
+        filters_sums_kernel[grid](dw, v, mean, stat, partial, start, M, N, **tile)
+        filters_spread_kernel[grid](dw, v, g, mean, stat, dv, dg, partial, start, M, N, CHUNK=CHUNK, **tile)

@@ -3,7 +3,9 @@
 import triton
 import triton.language as tl
 
+from normkernels.backends.triton.base.launch import accumulator, alignment
 from normkernels.backends.triton.base.numbers import cdiv
+from normkernels.backends.triton.base.values import inside, load_rows, number
 from normkernels.backends.triton.filters.tiles import (
     CHUNK,
     inverse,
@@ -14,16 +16,8 @@ from normkernels.backends.triton.filters.tiles import (
     store_stat,
     times,
 )
-from normkernels.backends.triton.rows.tiles import (
-    FORWARD_SEGMENT,
-    accumulator,
-    alignment,
-    centre,
-    forward_tile,
-    inside,
-    load_rows,
-    number,
-)
+from normkernels.backends.triton.rows.sizes import FORWARD_SEGMENT, forward_tile
+from normkernels.backends.triton.rows.tiles import centre
 
 
 @triton.jit
@@ -39,7 +33,7 @@ def statistic(squares, N, EPS, CENTER: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["M"])
-def _fwd_kernel(
+def filters_forward_kernel(
     V, G, W, MEAN, STAT,  # v, w: (M, N); g, mean, stat: (M,)
     M, N, EPS: tl.float64, ALIGN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
@@ -57,7 +51,7 @@ def _fwd_kernel(
 
 
 @triton.jit(do_not_specialize=["START"])
-def _moments_kernel(
+def filters_moments_kernel(
     V, PARTIAL, START, N,  # partial: (wave, segments, 3), mean, what rounding left of it, sum of squares
     CENTER: tl.constexpr, ALIGN: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
@@ -104,7 +98,7 @@ def merged(PARTIAL, N, CENTER: tl.constexpr, BLOCK_N: tl.constexpr, CHUNK: tl.co
 
 
 @triton.jit(do_not_specialize=["START", "M"])
-def _merge_kernel(
+def filters_merge_kernel(
     V, G, W, MEAN, STAT, PARTIAL, START, M, N,  # as above
     EPS: tl.float64, ALIGN: tl.constexpr, BLOCK_N: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
@@ -127,12 +121,14 @@ def forward(v, g, w, mean, stat, eps):
     M, N = v.shape
     align = alignment(w, N)
     if resident := forward_tile(N, v.element_size()):
-        _fwd_kernel[(cdiv(M, resident.BLOCK_M),)](v, g, w, mean, stat, M, N, EPS=eps, ALIGN=align, **resident._asdict())
+        filters_forward_kernel[(cdiv(M, resident.BLOCK_M),)](
+            v, g, w, mean, stat, M, N, EPS=eps, ALIGN=align, **resident._asdict()
+        )
         return
     along, at_once = segments(v, M, N)
     tile = {"ALIGN": align, "BLOCK_N": FORWARD_SEGMENT.BLOCK_N, "num_warps": FORWARD_SEGMENT.num_warps}
     partial = accumulator(stat, at_once, along, 3)
     for start in range(0, M, at_once):
         grid = (along, min(at_once, M - start))
-        _moments_kernel[grid](v, partial, start, N, CENTER=mean is not None, **tile)
-        _merge_kernel[grid](v, g, w, mean, stat, partial, start, M, N, EPS=eps, CHUNK=CHUNK, **tile)
+        filters_moments_kernel[grid](v, partial, start, N, CENTER=mean is not None, **tile)
+        filters_merge_kernel[grid](v, g, w, mean, stat, partial, start, M, N, EPS=eps, CHUNK=CHUNK, **tile)

@@ -7,8 +7,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from normkernels.backends.triton.base.launch import wave
 from normkernels.backends.triton.base.numbers import cdiv
-from normkernels.backends.triton.rows.tiles import FORWARD_SEGMENT, load_rows, load_stat, rounded, wave
+from normkernels.backends.triton.base.values import load_rows, rounded
+from normkernels.backends.triton.rows.sizes import FORWARD_SEGMENT
+from normkernels.backends.triton.rows.tiles import load_stat
 
 CHUNK = 256  # partial results of a filter that are loaded at a time
 

@@ -6,6 +6,8 @@ Where mean and rstd are constants, dx = dz w rstd.
 import triton
 import triton.language as tl
 
+from normkernels.backends.triton.base.launch import accumulator
+from normkernels.backends.triton.base.values import affine
 from normkernels.backends.triton.channels.backward import merge
 from normkernels.backends.triton.channels.sizes import BACKWARD_TILE, STEPS, parts, sizes, split, walking
 from normkernels.backends.triton.channels.tiles import (
@@ -19,25 +21,22 @@ from normkernels.backends.triton.channels.tiles import (
     store_tile,
     walk,
 )
+from normkernels.backends.triton.online.sizes import averaging, scanning, valuing
 from normkernels.backends.triton.online.tiles import (
     averages,
-    averaging,
     chained,
     finite,
     gradient,
     last_row,
     of_sample,
-    scanning,
     table,
     unscaled,
     values,
-    valuing,
 )
-from normkernels.backends.triton.rows.tiles import accumulator, affine
 
 
 @triton.jit(do_not_specialize=["N", "C", "S", "G", "images", "parts", "steps"])
-def _sums_kernel(
+def online_sums_kernel(
     DY, X, SKIP, W, B, MEAN, RSTD, GAIN, PARTIAL_GX, PARTIAL_G,  # partials: (rows, C), sums of dz xhat and of dz
     N, C, S, G, images, parts, steps, CLAMP: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.float64,
     IMAGES: tl.constexpr, POOLED: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr,
@@ -65,7 +64,7 @@ def _sums_kernel(
 
 
 @triton.jit(do_not_specialize=["N", "C"])
-def _values_kernel(
+def online_sums_values_kernel(
     DY, X, SKIP, W, B, MEAN, RSTD, GAIN, SUM_G, DSKIP, N, C, CLAMP: tl.constexpr, ACT: tl.constexpr,
     SLOPE: tl.float64, ALIGN: tl.constexpr, BLOCK_A: tl.constexpr, BLOCK_B: tl.constexpr,
 ):  # fmt: skip
@@ -83,7 +82,7 @@ def _values_kernel(
 
 
 @triton.jit(do_not_specialize=["C", "count"])
-def _kappa_kernel(
+def online_kappa_kernel(
     SUM_GX, SUM_G, X, MEAN, RSTD, W, B, GAIN, KAPPA, C, count, ALIGN: tl.constexpr, BLOCK_A: tl.constexpr
 ):  # fmt: skip
     # kappa = mean(dz z gain) over a sample, `count` values of each channel; sums of dz xhat and of dz: (N, C)
@@ -113,7 +112,7 @@ def dotted(SUM_GX, X, MEAN, RSTD, g, at, mask):
 
 
 @triton.jit(do_not_specialize=["N", "C", "count"])
-def _control_kernel(
+def online_control_kernel(
     SUM_GX, SUM_G, X, MEAN, RSTD, XHAT_MEAN, XHAT_SQUARE, W, B, GAIN, KAPPA, E, U, PE, PU, NEW_E, NEW_U, DW, DB,
     N, C, count, P: tl.constexpr, STABLE: tl.constexpr,
     ALIGN: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_A: tl.constexpr,
@@ -194,7 +193,7 @@ def damping(square, P: tl.constexpr, STABLE: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["N", "C", "S", "G", "images", "parts", "steps"])
-def _dx_kernel(
+def online_dx_kernel(
     DY, X, SKIP, W, B, MEAN, RSTD, GAIN, KAPPA, PE, PU, DX, DSKIP, N, C, S, G, images, parts, steps,
     CLAMP: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.float64,
     IMAGES: tl.constexpr, POOLED: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr,
@@ -224,7 +223,7 @@ def _dx_kernel(
 
 
 @triton.jit(do_not_specialize=["N", "C"])
-def _dx_values_kernel(
+def online_dx_values_kernel(
     SUM_G, X, W, B, MEAN, RSTD, GAIN, KAPPA, PE, PU, DX,
     N, C, ALIGN: tl.constexpr, BLOCK_A: tl.constexpr, BLOCK_B: tl.constexpr,
 ):  # fmt: skip
@@ -257,7 +256,7 @@ def sample_sums(dy, x, skip, weight, bias, mean, rstd, gain, dskip, given, last)
     if x.numel() == mean.numel():
         programs, tile = valuing(x, mean)
         sum_g = accumulator(mean, N, C)
-        _values_kernel[(programs,)](
+        online_sums_values_kernel[(programs,)](
             dy, x, skip, weight, bias, mean, rstd, gain, sum_g, dskip, N, C, **given, **tile
         )  # fmt: skip
         return None, sum_g
@@ -265,7 +264,7 @@ def sample_sums(dy, x, skip, weight, bias, mean, rstd, gain, dskip, given, last)
     s = split(z, BACKWARD_TILE)
     partial = [accumulator(mean, parts(z, s)[1], C) for _ in range(2)]
     programs, walked, tile = walking(x, z, s)
-    _sums_kernel[(programs,)](dy, x, skip, weight, bias, mean, rstd, gain, *partial, *walked, **given, **tile)
+    online_sums_kernel[(programs,)](dy, x, skip, weight, bias, mean, rstd, gain, *partial, *walked, **given, **tile)
     if len(partial[0]) == N:
         return partial
     sums = accumulator(mean, N, C), accumulator(mean, N, C)
@@ -286,23 +285,23 @@ def backward(
     if gain is not None:
         kappa = accumulator(mean, N)
         programs, tile = averaging(mean)
-        _kappa_kernel[(programs,)](sum_gx, sum_g, x, mean, rstd, weight, bias, gain, kappa, C, count, **tile)
+        online_kappa_kernel[(programs,)](sum_gx, sum_g, x, mean, rstd, weight, bias, gain, kappa, C, count, **tile)
     if epsilon_y is not None:
         pe, pu = accumulator(mean, N, C), accumulator(mean, N, C)
     if epsilon_y is not None or dweight is not None or dbias is not None:
         programs, tile = scanning(mean)
-        _control_kernel[(programs,)](
+        online_control_kernel[(programs,)](
             sum_gx, sum_g, x, mean, rstd, xhat_mean, xhat_square, weight, bias, gain, kappa, epsilon_y, epsilon_1,
             pe, pu, new_epsilon_y, new_epsilon_1, dweight, dbias, N, C, count, P=1 - alpha, STABLE=stable, **tile,
         )  # fmt: skip
     if sum_gx is None:
         programs, tile = valuing(x, mean)
-        _dx_values_kernel[(programs,)](
+        online_dx_values_kernel[(programs,)](
             sum_g, x, weight, bias, mean, rstd, gain, kappa, pe, pu, dx, N, C, **tile
         )  # fmt: skip
         return
     z = sizes(x, mean, last)
     programs, walked, tile = walking(x, z, split(z, BACKWARD_TILE, STEPS))
-    _dx_kernel[(programs,)](
+    online_dx_kernel[(programs,)](
         dy, x, skip, weight, bias, mean, rstd, gain, kappa, pe, pu, dx, dskip, *walked, **given, **tile
     )

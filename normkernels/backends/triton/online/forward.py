@@ -4,6 +4,8 @@ import triton
 import triton.language as tl
 
 from normkernels.backends.triton.base.activations import activation
+from normkernels.backends.triton.base.launch import accumulator
+from normkernels.backends.triton.base.values import affine, number
 from normkernels.backends.triton.channels.forward import moments
 from normkernels.backends.triton.channels.sizes import FORWARD_TILE, STEPS, sizes, split, walking
 from normkernels.backends.triton.channels.tiles import (
@@ -19,23 +21,12 @@ from normkernels.backends.triton.channels.tiles import (
     store_tile,
     walk,
 )
-from normkernels.backends.triton.online.tiles import (
-    averaging,
-    finite,
-    guarded,
-    last_row,
-    mixture,
-    of_sample,
-    scanning,
-    table,
-    values,
-    valuing,
-)
-from normkernels.backends.triton.rows.tiles import accumulator, affine, number
+from normkernels.backends.triton.online.sizes import averaging, scanning, valuing
+from normkernels.backends.triton.online.tiles import finite, guarded, last_row, mixture, of_sample, table, values
 
 
 @triton.jit(do_not_specialize=["N", "C"])
-def _scan_kernel(
+def online_scan_kernel(
     M, S, RATES, RUNNING_MEAN, RUNNING_VAR, MEAN, RSTD, XHAT_MEAN, XHAT_SQUARE, NEW_MEAN, NEW_VAR,
     N, C, EPS: tl.float64, ALIGN: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_A: tl.constexpr,
 ):  # fmt: skip
@@ -76,7 +67,7 @@ def _scan_kernel(
 
 
 @triton.jit(do_not_specialize=["C"])
-def _gain_kernel(
+def online_gain_kernel(
     M, S, MEAN, RSTD, W, B, GAIN, C, EPS: tl.float64, ALIGN: tl.constexpr, BLOCK_A: tl.constexpr
 ):  # fmt: skip
     # mean(z^2) of a sample: per channel the square of z's mean, and its variance
@@ -95,7 +86,7 @@ def _gain_kernel(
 
 
 @triton.jit(do_not_specialize=["N", "C", "S", "G", "images", "parts", "steps"])
-def _apply_kernel(
+def online_apply_kernel(
     X, SKIP, W, B, Y, MEAN, RSTD, GAIN, N, C, S, G, images, parts, steps,
     CLAMP: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.float64,
     IMAGES: tl.constexpr, POOLED: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr,
@@ -120,7 +111,7 @@ def _apply_kernel(
 
 
 @triton.jit(do_not_specialize=["N", "C"])
-def _values_kernel(
+def online_apply_values_kernel(
     X, SKIP, W, B, Y, MEAN, RSTD, GAIN, N, C, CLAMP: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.float64,
     ALIGN: tl.constexpr, BLOCK_A: tl.constexpr, BLOCK_B: tl.constexpr,
 ):  # fmt: skip
@@ -147,18 +138,18 @@ def forward(
         m, s = accumulator(mean, N, C), accumulator(mean, N, C)
         moments(x, m, s, last)
     programs, tile = scanning(mean)
-    _scan_kernel[(programs,)](
+    online_scan_kernel[(programs,)](
         m, s, rates, running_mean, running_var, mean, rstd, xhat_mean, xhat_square, new_mean, new_var, N, C,
         EPS=eps, **tile,
     )  # fmt: skip
     if gain is not None:
         programs, tile = averaging(mean)
-        _gain_kernel[(programs,)](m, s, mean, rstd, weight, bias, gain, C, EPS=ls_eps, **tile)
+        online_gain_kernel[(programs,)](m, s, mean, rstd, weight, bias, gain, C, EPS=ls_eps, **tile)
     given, constants = (x, skip, weight, bias, y, mean, rstd, gain), {"CLAMP": clamp, "ACT": activation, "SLOPE": slope}
     if lone:
         programs, tile = valuing(x, mean)
-        _values_kernel[(programs,)](*given, N, C, **constants, **tile)
+        online_apply_values_kernel[(programs,)](*given, N, C, **constants, **tile)
         return
     z = sizes(x, mean, last)
     programs, walked, tile = walking(x, z, split(z, FORWARD_TILE, STEPS))
-    _apply_kernel[(programs,)](*given, *walked, **constants, **tile)
+    online_apply_kernel[(programs,)](*given, *walked, **constants, **tile)

@@ -1,4 +1,4 @@
-"""Scan: what online norm's kernels share on a loaded tile, and their launch sizes.
+"""Scan: what online norm's kernels share on a loaded tile.
 
 A state moves from sample to sample, but what moves it is known before: all samples are reduced at once, to tables
 (N, C), and only these are scanned. The samples of a tile are composed with each other, then applied to the state that
@@ -7,15 +7,10 @@ the tile before left. Row n of a tile holds what came before sample n, so that r
 
 import triton
 import triton.language as tl
-from torch import Tensor
 
 from normkernels.backends.triton.base.activations import clamp, derivative
-from normkernels.backends.triton.base.numbers import cdiv
-from normkernels.backends.triton.channels.sizes import power
+from normkernels.backends.triton.base.values import affine
 from normkernels.backends.triton.channels.tiles import load, preactivation
-from normkernels.backends.triton.rows.tiles import affine, alignment
-
-TILE, ROWS, LANES = 512, 64, 8  # values of a scanned tile; its most samples; its least channels: a sector of float32
 
 
 @triton.jit
@@ -108,34 +103,3 @@ def unscaled(dz, z, gain, kappa):
     if gain is not None:
         dz = (dz - z * gain * kappa) * gain
     return dz
-
-
-def warps(values: int, each: int) -> int:
-    """Of a tile in which a thread has ``each`` values."""
-    return max(1, min(8, values // (32 * each)))
-
-
-def scanning(t: Tensor) -> tuple[int, dict[str, int]]:
-    """Programs and tile of a scan over the rows of a table (N, C), and of what follows them."""
-    N, C = t.shape
-    rows = min(power(N + 1), ROWS)
-    lanes = max(LANES, min(power(C), TILE // rows))
-    # two values for each thread, which hold up to five numbers each
-    tile = {"ALIGN": alignment(t, C), "BLOCK_B": rows, "BLOCK_A": lanes, "num_warps": max(2, warps(rows * lanes, 2))}
-    return cdiv(C, lanes), tile
-
-
-def averaging(t: Tensor) -> tuple[int, dict[str, int]]:
-    """Programs and tile of a mean over the channels of each row of a table."""
-    N, C = t.shape
-    lanes = min(power(C), 2 * TILE)
-    return N, {"ALIGN": alignment(t, C), "BLOCK_A": lanes, "num_warps": warps(lanes, 4)}
-
-
-def valuing(x: Tensor, t: Tensor) -> tuple[int, dict[str, int]]:
-    """Programs and tile over samples of one value, x and tables (N, C)."""
-    N, C = t.shape
-    lanes = min(power(C), 128)
-    rows = min(power(N), 2 * TILE // lanes)
-    tile = {"ALIGN": alignment(x, C), "BLOCK_A": lanes, "BLOCK_B": rows, "num_warps": warps(rows * lanes, 8)}
-    return cdiv(C, lanes) * cdiv(N, rows), tile

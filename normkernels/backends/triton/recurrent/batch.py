@@ -4,11 +4,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from normkernels.backends.triton.base.launch import accumulator, alignment
 from normkernels.backends.triton.base.numbers import next_power_of_2
 from normkernels.backends.triton.recurrent.norm import means_of
 from normkernels.backends.triton.recurrent.steps import THREADS, values_per_thread
 from normkernels.backends.triton.recurrent.tiles import times_parameter
-from normkernels.backends.triton.rows.tiles import accumulator, alignment
 
 UNITS = 16  # of a program: 32 bytes of each row at the least
 

@@ -5,10 +5,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from normkernels.backends.triton.base.launch import alignment
 from normkernels.backends.triton.base.numbers import cdiv, next_power_of_2
 from normkernels.backends.triton.recurrent.steps import THREADS, values_per_thread
 from normkernels.backends.triton.recurrent.tiles import load, store
-from normkernels.backends.triton.rows.tiles import alignment
 
 PROGRAMS = 64  # of a backward step, each of which adds to lines of partial sums of its own
 

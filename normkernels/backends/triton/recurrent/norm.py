@@ -7,8 +7,8 @@ values anew, one over a lone tile keeps them.
 import triton
 import triton.language as tl
 
+from normkernels.backends.triton.base.values import number
 from normkernels.backends.triton.recurrent.tiles import at, summed
-from normkernels.backends.triton.rows.tiles import number
 
 
 @triton.constexpr_function

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from normkernels.backends.triton.rows.tiles import alignment
+from normkernels.backends.triton.base.launch import alignment
 
 THREADS = 256  # of a program at the most: then each has all the registers that one may have
 

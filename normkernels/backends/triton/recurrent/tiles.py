@@ -8,7 +8,7 @@ which a norm is taken: the units of a row (1) or the rows of a unit (0). A tile 
 import triton
 import triton.language as tl
 
-from normkernels.backends.triton.rows.tiles import inside, rounded
+from normkernels.backends.triton.base.values import inside, rounded
 
 
 @triton.jit

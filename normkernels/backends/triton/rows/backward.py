@@ -7,25 +7,12 @@ import triton
 import triton.language as tl
 
 from normkernels.backends.triton.base.activations import derivative
+from normkernels.backends.triton.base.launch import accumulator, alignment, programs, stride, wave
 from normkernels.backends.triton.base.numbers import cdiv, next_power_of_2
-from normkernels.backends.triton.rows.tiles import (
-    BACKWARD_SEGMENT,
-    FORWARD_SEGMENT,
-    GROUP,
-    accumulator,
-    affine,
-    alignment,
-    backward_tile,
-    finalise,
-    inside,
-    load_parameter,
-    load_rows,
-    load_stat,
-    programs,
-    rounded,
-    stride,
-    wave,
-)
+from normkernels.backends.triton.base.sums import finalise
+from normkernels.backends.triton.base.values import affine, inside, load_rows, rounded
+from normkernels.backends.triton.rows.sizes import BACKWARD_SEGMENT, FORWARD_SEGMENT, GROUP, backward_tile
+from normkernels.backends.triton.rows.tiles import load_parameter, load_stat
 
 
 @triton.jit
@@ -58,7 +45,7 @@ def store_partial(PARTIAL, total, row, cols, N):
 
 
 @triton.jit(do_not_specialize=["M"])
-def _bwd_kernel(
+def rows_backward_kernel(
     DY, DSUMMED, X, W, B, MEAN, RSTD, DX, PARTIAL_W, PARTIAL_B,  # as in the schema; partials: (programs, N)
     M, N, stride_dy, stride_dsummed, stride_x,
     OFFSET: tl.float64, ACT: tl.constexpr, SLOPE: tl.float64,
@@ -91,7 +78,7 @@ def _bwd_kernel(
 
 
 @triton.jit(do_not_specialize=["START", "M"])
-def _sums_kernel(
+def rows_sums_kernel(
     DY, X, W, B, MEAN, RSTD, SUMS,  # sums: (wave, segments, 2), of g xhat and of g
     START, M, N, stride_dy, stride_x,
     OFFSET: tl.float64, ACT: tl.constexpr, SLOPE: tl.float64, ALIGN: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -112,7 +99,7 @@ def _sums_kernel(
 
 
 @triton.jit(do_not_specialize=["START", "END", "M", "rows_each", "segments"])
-def _spread_kernel(
+def rows_spread_kernel(
     DY, DSUMMED, X, W, B, MEAN, RSTD, DX, PARTIAL_W, PARTIAL_B, SUMS,  # sums as above; partials: (row groups, N)
     START, END, M, N, stride_dy, stride_dsummed, stride_x, rows_each, segments,
     OFFSET: tl.float64, ACT: tl.constexpr, SLOPE: tl.float64,
@@ -161,7 +148,7 @@ def backward(dy, dsummed, x, weight, bias, mean, rstd, dx, dweight, dbias, weigh
     partial_w = None if dweight is None else accumulator(rstd, P, N)
     partial_b = None if dbias is None else accumulator(rstd, P, N)
     if resident:
-        _bwd_kernel[(P,)](
+        rows_backward_kernel[(P,)](
             dy, dsummed, x, weight, bias, mean, rstd, dx, partial_w, partial_b, M, N, *strides,
             **constants, **resident._asdict(),
         )  # fmt: skip
@@ -182,11 +169,11 @@ def long_rows(
     stride_dy, stride_dsummed, stride_x = strides
     for start in range(0, M, at_once):
         end = min(start + at_once, M)
-        _sums_kernel[(end - start, segments)](
+        rows_sums_kernel[(end - start, segments)](
             dy, x, weight, bias, mean, rstd, sums, start, M, N, stride_dy, stride_x, **constants,
             BLOCK_N=FORWARD_SEGMENT.BLOCK_N, num_warps=FORWARD_SEGMENT.num_warps,
         )  # fmt: skip
-        _spread_kernel[(cdiv(end - start, rows_each), cdiv(N, spread.BLOCK_N))](
+        rows_spread_kernel[(cdiv(end - start, rows_each), cdiv(N, spread.BLOCK_N))](
             dy, dsummed, x, weight, bias, mean, rstd, dx, partial_w, partial_b, sums, start, end, M, N,
             stride_dy, stride_dsummed, stride_x, rows_each, segments, **constants,
             BLOCK_N=spread.BLOCK_N, SEGMENTS=next_power_of_2(segments),

@@ -4,27 +4,15 @@ import triton
 import triton.language as tl
 
 from normkernels.backends.triton.base.activations import activation
+from normkernels.backends.triton.base.launch import accumulator, alignment, stride, wave
 from normkernels.backends.triton.base.numbers import cdiv, next_power_of_2
-from normkernels.backends.triton.rows.tiles import (
-    FORWARD_SEGMENT,
-    accumulator,
-    add_residual,
-    affine,
-    alignment,
-    centre,
-    forward_tile,
-    inside,
-    load_parameter,
-    load_rows,
-    number,
-    rounded,
-    stride,
-    wave,
-)
+from normkernels.backends.triton.base.values import affine, inside, load_rows, number, rounded
+from normkernels.backends.triton.rows.sizes import FORWARD_SEGMENT, forward_tile
+from normkernels.backends.triton.rows.tiles import add_residual, centre, load_parameter
 
 
 @triton.jit(do_not_specialize=["M"])
-def _fwd_kernel(
+def rows_forward_kernel(
     X, RESIDUAL, W, B, Y, SUMMED, MEAN, RSTD,  # x, residual, y, summed: (M, N); w, b: (N,); mean, rstd: (M,)
     M, N, stride_x, stride_residual,
     EPS: tl.float64, OFFSET: tl.float64, ACT: tl.constexpr, SLOPE: tl.float64,
@@ -50,7 +38,7 @@ def _fwd_kernel(
 
 
 @triton.jit(do_not_specialize=["START"])
-def _moments_kernel(
+def rows_moments_kernel(
     X, RESIDUAL, SUMMED, PARTIAL,  # partial: (wave, segments, 3), mean, what rounding left of it, sum of squares
     START, N, stride_x, stride_residual,
     CENTER: tl.constexpr, ALIGN: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -72,7 +60,7 @@ def _moments_kernel(
 
 
 @triton.jit(do_not_specialize=["START"])
-def _merge_kernel(
+def rows_merge_kernel(
     X, W, B, Y, MEAN, RSTD, PARTIAL, START, N, stride_x,  # partial as above
     EPS: tl.float64, OFFSET: tl.float64, ACT: tl.constexpr, SLOPE: tl.float64,
     ALIGN: tl.constexpr, BLOCK_N: tl.constexpr, SEGMENTS: tl.constexpr,
@@ -112,7 +100,7 @@ def forward(x, residual, weight, bias, y, summed, mean, rstd, eps, weight_offset
     constants = {"EPS": eps, "OFFSET": weight_offset, "ACT": activation, "SLOPE": slope, "ALIGN": align}
     resident = forward_tile(N, x.element_size())
     if resident:
-        _fwd_kernel[(cdiv(M, resident.BLOCK_M),)](
+        rows_forward_kernel[(cdiv(M, resident.BLOCK_M),)](
             x, residual, weight, bias, y, summed, mean, rstd, M, N, stride(x), stride(residual),
             **constants, **resident._asdict(),
         )  # fmt: skip
@@ -123,11 +111,11 @@ def forward(x, residual, weight, bias, y, summed, mean, rstd, eps, weight_offset
     s = x if residual is None else summed
     for start in range(0, M, at_once):
         grid = (min(at_once, M - start), segments)
-        _moments_kernel[grid](
+        rows_moments_kernel[grid](
             x, residual, summed, partial, start, N, stride(x), stride(residual),
             CENTER=mean is not None, ALIGN=align, BLOCK_N=BLOCK_N, num_warps=num_warps,
         )  # fmt: skip
-        _merge_kernel[grid](
+        rows_merge_kernel[grid](
             s, weight, bias, y, mean, rstd, partial, start, N, stride(s),
             **constants, BLOCK_N=BLOCK_N, SEGMENTS=next_power_of_2(segments), num_warps=num_warps,
         )  # fmt: skip

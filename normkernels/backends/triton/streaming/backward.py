@@ -3,7 +3,9 @@
 import triton
 import triton.language as tl
 
+from normkernels.backends.triton.base.launch import accumulator
 from normkernels.backends.triton.base.numbers import cdiv
+from normkernels.backends.triton.base.values import affine
 from normkernels.backends.triton.channels.backward import sums
 from normkernels.backends.triton.channels.sizes import (
     BACKWARD_LIMIT,
@@ -30,14 +32,13 @@ from normkernels.backends.triton.channels.tiles import (
     total,
     walk,
 )
-from normkernels.backends.triton.rows.tiles import accumulator, affine
 from normkernels.backends.triton.streaming.tiles import arrived, deviation, exponent
 
 BLOCK = 256
 
 
 @triton.jit(do_not_specialize=["C", "S", "G", "PLANES"])
-def _resident_kernel(
+def streaming_backward_kernel(
     DY, X, SKIP, W, B, FOUND, USED, DEVIATIONS, LONG_TERM, SHORT_TERM, COUNTS, DX, DSKIP, DW, DB, NEW,
     C, S, G, PLANES, LONG: tl.float64, SHORT: tl.float64, CURRENT: tl.float64,
     P: tl.constexpr, WHOLE: tl.constexpr, PART: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.float64,
@@ -66,7 +67,7 @@ def _resident_kernel(
 
 
 @triton.jit(do_not_specialize=["C", "count"])
-def _rule_kernel(
+def streaming_backward_rule_kernel(
     SUM_GX, SUM_G, W, FOUND, USED, DEVIATIONS, LONG_TERM, SHORT_TERM, COUNTS, NEW, DW, DB, AWAY, SHIFT, C, count,
     LONG: tl.float64, SHORT: tl.float64, CURRENT: tl.float64, P: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
@@ -88,7 +89,7 @@ def _rule_kernel(
 
 
 @triton.jit(do_not_specialize=["N", "C", "S", "G", "images", "parts", "steps"])
-def _dx_kernel(
+def streaming_dx_kernel(
     DY, X, SKIP, W, B, FOUND, USED, AWAY, SHIFT, DX, DSKIP, N, C, S, G, images, parts, steps,
     WHOLE: tl.constexpr, PART: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.float64,
     IMAGES: tl.constexpr, POOLED: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr,
@@ -128,18 +129,18 @@ def backward(
     rule, act = {"LONG": long, "SHORT": short, "CURRENT": current, "P": p}, {"ACT": activation, "SLOPE": slope}
     if tile := resident(z, BACKWARD_LIMIT, 1 if activation == "identity" else 2):
         programs, given, constants = holding(x, z, tile)
-        _resident_kernel[(programs,)](
+        streaming_backward_kernel[(programs,)](
             *inputs, *memory, dx, dskip, dweight, dbias, new_short_term, *given, **rule, **exponent(p), **act,
             **constants,
         )  # fmt: skip
         return
     sum_g, sum_gx, away, shift = (accumulator(used, z.C) for _ in range(4))
     sums(*inputs, used[0], used[1], sum_g, sum_gx, None, activation, slope, last)
-    _rule_kernel[(cdiv(z.C, BLOCK),)](
+    streaming_backward_rule_kernel[(cdiv(z.C, BLOCK),)](
         sum_gx, sum_g, weight, *memory, new_short_term, dweight, dbias, away, shift, z.C, z.planes * z.S, **rule,
         BLOCK_N=BLOCK, num_warps=4,
     )  # fmt: skip
     programs, given, constants = walking(x, z, split(z, BACKWARD_TILE, STEPS))
-    _dx_kernel[(programs,)](
+    streaming_dx_kernel[(programs,)](
         *inputs, found, used, away, shift, dx, dskip, *given, **exponent(p), **act, **constants
     )  # fmt: skip

@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 
 from normkernels.backends.triton.base.activations import activation
+from normkernels.backends.triton.base.launch import accumulator
 from normkernels.backends.triton.base.numbers import cdiv
 from normkernels.backends.triton.channels.backward import merge
 from normkernels.backends.triton.channels.forward import apply, moments
@@ -32,14 +33,13 @@ from normkernels.backends.triton.channels.tiles import (
     total,
     walk,
 )
-from normkernels.backends.triton.rows.tiles import accumulator
 from normkernels.backends.triton.streaming.tiles import deviation, exponent, met
 
 BLOCK = 256
 
 
 @triton.jit(do_not_specialize=["C", "S", "G", "PLANES"])
-def _resident_kernel(
+def streaming_forward_kernel(
     X, SKIP, W, B, LONG_TERM, SHORT_TERM, COUNTS, Y, FOUND, USED, DEVIATIONS, NEW,  # as in the schema
     C, S, G, PLANES, LONG: tl.float64, SHORT: tl.float64, P: tl.constexpr, WHOLE: tl.constexpr, PART: tl.constexpr,
     EPS: tl.float64, ACT: tl.constexpr, SLOPE: tl.float64, IMAGES: tl.constexpr, LAST: tl.constexpr,
@@ -63,7 +63,7 @@ def _resident_kernel(
 
 
 @triton.jit(do_not_specialize=["N", "C", "S", "G", "images", "parts", "steps"])
-def _powers_kernel(
+def streaming_powers_kernel(
     X, MEAN, PARTIAL_P, PARTIAL_D, N, C, S, G, images, parts, steps, WHOLE: tl.constexpr, PART: tl.constexpr,
     IMAGES: tl.constexpr, POOLED: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr,
     BLOCK_A: tl.constexpr, BLOCK_B: tl.constexpr,
@@ -86,7 +86,7 @@ def _powers_kernel(
 
 
 @triton.jit(do_not_specialize=["C"])
-def _rule_kernel(
+def streaming_forward_rule_kernel(
     POWER, LONG_TERM, SHORT_TERM, COUNTS, FOUND, USED, NEW, C,
     LONG: tl.float64, SHORT: tl.float64, P: tl.constexpr, EPS: tl.float64, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
@@ -105,7 +105,7 @@ def powers(x, mean, power, deviations, p, last):
     rows = parts(z, s)[1]
     partial = accumulator(mean, rows, z.C), accumulator(mean, rows, z.C)
     programs, given, constants = walking(x, z, s)
-    _powers_kernel[(programs,)](x, mean, *partial, *given, **exponent(p), **constants)
+    streaming_powers_kernel[(programs,)](x, mean, *partial, *given, **exponent(p), **constants)
     merge(*partial, None, power, deviations, None, None, z)
 
 
@@ -118,7 +118,7 @@ def forward(
     memory, rule = (long_term, short_term, counts), {"LONG": long, "SHORT": short, "P": p, "EPS": eps}
     if tile := resident(z, FORWARD_LIMIT):
         programs, given, constants = holding(x, z, tile)
-        _resident_kernel[(programs,)](
+        streaming_forward_kernel[(programs,)](
             x, skip, weight, bias, *memory, y, found, used, deviations, new_short_term, *given,
             **rule, **exponent(p), ACT=activation, SLOPE=slope, **constants,
         )  # fmt: skip
@@ -127,7 +127,7 @@ def forward(
     moments(x, found[0], power, last)
     if p != 2:
         powers(x, found[0], power, deviations, p, last)
-    _rule_kernel[(cdiv(z.C, BLOCK),)](
+    streaming_forward_rule_kernel[(cdiv(z.C, BLOCK),)](
         power, *memory, found, used, new_short_term, z.C, **rule, BLOCK_N=BLOCK, num_warps=4
     )  # fmt: skip
     apply(x, skip, weight, bias, used[0], used[1], y, None, activation, slope, last)

@@ -3,8 +3,8 @@
 import triton
 import triton.language as tl
 
+from normkernels.backends.triton.base.values import number
 from normkernels.backends.triton.channels.tiles import load, store
-from normkernels.backends.triton.rows.tiles import number
 
 
 def exponent(p: float) -> dict[str, int | float]:
