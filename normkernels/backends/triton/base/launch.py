@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 from math import gcd
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,13 +42,13 @@ def alignment(t: Tensor, *multiples: int) -> int:
     return gcd(16 // t.element_size(), *multiples)
 
 
-def on_device(launcher: Callable[..., None]) -> Callable[..., None]:
+def on_device(launcher: Callable[[Any], None]) -> Callable[[Any], None]:
     """Launch on the device of the first tensor, whichever is current."""
 
     @functools.wraps(launcher)
-    def launch(first, *rest):
-        with torch.cuda.device_of(first):
-            launcher(first, *rest)
+    def launch(a, *rest):
+        with torch.cuda.device_of(a if rest else a[0]):
+            launcher(a, *rest)
 
     return launch
 
