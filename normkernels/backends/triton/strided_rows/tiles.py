@@ -1,10 +1,21 @@
-"""Pixels: what the kernels over the channels of each pixel share on a loaded tile, and their launch sizes."""
+"""Strided rows: what the kernels share on a loaded tile."""
+
+from typing import NamedTuple
 
 import triton
 import triton.language as tl
 
 from normkernels.backends.triton.base.activations import derivative
 from normkernels.backends.triton.base.values import affine, number, rounded
+
+
+class Tile(NamedTuple):
+    """Channels by neighbouring pixels of an image: where they lie from its start on, and which exist."""
+
+    start: tl.tensor
+    channels: tl.tensor
+    pixels: tl.tensor
+    S: tl.tensor
 
 
 @triton.jit
@@ -17,16 +28,16 @@ def locate(block, N, S, ALIGN: tl.constexpr, BLOCK_N: tl.constexpr):
 
 
 @triton.jit
-def load_tile(P, start, channels, pixels, N, S, dtype: tl.constexpr):
-    mask = (channels[:, None] < N) & (pixels[None, :] < S)
-    at = start + channels[:, None].to(tl.int64) * S + pixels[None, :]
+def load_tile(P, tile, N, dtype: tl.constexpr):
+    mask = (tile.channels[:, None] < N) & (tile.pixels[None, :] < tile.S)
+    at = tile.start + tile.channels[:, None].to(tl.int64) * tile.S + tile.pixels[None, :]
     return tl.load(P + at, mask=mask, other=0.0).to(dtype)
 
 
 @triton.jit
-def store_tile(P, value, start, channels, pixels, N, S):
-    mask = (channels[:, None] < N) & (pixels[None, :] < S)
-    at = start + channels[:, None].to(tl.int64) * S + pixels[None, :]
+def store_tile(P, value, tile, N):
+    mask = (tile.channels[:, None] < N) & (tile.pixels[None, :] < tile.S)
+    at = tile.start + tile.channels[:, None].to(tl.int64) * tile.S + tile.pixels[None, :]
     tl.store(P + at, rounded(value, P.dtype.element_ty), mask=mask)
 
 
@@ -38,12 +49,12 @@ def load_channel(P, channels, N, OFFSET, dtype: tl.constexpr):
 
 
 @triton.jit
-def load_sum(X, RESIDUAL, SUMMED, start, channels, pixels, N, S, dtype: tl.constexpr):
+def load_sum(t, tile, N, dtype: tl.constexpr):
     # s = x + residual, as rounded in memory
-    s = load_tile(X, start, channels, pixels, N, S, dtype)
-    if RESIDUAL is not None:
-        s = rounded(s + load_tile(RESIDUAL, start, channels, pixels, N, S, dtype), X.dtype.element_ty)
-        store_tile(SUMMED, s, start, channels, pixels, N, S)
+    s = load_tile(t.x, tile, N, dtype)
+    if t.residual is not None:
+        s = rounded(s + load_tile(t.residual, tile, N, dtype), t.x.dtype.element_ty)
+        store_tile(t.summed, s, tile, N)
     return s.to(dtype)
 
 
@@ -58,24 +69,22 @@ def centre(x, channels, N, count):
 
 
 @triton.jit
-def grads(
-    DY, X, W, B, mean, rstd, start, channels, pixels, N, S,
-    OFFSET, ACT: tl.constexpr, SLOPE,
-):  # fmt: skip
+def grads(t, mean, rstd, tile, N, OFFSET, SLOPE, ACT: tl.constexpr):
     # xhat, du = dy act'(u), g = du (w + offset); du and g are 0 outside the tensor, for dy is
-    xhat = (load_tile(X, start, channels, pixels, N, S, rstd.dtype) - mean[None, :]) * rstd[None, :]
-    du = load_tile(DY, start, channels, pixels, N, S, rstd.dtype)
-    w = load_channel(W, channels, N, OFFSET, rstd.dtype)
+    xhat = (load_tile(t.x, tile, N, rstd.dtype) - mean[None, :]) * rstd[None, :]
+    du = load_tile(t.dy, tile, N, rstd.dtype)
+    w = load_channel(t.weight, tile.channels, N, OFFSET, rstd.dtype)
     if ACT != "identity":
-        du = du * derivative(affine(xhat, w, load_channel(B, channels, N, 0.0, rstd.dtype)), ACT, SLOPE)
+        b = load_channel(t.bias, tile.channels, N, 0.0, rstd.dtype)
+        du = du * derivative(affine(xhat, w, b), ACT, SLOPE)
     return xhat, du, affine(du, w, None)
 
 
 @triton.jit
-def store_dx(DX, dx, DSUMMED, start, channels, pixels, N, S):
-    if DSUMMED is not None:
-        dx = dx + load_tile(DSUMMED, start, channels, pixels, N, S, dx.dtype)
-    store_tile(DX, dx, start, channels, pixels, N, S)
+def store_dx(t, dx, tile, N):
+    if t.dsummed is not None:
+        dx = dx + load_tile(t.dsummed, tile, N, dx.dtype)
+    store_tile(t.dx, dx, tile, N)
 
 
 @triton.jit
