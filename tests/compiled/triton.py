@@ -82,14 +82,10 @@ class Launch(NamedTuple):
         words = ["x".join(map(str, tile)), f"{self.num_warps} warps"]
         words += [f"align {given['ALIGN']}"] if "ALIGN" in given else []
         words += [f"{given['SEGMENTS']} segments"] if "SEGMENTS" in given else []
-        words += [k.lower() for k in ("IMAGES", "LAST", "POOLED", "STABLE", "MIXED", "SCALED", *TRAITS) if given.get(k)]
+        words += [k.lower() for k in ("IMAGES", "LAST", "POOLED", "STABLE", "MIXED", *TRAITS) if given.get(k)]
         words += [f"{given['PER']} gates"] if "PER" in given else []
         words += ["clamp"] if given.get("CLAMP", inf) != inf else []
-        words += (
-            [f"p {given.get('P', given.get('WHOLE', 0) + given.get('PART', 0)):g}"]
-            if {"P", "PART"} & set(given)
-            else []
-        )
+        words += [f"p {given['P']:g}"] if "P" in given else []
         words += ["no mean"] if given.get("CENTER") is False else []
         multiples = {self.signature[i][0] for i, *field in self.divisible if not field}
         sizes = [k for k, kind in self.signature if k in ("N", "S") and kind == "i32" and "BLOCK_N" in given]

@@ -18,15 +18,15 @@ PROJECTED = {2: Tile(4, 1024, 4), 4: Tile(4, 1024, 4), 8: Tile(4, 512, 8)}  # it
 
 
 @on_device
-def weight_norm_fwd(v, g, w, norm):
+def weight_norm_fwd(a):
     """w = g v / |v|."""
-    forward(v, g, w, None, norm, 0.0)
+    forward(a.v, a.g, a.w, None, a.norm, 0.0)
 
 
 @on_device
-def weight_norm_bwd(dw, v, g, norm, dv, dg):
+def weight_norm_bwd(a):
     """dg = <dw, v> / |v|, dv = g / |v| (dw - v <dw, v> / |v|^2)."""
-    backward(dw, v, g, None, norm, dv, dg)
+    backward(a.dw, a.v, a.g, None, a.norm, a.dv, a.dg)
 
 
 @triton.jit

@@ -3,8 +3,11 @@
 Where mean and var are constants, dx = rstd g.
 """
 
+from typing import NamedTuple
+
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from normkernels.backends.triton.base.launch import accumulator
 from normkernels.backends.triton.base.sums import finalise
@@ -13,7 +16,7 @@ from normkernels.backends.triton.channels.sizes import (
     BACKWARD_LIMIT,
     BACKWARD_TILE,
     STEPS,
-    deviation,
+    Sizes,
     holding,
     merging,
     parts,
@@ -36,81 +39,100 @@ from normkernels.backends.triton.channels.tiles import (
     store,
     store_tile,
     walk,
+    zeros,
 )
+
+
+class Backward(NamedTuple):
+    """As in the schema; scale: in place of a variance; partials: (B or parts, C), sums of du xhat and of du."""
+
+    dy: Tensor
+    x: Tensor
+    skip: Tensor | None
+    weight: Tensor | None
+    bias: Tensor | None
+    mean: Tensor
+    var: Tensor | None
+    scale: Tensor | None = None
+    partial_w: Tensor | None = None
+    partial_b: Tensor | None = None
+    mean_gx: Tensor | None = None
+    mean_g: Tensor | None = None
+    dx: Tensor | None = None
+    dskip: Tensor | None = None
+
+
+def tensors(a) -> Backward:
+    """What the backward ops of the family read."""
+    return Backward(a.dy, a.x, a.skip, a.weight, a.bias, a.mean, a.var)
 
 
 @triton.jit(do_not_specialize=["C", "S", "G", "PLANES"])
 def channels_backward_kernel(
-    DY, X, SKIP, W, B, MEAN, VAR, DX, DSKIP, PARTIAL_W, PARTIAL_B,  # as in the schema; partials: (B, C)
-    C, S, G, PLANES, EPS: tl.float64, ACT: tl.constexpr, SLOPE: tl.float64,
-    IMAGES: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr,
-    BLOCK_A: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_B: tl.constexpr,
+    t, C, S, G, PLANES, EPS: tl.float64, SLOPE: tl.float64, ACT: tl.constexpr, FORM: tl.constexpr
 ):  # fmt: skip
-    C, S = aligned(C, S, LAST, ALIGN)
-    stat, there, channels, tile = held(C, S, G, PLANES, IMAGES, LAST, ALIGN, BLOCK_A, BLOCK_K, BLOCK_B)
-    mean, rstd = statistics(MEAN, VAR, stat, there, EPS)
-    w = load(W, channels, channels < C, rstd.dtype)
-    b = load(B if ACT != "identity" else None, channels, channels < C, rstd.dtype)
-    xhat, du = grads(DY, X, SKIP, broad(w, 3), broad(b, 3), broad(mean, 3), broad(rstd, 3), tile, ACT, SLOPE)
-    store_tile(DSKIP, du, tile)
+    C, S = aligned(C, S, FORM)
+    stat, there, channels, tile = held(C, S, G, PLANES, FORM)
+    mean, rstd = statistics(t.mean, t.var, t.scale, stat, there, EPS)
+    w = load(t.weight, channels, channels < C, rstd.dtype)
+    b = load(t.bias if ACT != "identity" else None, channels, channels < C, rstd.dtype)
+    xhat, du = grads(t, broad(w, 3), broad(b, 3), broad(mean, 3), broad(rstd, 3), tile, SLOPE, ACT)
+    store_tile(t.dskip, du, tile)
     dw, db = tl.sum(du * xhat, axis=2), tl.sum(du, axis=2)
-    row = (tl.program_id(0) // tl.cdiv(G, BLOCK_A)).to(tl.int64) * C
+    row = (tl.program_id(0) // tl.cdiv(G, FORM.BLOCK_A)).to(tl.int64) * C
     count = (PLANES * S).to(rstd.dtype)
-    if IMAGES or BLOCK_K == 1:
+    if FORM.IMAGES or FORM.BLOCK_K == 1:
         dw, db = tl.sum(dw, axis=1), tl.sum(db, axis=1)
         mean_gx, mean_g = affine(dw, w, None) / count, affine(db, w, None) / count
     else:
-        there = there[:, None] & (tl.arange(0, BLOCK_K)[None, :] < PLANES)
+        there = there[:, None] & (tl.arange(0, FORM.BLOCK_K)[None, :] < PLANES)
         mean_gx, mean_g = tl.sum(affine(dw, w, None), axis=1) / count, tl.sum(affine(db, w, None), axis=1) / count
-    store(PARTIAL_W, dw, row + channels, there)
-    store(PARTIAL_B, db, row + channels, there)
+    store(t.partial_w, dw, row + channels, there)
+    store(t.partial_b, db, row + channels, there)
     dx = affine(du, broad(w, 3), None) - broad(mean_g, 3) - xhat * broad(mean_gx, 3)
-    store_tile(DX, dx * broad(rstd, 3), tile)
+    store_tile(t.dx, dx * broad(rstd, 3), tile)
 
 
 @triton.jit(do_not_specialize=["N", "C", "S", "G", "images", "parts", "steps"])
 def channels_sums_kernel(
-    DY, X, SKIP, W, B, MEAN, VAR, PARTIAL_W, PARTIAL_B, DX, DSKIP,  # partials: (rows, C), sums of du xhat and of du
-    N, C, S, G, images, parts, steps, EPS: tl.float64, SCALED: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.float64,
-    IMAGES: tl.constexpr, POOLED: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr,
-    BLOCK_A: tl.constexpr, BLOCK_B: tl.constexpr,
+    t, N, C, S, G, images, parts, steps, EPS: tl.float64, SLOPE: tl.float64, ACT: tl.constexpr, FORM: tl.constexpr
 ):  # fmt: skip
-    dtype: tl.constexpr = MEAN.dtype.element_ty
-    C, S = aligned(C, S, LAST, ALIGN)
-    low, row, image, first, tiles = walk(tl.program_id(0), N, C, S, parts, steps, IMAGES, BLOCK_A, BLOCK_B)
-    channels = low + tl.arange(0, BLOCK_A)
-    stat = place(image, channels, C, G, images, POOLED)
-    mean, rstd = statistics(MEAN, VAR, stat, channels < C, None if SCALED else EPS)
+    dtype: tl.constexpr = t.mean.dtype.element_ty
+    C, S = aligned(C, S, FORM)
+    low, row, image, first, tiles = walk(tl.program_id(0), N, C, S, parts, steps, FORM)
+    channels = low + tl.arange(0, FORM.BLOCK_A)
+    stat = place(image, channels, C, G, images, FORM.POOLED)
+    mean, rstd = statistics(t.mean, t.var, t.scale, stat, channels < C, EPS)
     mean = mean[:, None]
     rstd = rstd[:, None]
-    w = broad(load(W, channels, channels < C, dtype), 2)
-    b = broad(load(B if ACT != "identity" else None, channels, channels < C, dtype), 2)
-    dw, db = tl.zeros([BLOCK_A, BLOCK_B], dtype), tl.zeros([BLOCK_A, BLOCK_B], dtype)
+    w = broad(load(t.weight, channels, channels < C, dtype), 2)
+    b = broad(load(t.bias if ACT != "identity" else None, channels, channels < C, dtype), 2)
+    dw, db = zeros(FORM.BLOCK_A, FORM.BLOCK_B, dtype), zeros(FORM.BLOCK_A, FORM.BLOCK_B, dtype)
     for i in tl.range(0, tiles, num_stages=2):
-        tile = step(i, low, image, first, C, S, IMAGES, LAST, BLOCK_A, BLOCK_B)
-        xhat, du = grads(DY, X, SKIP, w, b, mean, rstd, tile, ACT, SLOPE)
+        tile = step(i, low, image, first, C, S, FORM)
+        xhat, du = grads(t, w, b, mean, rstd, tile, SLOPE, ACT)
         dw += du * xhat
         db += du
         # where mean and var are constants, this is all
-        store_tile(DX, du * slope_of(rstd, w), tile)
-        store_tile(DSKIP, du, tile)
-    store(PARTIAL_W, tl.sum(dw, axis=1), row * C + channels, channels < C)
-    store(PARTIAL_B, tl.sum(db, axis=1), row * C + channels, channels < C)
+        store_tile(t.dx, du * slope_of(rstd, w), tile)
+        store_tile(t.dskip, du, tile)
+    store(t.partial_w, tl.sum(dw, axis=1), row * C + channels, channels < C)
+    store(t.partial_b, tl.sum(db, axis=1), row * C + channels, channels < C)
 
 
 @triton.jit(do_not_specialize=["C", "G", "rows", "count"])
 def channels_merge_sums_kernel(
     PARTIAL_W, PARTIAL_B, W, MEAN_GX, MEAN_G, DW, DB,  # partials as above, `rows` of each batch; means: (B, G)
-    C, G, rows, count, BLOCK_R: tl.constexpr, BLOCK_G: tl.constexpr,
+    C, G, rows, count, FORM: tl.constexpr,
 ):  # fmt: skip
     dtype: tl.constexpr = PARTIAL_W.dtype.element_ty
-    sum_gx, sum_g = tl.zeros([BLOCK_R, BLOCK_G], dtype), tl.zeros([BLOCK_R, BLOCK_G], dtype)
-    for start in range(0, rows * (C // G), BLOCK_R):
-        _, _, _, channels, at, mask = records(C, G, rows, start, BLOCK_R, BLOCK_G)
+    sum_gx, sum_g = zeros(FORM.BLOCK_R, FORM.BLOCK_G, dtype), zeros(FORM.BLOCK_R, FORM.BLOCK_G, dtype)
+    for start in range(0, rows * (C // G), FORM.BLOCK_R):
+        _, _, _, channels, at, mask = records(C, G, rows, start, FORM)
         w = load(W, channels, mask, dtype)
         sum_gx += affine(load(PARTIAL_W, at, mask, dtype), w, None)
         sum_g += affine(load(PARTIAL_B, at, mask, dtype), w, None)
-    stat, there, _, _, _, _ = records(C, G, rows, 0, BLOCK_R, BLOCK_G)
+    stat, there, _, _, _, _ = records(C, G, rows, 0, FORM)
     gx, g = tl.sum(sum_gx, axis=0), tl.sum(sum_g, axis=0)
     store(MEAN_GX, gx / count.to(dtype), stat, there)
     store(MEAN_G, g / count.to(dtype), stat, there)
@@ -121,47 +143,41 @@ def channels_merge_sums_kernel(
 
 @triton.jit(do_not_specialize=["N", "C", "S", "G", "images", "parts", "steps"])
 def channels_dx_kernel(
-    DY, X, SKIP, W, B, MEAN, VAR, MEAN_GX, MEAN_G, DX, DSKIP,  # as in the schema; means as above
-    N, C, S, G, images, parts, steps, EPS: tl.float64, ACT: tl.constexpr, SLOPE: tl.float64,
-    IMAGES: tl.constexpr, POOLED: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr,
-    BLOCK_A: tl.constexpr, BLOCK_B: tl.constexpr,
+    t, N, C, S, G, images, parts, steps, EPS: tl.float64, SLOPE: tl.float64, ACT: tl.constexpr, FORM: tl.constexpr
 ):  # fmt: skip
-    dtype: tl.constexpr = MEAN.dtype.element_ty
-    C, S = aligned(C, S, LAST, ALIGN)
+    dtype: tl.constexpr = t.mean.dtype.element_ty
+    C, S = aligned(C, S, FORM)
     # the last part first: it was read last, so it may still be in L2
     program = tl.num_programs(0) - 1 - tl.program_id(0)
-    low, _, image, first, tiles = walk(program, N, C, S, parts, steps, IMAGES, BLOCK_A, BLOCK_B)
-    channels = low + tl.arange(0, BLOCK_A)
-    stat = place(image, channels, C, G, images, POOLED)
-    mean, rstd = statistics(MEAN, VAR, stat, channels < C, EPS)
+    low, _, image, first, tiles = walk(program, N, C, S, parts, steps, FORM)
+    channels = low + tl.arange(0, FORM.BLOCK_A)
+    stat = place(image, channels, C, G, images, FORM.POOLED)
+    mean, rstd = statistics(t.mean, t.var, t.scale, stat, channels < C, EPS)
     mean = mean[:, None]
     rstd = rstd[:, None]
-    w = broad(load(W, channels, channels < C, dtype), 2)
-    b = broad(load(B if ACT != "identity" else None, channels, channels < C, dtype), 2)
-    mean_gx = load(MEAN_GX, stat, channels < C, dtype)[:, None]
-    mean_g = load(MEAN_G, stat, channels < C, dtype)[:, None]
+    w = broad(load(t.weight, channels, channels < C, dtype), 2)
+    b = broad(load(t.bias if ACT != "identity" else None, channels, channels < C, dtype), 2)
+    mean_gx = load(t.mean_gx, stat, channels < C, dtype)[:, None]
+    mean_g = load(t.mean_g, stat, channels < C, dtype)[:, None]
     for i in tl.range(0, tiles, num_stages=2):
-        tile = step(i, low, image, first, C, S, IMAGES, LAST, BLOCK_A, BLOCK_B)
-        xhat, du = grads(DY, X, SKIP, w, b, mean, rstd, tile, ACT, SLOPE)
-        store_tile(DSKIP, du, tile)
+        tile = step(i, low, image, first, C, S, FORM)
+        xhat, du = grads(t, w, b, mean, rstd, tile, SLOPE, ACT)
+        store_tile(t.dskip, du, tile)
         # of one channel the means are those of du; of several POOLED ones, whose weights differ, those of g
-        if POOLED:
+        if FORM.POOLED:
             dx = affine(du, w, None) - mean_g - xhat * mean_gx
         else:
             dx = affine(du - mean_g - xhat * mean_gx, w, None)
-        store_tile(DX, dx * rstd, tile)
+        store_tile(t.dx, dx * rstd, tile)
 
 
-def walk_parts(dy, x, skip, weight, bias, mean, var, partial_w, partial_b, dx, dskip, eps, activation, slope, z):
-    """Fill the partial sums (rows, C); with dx, that and dskip too, for constant mean and var."""
-    programs, given, constants = walking(x, z, split(z, BACKWARD_TILE))
-    channels_sums_kernel[(programs,)](
-        dy, x, skip, weight, bias, mean, var, partial_w, partial_b, dx, dskip, *given,
-        **deviation(eps), ACT=activation, SLOPE=slope, **constants,
-    )  # fmt: skip
+def walk_parts(t: Backward, a, z: Sizes) -> None:
+    """Fill the partial sums; with dx, that and dskip too, for constant mean and var. a: the arguments of an op."""
+    programs, given, constants = walking(t.x, z, split(z, BACKWARD_TILE))
+    channels_sums_kernel[(programs,)](t, *given, EPS=a.eps, SLOPE=a.slope, ACT=a.activation, **constants)
 
 
-def merge(partial_w, partial_b, weight, mean_gx, mean_g, dweight, dbias, z):
+def merge(partial_w, partial_b, weight, mean_gx, mean_g, dweight, dbias, z: Sizes) -> None:
     """Fill the means over each statistic, and where it is one channel's, dweight and dbias."""
     rows = partial_w.shape[0] // z.B
     programs, tile = merging(z, rows)
@@ -170,63 +186,50 @@ def merge(partial_w, partial_b, weight, mean_gx, mean_g, dweight, dbias, z):
     )
 
 
-def spread(dy, x, skip, weight, bias, mean, var, mean_gx, mean_g, dx, dskip, eps, activation, slope, z):
+def spread(t: Backward, a, z: Sizes) -> None:
     """Fill dx and dskip from the means over each statistic."""
-    programs, given, constants = walking(x, z, split(z, BACKWARD_TILE, STEPS))
-    channels_dx_kernel[(programs,)](
-        dy, x, skip, weight, bias, mean, var, mean_gx, mean_g, dx, dskip, *given,
-        EPS=eps, ACT=activation, SLOPE=slope, **constants,
-    )  # fmt: skip
+    programs, given, constants = walking(t.x, z, split(z, BACKWARD_TILE, STEPS))
+    channels_dx_kernel[(programs,)](t, *given, EPS=a.eps, SLOPE=a.slope, ACT=a.activation, **constants)
 
 
-def workspace(mean, z):
+def workspace(mean: Tensor, z: Sizes) -> tuple[Tensor, Tensor]:
     """Partial sums (rows, C) of du xhat and of du."""
     rows = parts(z, split(z, BACKWARD_TILE))[1]
     return accumulator(mean, rows, z.C), accumulator(mean, rows, z.C)
 
 
-def sums(dy, x, skip, weight, bias, mean, var, sum_dy, sum_dy_xhat, eps, activation, slope, last):
-    """Fill the sums over each channel of du and of du xhat."""
-    z = sizes(x, mean, last)
-    partial = workspace(mean, z)
-    walk_parts(dy, x, skip, weight, bias, mean, var, *partial, None, None, eps, activation, slope, z)
-    merge(*partial, None, None, None, sum_dy_xhat, sum_dy, z)
+def sums(t: Backward, a, sum_gx: Tensor, sum_g: Tensor) -> None:
+    """Fill the sums over each channel of du xhat and of du."""
+    z = sizes(t.x, t.mean, a.channels_last)
+    partial_w, partial_b = workspace(t.mean, z)
+    walk_parts(t._replace(partial_w=partial_w, partial_b=partial_b), a, z)
+    merge(partial_w, partial_b, None, None, None, sum_gx, sum_g, z)
 
 
-def dx_from_means(
-    dy, x, skip, weight, bias, mean, var, mean_dy, mean_dy_xhat, dx, dskip, eps, activation, slope, last
-):  # fmt: skip
-    """Fill dx and dskip, with the means of du and du xhat given for each channel."""
-    z = sizes(x, mean, last)
-    spread(dy, x, skip, weight, bias, mean, var, mean_dy_xhat, mean_dy, dx, dskip, eps, activation, slope, z)
-
-
-def backward(
-    dy, x, skip, weight, bias, mean, var, dx, dskip, dweight, dbias, eps, training, activation, slope, last
-):  # fmt: skip
+def backward(a, training: bool) -> None:
     """Fill dx, dskip, dweight and dbias. Statistics that a program holds are read once, larger ones again, from L2."""
-    z = sizes(x, mean, last)
-    given = dy, x, skip, weight, bias, mean, var
-    tile = resident(z, BACKWARD_LIMIT, 1 if activation == "identity" else 2) if training else None
+    z, t = sizes(a.x, a.mean, a.channels_last), tensors(a)
+    tile = resident(z, BACKWARD_LIMIT, 1 if a.activation == "identity" else 2) if training else None
     if tile:
         # the partial sums of a single batch are all
-        partial = [g if g is None or z.B == 1 else accumulator(mean, z.B, z.C) for g in (dweight, dbias)]
-        programs, sizes_given, constants = holding(x, z, tile)
-        channels_backward_kernel[(programs,)](
-            *given, dx, dskip, *partial, *sizes_given, EPS=eps, ACT=activation, SLOPE=slope, **constants
-        )
+        partial = [g if g is None or z.B == 1 else accumulator(a.mean, z.B, z.C) for g in (a.dweight, a.dbias)]
+        programs, given, constants = holding(a.x, z, tile)
+        t = t._replace(partial_w=partial[0], partial_b=partial[1], dx=a.dx, dskip=a.dskip)
+        channels_backward_kernel[(programs,)](t, *given, EPS=a.eps, SLOPE=a.slope, ACT=a.activation, **constants)
         if z.B > 1:
-            finalise(*partial, dweight, dbias)
-    elif training:
-        partial, means = workspace(mean, z), (accumulator(mean, z.B, z.G), accumulator(mean, z.B, z.G))
-        walk_parts(*given, *partial, None, None, eps, activation, slope, z)
-        # where a statistic is a channel, its sums are the channel's gradients, and the weight is put in later
-        alone = z.B == 1 and z.C == z.G
-        merge(*partial, weight if z.C > z.G else None, *means, *((dweight, dbias) if alone else (None, None)), z)
-        spread(*given, *means, dx, dskip, eps, activation, slope, z)
-        if not alone:
-            finalise(*partial, dweight, dbias)
-    else:
-        partial = workspace(mean, z)
-        walk_parts(*given, *partial, dx, dskip, eps, activation, slope, z)
-        finalise(*partial, dweight, dbias)
+            finalise(*partial, a.dweight, a.dbias)
+        return
+    partial = workspace(a.mean, z)
+    summed = t._replace(partial_w=partial[0], partial_b=partial[1])
+    if not training:
+        walk_parts(summed._replace(dx=a.dx, dskip=a.dskip), a, z)
+        finalise(*partial, a.dweight, a.dbias)
+        return
+    walk_parts(summed, a, z)
+    means = accumulator(a.mean, z.B, z.G), accumulator(a.mean, z.B, z.G)
+    # where a statistic is a channel, its sums are the channel's gradients, and the weight is put in later
+    alone = z.B == 1 and z.C == z.G
+    merge(*partial, a.weight if z.C > z.G else None, *means, *((a.dweight, a.dbias) if alone else (None, None)), z)
+    spread(t._replace(mean_gx=means[0], mean_g=means[1], dx=a.dx, dskip=a.dskip), a, z)
+    if not alone:
+        finalise(*partial, a.dweight, a.dbias)

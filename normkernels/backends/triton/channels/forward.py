@@ -1,7 +1,10 @@
 """Channels, forward: y = act((x - mean) rstd w + b + skip), rstd = (var + eps)^(-1/2)."""
 
+from typing import NamedTuple
+
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from normkernels.backends.triton.base.activations import activation
 from normkernels.backends.triton.base.launch import accumulator
@@ -10,7 +13,6 @@ from normkernels.backends.triton.channels.sizes import (
     FORWARD_LIMIT,
     FORWARD_TILE,
     STEPS,
-    deviation,
     holding,
     merging,
     parts,
@@ -35,55 +37,67 @@ from normkernels.backends.triton.channels.tiles import (
     store_tile,
     total,
     walk,
+    zeros,
 )
+
+
+class Forward(NamedTuple):
+    """x, skip, y: (N, C, S) or LAST; weight, bias: (C,); mean, var: (B, G); scale: in place of a variance."""
+
+    x: Tensor
+    skip: Tensor | None
+    weight: Tensor | None
+    bias: Tensor | None
+    y: Tensor | None
+    mean: Tensor
+    var: Tensor | None
+    scale: Tensor | None = None
 
 
 @triton.jit(do_not_specialize=["C", "S", "G", "PLANES"])
 def channels_forward_kernel(
-    X, SKIP, W, B, Y, MEAN, VAR,  # x, skip, y: (N, C, S) or LAST; w, b: (C,); mean, var: (B, G)
-    C, S, G, PLANES, EPS: tl.float64, ACT: tl.constexpr, SLOPE: tl.float64,
-    IMAGES: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr,
-    BLOCK_A: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_B: tl.constexpr,
+    t, C, S, G, PLANES, EPS: tl.float64, SLOPE: tl.float64, ACT: tl.constexpr, FORM: tl.constexpr
 ):  # fmt: skip
-    dtype: tl.constexpr = MEAN.dtype.element_ty
-    C, S = aligned(C, S, LAST, ALIGN)
-    stat, there, channels, tile = held(C, S, G, PLANES, IMAGES, LAST, ALIGN, BLOCK_A, BLOCK_K, BLOCK_B)
+    dtype: tl.constexpr = t.mean.dtype.element_ty
+    C, S = aligned(C, S, FORM)
+    stat, there, channels, tile = held(C, S, G, PLANES, FORM)
     count = (PLANES * S).to(dtype)
-    x, mean = centred(load_tile(X, tile, dtype), tile[2], count)
+    x, mean = centred(load_tile(t.x, tile, dtype), tile.mask, count)
     var = total(x * x) / count
-    tl.store(MEAN + stat, mean, mask=there)
-    tl.store(VAR + stat, var, mask=there)
-    if Y is not None:
-        w = broad(load(W, channels, channels < C, dtype), 3)
-        b = broad(load(B, channels, channels < C, dtype), 3)
-        u = preactivation(x, slope_of(broad(tl.rsqrt(var + number(EPS, dtype)), 3), w), b, load_tile(SKIP, tile, dtype))
-        store_tile(Y, activation(u, ACT, SLOPE), tile)
+    tl.store(t.mean + stat, mean, mask=there)
+    tl.store(t.var + stat, var, mask=there)
+    if t.y is not None:
+        w = broad(load(t.weight, channels, channels < C, dtype), 3)
+        b = broad(load(t.bias, channels, channels < C, dtype), 3)
+        slope = slope_of(broad(tl.rsqrt(var + number(EPS, dtype)), 3), w)
+        u = preactivation(x, slope, b, load_tile(t.skip, tile, dtype))
+        store_tile(t.y, activation(u, ACT, SLOPE), tile)
 
 
 @triton.jit(do_not_specialize=["N", "C", "S", "G", "images", "parts", "steps"])
 def channels_moments_kernel(
     X, PARTIAL, N, C, S, G, images, parts, steps,  # partial: (3, rows, C): mean, what rounding left of it, squares
-    IMAGES: tl.constexpr, POOLED: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr,
-    BLOCK_A: tl.constexpr, BLOCK_B: tl.constexpr,
+    FORM: tl.constexpr,
 ):  # fmt: skip
     dtype: tl.constexpr = PARTIAL.dtype.element_ty
-    C, S = aligned(C, S, LAST, ALIGN)
-    low, row, image, first, tiles = walk(tl.program_id(0), N, C, S, parts, steps, IMAGES, BLOCK_A, BLOCK_B)
+    C, S = aligned(C, S, FORM)
+    low, row, image, first, tiles = walk(tl.program_id(0), N, C, S, parts, steps, FORM)
     # Welford in every lane of the tile, about the lane's first value, so that nothing is lost where x is far from 0
-    tile = step(0, low, image, first, C, S, IMAGES, LAST, BLOCK_A, BLOCK_B)
+    tile = step(0, low, image, first, C, S, FORM)
     x = load_tile(X, tile, dtype)
-    move, squares = tl.zeros([BLOCK_A, BLOCK_B], dtype), tl.zeros([BLOCK_A, BLOCK_B], dtype)
+    move, squares = zeros(FORM.BLOCK_A, FORM.BLOCK_B, dtype), zeros(FORM.BLOCK_A, FORM.BLOCK_B, dtype)
     seen = tl.full([1, 1], 1.0, dtype)
     for i in tl.range(1, tiles, num_stages=2):
-        tile = step(i, low, image, first, C, S, IMAGES, LAST, BLOCK_A, BLOCK_B)
-        away = tl.where(tile[2], load_tile(X, tile, dtype) - x - move, 0.0)
+        tile = step(i, low, image, first, C, S, FORM)
+        away = tl.where(tile.mask, load_tile(X, tile, dtype) - x - move, 0.0)
         seen += 1.0
         move += away * (1 / seen)
         squares += away * away * (1 - 1 / seen)
     # Chan: the lanes' sums of squares, and their means' squared distances from the mean of all
+    BLOCK_B: tl.constexpr = FORM.BLOCK_B
     positions = first + tl.arange(0, BLOCK_B)
     each = tl.zeros([BLOCK_B], tl.int64) + tiles
-    if not IMAGES:
+    if not FORM.IMAGES:
         each = tl.minimum(each, tl.cdiv(S - positions, BLOCK_B))
     each = tl.where(positions < S, each, 0).to(dtype)
     count = tl.sum(each, axis=0)
@@ -92,7 +106,8 @@ def channels_moments_kernel(
     rest = tl.sum(distance * each[None, :], axis=1) / count
     distance -= rest[:, None]
     squares = tl.sum(squares + distance * distance * each[None, :], axis=1)
-    channels, table = low + tl.arange(0, BLOCK_A), (tl.num_programs(0) // tl.cdiv(C, BLOCK_A)).to(tl.int64) * C
+    channels = low + tl.arange(0, FORM.BLOCK_A)
+    table = (tl.num_programs(0) // tl.cdiv(C, FORM.BLOCK_A)).to(tl.int64) * C
     tl.store(PARTIAL + row * C + channels, mean, mask=channels < C)
     tl.store(PARTIAL + table + row * C + channels, rest, mask=channels < C)
     tl.store(PARTIAL + table * 2 + row * C + channels, squares, mask=channels < C)
@@ -101,18 +116,18 @@ def channels_moments_kernel(
 @triton.jit(do_not_specialize=["C", "G", "rows", "table", "total", "length", "chunk", "each", "parts"])
 def channels_merge_moments_kernel(
     PARTIAL, MEAN, VAR,  # partial: as above, `table` rows, `rows` of each batch; total: values of a statistic
-    C, G, rows, table, total, length, chunk, each, parts, BLOCK_R: tl.constexpr, BLOCK_G: tl.constexpr,
+    C, G, rows, table, total, length, chunk, each, parts, FORM: tl.constexpr,
 ):  # fmt: skip
     dtype: tl.constexpr = PARTIAL.dtype.element_ty
-    sum_mean = tl.zeros([BLOCK_R, BLOCK_G], dtype)
-    for start in range(0, rows * (C // G), BLOCK_R):
-        _, _, row, _, at, mask = records(C, G, rows, start, BLOCK_R, BLOCK_G)
+    sum_mean = zeros(FORM.BLOCK_R, FORM.BLOCK_G, dtype)
+    for start in range(0, rows * (C // G), FORM.BLOCK_R):
+        _, _, row, _, at, mask = records(C, G, rows, start, FORM)
         sum_mean += load(PARTIAL, at, mask, dtype) * values(row, length, chunk, each, parts, dtype)
     mean = tl.sum(sum_mean, axis=0) / total.to(dtype)
     # Chan: the sums of squares, and the means' squared distances from the mean of all
-    sum_distance, sum_squares = tl.zeros([BLOCK_R, BLOCK_G], dtype), tl.zeros([BLOCK_R, BLOCK_G], dtype)
-    for start in range(0, rows * (C // G), BLOCK_R):
-        _, _, row, _, at, mask = records(C, G, rows, start, BLOCK_R, BLOCK_G)
+    sum_distance, sum_squares = zeros(FORM.BLOCK_R, FORM.BLOCK_G, dtype), zeros(FORM.BLOCK_R, FORM.BLOCK_G, dtype)
+    for start in range(0, rows * (C // G), FORM.BLOCK_R):
+        _, _, row, _, at, mask = records(C, G, rows, start, FORM)
         count = tl.where(mask, values(row, length, chunk, each, parts, dtype), 0.0)
         distance = load(PARTIAL, at, mask, dtype) - mean[None, :]
         distance += load(PARTIAL + table.to(tl.int64) * C, at, mask, dtype)
@@ -120,7 +135,7 @@ def channels_merge_moments_kernel(
         sum_squares += distance * distance * count + load(PARTIAL + table.to(tl.int64) * C * 2, at, mask, dtype)
     rest = tl.sum(sum_distance, axis=0) / total.to(dtype)
     var = tl.sum(sum_squares, axis=0) / total.to(dtype) - rest * rest
-    stat, there, _, _, _, _ = records(C, G, rows, 0, BLOCK_R, BLOCK_G)
+    stat, there, _, _, _, _ = records(C, G, rows, 0, FORM)
     tl.store(MEAN + stat, mean + rest, mask=there)
     tl.store(VAR + stat, tl.where(var < 0, 0.0, var), mask=there)
 
@@ -133,26 +148,23 @@ def values(row, length, chunk, each, parts, dtype: tl.constexpr):
 
 @triton.jit(do_not_specialize=["N", "C", "S", "G", "images", "parts", "steps"])
 def channels_apply_kernel(
-    X, SKIP, W, B, Y, MEAN, VAR, N, C, S, G, images, parts, steps,
-    EPS: tl.float64, SCALED: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.float64,
-    IMAGES: tl.constexpr, POOLED: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr,
-    BLOCK_A: tl.constexpr, BLOCK_B: tl.constexpr,
+    t, N, C, S, G, images, parts, steps, EPS: tl.float64, SLOPE: tl.float64, ACT: tl.constexpr, FORM: tl.constexpr
 ):  # fmt: skip
-    dtype: tl.constexpr = MEAN.dtype.element_ty
-    C, S = aligned(C, S, LAST, ALIGN)
+    dtype: tl.constexpr = t.mean.dtype.element_ty
+    C, S = aligned(C, S, FORM)
     # the last part first: it was read last, so it may still be in L2
     program = tl.num_programs(0) - 1 - tl.program_id(0)
-    low, _, image, first, tiles = walk(program, N, C, S, parts, steps, IMAGES, BLOCK_A, BLOCK_B)
-    channels = low + tl.arange(0, BLOCK_A)
-    stat = place(image, channels, C, G, images, POOLED)
-    mean, rstd = statistics(MEAN, VAR, stat, channels < C, None if SCALED else EPS)
-    slope = slope_of(rstd, load(W, channels, channels < C, dtype))
-    b = load(B, channels, channels < C, dtype)
+    low, _, image, first, tiles = walk(program, N, C, S, parts, steps, FORM)
+    channels = low + tl.arange(0, FORM.BLOCK_A)
+    stat = place(image, channels, C, G, images, FORM.POOLED)
+    mean, rstd = statistics(t.mean, t.var, t.scale, stat, channels < C, EPS)
+    slope = slope_of(rstd, load(t.weight, channels, channels < C, dtype))
+    b = load(t.bias, channels, channels < C, dtype)
     for i in tl.range(0, tiles, num_stages=2):
-        tile = step(i, low, image, first, C, S, IMAGES, LAST, BLOCK_A, BLOCK_B)
-        x = load_tile(X, tile, dtype) - mean[:, None]
-        u = preactivation(x, slope[:, None], broad(b, 2), load_tile(SKIP, tile, dtype))
-        store_tile(Y, activation(u, ACT, SLOPE), tile)
+        tile = step(i, low, image, first, C, S, FORM)
+        x = load_tile(t.x, tile, dtype) - mean[:, None]
+        u = preactivation(x, slope[:, None], broad(b, 2), load_tile(t.skip, tile, dtype))
+        store_tile(t.y, activation(u, ACT, SLOPE), tile)
 
 
 def moments(x, mean, var, last):
@@ -162,7 +174,7 @@ def moments(x, mean, var, last):
     if tile is not None:
         programs, given, constants = holding(x, z, tile)
         channels_forward_kernel[(programs,)](
-            x, None, None, None, None, mean, var, *given, EPS=0.0, ACT="identity", SLOPE=0.0, **constants
+            Forward(x, None, None, None, None, mean, var), *given, EPS=0.0, SLOPE=0.0, ACT="identity", **constants
         )
         return
     s = split(z, FORWARD_TILE)
@@ -177,24 +189,21 @@ def moments(x, mean, var, last):
     )  # fmt: skip
 
 
-def apply(x, skip, weight, bias, mean, var, y, eps, activation, slope, last):
-    """y, with mean and var given."""
-    z = sizes(x, mean, last)
-    programs, given, constants = walking(x, z, split(z, FORWARD_TILE, STEPS))
-    channels_apply_kernel[(programs,)](
-        x, skip, weight, bias, y, mean, var, *given, **deviation(eps), ACT=activation, SLOPE=slope, **constants
-    )
+def apply(t: Forward, a) -> None:
+    """Fill y, with the statistics given; a: the arguments of an op that apply to y."""
+    z = sizes(t.x, t.mean, a.channels_last)
+    programs, given, constants = walking(t.x, z, split(z, FORWARD_TILE, STEPS))
+    channels_apply_kernel[(programs,)](t, *given, EPS=a.eps, SLOPE=a.slope, ACT=a.activation, **constants)
 
 
-def forward(x, skip, weight, bias, y, mean, var, eps, activation, slope, last):
+def forward(a) -> None:
     """Fill y, mean and var. Statistics that a program holds are read once, larger ones again, from L2 if they fit."""
-    z = sizes(x, mean, last)
+    z = sizes(a.x, a.mean, a.channels_last)
+    t = Forward(a.x, a.skip, a.weight, a.bias, a.y, a.mean, a.var)
     tile = resident(z, FORWARD_LIMIT)
     if tile is None:
-        moments(x, mean, var, last)
-        apply(x, skip, weight, bias, mean, var, y, eps, activation, slope, last)
+        moments(a.x, a.mean, a.var, a.channels_last)
+        apply(t, a)
         return
-    programs, given, constants = holding(x, z, tile)
-    channels_forward_kernel[(programs,)](
-        x, skip, weight, bias, y, mean, var, *given, EPS=eps, ACT=activation, SLOPE=slope, **constants
-    )
+    programs, given, constants = holding(a.x, z, tile)
+    channels_forward_kernel[(programs,)](t, *given, EPS=a.eps, SLOPE=a.slope, ACT=a.activation, **constants)

@@ -30,8 +30,34 @@ class Split(NamedTuple):
     steps: int
     IMAGES: bool
 
-    def tile(self) -> dict[str, int]:
-        return {"BLOCK_A": self.BLOCK_A, "BLOCK_B": self.BLOCK_B, "num_warps": self.num_warps}
+
+class Held(NamedTuple):
+    """The constants of a kernel that holds whole statistics; IMAGES: they pool those of a batch."""
+
+    IMAGES: bool
+    LAST: bool
+    ALIGN: int
+    BLOCK_A: int
+    BLOCK_K: int
+    BLOCK_B: int
+
+
+class Merged(NamedTuple):
+    """The constants of a kernel that merges partial results: BLOCK_R at a time of each of BLOCK_G statistics."""
+
+    BLOCK_R: int
+    BLOCK_G: int
+
+
+class Walked(NamedTuple):
+    """The constants of a kernel that walks; POOLED: statistics are of several channels."""
+
+    IMAGES: bool
+    POOLED: bool
+    LAST: bool
+    ALIGN: int
+    BLOCK_A: int
+    BLOCK_B: int
 
 
 # itemsize of x -> the most values that a program holds, padded to powers of two; values and warps of a walked tile
@@ -118,31 +144,22 @@ def parts(z: Sizes, s: Split) -> tuple[int, int]:
     return each, each if s.IMAGES else each * z.N
 
 
-def merging(z: Sizes, rows: int) -> tuple[int, dict[str, int]]:
+def merging(z: Sizes, rows: int) -> tuple[int, dict[str, Merged | int]]:
     """Programs and tile for the sum over the partial results, ``rows`` for every channel of a batch."""
     BLOCK_R, num_warps = (256, 8) if rows * (z.C // z.G) > 64 else (16, 2)
-    return z.B * cdiv(z.G, 16), {"BLOCK_R": BLOCK_R, "BLOCK_G": 16, "num_warps": num_warps}
+    return z.B * cdiv(z.G, 16), {"FORM": Merged(BLOCK_R, 16), "num_warps": num_warps}
 
 
-def holding(x: Tensor, z: Sizes, r: Resident) -> tuple[int, tuple[int, ...], dict[str, bool | int]]:
+def holding(x: Tensor, z: Sizes, r: Resident) -> tuple[int, tuple[int, ...], dict[str, Held | int]]:
     """Programs, runtime arguments and constants of a kernel that holds statistics of x."""
     pooled = z.C // z.G if z.last and z.C > z.G else z.row
-    constants = {"IMAGES": z.images, "LAST": z.last, "ALIGN": alignment(x, z.row, pooled)} | r._asdict()
-    return z.B * cdiv(z.G, r.BLOCK_A), (z.C, z.S, z.G, z.planes), constants
+    form = Held(z.images, z.last, alignment(x, z.row, pooled), r.BLOCK_A, r.BLOCK_K, r.BLOCK_B)
+    return z.B * cdiv(z.G, r.BLOCK_A), (z.C, z.S, z.G, z.planes), {"FORM": form, "num_warps": r.num_warps}
 
 
-def deviation(eps: float | None) -> dict[str, float | bool]:
-    """What a kernel is told of its table VAR: variances under eps, or without eps SCALED, what to divide by."""
-    return {"EPS": eps or 0.0, "SCALED": eps is None}
-
-
-def walking(x: Tensor, z: Sizes, s: Split) -> tuple[int, tuple[int, ...], dict[str, bool | int]]:
+def walking(x: Tensor, z: Sizes, s: Split) -> tuple[int, tuple[int, ...], dict[str, Walked | int]]:
     """Programs, runtime arguments and constants of a kernel that walks the parts of x."""
     each, rows = parts(z, s)
     given = z.N, z.C, z.S, z.G, z.N // z.B, each, s.steps
-    constants = {"IMAGES": s.IMAGES, "POOLED": z.C > z.G, "LAST": z.last, "ALIGN": alignment(x, z.row)} | s.tile()
-    return (
-        rows * cdiv(z.C, s.BLOCK_A),
-        given,
-        constants,
-    )
+    form = Walked(s.IMAGES, z.C > z.G, z.last, alignment(x, z.row), s.BLOCK_A, s.BLOCK_B)
+    return rows * cdiv(z.C, s.BLOCK_A), given, {"FORM": form, "num_warps": s.num_warps}

@@ -4,6 +4,8 @@ x is (N, C, S), or (N, S, C) where the channels lie LAST. A plane is one channel
 pools PLANES planes, those of one channel over the IMAGES of a batch or those of adjacent channels of one image.
 """
 
+from typing import NamedTuple
+
 import triton
 import triton.language as tl
 
@@ -11,9 +13,23 @@ from normkernels.backends.triton.base.activations import derivative
 from normkernels.backends.triton.base.values import affine, number, rounded
 
 
+class Tile(NamedTuple):
+    """Values of x: where the first lies, how far from it each, and which exist."""
+
+    start: tl.tensor
+    at: tl.tensor
+    mask: tl.tensor
+
+
 @triton.jit
-def aligned(C, S, LAST: tl.constexpr, ALIGN: tl.constexpr):
-    if LAST:
+def zeros(ROWS: tl.constexpr, COLS: tl.constexpr, dtype: tl.constexpr):
+    return tl.zeros([ROWS, COLS], dtype)
+
+
+@triton.jit
+def aligned(C, S, FORM: tl.constexpr):
+    ALIGN: tl.constexpr = FORM.ALIGN
+    if FORM.LAST:
         C = C // ALIGN * ALIGN
     else:
         S = S // ALIGN * ALIGN
@@ -31,28 +47,33 @@ def offset(channels, positions, C, S, LAST: tl.constexpr):
 
 
 @triton.jit
-def held(
-    C, S, G, PLANES, IMAGES: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr,
-    BLOCK_A: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_B: tl.constexpr,
-):  # fmt: skip
+def held(C, S, G, PLANES, FORM: tl.constexpr):
     # of the statistics that a program holds: places in (B, G), which exist, channels, tile of x
+    BLOCK_A: tl.constexpr = FORM.BLOCK_A
+    BLOCK_K: tl.constexpr = FORM.BLOCK_K
+    LAST: tl.constexpr = FORM.LAST
     batch = (tl.program_id(0) // tl.cdiv(G, BLOCK_A)).to(tl.int64)
     low = tl.program_id(0) % tl.cdiv(G, BLOCK_A) * BLOCK_A
-    groups, planes, positions = low + tl.arange(0, BLOCK_A), tl.arange(0, BLOCK_K), tl.arange(0, BLOCK_B)[None, None, :]
+    groups, planes, positions = (
+        low + tl.arange(0, BLOCK_A),
+        tl.arange(0, BLOCK_K),
+        tl.arange(0, FORM.BLOCK_B)[None, None, :],
+    )
     stat, there = batch * G + groups, groups < G
     inside = tl.arange(0, BLOCK_A)
-    if IMAGES:
+    if FORM.IMAGES:
         at = planes.to(tl.int64)[None, :, None] * C * S + offset(inside[:, None, None], positions, C, S, LAST)
     elif BLOCK_K == 1:
         at = offset(inside[:, None, None], positions, C, S, LAST)
     else:
         if LAST:
-            PLANES = PLANES // ALIGN * ALIGN
+            PLANES = PLANES // FORM.ALIGN * FORM.ALIGN
         groups = groups[:, None] * PLANES + planes[None, :]
         low = low * PLANES
         at = offset((inside[:, None] * PLANES + planes[None, :])[:, :, None], positions, C, S, LAST)
     start = batch * C * S + offset(low.to(tl.int64), 0, C, S, LAST)
-    return stat, there, groups, (start, at, (broad(groups, 3) < C) & (planes[None, :, None] < PLANES) & (positions < S))
+    mask = (broad(groups, 3) < C) & (planes[None, :, None] < PLANES) & (positions < S)
+    return stat, there, groups, Tile(start, at, mask)
 
 
 @triton.jit
@@ -80,32 +101,30 @@ def centred(x, mask, count):
 
 
 @triton.jit
-def walk(program, N, C, S, parts, steps, IMAGES: tl.constexpr, BLOCK_A: tl.constexpr, BLOCK_B: tl.constexpr):
+def walk(program, N, C, S, parts, steps, FORM: tl.constexpr):
     # of the part that a program walks: first channel, row in the table of parts, first image and position, tiles
-    blocks = tl.cdiv(C, BLOCK_A)
-    low = program % blocks * BLOCK_A
+    blocks = tl.cdiv(C, FORM.BLOCK_A)
+    low = program % blocks * FORM.BLOCK_A
     row = (program // blocks).to(tl.int64)
-    if IMAGES:
+    if FORM.IMAGES:
         image, first, left = row * steps, row * 0, N - row * steps
     else:
-        image, first = row // parts, row % parts * steps * BLOCK_B
-        left = tl.cdiv(S - first, BLOCK_B)
+        image, first = row // parts, row % parts * steps * FORM.BLOCK_B
+        left = tl.cdiv(S - first, FORM.BLOCK_B)
     return low, row, image, first, tl.minimum(steps, left)
 
 
 @triton.jit
-def step(
-    i, low, image, first, C, S,
-    IMAGES: tl.constexpr, LAST: tl.constexpr, BLOCK_A: tl.constexpr, BLOCK_B: tl.constexpr,
-):  # fmt: skip
+def step(i, low, image, first, C, S, FORM: tl.constexpr):
     # the tile i of a part
-    if IMAGES:
+    if FORM.IMAGES:
         image += i
     else:
-        first += i * BLOCK_B
-    inside, positions = tl.arange(0, BLOCK_A)[:, None], tl.arange(0, BLOCK_B)[None, :]
+        first += i * FORM.BLOCK_B
+    inside, positions = tl.arange(0, FORM.BLOCK_A)[:, None], tl.arange(0, FORM.BLOCK_B)[None, :]
     mask = (low + inside < C) & (positions < S - first)
-    return image * C * S + offset(low.to(tl.int64), first, C, S, LAST), offset(inside, positions, C, S, LAST), mask
+    start = image * C * S + offset(low.to(tl.int64), first, C, S, FORM.LAST)
+    return Tile(start, offset(inside, positions, C, S, FORM.LAST), mask)
 
 
 @triton.jit
@@ -119,11 +138,12 @@ def place(image, channels, C, G, images, POOLED: tl.constexpr):
 
 
 @triton.jit
-def records(C, G, rows, start, BLOCK_R: tl.constexpr, BLOCK_G: tl.constexpr):
+def records(C, G, rows, start, FORM: tl.constexpr):
     # a tile of the (rows of a batch, C) partial results: BLOCK_R of those of each of BLOCK_G statistics
+    BLOCK_G: tl.constexpr = FORM.BLOCK_G
     batch = (tl.program_id(0) // tl.cdiv(G, BLOCK_G)).to(tl.int64)
     groups = tl.program_id(0) % tl.cdiv(G, BLOCK_G) * BLOCK_G + tl.arange(0, BLOCK_G)
-    record = start + tl.arange(0, BLOCK_R)[:, None]
+    record = start + tl.arange(0, FORM.BLOCK_R)[:, None]
     row = record // (C // G)
     channels = groups[None, :] * (C // G) + record % (C // G)
     mask = (row < rows) & (groups[None, :] < G)
@@ -139,13 +159,13 @@ def load(P, at, mask, dtype: tl.constexpr):
 @triton.jit
 def load_tile(P, tile, dtype: tl.constexpr):
     if P is not None:
-        return tl.load(P + tile[0] + tile[1], mask=tile[2], other=0.0).to(dtype)
+        return tl.load(P + tile.start + tile.at, mask=tile.mask, other=0.0).to(dtype)
 
 
 @triton.jit
 def store_tile(P, value, tile):
     if P is not None:
-        tl.store(P + tile[0] + tile[1], rounded(value, P.dtype.element_ty), mask=tile[2])
+        tl.store(P + tile.start + tile.at, rounded(value, P.dtype.element_ty), mask=tile.mask)
 
 
 @triton.jit
@@ -155,13 +175,14 @@ def store(P, value, at, mask):
 
 
 @triton.jit
-def statistics(MEAN, VAR, at, mask, EPS):
-    # mean and rstd = (var + eps)^(-1/2); without eps, it is 1 / var
-    mean, rstd = tl.load(MEAN + at, mask=mask, other=0.0), tl.load(VAR + at, mask=mask, other=1.0)
-    if EPS is None:
-        rstd = 1 / rstd
-    else:
+def statistics(MEAN, VAR, SCALE, at, mask, EPS):
+    # mean and rstd: (var + eps)^(-1/2), or without a variance 1 / scale
+    mean = tl.load(MEAN + at, mask=mask, other=0.0)
+    if SCALE is None:
+        rstd = tl.load(VAR + at, mask=mask, other=1.0)
         rstd = tl.rsqrt(rstd + number(EPS, rstd.dtype))
+    else:
+        rstd = 1 / tl.load(SCALE + at, mask=mask, other=1.0)
     return mean, rstd
 
 
@@ -183,16 +204,16 @@ def preactivation(xhat, w, b, skip):
 
 
 @triton.jit
-def differentiated(DY, SKIP, xhat, w, b, tile, ACT: tl.constexpr, SLOPE):
+def differentiated(t, xhat, w, b, tile, SLOPE, ACT: tl.constexpr):
     # du = dy act'(u); it is 0 outside the tensor, for dy is
-    du = load_tile(DY, tile, xhat.dtype)
+    du = load_tile(t.dy, tile, xhat.dtype)
     if ACT != "identity":
-        du = du * derivative(preactivation(xhat, w, b, load_tile(SKIP, tile, xhat.dtype)), ACT, SLOPE)
+        du = du * derivative(preactivation(xhat, w, b, load_tile(t.skip, tile, xhat.dtype)), ACT, SLOPE)
     return du
 
 
 @triton.jit
-def grads(DY, X, SKIP, w, b, mean, rstd, tile, ACT: tl.constexpr, SLOPE):
+def grads(t, w, b, mean, rstd, tile, SLOPE, ACT: tl.constexpr):
     # xhat and du
-    xhat = (load_tile(X, tile, rstd.dtype) - mean) * rstd
-    return xhat, differentiated(DY, SKIP, xhat, w, b, tile, ACT, SLOPE)
+    xhat = (load_tile(t.x, tile, rstd.dtype) - mean) * rstd
+    return xhat, differentiated(t, xhat, w, b, tile, SLOPE, ACT)

@@ -66,7 +66,7 @@ def filters_sums_kernel(
 @triton.jit(do_not_specialize=["START", "M"])
 def filters_spread_kernel(
     DW, V, G, MEAN, STAT, DV, DG, PARTIAL, START, M, N,  # as above
-    ALIGN: tl.constexpr, BLOCK_N: tl.constexpr, CHUNK: tl.constexpr,
+    ALIGN: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     N = N // ALIGN * ALIGN
     rows, low, cols, mask = segment(START, N, BLOCK_N)
@@ -101,4 +101,4 @@ def backward(dw, v, g, mean, stat, dv, dg):
     for start in range(0, M, at_once):
         grid = (along, min(at_once, M - start))
         filters_sums_kernel[grid](dw, v, mean, stat, partial, start, M, N, **tile)
-        filters_spread_kernel[grid](dw, v, g, mean, stat, dv, dg, partial, start, M, N, CHUNK=CHUNK, **tile)
+        filters_spread_kernel[grid](dw, v, g, mean, stat, dv, dg, partial, start, M, N, **tile)

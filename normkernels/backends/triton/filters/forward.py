@@ -67,26 +67,26 @@ def filters_moments_kernel(
 
 
 @triton.jit
-def chunk(PARTIAL, start, N, BLOCK_N: tl.constexpr, CHUNK: tl.constexpr):
+def chunk(PARTIAL, start, N, BLOCK_N: tl.constexpr):
     # the partial results of some segments of a filter: where they are, and how many values each is of
     i = start + tl.arange(0, CHUNK).to(tl.int64)
     return record(PARTIAL, tl.program_id(1), i, 3), tl.maximum(tl.minimum(N - i * BLOCK_N, BLOCK_N), 0)
 
 
 @triton.jit
-def merged(PARTIAL, N, CENTER: tl.constexpr, BLOCK_N: tl.constexpr, CHUNK: tl.constexpr):
+def merged(PARTIAL, N, CENTER: tl.constexpr, BLOCK_N: tl.constexpr):
     # of a filter: mean, what rounding left of it, sum of squares about both
     dtype: tl.constexpr = PARTIAL.dtype.element_ty
     sums, squares = tl.zeros([CHUNK], dtype), tl.zeros([CHUNK], dtype)
     if CENTER:
         for start in range(0, tl.num_programs(0), CHUNK):
-            at, count = chunk(PARTIAL, start, N, BLOCK_N, CHUNK)
+            at, count = chunk(PARTIAL, start, N, BLOCK_N)
             sums += tl.load(at, mask=count > 0, other=0.0) * count
     mean = tl.sum(sums, axis=0) / N
     # Chan: the segments' sums of squares, and their means' squared distances from the filter's mean
     sums = tl.zeros([CHUNK], dtype)
     for start in range(0, tl.num_programs(0), CHUNK):
-        at, count = chunk(PARTIAL, start, N, BLOCK_N, CHUNK)
+        at, count = chunk(PARTIAL, start, N, BLOCK_N)
         squares += tl.load(at + 2, mask=count > 0, other=0.0)
         if CENTER:
             distance = tl.load(at, mask=count > 0, other=0.0) - mean + tl.load(at + 1, mask=count > 0, other=0.0)
@@ -100,12 +100,12 @@ def merged(PARTIAL, N, CENTER: tl.constexpr, BLOCK_N: tl.constexpr, CHUNK: tl.co
 @triton.jit(do_not_specialize=["START", "M"])
 def filters_merge_kernel(
     V, G, W, MEAN, STAT, PARTIAL, START, M, N,  # as above
-    EPS: tl.float64, ALIGN: tl.constexpr, BLOCK_N: tl.constexpr, CHUNK: tl.constexpr,
+    EPS: tl.float64, ALIGN: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     N = N // ALIGN * ALIGN
     rows, low, cols, mask = segment(START, N, BLOCK_N)
     v = load_rows(V + low, rows, cols, N, mask, STAT.dtype.element_ty)
-    mean, rest, squares = merged(PARTIAL, N, MEAN is not None, BLOCK_N, CHUNK)
+    mean, rest, squares = merged(PARTIAL, N, MEAN is not None, BLOCK_N)
     stat, factor = statistic(squares, N, EPS, MEAN is not None)
     if tl.program_id(0) == 0:
         tl.store(STAT + START + tl.program_id(1), stat)
@@ -131,4 +131,4 @@ def forward(v, g, w, mean, stat, eps):
     for start in range(0, M, at_once):
         grid = (along, min(at_once, M - start))
         filters_moments_kernel[grid](v, partial, start, N, CENTER=mean is not None, **tile)
-        filters_merge_kernel[grid](v, g, w, mean, stat, partial, start, M, N, EPS=eps, CHUNK=CHUNK, **tile)
+        filters_merge_kernel[grid](v, g, w, mean, stat, partial, start, M, N, EPS=eps, **tile)

@@ -13,7 +13,7 @@ from normkernels.backends.triton.base.values import load_rows, rounded
 from normkernels.backends.triton.rows.sizes import FORWARD_SEGMENT
 from normkernels.backends.triton.rows.tiles import load_stat
 
-CHUNK = 256  # partial results of a filter that are loaded at a time
+CHUNK = tl.constexpr(256)  # partial results of a filter that are loaded at a time
 
 
 @triton.jit

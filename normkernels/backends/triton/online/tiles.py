@@ -10,7 +10,7 @@ import triton.language as tl
 
 from normkernels.backends.triton.base.activations import clamp, derivative
 from normkernels.backends.triton.base.values import affine
-from normkernels.backends.triton.channels.tiles import load, preactivation
+from normkernels.backends.triton.channels.tiles import Tile, load, preactivation
 
 
 @triton.jit
@@ -55,19 +55,19 @@ def values(N, C, ALIGN: tl.constexpr, BLOCK_A: tl.constexpr, BLOCK_B: tl.constex
     blocks = tl.cdiv(C, BLOCK_A)
     samples = tl.program_id(0) // blocks * BLOCK_B + tl.arange(0, BLOCK_B)[:, None]
     channels = tl.program_id(0) % blocks * BLOCK_A + tl.arange(0, BLOCK_A)[None, :]
-    return samples, channels, (0, samples.to(tl.int64) * C + channels, (samples < N) & (channels < C))
+    return samples, channels, Tile(0, samples.to(tl.int64) * C + channels, (samples < N) & (channels < C))
 
 
 @triton.jit
-def averages(X, MEAN, RSTD, XHAT_MEAN, XHAT_SQUARE, at, mask, dtype: tl.constexpr):
+def averages(t, at, mask, dtype: tl.constexpr):
     # rstd, and over a sample the means of xhat and xhat^2; a sample without tables is one value
-    rstd = load(RSTD, at, mask, dtype)
-    if XHAT_MEAN is None:
-        xhat = (load(X, at, mask, dtype) - load(MEAN, at, mask, dtype)) * rstd
+    rstd = load(t.rstd, at, mask, dtype)
+    if t.xhat_mean is None:
+        xhat = (load(t.x, at, mask, dtype) - load(t.mean, at, mask, dtype)) * rstd
         square = xhat * xhat
     else:
-        xhat = load(XHAT_MEAN, at, mask, dtype)
-        square = load(XHAT_SQUARE, at, mask, dtype)
+        xhat = load(t.xhat_mean, at, mask, dtype)
+        square = load(t.xhat_square, at, mask, dtype)
     return rstd, xhat, square
 
 

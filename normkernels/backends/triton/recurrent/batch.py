@@ -8,12 +8,12 @@ from normkernels.backends.triton.base.launch import accumulator, alignment
 from normkernels.backends.triton.base.numbers import next_power_of_2
 from normkernels.backends.triton.recurrent.norm import means_of
 from normkernels.backends.triton.recurrent.steps import THREADS, values_per_thread
-from normkernels.backends.triton.recurrent.tiles import times_parameter
+from normkernels.backends.triton.recurrent.tiles import Form, times_parameter
 
 UNITS = 16  # of a program: 32 bytes of each row at the least
 
 
-def column_sizes(like: Tensor, batch: int, N: int, most: int = 8, walking: int | None = None) -> dict:
+def batch_form(like: Tensor, batch: int, N: int, most: int = 8, walking: int | None = None) -> dict:
     """Constants and warps of a launch, from the batch alone, so that shorter steps take the same kernel.
 
     ``most``: values of a thread, ``walking``: where there are several tiles. A small batch has a tile of more units.
@@ -23,8 +23,8 @@ def column_sizes(like: Tensor, batch: int, N: int, most: int = 8, walking: int |
         each = values_per_thread(like, N, walking)
     BLOCK_M = max(2, min(next_power_of_2(batch), THREADS * each // UNITS))
     BLOCK_N = max(UNITS, 256 // BLOCK_M)
-    constants = {"ALIGN": alignment(like, N), "ONE": BLOCK_M >= batch, "BLOCK_M": BLOCK_M, "BLOCK_N": BLOCK_N}
-    return constants | {"num_warps": max(1, BLOCK_M * BLOCK_N // (32 * each))}
+    form = Form(0, alignment(like, N), BLOCK_M >= batch, BLOCK_M, BLOCK_N)
+    return {"FORM": form, "num_warps": max(1, BLOCK_M * BLOCK_N // (32 * each))}
 
 
 def workspace(stat: Tensor, *parameters: Tensor | None) -> list[Tensor | None]:
@@ -33,7 +33,7 @@ def workspace(stat: Tensor, *parameters: Tensor | None) -> list[Tensor | None]:
 
 
 @triton.jit
-def columns_of(block, M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
+def batch_base(block, M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
     return tl.arange(0, BLOCK_M).to(tl.int64), block * BLOCK_N + tl.arange(0, BLOCK_N), M, N
 
 

@@ -8,12 +8,12 @@ from torch import Tensor
 from normkernels.backends.triton.base.launch import alignment
 from normkernels.backends.triton.base.numbers import cdiv, next_power_of_2
 from normkernels.backends.triton.recurrent.steps import THREADS, values_per_thread
-from normkernels.backends.triton.recurrent.tiles import load, store
+from normkernels.backends.triton.recurrent.tiles import Form, load, store
 
 PROGRAMS = 64  # of a backward step, each of which adds to lines of partial sums of its own
 
 
-def row_sizes(like: Tensor, N: int, gates: int, most: int = 8) -> dict:
+def layer_form(like: Tensor, N: int, gates: int, most: int = 8) -> dict:
     """Constants and warps of a launch: some rows of a short tile, or one; ``most``: values of a thread.
 
     The RNN has registers for four times as many.
@@ -22,8 +22,8 @@ def row_sizes(like: Tensor, N: int, gates: int, most: int = 8) -> dict:
     longest = THREADS * each * (4 if gates == 1 else 1)
     BLOCK_N = max(16, min(next_power_of_2(N), longest))
     BLOCK_M = max(1, 256 // BLOCK_N)
-    constants = {"ALIGN": alignment(like, N), "ONE": BLOCK_N >= N, "BLOCK_M": BLOCK_M, "BLOCK_N": BLOCK_N}
-    return constants | {"num_warps": min(THREADS // 32, max(1, BLOCK_M * BLOCK_N // (32 * each)))}
+    form = Form(1, alignment(like, N), BLOCK_N >= N, BLOCK_M, BLOCK_N)
+    return {"FORM": form, "num_warps": min(THREADS // 32, max(1, BLOCK_M * BLOCK_N // (32 * each)))}
 
 
 def workspace(stat: Tensor, batch: int, BLOCK_M: int, *parameters: Tensor | None) -> tuple[int, list[Tensor | None]]:
@@ -39,7 +39,7 @@ def workspace(stat: Tensor, batch: int, BLOCK_M: int, *parameters: Tensor | None
 
 
 @triton.jit
-def rows_of(block, M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
+def layer_base(block, M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
     return (block * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64), tl.arange(0, BLOCK_N), M, N
 
 

@@ -3,8 +3,11 @@
 Without a norm the statistics of the cell are None. RAW: the cells where it is the normalised ones that are handed on.
 """
 
+from typing import NamedTuple
+
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from normkernels.backends.triton.base.activations import sigmoid, tanh
 from normkernels.backends.triton.recurrent.norm import (
@@ -27,33 +30,121 @@ from normkernels.backends.triton.recurrent.tiles import (
 )
 
 
+class Forward(NamedTuple):
+    """As in the schema; spread: rstd of a layer norm, var of a batch norm."""
+
+    input: Tensor
+    a: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
+    cell_weight: Tensor | None
+    cell_bias: Tensor | None
+    h: Tensor
+    c: Tensor
+    y: Tensor
+    mean: Tensor
+    spread: Tensor
+    gates: Tensor
+    cells: Tensor
+    raw_cells: Tensor | None
+    cell_mean: Tensor | None
+    cell_spread: Tensor | None
+
+
+class Backward(NamedTuple):
+    """As in the schema; partials: (lines, 4 N) and (lines, N)."""
+
+    dy: Tensor
+    gates: Tensor
+    cells: Tensor
+    raw_cells: Tensor | None
+    cell_mean: Tensor | None
+    cell_spread: Tensor | None
+    previous_cells: Tensor
+    a: Tensor
+    mean: Tensor
+    spread: Tensor
+    weight: Tensor | None
+    cell_weight: Tensor | None
+    cell_bias: Tensor | None
+    dh: Tensor
+    dc: Tensor
+    dinput: Tensor
+    da: Tensor | None
+    partial_w: Tensor | None
+    partial_b: Tensor | None
+    partial_cell_w: Tensor | None
+    partial_cell_b: Tensor | None
+
+
+def forward_tensors(a, spread: Tensor, cell_spread: Tensor | None) -> Forward:
+    """Those of a forward op."""
+    return Forward(
+        a.input, a.a, a.weight, a.bias, a.cell_weight, a.cell_bias, a.h, a.c, a.y, a.mean, spread, a.gates, a.cells,
+        a.raw_cells, a.cell_mean, cell_spread,
+    )  # fmt: skip
+
+
+def backward_tensors(a, spread: Tensor, cell_spread: Tensor | None, partials: list[Tensor | None]) -> Backward:
+    """Those of a backward op."""
+    return Backward(
+        a.dy, a.gates, a.cells, a.raw_cells, a.cell_mean, cell_spread, a.previous_cells, a.a, a.mean, spread, a.weight,
+        a.cell_weight, a.cell_bias, a.dh, a.dc, a.dinput, a.da, *partials,
+    )  # fmt: skip
+
+
+class Gates(NamedTuple):
+    """What the cell of a step comes from."""
+
+    input: tl.tensor
+    a: tl.tensor
+    weight: tl.tensor | None
+    bias: tl.tensor | None
+    c: tl.tensor
+
+
+class Given(NamedTuple):
+    """What the gradients of a step come from."""
+
+    dy: tl.tensor
+    dh: tl.tensor
+    dc: tl.tensor
+    gates: tl.tensor
+    cells: tl.tensor
+    raw_cells: tl.tensor | None
+    previous_cells: tl.tensor
+    a: tl.tensor
+    cell_weight: tl.tensor | None
+    cell_bias: tl.tensor | None
+
+
 @triton.jit
-def lstm_cell(X, A, W, B, C, stats, tile, SEPARATE: tl.constexpr, dtype: tl.constexpr):
+def lstm_cell(given, stats, tile, SEPARATE: tl.constexpr, dtype: tl.constexpr):
     # what is normalised; i, f, g, o; f c + i g, 0 outside the mask
-    a = summed(X, A, tile, 4, SEPARATE, dtype)
-    z_i, z_f, z_g, z_o = add_term(normed(a, stats, W, B, tile, 4), X, tile, 4, SEPARATE)
+    a = summed(given.input, given.a, tile, 4, SEPARATE, dtype)
+    q = normed(a, stats, given.weight, given.bias, tile, 4)
+    z_i, z_f, z_g, z_o = add_term(q, given.input, tile, 4, SEPARATE)
     i, f, g, o = sigmoid(z_i), sigmoid(z_f), tanh(z_g), sigmoid(z_o)
-    return a, (i, f, g, o), tl.where(tile[2], f * load(C, tile, 1, dtype)[0] + i * g, 0.0)
+    return a, (i, f, g, o), tl.where(tile[2], f * load(given.c, tile, 1, dtype)[0] + i * g, 0.0)
 
 
 @triton.jit
 def cell_statistics(
-    c, X, A, W, B, C, stats, base, END, SEPARATE: tl.constexpr, ONE: tl.constexpr, STEP: tl.constexpr,
-    AXIS: tl.constexpr, dtype: tl.constexpr,
+    c, given, stats, base, END, SEPARATE: tl.constexpr, FORM: tl.constexpr, dtype: tl.constexpr
 ):  # fmt: skip
     # mean and variance of the cells; c: those of the first tile
     totals, squares = no_sums(c, 1, 1), no_sums(c, 1, 1)
-    for start in range(0, END, STEP):
-        if not ONE:
-            c = lstm_cell(X, A, W, B, C, stats, at(base, start, AXIS), SEPARATE, dtype)[2]
+    for start in range(0, END, FORM.STEP):
+        if not FORM.ONE:
+            c = lstm_cell(given, stats, at(base, start, FORM.AXIS), SEPARATE, dtype)[2]
         totals = add_groups(totals, (c,), 1, 1)
-    means = means_of(totals, base, 1, 1, AXIS)
-    for start in range(0, END, STEP):
-        tile = at(base, start, AXIS)
-        if not ONE:
-            c = lstm_cell(X, A, W, B, C, stats, tile, SEPARATE, dtype)[2]
+    means = means_of(totals, base, 1, 1, FORM.AXIS)
+    for start in range(0, END, FORM.STEP):
+        tile = at(base, start, FORM.AXIS)
+        if not FORM.ONE:
+            c = lstm_cell(given, stats, tile, SEPARATE, dtype)[2]
         squares = add_squares(squares, (c,), means, tile[2], 1, 1)
-    return means, means_of(squares, base, 1, 1, AXIS)
+    return means, means_of(squares, base, 1, 1, FORM.AXIS)
 
 
 @triton.jit
@@ -75,31 +166,29 @@ def store_cell(C, CELLS, RAW, H, Y, CW, CB, c, o, cell_stats, tile):
 @triton.jit
 def cell_grads(given, cell_stats, tile, dtype: tl.constexpr):
     # of the normalised cell (the cell, if there is no norm), its xhat, and do
-    DY, DH, DC, GATES, CELLS, RAW, _, _, CW, CB = given
-    o = load(GATES, tile, 4, dtype)[3]
-    dy = load(DY, tile, 1, dtype)[0] + load(DH, tile, 1, dtype)[0]
-    xhat = load(CELLS if RAW is None else RAW, tile, 1, dtype)
+    o = load(given.gates, tile, 4, dtype)[3]
+    dy = load(given.dy, tile, 1, dtype)[0] + load(given.dh, tile, 1, dtype)[0]
+    xhat = load(given.cells if given.raw_cells is None else given.raw_cells, tile, 1, dtype)
     normalised = xhat
     if cell_stats is not None:
-        normalised = normed(xhat, cell_stats, CW, CB, tile, 1)
+        normalised = normed(xhat, cell_stats, given.cell_weight, given.cell_bias, tile, 1)
         xhat = standardised(xhat, cell_stats, 1)
     t = tanh(normalised[0])
     dn = dy * o * (1 - t * t)
-    if cell_stats is None or RAW is not None:
-        dn += load(DC, tile, 1, dtype)[0]
+    if cell_stats is None or given.raw_cells is not None:
+        dn += load(given.dc, tile, 1, dtype)[0]
     return (dn,), xhat, dy * t
 
 
 @triton.jit
 def cell_sums(
-    dn, xhat, WEIGHT, given, cell_stats, base, END, ONE: tl.constexpr, STEP: tl.constexpr, AXIS: tl.constexpr,
-    dtype: tl.constexpr,
+    dn, xhat, WEIGHT, given, cell_stats, base, END, FORM: tl.constexpr, dtype: tl.constexpr
 ):  # fmt: skip
     # of g = dn weight and g xhat; dn, xhat: those of the first tile
     sums = no_sums(dn[0], 1, 1), no_sums(dn[0], 1, 1)
-    for start in range(0, END, STEP):
-        tile = at(base, start, AXIS)
-        if not ONE:
+    for start in range(0, END, FORM.STEP):
+        tile = at(base, start, FORM.AXIS)
+        if not FORM.ONE:
             dn, xhat, _ = cell_grads(given, cell_stats, tile, dtype)
         sums = add_sums(sums, times_parameter(dn, WEIGHT, tile, 1), xhat, 1, 1)
     return sums
@@ -108,29 +197,28 @@ def cell_sums(
 @triton.jit
 def lstm_grads(dn, cell_xhat, do, given, stats, cell_stats, cell_means, tile, dtype: tl.constexpr):
     # dz and xhat of the gates, dc of the step before
-    _, _, DC, GATES, _, RAW, PREVIOUS, A, CW, _ = given
     dcell = dn
     if cell_stats is not None:
-        dcell = through_norm(times_parameter(dn, CW, tile, 1), cell_xhat, cell_stats, cell_means, 1)
+        dcell = through_norm(times_parameter(dn, given.cell_weight, tile, 1), cell_xhat, cell_stats, cell_means, 1)
     dc = dcell[0]
-    if cell_stats is not None and RAW is None:
-        dc += load(DC, tile, 1, dtype)[0]
-    i, f, g, o = load(GATES, tile, 4, dtype)
-    di, df = dc * g * i * (1 - i), dc * load(PREVIOUS, tile, 1, dtype)[0] * f * (1 - f)
-    xhats = standardised(load(A, tile, 4, dtype), stats, 4)
+    if cell_stats is not None and given.raw_cells is None:
+        dc += load(given.dc, tile, 1, dtype)[0]
+    i, f, g, o = load(given.gates, tile, 4, dtype)
+    di, df = dc * g * i * (1 - i), dc * load(given.previous_cells, tile, 1, dtype)[0] * f * (1 - f)
+    xhats = standardised(load(given.a, tile, 4, dtype), stats, 4)
     return (di, df, dc * i * (1 - g * g), do * o * (1 - o)), xhats, dc * f
 
 
 @triton.jit
 def gate_sums(
-    dz, xhats, WEIGHT, given, stats, cell_stats, cell_means, base, END, PER: tl.constexpr, ONE: tl.constexpr,
-    STEP: tl.constexpr, AXIS: tl.constexpr, dtype: tl.constexpr,
+    dz, xhats, WEIGHT, given, stats, cell_stats, cell_means, base, END, PER: tl.constexpr, FORM: tl.constexpr,
+    dtype: tl.constexpr,
 ):  # fmt: skip
     # as cell_sums, of each group of gates
     sums = no_sums(dz[0], 4, PER), no_sums(dz[0], 4, PER)
-    for start in range(0, END, STEP):
-        tile = at(base, start, AXIS)
-        if not ONE:
+    for start in range(0, END, FORM.STEP):
+        tile = at(base, start, FORM.AXIS)
+        if not FORM.ONE:
             dn, cell_xhat, do = cell_grads(given, cell_stats, tile, dtype)
             dz, xhats, _ = lstm_grads(dn, cell_xhat, do, given, stats, cell_stats, cell_means, tile, dtype)
         sums = add_sums(sums, times_parameter(dz, WEIGHT, tile, 4), xhats, 4, PER)

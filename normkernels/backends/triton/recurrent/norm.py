@@ -72,20 +72,21 @@ def means_of(sums, base, G: tl.constexpr, PER: tl.constexpr, AXIS: tl.constexpr)
 
 @triton.jit
 def statistics(
-    X, A, base, END, G: tl.constexpr, PER: tl.constexpr, SEPARATE: tl.constexpr, ONE: tl.constexpr,
-    STEP: tl.constexpr, AXIS: tl.constexpr, dtype: tl.constexpr,
+    X, A, base, END, G: tl.constexpr, PER: tl.constexpr, SEPARATE: tl.constexpr, FORM: tl.constexpr,
+    dtype: tl.constexpr,
 ):  # fmt: skip
     # mean and variance, for each gate those of its group
+    AXIS: tl.constexpr = FORM.AXIS
     a = summed(X, A, at(base, 0, AXIS), G, SEPARATE, dtype)
     totals, squares = no_sums(a[0], G, PER), no_sums(a[0], G, PER)
-    for start in range(0, END, STEP):
-        if not ONE:
+    for start in range(0, END, FORM.STEP):
+        if not FORM.ONE:
             a = summed(X, A, at(base, start, AXIS), G, SEPARATE, dtype)
         totals = add_groups(totals, a, G, PER)
     means = means_of(totals, base, G, PER, AXIS)
-    for start in range(0, END, STEP):
+    for start in range(0, END, FORM.STEP):
         tile = at(base, start, AXIS)
-        if not ONE:
+        if not FORM.ONE:
             a = summed(X, A, tile, G, SEPARATE, dtype)
         squares = add_squares(squares, a, means, tile[2], G, PER)
     return means, means_of(squares, base, G, PER, AXIS)

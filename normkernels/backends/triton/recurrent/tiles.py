@@ -5,10 +5,33 @@ which a norm is taken: the units of a row (1) or the rows of a unit (0). A tile 
 (mean, rstd). What has a value for each gate is a tuple.
 """
 
+from typing import NamedTuple
+
 import triton
 import triton.language as tl
 
 from normkernels.backends.triton.base.values import inside, rounded
+
+
+class Form(NamedTuple):
+    """The constants of a kernel; ONE: what it walks along AXIS is one tile."""
+
+    AXIS: int
+    ALIGN: int
+    ONE: bool
+    BLOCK_M: int
+    BLOCK_N: int
+
+    @property
+    def STEP(self) -> int:  # noqa: N802
+        return self.BLOCK_N if self.AXIS == 1 else self.BLOCK_M
+
+
+@triton.jit
+def shifted(P, offset):
+    # a buffer that may be absent, from there on
+    if P is not None:
+        return P + offset
 
 
 @triton.jit

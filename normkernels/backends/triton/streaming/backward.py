@@ -1,11 +1,15 @@
 """Streaming, backward: dx = du w / scale + slope deviation(x - mean) + shift, both from streamed gradients."""
 
+from typing import NamedTuple
+
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from normkernels.backends.triton.base.launch import accumulator
 from normkernels.backends.triton.base.numbers import cdiv
 from normkernels.backends.triton.base.values import affine
+from normkernels.backends.triton.channels.backward import Backward as Summed
 from normkernels.backends.triton.channels.backward import sums
 from normkernels.backends.triton.channels.sizes import (
     BACKWARD_LIMIT,
@@ -32,115 +36,124 @@ from normkernels.backends.triton.channels.tiles import (
     total,
     walk,
 )
-from normkernels.backends.triton.streaming.tiles import arrived, deviation, exponent
+from normkernels.backends.triton.streaming.tiles import arrived, deviation
 
 BLOCK = 256
 
 
+class Backward(NamedTuple):
+    """As in the schema; sum_gx, sum_g, away, shift: (C,), of a batch that no program holds."""
+
+    dy: Tensor | None
+    x: Tensor | None
+    skip: Tensor | None
+    weight: Tensor | None
+    bias: Tensor | None
+    found: Tensor
+    used: Tensor
+    deviations: Tensor | None = None
+    long_term: Tensor | None = None
+    short_term: Tensor | None = None
+    counts: Tensor | None = None
+    new_short_term: Tensor | None = None
+    dx: Tensor | None = None
+    dskip: Tensor | None = None
+    dweight: Tensor | None = None
+    dbias: Tensor | None = None
+    sum_gx: Tensor | None = None
+    sum_g: Tensor | None = None
+    away: Tensor | None = None
+    shift: Tensor | None = None
+
+
 @triton.jit(do_not_specialize=["C", "S", "G", "PLANES"])
 def streaming_backward_kernel(
-    DY, X, SKIP, W, B, FOUND, USED, DEVIATIONS, LONG_TERM, SHORT_TERM, COUNTS, DX, DSKIP, DW, DB, NEW,
-    C, S, G, PLANES, LONG: tl.float64, SHORT: tl.float64, CURRENT: tl.float64,
-    P: tl.constexpr, WHOLE: tl.constexpr, PART: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.float64,
-    IMAGES: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr,
-    BLOCK_A: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_B: tl.constexpr,
+    t, C, S, G, PLANES, LONG: tl.float64, SHORT: tl.float64, CURRENT: tl.float64, SLOPE: tl.float64,
+    P: tl.constexpr, ACT: tl.constexpr, FORM: tl.constexpr,
 ):  # fmt: skip
-    dtype: tl.constexpr = FOUND.dtype.element_ty
-    C, S = aligned(C, S, LAST, ALIGN)
-    channels, there, _, tile = held(C, S, G, PLANES, IMAGES, LAST, ALIGN, BLOCK_A, BLOCK_K, BLOCK_B)
-    mean, rstd = statistics(USED, USED + C, channels, there, None)
-    w = load(W, channels, there, dtype)
-    b = load(B if ACT != "identity" else None, channels, there, dtype)
-    x = load_tile(X, tile, dtype)
+    dtype: tl.constexpr = t.found.dtype.element_ty
+    C, S = aligned(C, S, FORM)
+    channels, there, _, tile = held(C, S, G, PLANES, FORM)
+    mean, rstd = statistics(t.used, None, t.used + C, channels, there, 0.0)
+    w = load(t.weight, channels, there, dtype)
+    b = load(t.bias if ACT != "identity" else None, channels, there, dtype)
+    x = load_tile(t.x, tile, dtype)
     xhat = (x - broad(mean, 3)) * broad(rstd, 3)
-    du = differentiated(DY, SKIP, xhat, broad(w, 3), broad(b, 3), tile, ACT, SLOPE)
-    store_tile(DSKIP, du, tile)
+    du = differentiated(t, xhat, broad(w, 3), broad(b, 3), tile, SLOPE, ACT)
+    store_tile(t.dskip, du, tile)
     dw, db = total(du * xhat), total(du)
-    store(DW, dw, channels, there)
-    store(DB, db, channels, there)
-    slope, shift = arrived(
-        affine(dw, w, None), affine(db, w, None), 1 / rstd, FOUND, DEVIATIONS, LONG_TERM, SHORT_TERM, COUNTS, NEW,
-        channels, there, C, (PLANES * S).to(dtype), LONG, SHORT, CURRENT, P,
-    )  # fmt: skip
-    away = deviation(x - broad(load(FOUND, channels, there, dtype), 3), WHOLE, PART)
-    store_tile(DX, du * broad(slope_of(rstd, w), 3) + away * broad(slope, 3) + broad(shift, 3), tile)
+    store(t.dweight, dw, channels, there)
+    store(t.dbias, db, channels, there)
+    gx, g, count = affine(dw, w, None), affine(db, w, None), (PLANES * S).to(dtype)
+    slope, shift = arrived(t, gx, g, 1 / rstd, channels, there, C, count, LONG, SHORT, CURRENT, P)
+    away = deviation(x - broad(load(t.found, channels, there, dtype), 3), P)
+    store_tile(t.dx, du * broad(slope_of(rstd, w), 3) + away * broad(slope, 3) + broad(shift, 3), tile)
 
 
 @triton.jit(do_not_specialize=["C", "count"])
 def streaming_backward_rule_kernel(
-    SUM_GX, SUM_G, W, FOUND, USED, DEVIATIONS, LONG_TERM, SHORT_TERM, COUNTS, NEW, DW, DB, AWAY, SHIFT, C, count,
-    LONG: tl.float64, SHORT: tl.float64, CURRENT: tl.float64, P: tl.constexpr, BLOCK_N: tl.constexpr,
+    t, C, count, LONG: tl.float64, SHORT: tl.float64, CURRENT: tl.float64, P: tl.constexpr, BLOCK_N: tl.constexpr
 ):  # fmt: skip
-    dtype: tl.constexpr = FOUND.dtype.element_ty
+    dtype: tl.constexpr = t.found.dtype.element_ty
     channels = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     there = channels < C
-    dw = load(SUM_GX, channels, there, dtype)
-    db = load(SUM_G, channels, there, dtype)
-    store(DW, dw, channels, there)
-    store(DB, db, channels, there)
-    w = load(W, channels, there, dtype)
-    scale = tl.load(USED + C + channels, mask=there, other=1.0)
-    slope, shift = arrived(
-        affine(dw, w, None), affine(db, w, None), scale, FOUND, DEVIATIONS, LONG_TERM, SHORT_TERM, COUNTS, NEW,
-        channels, there, C, count.to(dtype), LONG, SHORT, CURRENT, P,
-    )  # fmt: skip
-    store(AWAY, slope, channels, there)
-    store(SHIFT, shift, channels, there)
+    dw = load(t.sum_gx, channels, there, dtype)
+    db = load(t.sum_g, channels, there, dtype)
+    store(t.dweight, dw, channels, there)
+    store(t.dbias, db, channels, there)
+    w = load(t.weight, channels, there, dtype)
+    scale = tl.load(t.used + C + channels, mask=there, other=1.0)
+    gx, g = affine(dw, w, None), affine(db, w, None)
+    slope, shift = arrived(t, gx, g, scale, channels, there, C, count.to(dtype), LONG, SHORT, CURRENT, P)
+    store(t.away, slope, channels, there)
+    store(t.shift, shift, channels, there)
 
 
 @triton.jit(do_not_specialize=["N", "C", "S", "G", "images", "parts", "steps"])
 def streaming_dx_kernel(
-    DY, X, SKIP, W, B, FOUND, USED, AWAY, SHIFT, DX, DSKIP, N, C, S, G, images, parts, steps,
-    WHOLE: tl.constexpr, PART: tl.constexpr, ACT: tl.constexpr, SLOPE: tl.float64,
-    IMAGES: tl.constexpr, POOLED: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr,
-    BLOCK_A: tl.constexpr, BLOCK_B: tl.constexpr,
+    t, N, C, S, G, images, parts, steps, SLOPE: tl.float64, P: tl.constexpr, ACT: tl.constexpr, FORM: tl.constexpr
 ):  # fmt: skip
-    dtype: tl.constexpr = FOUND.dtype.element_ty
-    C, S = aligned(C, S, LAST, ALIGN)
+    dtype: tl.constexpr = t.found.dtype.element_ty
+    C, S = aligned(C, S, FORM)
     # the last part first: it was read last, so it may still be in L2
     program = tl.num_programs(0) - 1 - tl.program_id(0)
-    low, _, image, first, tiles = walk(program, N, C, S, parts, steps, IMAGES, BLOCK_A, BLOCK_B)
-    channels = low + tl.arange(0, BLOCK_A)
+    low, _, image, first, tiles = walk(program, N, C, S, parts, steps, FORM)
+    channels = low + tl.arange(0, FORM.BLOCK_A)
     there = channels < C
-    mean, rstd = statistics(USED, USED + C, channels, there, None)
-    w = load(W, channels, there, dtype)
-    b = load(B if ACT != "identity" else None, channels, there, dtype)
+    mean, rstd = statistics(t.used, None, t.used + C, channels, there, 0.0)
+    w = load(t.weight, channels, there, dtype)
+    b = load(t.bias if ACT != "identity" else None, channels, there, dtype)
     slope = slope_of(rstd, w)[:, None]
     w = broad(w, 2)
     b = broad(b, 2)
-    mean, rstd, found = mean[:, None], rstd[:, None], load(FOUND, channels, there, dtype)[:, None]
-    of_away, shift = load(AWAY, channels, there, dtype)[:, None], load(SHIFT, channels, there, dtype)[:, None]
+    mean, rstd, found = mean[:, None], rstd[:, None], load(t.found, channels, there, dtype)[:, None]
+    of_away, shift = load(t.away, channels, there, dtype)[:, None], load(t.shift, channels, there, dtype)[:, None]
     for i in tl.range(0, tiles, num_stages=2):
-        tile = step(i, low, image, first, C, S, IMAGES, LAST, BLOCK_A, BLOCK_B)
-        x = load_tile(X, tile, dtype)
-        du = differentiated(DY, SKIP, (x - mean) * rstd, w, b, tile, ACT, SLOPE)
-        store_tile(DSKIP, du, tile)
-        away = deviation(x - found, WHOLE, PART)
-        store_tile(DX, du * slope + away * of_away + shift, tile)
+        tile = step(i, low, image, first, C, S, FORM)
+        x = load_tile(t.x, tile, dtype)
+        du = differentiated(t, (x - mean) * rstd, w, b, tile, SLOPE, ACT)
+        store_tile(t.dskip, du, tile)
+        away = deviation(x - found, P)
+        store_tile(t.dx, du * slope + away * of_away + shift, tile)
 
 
-def backward(
-    dy, x, skip, weight, bias, found, used, deviations, long_term, short_term, counts, dx, dskip, dweight, dbias,
-    new_short_term, long, short, current, p, eps, activation, slope, last,
-):  # fmt: skip
+def backward(a) -> None:
     """Fill dx, dskip, dweight, dbias and the new short term. A batch that a program holds is read once."""
-    z = sizes(x, found[0], last)
-    inputs, memory = (dy, x, skip, weight, bias), (found, used, deviations, long_term, short_term, counts)
-    rule, act = {"LONG": long, "SHORT": short, "CURRENT": current, "P": p}, {"ACT": activation, "SLOPE": slope}
-    if tile := resident(z, BACKWARD_LIMIT, 1 if activation == "identity" else 2):
-        programs, given, constants = holding(x, z, tile)
-        streaming_backward_kernel[(programs,)](
-            *inputs, *memory, dx, dskip, dweight, dbias, new_short_term, *given, **rule, **exponent(p), **act,
-            **constants,
-        )  # fmt: skip
+    z = sizes(a.x, a.found[0], a.channels_last)
+    rule = {"LONG": a.long, "SHORT": a.short, "CURRENT": a.current, "P": a.p}
+    read = Backward(a.dy, a.x, a.skip, a.weight, a.bias, a.found, a.used)
+    memory = {"long_term": a.long_term, "short_term": a.short_term, "new_short_term": a.new_short_term}
+    memory |= {"deviations": a.deviations, "counts": a.counts, "dweight": a.dweight, "dbias": a.dbias}
+    if tile := resident(z, BACKWARD_LIMIT, 1 if a.activation == "identity" else 2):
+        programs, given, constants = holding(a.x, z, tile)
+        t = read._replace(**memory, dx=a.dx, dskip=a.dskip)
+        streaming_backward_kernel[(programs,)](t, *given, **rule, SLOPE=a.slope, ACT=a.activation, **constants)
         return
-    sum_g, sum_gx, away, shift = (accumulator(used, z.C) for _ in range(4))
-    sums(*inputs, used[0], used[1], sum_g, sum_gx, None, activation, slope, last)
-    streaming_backward_rule_kernel[(cdiv(z.C, BLOCK),)](
-        sum_gx, sum_g, weight, *memory, new_short_term, dweight, dbias, away, shift, z.C, z.planes * z.S, **rule,
-        BLOCK_N=BLOCK, num_warps=4,
-    )  # fmt: skip
-    programs, given, constants = walking(x, z, split(z, BACKWARD_TILE, STEPS))
-    streaming_dx_kernel[(programs,)](
-        *inputs, found, used, away, shift, dx, dskip, *given, **exponent(p), **act, **constants
-    )  # fmt: skip
+    sum_gx, sum_g, away, shift = (accumulator(a.used, z.C) for _ in range(4))
+    sums(Summed(a.dy, a.x, a.skip, a.weight, a.bias, a.used[0], None, a.used[1]), a, sum_gx, sum_g)
+    tables = Backward(None, None, None, a.weight, None, a.found, a.used, **memory)
+    tables = tables._replace(sum_gx=sum_gx, sum_g=sum_g, away=away, shift=shift)
+    streaming_backward_rule_kernel[(cdiv(z.C, BLOCK),)](tables, z.C, z.planes * z.S, **rule, BLOCK_N=BLOCK, num_warps=4)
+    programs, given, constants = walking(a.x, z, split(z, BACKWARD_TILE, STEPS))
+    t = read._replace(away=away, shift=shift, dx=a.dx, dskip=a.dskip)
+    streaming_dx_kernel[(programs,)](t, *given, P=a.p, SLOPE=a.slope, ACT=a.activation, **constants)

@@ -7,14 +7,17 @@ from normkernels.backends.triton.base.values import number
 from normkernels.backends.triton.channels.tiles import load, store
 
 
-def exponent(p: float) -> dict[str, int | float]:
-    """p in whole and in part: whole powers are products, which round less than a logarithm."""
-    return {"WHOLE": int(p), "PART": p - int(p)}
+@triton.constexpr_function
+def whole(p):
+    """The whole part of an exponent: whole powers are products, which round less than a logarithm."""
+    return int(p)
 
 
 @triton.jit
-def deviation(v, WHOLE: tl.constexpr, PART: tl.constexpr):
+def deviation(v, P: tl.constexpr):
     # |v|^(p - 1) sign(v)
+    WHOLE: tl.constexpr = whole(P)
+    PART: tl.constexpr = P - WHOLE
     size = tl.abs(v)
     if WHOLE == 1:
         away = (v > 0).to(v.dtype) - (v < 0).to(v.dtype)
@@ -40,50 +43,41 @@ def root(t, P: tl.constexpr):
 
 
 @triton.jit
-def streamed(
-    found, LONG_TERM, SHORT_TERM, COUNTS, NEW, at, there,
-    LONG, SHORT, CURRENT,
-):  # fmt: skip
+def streamed(found, t, at, there, LONG, SHORT, CURRENT):
     # what is used; and the new short term, which stands in for a long term that is not yet there
-    arrivals, updates = tl.load(COUNTS), tl.load(COUNTS + 1)
-    short = load(SHORT_TERM, at, there, found.dtype)
+    arrivals, updates = tl.load(t.counts), tl.load(t.counts + 1)
+    short = load(t.short_term, at, there, found.dtype)
     short += (found - short) / (arrivals + 1)
-    store(NEW, short, at, there)
-    past = tl.where(updates > 0, load(LONG_TERM, at, there, found.dtype), short)
+    store(t.new_short_term, short, at, there)
+    past = tl.where(updates > 0, load(t.long_term, at, there, found.dtype), short)
     long, now = number(LONG, found.dtype), number(CURRENT, found.dtype)
     return long * past + number(SHORT, found.dtype) * short + now * found
 
 
 @triton.jit
-def met(
-    mean, power, LONG_TERM, SHORT_TERM, COUNTS, FOUND, USED, NEW, channels, there, C,
-    LONG, SHORT, P: tl.constexpr, EPS,
-):  # fmt: skip
+def met(t, mean, power, channels, there, C, LONG, SHORT, EPS, P: tl.constexpr):
     # the mean and the scale that are used; power: the mean of |x - mean|^p
     scale = root(power + number(EPS, power.dtype), P)
-    store(FOUND, mean, channels, there)
-    store(FOUND, scale, C + channels, there)
-    mean = streamed(mean, LONG_TERM, SHORT_TERM, COUNTS, NEW, channels, there, LONG, SHORT, 0.0)
-    scale = streamed(scale, LONG_TERM, SHORT_TERM, COUNTS, NEW, C + channels, there, LONG, SHORT, 0.0)
-    store(USED, mean, channels, there)
-    store(USED, scale, C + channels, there)
+    store(t.found, mean, channels, there)
+    store(t.found, scale, C + channels, there)
+    mean = streamed(mean, t, channels, there, LONG, SHORT, 0.0)
+    scale = streamed(scale, t, C + channels, there, LONG, SHORT, 0.0)
+    store(t.used, mean, channels, there)
+    store(t.used, scale, C + channels, there)
     return mean, tl.where(there, scale, 1.0)
 
 
 @triton.jit
-def arrived(
-    gx, g, scale, FOUND, DEVIATIONS, LONG_TERM, SHORT_TERM, COUNTS, NEW, channels, there, C, count,
-    LONG, SHORT, CURRENT, P: tl.constexpr,
-):  # fmt: skip
+def arrived(t, gx, g, scale, channels, there, C, count, LONG, SHORT, CURRENT, P: tl.constexpr):
     # from the sums of g xhat and of g: dx = g / scale + slope deviation(x - mean) + shift
-    of_mean = streamed(-g / scale, LONG_TERM, SHORT_TERM, COUNTS, NEW, channels, there, LONG, SHORT, CURRENT)
-    slope = streamed(-gx / scale, LONG_TERM, SHORT_TERM, COUNTS, NEW, C + channels, there, LONG, SHORT, CURRENT)
-    found = tl.load(FOUND + C + channels, mask=there, other=1.0)
+    of_mean = streamed(-g / scale, t, channels, there, LONG, SHORT, CURRENT)
+    slope = streamed(-gx / scale, t, C + channels, there, LONG, SHORT, CURRENT)
+    found = tl.load(t.found + C + channels, mask=there, other=1.0)
     shift, slope = of_mean / count, slope / count
     if P == 2.0:
         slope = slope / found
     elif P != 1.0:
         slope = slope * tl.exp2(tl.log2(found.to(tl.float64)) * (1 - P)).to(slope.dtype)
-    if DEVIATIONS is not None:
-        shift -= slope * load(DEVIATIONS, channels, there, slope.dtype)
+    if t.deviations is not None:
+        shift -= slope * load(t.deviations, channels, there, slope.dtype)
     return slope, shift
