@@ -160,11 +160,7 @@ def _load(name: str, op: str, device: str) -> Callable[..., None]:
     if name == "native":  # past the kernels for grad mode, which are for exported programs
         return functools.partial(native(op).redispatch, torch._C.DispatchKeySet(KEYS[device]))
     function, given = getattr(importlib.import_module(_module(name, op)), op), ARGUMENTS.get(op)
-    import inspect
-
-    if given is None or len(inspect.signature(function).parameters) > 1:
-        return function
-    return lambda *args: function(given(*args))
+    return function if given is None else lambda *args: function(given(*args))
 
 
 def _native_unusable(op: str, device: str) -> str | None:

@@ -43,12 +43,12 @@ def alignment(t: Tensor, *multiples: int) -> int:
 
 
 def on_device(launcher: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Launch on the device of the first tensor, whichever is current."""
+    """Launch on the device of the first tensor of an op's arguments, whichever is current."""
 
     @functools.wraps(launcher)
-    def launch(a, *rest):
-        with torch.cuda.device_of(a if rest else a[0]):
-            launcher(a, *rest)
+    def launch(a):
+        with torch.cuda.device_of(a[0]):
+            launcher(a)
 
     return launch
 
