@@ -1,9 +1,10 @@
 """Batch norm: the channel kernels, one statistic for each channel (Ioffe & Szegedy 2015, arXiv:1502.03167)."""
 
 from normkernels.backends.triton.base.launch import on_device
-from normkernels.backends.triton.channels.backward import backward, spread, sums, tensors
-from normkernels.backends.triton.channels.forward import Forward, apply, forward, moments
+from normkernels.backends.triton.channels.backward import backward, spread, sums
+from normkernels.backends.triton.channels.forward import apply, forward, moments
 from normkernels.backends.triton.channels.sizes import sizes
+from normkernels.backends.triton.channels.tensors import Forward, tensors
 
 batch_norm_fwd = on_device(forward)
 

@@ -18,11 +18,9 @@ from normkernels.backends.triton.recurrent.batch import (
 from normkernels.backends.triton.recurrent.lstm import (
     Gates,
     Given,
-    backward_tensors,
     cell_grads,
     cell_statistics,
     cell_sums,
-    forward_tensors,
     gate_sums,
     lstm_cell,
     lstm_grads,
@@ -30,6 +28,7 @@ from normkernels.backends.triton.recurrent.lstm import (
 )
 from normkernels.backends.triton.recurrent.norm import statistics, through_norm, with_rstd
 from normkernels.backends.triton.recurrent.steps import backward_steps, forward_steps
+from normkernels.backends.triton.recurrent.tensors import backward_tensors, forward_tensors
 from normkernels.backends.triton.recurrent.tiles import at, shifted, store, times_parameter
 
 

@@ -1,10 +1,7 @@
 """The RNN with batch norm: for each step a product and one kernel (Laurent et al. 2016, arXiv:1510.01378)."""
 
-from typing import NamedTuple
-
 import triton
 import triton.language as tl
-from torch import Tensor
 
 from normkernels.backends.triton.base.activations import activation
 from normkernels.backends.triton.base.launch import on_device
@@ -21,6 +18,7 @@ from normkernels.backends.triton.recurrent.batch import (
 )
 from normkernels.backends.triton.recurrent.norm import add_sums, no_sums, statistics, through_norm, with_rstd
 from normkernels.backends.triton.recurrent.steps import backward_steps, forward_steps
+from normkernels.backends.triton.recurrent.tensors import RNNBackward, RNNForward
 from normkernels.backends.triton.recurrent.tiles import (
     add_term,
     at,
@@ -31,19 +29,6 @@ from normkernels.backends.triton.recurrent.tiles import (
     summed,
     times_parameter,
 )
-
-
-class Forward(NamedTuple):
-    """As in the schema."""
-
-    input: Tensor
-    a: Tensor
-    weight: Tensor | None
-    bias: Tensor | None
-    h: Tensor
-    y: Tensor
-    mean: Tensor
-    var: Tensor
 
 
 @triton.jit(do_not_specialize=["T", "START", "OWN", "M"])
@@ -61,7 +46,7 @@ def batch_norm_rnn_forward_kernel(
     if TRAINING:
         moments = statistics(X, A, base, END, 1, 1, SEPARATE, FORM, dtype)
     else:
-        moments = load_line(t.mean, T, base, 1), load_line(t.var, T, base, 1)
+        moments = load_line(t.mean, T, base, 1), load_line(t.spread, T, base, 1)
     stats = with_rstd(*moments, EPS, 1)
     for start in range(0, END, FORM.STEP):
         tile = at(base, start, 0)
@@ -72,23 +57,7 @@ def batch_norm_rnn_forward_kernel(
         store(t.h, y, tile, 1)
         store(Y, y, tile, 1)
     store_line(t.mean if TRAINING else None, T, moments[0], base, 1)
-    store_line(t.var if TRAINING else None, T, moments[1], base, 1)
-
-
-class Backward(NamedTuple):
-    """As in the schema; partials: (steps, N)."""
-
-    dy: Tensor
-    y: Tensor
-    a: Tensor
-    mean: Tensor
-    var: Tensor
-    weight: Tensor | None
-    dh: Tensor
-    dinput: Tensor
-    da: Tensor | None
-    partial_w: Tensor | None
-    partial_b: Tensor | None
+    store_line(t.spread if TRAINING else None, T, moments[1], base, 1)
 
 
 @triton.jit(do_not_specialize=["T", "START", "M"])
@@ -104,7 +73,7 @@ def batch_norm_rnn_backward_kernel(
     DY, Y, A, DINPUT = t.dy + offset, t.y + offset, t.a + offset, t.dinput + offset
     DA = shifted(t.da, offset)
     base = batch_base(tl.program_id(0), M, N, FORM.BLOCK_M, FORM.BLOCK_N)
-    stats = with_rstd(load_line(t.mean, T, base, 1), load_line(t.var, T, base, 1), EPS, 1)
+    stats = with_rstd(load_line(t.mean, T, base, 1), load_line(t.spread, T, base, 1), EPS, 1)
     dz, xhat = rnn_grads(DY, Y, t.dh, A, stats, at(base, 0, 0), ACT, dtype)
     sums = no_sums(dz[0], 1, 1), no_sums(dz[0], 1, 1)
     for start in range(0, END, FORM.STEP):
@@ -126,7 +95,7 @@ def batch_norm_rnn_backward_kernel(
 def batch_norm_rnn_fwd(a):
     """y = h = f(BN_t(weight_hh h) + input) step after step, or f(BN_t(weight_hh h + input))."""
     N, constants = a.h.shape[1], batch_form(a.a, *a.h.shape)
-    t = Forward(a.input, a.a, a.weight, a.bias, a.h, a.y, a.mean, a.var)
+    t = RNNForward(a.input, a.a, a.weight, a.bias, a.h, a.y, a.mean, a.var)
     for step in forward_steps(a):
         batch_norm_rnn_forward_kernel[(cdiv(N, constants["FORM"].BLOCK_N),)](
             t, step.t, step.start, step.own, step.n, N,
@@ -139,7 +108,7 @@ def batch_norm_rnn_bwd(a):
     """dinput = dy f'(y), da through the norm (da None: as dinput), dh = weight_hh^T da, backwards."""
     N, constants = a.dh.shape[1], batch_form(a.a, *a.dh.shape)
     partials = workspace(a.mean, a.dweight, a.dbias)
-    t = Backward(a.dy, a.y, a.a, a.mean, a.var, a.weight, a.dh, a.dinput, a.da, *partials)
+    t = RNNBackward(a.dy, a.y, a.a, a.mean, a.var, a.weight, a.dh, a.dinput, a.da, *partials)
     for step in backward_steps(a):
         batch_norm_rnn_backward_kernel[(cdiv(N, constants["FORM"].BLOCK_N),)](
             t, step.t, step.start, step.n, N, EPS=a.eps, TRAINING=a.training, ACT=a.nonlinearity, **constants

@@ -11,9 +11,9 @@ from normkernels.backends.triton.base.launch import accumulator, on_device
 from normkernels.backends.triton.base.numbers import cdiv
 from normkernels.backends.triton.base.values import number
 from normkernels.backends.triton.channels.backward import backward
-from normkernels.backends.triton.channels.forward import Forward as Applied
 from normkernels.backends.triton.channels.forward import apply, moments
 from normkernels.backends.triton.channels.sizes import FORWARD_LIMIT, holding, resident, sizes
+from normkernels.backends.triton.channels.tensors import Forward as Applied
 from normkernels.backends.triton.channels.tiles import (
     aligned,
     broad,

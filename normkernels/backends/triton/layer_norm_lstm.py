@@ -17,11 +17,9 @@ from normkernels.backends.triton.recurrent.layer import (
 from normkernels.backends.triton.recurrent.lstm import (
     Gates,
     Given,
-    backward_tensors,
     cell_grads,
     cell_statistics,
     cell_sums,
-    forward_tensors,
     gate_sums,
     lstm_cell,
     lstm_grads,
@@ -29,6 +27,7 @@ from normkernels.backends.triton.recurrent.lstm import (
 )
 from normkernels.backends.triton.recurrent.norm import means_of, statistics, through_norm, with_rstd
 from normkernels.backends.triton.recurrent.steps import backward_steps, forward_steps
+from normkernels.backends.triton.recurrent.tensors import backward_tensors, forward_tensors
 from normkernels.backends.triton.recurrent.tiles import at, shifted, store, times_parameter
 
 

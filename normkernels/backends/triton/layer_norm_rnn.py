@@ -1,10 +1,7 @@
 """The RNN with layer norm: for each step a product and one kernel (Ba et al. 2016, arXiv:1607.06450)."""
 
-from typing import NamedTuple
-
 import triton
 import triton.language as tl
-from torch import Tensor
 
 from normkernels.backends.triton.base.activations import activation
 from normkernels.backends.triton.base.launch import on_device
@@ -20,6 +17,7 @@ from normkernels.backends.triton.recurrent.layer import (
 )
 from normkernels.backends.triton.recurrent.norm import add_sums, means_of, no_sums, statistics, through_norm, with_rstd
 from normkernels.backends.triton.recurrent.steps import backward_steps, forward_steps
+from normkernels.backends.triton.recurrent.tensors import RNNBackward, RNNForward
 from normkernels.backends.triton.recurrent.tiles import (
     add_term,
     at,
@@ -30,19 +28,6 @@ from normkernels.backends.triton.recurrent.tiles import (
     summed,
     times_parameter,
 )
-
-
-class Forward(NamedTuple):
-    """As in the schema."""
-
-    input: Tensor
-    a: Tensor
-    weight: Tensor | None
-    bias: Tensor | None
-    h: Tensor
-    y: Tensor
-    mean: Tensor
-    rstd: Tensor
 
 
 @triton.jit(do_not_specialize=["START", "OWN", "M"])
@@ -67,23 +52,7 @@ def layer_norm_rnn_forward_kernel(
         store(A if not SEPARATE else None, a, tile, 1)
         store(t.h, y, tile, 1)
         store(Y, y, tile, 1)
-    store_statistics(t.mean, t.rstd, stats, base, own, 1, 1)
-
-
-class Backward(NamedTuple):
-    """As in the schema; partials: (lines, N)."""
-
-    dy: Tensor
-    y: Tensor
-    a: Tensor
-    mean: Tensor
-    rstd: Tensor
-    weight: Tensor | None
-    dh: Tensor
-    dinput: Tensor
-    da: Tensor | None
-    partial_w: Tensor | None
-    partial_b: Tensor | None
+    store_statistics(t.mean, t.spread, stats, base, own, 1, 1)
 
 
 @triton.jit(do_not_specialize=["START", "M", "each"])
@@ -100,7 +69,7 @@ def layer_norm_rnn_backward_kernel(
     first = tl.program_id(0) * each
     for block in range(first, tl.minimum(first + each, tl.cdiv(M, FORM.BLOCK_M))):
         base = layer_base(block, M, N, FORM.BLOCK_M, FORM.BLOCK_N)
-        stats = load_statistics(t.mean, t.rstd, base, START, 1, 1)
+        stats = load_statistics(t.mean, t.spread, base, START, 1, 1)
         dz, xhat = rnn_grads(DY, Y, t.dh, A, stats, at(base, 0, 1), ACT, dtype)
         sums = no_sums(dz[0], 1, 1), no_sums(dz[0], 1, 1)
         for start in range(0, END, FORM.STEP):
@@ -123,7 +92,7 @@ def layer_norm_rnn_backward_kernel(
 def layer_norm_rnn_fwd(a):
     """y = h = f(LN(weight_hh h) + input) step after step, or f(LN(weight_hh h + input))."""
     N, constants = a.h.shape[1], layer_form(a.a, a.h.shape[1], 1)
-    t = Forward(a.input, a.a, a.weight, a.bias, a.h, a.y, a.mean, a.rstd)
+    t = RNNForward(a.input, a.a, a.weight, a.bias, a.h, a.y, a.mean, a.rstd)
     for step in forward_steps(a):
         layer_norm_rnn_forward_kernel[(cdiv(step.n, constants["FORM"].BLOCK_M),)](
             t, step.start, step.own, step.n, N, EPS=a.eps, SEPARATE=a.separate, ACT=a.nonlinearity, **constants
@@ -135,7 +104,7 @@ def layer_norm_rnn_bwd(a):
     """dinput = dy f'(y), da through the norm (da None: as dinput), dh = weight_hh^T da, backwards."""
     N, constants = a.dh.shape[1], layer_form(a.a, a.dh.shape[1], 1)
     each, partials = workspace(a.mean, len(a.dh), constants["FORM"].BLOCK_M, a.dweight, a.dbias)
-    t = Backward(a.dy, a.y, a.a, a.mean, a.rstd, a.weight, a.dh, a.dinput, a.da, *partials)
+    t = RNNBackward(a.dy, a.y, a.a, a.mean, a.rstd, a.weight, a.dh, a.dinput, a.da, *partials)
     for step in backward_steps(a):
         layer_norm_rnn_backward_kernel[(cdiv(step.n, each * constants["FORM"].BLOCK_M),)](
             t, step.start, step.n, N, each, ACT=a.nonlinearity, **constants

@@ -3,8 +3,6 @@
 Where mean and var are constants, dx = rstd g.
 """
 
-from typing import NamedTuple
-
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -25,6 +23,7 @@ from normkernels.backends.triton.channels.sizes import (
     split,
     walking,
 )
+from normkernels.backends.triton.channels.tensors import Backward, tensors
 from normkernels.backends.triton.channels.tiles import (
     aligned,
     broad,
@@ -41,30 +40,6 @@ from normkernels.backends.triton.channels.tiles import (
     walk,
     zeros,
 )
-
-
-class Backward(NamedTuple):
-    """As in the schema; scale: in place of a variance; partials: (B or parts, C), sums of du xhat and of du."""
-
-    dy: Tensor
-    x: Tensor
-    skip: Tensor | None
-    weight: Tensor | None
-    bias: Tensor | None
-    mean: Tensor
-    var: Tensor | None
-    scale: Tensor | None = None
-    partial_w: Tensor | None = None
-    partial_b: Tensor | None = None
-    mean_gx: Tensor | None = None
-    mean_g: Tensor | None = None
-    dx: Tensor | None = None
-    dskip: Tensor | None = None
-
-
-def tensors(a) -> Backward:
-    """What the backward ops of the family read."""
-    return Backward(a.dy, a.x, a.skip, a.weight, a.bias, a.mean, a.var)
 
 
 @triton.jit(do_not_specialize=["C", "S", "G", "PLANES"])

@@ -1,10 +1,7 @@
 """Channels, forward: y = act((x - mean) rstd w + b + skip), rstd = (var + eps)^(-1/2)."""
 
-from typing import NamedTuple
-
 import triton
 import triton.language as tl
-from torch import Tensor
 
 from normkernels.backends.triton.base.activations import activation
 from normkernels.backends.triton.base.launch import accumulator
@@ -21,6 +18,7 @@ from normkernels.backends.triton.channels.sizes import (
     split,
     walking,
 )
+from normkernels.backends.triton.channels.tensors import Forward
 from normkernels.backends.triton.channels.tiles import (
     aligned,
     broad,
@@ -39,19 +37,6 @@ from normkernels.backends.triton.channels.tiles import (
     walk,
     zeros,
 )
-
-
-class Forward(NamedTuple):
-    """x, skip, y: (N, C, S) or LAST; weight, bias: (C,); mean, var: (B, G); scale: in place of a variance."""
-
-    x: Tensor
-    skip: Tensor | None
-    weight: Tensor | None
-    bias: Tensor | None
-    y: Tensor | None
-    mean: Tensor
-    var: Tensor | None
-    scale: Tensor | None = None
 
 
 @triton.jit(do_not_specialize=["C", "S", "G", "PLANES"])

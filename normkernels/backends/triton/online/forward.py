@@ -1,4 +1,4 @@
-"""Scan, forward: y = act(guard((x - mean) rstd w + b) + skip), mean and rstd of the state that a sample meets."""
+"""Online, forward: y = act(guard((x - mean) rstd w + b) + skip), mean and rstd of the state that a sample meets."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Scan: what online norm's kernels share on a loaded tile.
+"""Online: what the kernels share on a loaded tile.
 
 A state moves from sample to sample, but what moves it is known before: all samples are reduced at once, to tables
 (N, C), and only these are scanned. The samples of a tile are composed with each other, then applied to the state that

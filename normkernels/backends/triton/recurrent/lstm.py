@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import triton
 import triton.language as tl
-from torch import Tensor
 
 from normkernels.backends.triton.base.activations import sigmoid, tanh
 from normkernels.backends.triton.recurrent.norm import (
@@ -28,69 +27,6 @@ from normkernels.backends.triton.recurrent.tiles import (
     summed,
     times_parameter,
 )
-
-
-class Forward(NamedTuple):
-    """As in the schema; spread: rstd of a layer norm, var of a batch norm."""
-
-    input: Tensor
-    a: Tensor
-    weight: Tensor | None
-    bias: Tensor | None
-    cell_weight: Tensor | None
-    cell_bias: Tensor | None
-    h: Tensor
-    c: Tensor
-    y: Tensor
-    mean: Tensor
-    spread: Tensor
-    gates: Tensor
-    cells: Tensor
-    raw_cells: Tensor | None
-    cell_mean: Tensor | None
-    cell_spread: Tensor | None
-
-
-class Backward(NamedTuple):
-    """As in the schema; partials: (lines, 4 N) and (lines, N)."""
-
-    dy: Tensor
-    gates: Tensor
-    cells: Tensor
-    raw_cells: Tensor | None
-    cell_mean: Tensor | None
-    cell_spread: Tensor | None
-    previous_cells: Tensor
-    a: Tensor
-    mean: Tensor
-    spread: Tensor
-    weight: Tensor | None
-    cell_weight: Tensor | None
-    cell_bias: Tensor | None
-    dh: Tensor
-    dc: Tensor
-    dinput: Tensor
-    da: Tensor | None
-    partial_w: Tensor | None
-    partial_b: Tensor | None
-    partial_cell_w: Tensor | None
-    partial_cell_b: Tensor | None
-
-
-def forward_tensors(a, spread: Tensor, cell_spread: Tensor | None) -> Forward:
-    """Those of a forward op."""
-    return Forward(
-        a.input, a.a, a.weight, a.bias, a.cell_weight, a.cell_bias, a.h, a.c, a.y, a.mean, spread, a.gates, a.cells,
-        a.raw_cells, a.cell_mean, cell_spread,
-    )  # fmt: skip
-
-
-def backward_tensors(a, spread: Tensor, cell_spread: Tensor | None, partials: list[Tensor | None]) -> Backward:
-    """Those of a backward op."""
-    return Backward(
-        a.dy, a.gates, a.cells, a.raw_cells, a.cell_mean, cell_spread, a.previous_cells, a.a, a.mean, spread, a.weight,
-        a.cell_weight, a.cell_bias, a.dh, a.dc, a.dinput, a.da, *partials,
-    )  # fmt: skip
 
 
 class Gates(NamedTuple):

@@ -9,7 +9,6 @@ from torch import Tensor
 from normkernels.backends.triton.base.launch import accumulator
 from normkernels.backends.triton.base.numbers import cdiv
 from normkernels.backends.triton.base.values import affine
-from normkernels.backends.triton.channels.backward import Backward as Summed
 from normkernels.backends.triton.channels.backward import sums
 from normkernels.backends.triton.channels.sizes import (
     BACKWARD_LIMIT,
@@ -21,6 +20,7 @@ from normkernels.backends.triton.channels.sizes import (
     split,
     walking,
 )
+from normkernels.backends.triton.channels.tensors import Backward as Summed
 from normkernels.backends.triton.channels.tiles import (
     aligned,
     broad,

@@ -10,7 +10,6 @@ from normkernels.backends.triton.base.activations import activation
 from normkernels.backends.triton.base.launch import accumulator
 from normkernels.backends.triton.base.numbers import cdiv
 from normkernels.backends.triton.channels.backward import merge
-from normkernels.backends.triton.channels.forward import Forward as Applied
 from normkernels.backends.triton.channels.forward import apply, moments
 from normkernels.backends.triton.channels.sizes import (
     FORWARD_LIMIT,
@@ -22,6 +21,7 @@ from normkernels.backends.triton.channels.sizes import (
     split,
     walking,
 )
+from normkernels.backends.triton.channels.tensors import Forward as Applied
 from normkernels.backends.triton.channels.tiles import (
     aligned,
     broad,
