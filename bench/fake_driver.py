@@ -68,8 +68,8 @@ def install() -> None:
     driver.set_active(_Driver())
     cuda: Any = torch.cuda
     cuda.device_of = lambda _: contextlib.nullcontext()
-    rows: Any = importlib.import_module("normkernels.backends.triton._rows")
-    rows.multiprocessors = lambda _: MULTIPROCESSORS
+    launch: Any = importlib.import_module("normkernels.backends.triton.base.launch")
+    launch.multiprocessors = lambda _: MULTIPROCESSORS
     backends: Any = importlib.import_module("normkernels.backends")
     backends._triton_unusable = lambda _: None
     backends.resolve.cache_clear()

@@ -1,5 +1,6 @@
 """Ops that only fill the buffers they are given; the backend is chosen inside, when the op runs."""
 
+from collections import namedtuple
 from collections.abc import Callable
 
 import torch
@@ -8,7 +9,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from normkernels import _record
 from normkernels._checks import PLAIN
 from normkernels._exported import in_grad_mode
-from normkernels.backends import chosen, native, resolve
+from normkernels.backends import ARGUMENTS, chosen, native, resolve
 
 _LIBRARY = torch.library.Library("normkernels", "DEF")
 _NATIVE = torch.library.Library("normkernels_C", "IMPL")
@@ -31,6 +32,7 @@ def kernel(schema: str) -> Callable[..., None]:
     name = schema[: schema.index("(")]
     _LIBRARY.define(f"{schema[:-1]}, str? backend) -> ()", tags=(torch.Tag.pt2_compliant_tag,))
     op = getattr(torch.ops.normkernels, name).default
+    ARGUMENTS[name] = namedtuple(name, [a.name for a in op._schema.arguments[:-1]])
     written = [i for i, a in enumerate(op._schema.arguments) if a.alias_info and a.alias_info.is_write]
 
     def run(*args):

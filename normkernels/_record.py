@@ -68,6 +68,7 @@ class Recorder(TorchDispatchMode):
                 self._registers.setdefault(id(t), i)
         self._count = len(inputs)
         self._made = {r: r for r in self._registers.values()}  # register -> whose memory it is
+        self._absent: int | None = None
         self.written: set[int] = set()
 
     def refuse(self, why: str) -> None:
@@ -100,6 +101,14 @@ class Recorder(TorchDispatchMode):
             return _LIST, [self.register(v) for v in value]
         return _CONSTANT, value
 
+    def launched(self, value: Any) -> tuple[int, Any]:
+        """The same of a launch. A tuple of tensors may lack some: a register that nothing fills stands for them."""
+        if not isinstance(value, tuple) or not any(isinstance(v, Tensor) for v in value):
+            return self.argument(value)
+        if self._absent is None and any(v is None for v in value):
+            self._absent, self._count = self._count, self._count + 1
+        return _LIST, [self._absent if v is None else self.register(v) for v in value]
+
     def kernel(
         self, name: str, backend: str | None, function: Callable, args: Sequence, written: Sequence[int]
     ) -> None:
@@ -128,7 +137,7 @@ class Recorder(TorchDispatchMode):
                 bound = kernel.signature.bind(*args, **own)
                 bound.apply_defaults()
                 launch = compiled[(*grid, 1, 1)[:3]]
-                self.steps.append(("python", launch, [self.argument(a) for a in bound.arguments.values()]))
+                self.steps.append(("python", launch, [self.launched(a) for a in bound.arguments.values()]))
             return compiled
 
         jit.run = seen

@@ -168,10 +168,10 @@ def test_large_batches_have_the_bits_of_their_images(channels_last, dtype, activ
 def test_walked_in_triton(op, device, layout, shape, monkeypatch):
     """Programs that walk several tiles, which only huge tensors make them do."""
     need(op, "triton", device)
-    from normkernels.backends.triton import _channels_backward, _channels_forward, _channels_sizes
+    from normkernels.backends.triton.channels import backward, forward, sizes
 
-    monkeypatch.setattr(_channels_sizes, "PARTS", 3)
-    for module, way in ((_channels_forward, "FORWARD"), (_channels_backward, "BACKWARD")):
+    monkeypatch.setattr(sizes, "PARTS", 3)
+    for module, way in ((forward, "FORWARD"), (backward, "BACKWARD")):
         monkeypatch.setattr(module, f"{way}_LIMIT", {8: 1})
         monkeypatch.setattr(module, f"{way}_TILE", {8: (128, 4)})
     sample = op.make(shape, torch.float64, "cpu", skip=True, activation="silu")

@@ -72,11 +72,11 @@ def test_without_gradients(op, backend, device):
 def test_triton_walks_over_tiles(op, monkeypatch):
     """Rows, or a batch, that do not fit one tile, and programs with several tiles of rows."""
     need(op, "triton", "cpu")
-    from normkernels.backends.triton import _recurrent_columns, _recurrent_rows
+    from normkernels.backends.triton.recurrent import batch, layer
 
-    for module in (_recurrent_columns, _recurrent_rows):
+    for module in (batch, layer):
         monkeypatch.setattr(module, "THREADS", 1)
-    monkeypatch.setattr(_recurrent_rows, "PROGRAMS", 2)
+    monkeypatch.setattr(layer, "PROGRAMS", 2)
     for options in ({}, MIXED):
         reports = check(op, sample(op.stem, "tiles", 2, 5 if op.state else 33, 17, **options), "triton", torch.float32)
         assert all(r.worst <= 1 for r in reports), [str(r) for r in reports if r.worst > 1]

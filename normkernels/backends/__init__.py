@@ -1,8 +1,9 @@
 """What a backend is, which one runs a call, and why one cannot.
 
-A backend is a set of functions ``<stem>_fwd`` / ``<stem>_bwd`` with the signatures of the schemas in
-``normkernels/ops``. They fill the buffers they are given and return nothing. ``triton`` and ``reference`` are found by
-file name (``backends/<name>/<stem>.py``), ``native`` by the op that ``normkernels._C`` registered for the device.
+A backend is a set of functions ``<stem>_fwd`` / ``<stem>_bwd``, one for each op of ``normkernels/ops``. They fill the
+buffers they are given and return nothing. Those of ``triton`` and ``reference`` are found by file name
+(``backends/<name>/<stem>.py``) and take the op's arguments as one tuple with the schema's names; ``native`` is the op
+that ``normkernels._C`` registered for the device.
 """
 
 import contextlib
@@ -22,6 +23,7 @@ from normkernels._checks import PLAIN
 
 NAMES = ("triton", "native", "reference")
 KEYS = {"cpu": torch._C.DispatchKey.CPU, "cuda": torch._C.DispatchKey.CUDA}
+ARGUMENTS: dict[str, Callable[..., tuple]] = {}  # of each op, as _library defines it: the tuple of its arguments
 AUTOMATIC = {"cuda": ("triton", "native", "reference"), "cpu": ("native", "reference")}
 
 
@@ -100,7 +102,7 @@ def _wrapper(input: torch.Tensor | None) -> str | None:
 
 @functools.cache
 def resolve(op: str, device: str, asked: str | None) -> Callable[..., None]:
-    """The function that runs ``op`` (``"layer_norm_fwd"``) on tensors of ``device`` (``"cpu"``, ``"cuda"``)."""
+    """What runs ``op`` (``"layer_norm_fwd"``), given its arguments, on ``device`` (``"cpu"``, ``"cuda"``)."""
     candidates = (asked,) if asked else AUTOMATIC.get(device, ("reference",))
     reasons = {}
     for name in candidates:
@@ -176,7 +178,8 @@ def _module(name: str, op: str) -> str:
 def _load(name: str, op: str, device: str) -> Callable[..., None]:
     if name == "native":  # past the kernels for grad mode, which are for exported programs
         return functools.partial(native(op).redispatch, torch._C.DispatchKeySet(KEYS[device]))
-    return getattr(importlib.import_module(_module(name, op)), op)
+    function, given = getattr(importlib.import_module(_module(name, op)), op), ARGUMENTS.get(op)
+    return function if given is None else lambda *args: function(given(*args))
 
 
 def _native_unusable(op: str, device: str) -> str | None:

@@ -5,7 +5,6 @@ the oldest and the newest Triton that are supported.
 """
 
 import argparse
-import importlib
 import importlib.util
 import sys
 from collections import Counter
@@ -18,7 +17,6 @@ sys.path[0] = str(FOLDER.parents[1])  # in place of this folder, where `import t
 from triton import __version__  # noqa: E402
 from triton._C.libtriton import ir  # noqa: E402
 from triton.backends.compiler import GPUTarget  # noqa: E402
-from triton.compiler import ASTSource  # noqa: E402
 from triton.compiler.compiler import make_backend  # noqa: E402
 
 ARCH = 90
@@ -37,9 +35,7 @@ def refused(launch) -> str | None:
     """What the front end says against a launch."""
     target = GPUTarget("cuda", ARCH, 32)
     backend, context = make_backend(target), ir.context()
-    kernel = getattr(importlib.import_module(launch.module), launch.kernel)
-    attributes = {(i,): [["tt.divisibility", 16]] for i in launch.divisible}
-    source = ASTSource(kernel, dict(launch.signature), dict(launch.constants), attributes)
+    source = table().source(launch)
     options = backend.parse_options({"num_warps": launch.num_warps})
     ir.load_dialects(context)
     backend.load_dialects(context)
@@ -55,7 +51,7 @@ def refused(launch) -> str | None:
 def share(first: int, of: int) -> list[tuple[str, str]]:
     """(kernel, complaint) of every so many-th launch."""
     launches = table().launches(ARCH)[first::of]
-    return [(launch.name, why) for launch in launches if (why := refused(launch))]
+    return [(launch.kernel, why) for launch in launches if (why := refused(launch))]
 
 
 def main() -> int:

@@ -16,7 +16,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections import Counter
+from collections import Counter, namedtuple
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -36,6 +36,7 @@ from triton.compiler import ASTSource  # noqa: E402
 from triton.runtime.jit import JITFunction  # noqa: E402
 
 from normkernels import _activations  # noqa: E402
+from normkernels.backends import _load  # noqa: E402
 from normkernels.ops._normprop import SMOOTH, epilogue  # noqa: E402
 
 TABLE = ROOT / "docs" / "compiled" / "triton.csv"
@@ -49,23 +50,22 @@ NAME = {BF16: "bf16", F16: "fp16", F32: "fp32", F64: "fp64", torch.int32: "i32",
 
 
 class Launch(NamedTuple):
-    """One kernel as a launcher would specialise it; picklable."""
+    """One kernel as a launcher would specialise it; picklable.
+
+    Of a parameter that is a tuple the kind is ((field, kind), ...). A place is (parameter,) or (parameter, field).
+    """
 
     module: str
     kernel: str
-    signature: tuple[tuple[str, str], ...]
-    constants: tuple[tuple[str, object], ...]
-    divisible: tuple[int, ...]
+    signature: tuple[tuple[str, str | tuple], ...]
+    constants: tuple[tuple[tuple[int, ...], str, object], ...]  # place, name, value
+    divisible: tuple[tuple[int, ...], ...]
     num_warps: int
     dtype: str
 
-    @property
-    def name(self) -> str:
-        return f"{self.module.rsplit('.', 1)[1].lstrip('_')}.{self.kernel}"
-
     def key(self, arch: int) -> tuple[str, str, str, str]:
         """What tells its row of the table."""
-        return self.name, self.config, self.dtype, f"sm_{arch}"
+        return self.kernel, self.config, self.dtype, f"sm_{arch}"
 
     def digest(self, arch: int) -> str:
         """Of all that its machine code depends on."""
@@ -74,26 +74,24 @@ class Launch(NamedTuple):
 
     @property
     def config(self) -> str:
-        given = dict(self.constants)
-        tile = [k for k, _ in self.signature if k in ("BLOCK_A", "BLOCK_K", "BLOCK_B", "BLOCK_R", "BLOCK_G")]
+        given = {}
+        for _, name, value in self.constants:
+            given |= value._asdict() if isinstance(value, tuple) else {name: value}
+        tile = [k for k in given if k in ("BLOCK_A", "BLOCK_K", "BLOCK_B", "BLOCK_R", "BLOCK_G")]
         tile = [given[k] for k in tile] or [given.get("BLOCK_M", 1), given["BLOCK_N"]]
         words = ["x".join(map(str, tile)), f"{self.num_warps} warps"]
         words += [f"align {given['ALIGN']}"] if "ALIGN" in given else []
         words += [f"{given['SEGMENTS']} segments"] if "SEGMENTS" in given else []
-        words += [k.lower() for k in ("IMAGES", "LAST", "POOLED", "STABLE", "MIXED", "SCALED", *TRAITS) if given.get(k)]
+        words += [k.lower() for k in ("IMAGES", "LAST", "POOLED", "STABLE", "MIXED", *TRAITS) if given.get(k)]
         words += [f"{given['PER']} gates"] if "PER" in given else []
         words += ["clamp"] if given.get("CLAMP", inf) != inf else []
-        words += (
-            [f"p {given.get('P', given.get('WHOLE', 0) + given.get('PART', 0)):g}"]
-            if {"P", "PART"} & set(given)
-            else []
-        )
+        words += [f"p {given['P']:g}"] if "P" in given else []
         words += ["no mean"] if given.get("CENTER") is False else []
-        multiples = {self.signature[i][0] for i in self.divisible}
+        multiples = {self.signature[i][0] for i, *field in self.divisible if not field}
         sizes = [k for k, kind in self.signature if k in ("N", "S") and kind == "i32" and "BLOCK_N" in given]
         words += [f"{k} % 16" for k in sizes if k not in multiples]
         words += [given["ACT"]] if given.get("ACT", "identity") != "identity" else []
-        absent = [k.lower() for k, v in self.constants if v is None]
+        absent = [k.lower() for k, v in given.items() if v is None]
         return " ".join(words + ([f"no {','.join(absent)}"] if absent else []))
 
 
@@ -104,7 +102,7 @@ def code(module: str) -> str:
     while left:
         name = left.pop()
         found[name] = (ROOT / f"{name.replace('.', '/')}.py").read_text()
-        left += set(re.findall(r"from (normkernels\.backends\.triton\.\w+) import", found[name])) - set(found)
+        left += set(re.findall(r"from (normkernels\.backends\.triton\.[\w.]+) import", found[name])) - set(found)
     return hashlib.sha256("".join(found[name] for name in sorted(found)).encode()).hexdigest()
 
 
@@ -167,22 +165,39 @@ def specialise(kernel: JITFunction, args: tuple, kwargs: dict, dtype: str) -> La
     """What Triton makes of these arguments: None and 1 are constants, multiples of 16 marked, floats as annotated."""
     given = dict(zip(kernel.arg_names, args, strict=False)) | kwargs
     signature, constants, divisible = [], [], []
-    for i, parameter in enumerate(kernel.params):
-        value = given[parameter.name]
-        plain = parameter.do_not_specialize
-        if parameter.is_constexpr or value is None or (isinstance(value, int) and value == 1 and not plain):
-            signature.append((parameter.name, "constexpr"))
-            constants.append((parameter.name, value))
-            continue
-        if parameter.annotation_type:  # a float
-            signature.append((parameter.name, parameter.annotation_type))
-            continue
+
+    def kind(place: tuple[int, ...], name: str, value, plain: bool) -> str:
+        if value is None or (isinstance(value, int) and value == 1 and not plain):
+            constants.append((place, name, value))
+            return "constexpr"
         tensor = isinstance(value, torch.Tensor)
-        signature.append((parameter.name, "*" + NAME[value.dtype] if tensor else "i32" if value < 2**31 else "i64"))
         if tensor or (value % 16 == 0 and not plain):  # the allocator aligns every tensor
-            divisible.append(i)
+            divisible.append(place)
+        return "*" + NAME[value.dtype] if tensor else "i32" if value < 2**31 else "i64"
+
+    for i, parameter in enumerate(kernel.params):
+        name, value = parameter.name, given[parameter.name]
+        if parameter.is_constexpr:
+            constants.append(((i,), name, value))
+            found = "constexpr"
+        elif parameter.annotation_type:  # a float
+            found = parameter.annotation_type
+        elif isinstance(value, tuple):
+            fields = enumerate(zip(value._fields, value, strict=True))
+            found = tuple((field, kind((i, k), field, v, False)) for k, (field, v) in fields)
+        else:
+            found = kind((i,), name, value, parameter.do_not_specialize)
+        signature.append((name, found))
     words = tuple(signature), tuple(constants), tuple(divisible)
     return Launch(kernel.fn.__module__, kernel.fn.__name__, *words, kwargs["num_warps"], dtype)
+
+
+def source(launch: Launch) -> ASTSource:
+    """What Triton compiles."""
+    kernel = getattr(importlib.import_module(launch.module), launch.kernel)
+    kinds = {k: v if isinstance(v, str) else namedtuple(k, dict(v))(*dict(v).values()) for k, v in launch.signature}
+    constants = {place: value for place, _, value in launch.constants}
+    return ASTSource(kernel, kinds, constants, {place: [["tt.divisibility", 16]] for place in launch.divisible})
 
 
 @contextmanager
@@ -199,6 +214,11 @@ def recording(names: str) -> Iterator[list[Launch]]:
         JITFunction.run = run
 
 
+def run(op: str, *args) -> None:
+    """Triton's launcher of an op."""
+    _load("triton", op, "cuda")(*args)
+
+
 def record(
     op: str, x: torch.dtype, w: torch.dtype, N: int, activation: str = "identity", extras: bool = True, S: int = 3136
 ) -> list:
@@ -211,16 +231,14 @@ def record(
 
     t, extra = new(x, shape), new(x, shape) if extras else None
     weight, bias, mean, rstd = new(w, (N,)), new(w, (N,)), new(stat, stats), new(stat, stats)
-    module = importlib.import_module(f"normkernels.backends.triton.{op}")
     names = NAME[x] + ("" if x == w else "/" + NAME[w])
     with recording(names) as launches:
         if op == "rms_norm":
-            module.rms_norm_fwd(t, extra, weight, t, extra, rstd, 1e-5, 0.0, activation, 0.01)
-            module.rms_norm_bwd(t, extra, t, weight, rstd, t, weight, 0.0, activation, 0.01)
+            run("rms_norm_fwd", t, extra, weight, t, extra, rstd, 1e-5, 0.0, activation, 0.01)
+            run("rms_norm_bwd", t, extra, t, weight, rstd, t, weight, 0.0, activation, 0.01)
         else:
-            forward, backward = getattr(module, op + "_fwd"), getattr(module, op + "_bwd")
-            forward(t, extra, weight, bias, t, extra, mean, rstd, 1e-5, 0.0, activation, 0.01)
-            backward(t, extra, t, weight, bias, mean, rstd, t, weight, bias, 0.0, activation, 0.01)
+            run(op + "_fwd", t, extra, weight, bias, t, extra, mean, rstd, 1e-5, 0.0, activation, 0.01)
+            run(op + "_bwd", t, extra, t, weight, bias, mean, rstd, t, weight, bias, 0.0, activation, 0.01)
     return launches
 
 
@@ -234,16 +252,15 @@ def record_channels(x: torch.dtype, w: torch.dtype, case: Channels, activation: 
 
     t, weight, mean = new(x, *((N, S, C) if last else (N, C, S))), new(w, C), new(stat, B, G)
     affine, end = (weight, weight), (activation, 0.01, last)
-    module = importlib.import_module("normkernels.backends.triton.batch_norm")
     with recording(NAME[x] + ("" if x == w else "/" + NAME[w])) as launches:
-        module.batch_norm_fwd(t, t, *affine, t, mean, mean, 1e-5, *end)
+        run("batch_norm_fwd", t, t, *affine, t, mean, mean, 1e-5, *end)
         for training in (True, False):
-            module.batch_norm_bwd(t, t, t, *affine, mean, mean, t, t, weight, weight, 1e-5, training, *end)
+            run("batch_norm_bwd", t, t, t, *affine, mean, mean, t, t, weight, weight, 1e-5, training, *end)
         if activation == "silu":
-            module.batch_norm_fwd(t, None, None, None, t, mean, mean, 1e-5, *end)
-            module.batch_norm_bwd(t, t, None, *affine, mean, mean, t, None, None, None, 1e-5, True, *end)
+            run("batch_norm_fwd", t, None, None, None, t, mean, mean, 1e-5, *end)
+            run("batch_norm_bwd", t, t, None, *affine, mean, mean, t, None, None, None, 1e-5, True, *end)
         if B == 1 and G == C and w == stat:
-            module.batch_norm_sums(t, t, t, *affine, mean, mean, weight, weight, 1e-5, *end)
+            run("batch_norm_sums", t, t, t, *affine, mean, mean, weight, weight, 1e-5, *end)
     return launches
 
 
@@ -262,8 +279,7 @@ def record_stateful(
 
     t, weight, row, pairs, scalar = new(x, *((N, S, C) if last else (N, C, S))), new(w, C), pair(C), pair(2, C), pair()
     affine, end = (weight, weight), (activation, 0.01, last)
-    module = importlib.import_module(f"normkernels.backends.triton.{op}")
-    forward, backward = getattr(module, op + "_fwd"), getattr(module, op + "_bwd")
+    forward, backward = functools.partial(run, op + "_fwd"), functools.partial(run, op + "_bwd")
     with recording(NAME[x] + ("" if x == w else "/" + NAME[w])) as launches:
         if op == "batch_renorm":
             tables = pair(1, C)
@@ -297,18 +313,16 @@ def record_filters(v: torch.dtype, w: torch.dtype, N: int, center: bool) -> list
         return torch.empty(shape, dtype=dtype, device="meta")
 
     t, scaled, gain, row = new(v, 64, N), new(w, 64, N), new(v, 64), new(stat, 64)
-    op = "weight_standardization" if center else "weight_norm"
-    module = importlib.import_module(f"normkernels.backends.triton.{op}")
     with recording(NAME[v] + ("" if v == w else "/" + NAME[w])) as launches:
         if center:
-            module.weight_standardization_fwd(t, gain, t, row, row, 1e-5)
-            module.weight_standardization_bwd(t, t, gain, row, row, t, gain)
+            run("weight_standardization_fwd", t, gain, t, row, row, 1e-5)
+            run("weight_standardization_bwd", t, t, gain, row, row, t, gain)
         else:
-            module.weight_norm_fwd(t, gain, scaled, row)
-            module.weight_norm_bwd(scaled, t, gain, row, t, gain)
+            run("weight_norm_fwd", t, gain, scaled, row)
+            run("weight_norm_bwd", scaled, t, gain, row, t, gain)
             if v == w:
-                module.weight_norm_project([t])
-                module.weight_norm_project([t, new(v, 64, N + 1)])
+                run("weight_norm_project", [t])
+                run("weight_norm_project", [t, new(v, 64, N + 1)])
     return launches
 
 
@@ -318,10 +332,9 @@ def record_normprop(x: torch.dtype, w: torch.dtype, case: Channels, activation: 
     t = torch.empty((N, S, C) if last else (N, C, S), dtype=x, device="meta")
     row = torch.empty(C, dtype=w, device="meta")
     slope, e = row if activation == "prelu" else None, epilogue(activation, 0.01, x)
-    module = importlib.import_module("normkernels.backends.triton.normprop")
     with recording(NAME[x] + ("" if x == w else "/" + NAME[w])) as launches:
-        module.normprop_fwd(t, row, slope, t, *e[:4], *e.kinks, *e.bounds, last)
-        module.normprop_bwd(t, t, row, slope, t, row, slope, *e[:4], *e.bounds, e.from_output, last)
+        run("normprop_fwd", t, row, slope, t, *e[:4], *e.kinks, *e.bounds, last)
+        run("normprop_bwd", t, t, row, slope, t, row, slope, *e[:4], *e.bounds, e.from_output, last)
     return launches
 
 
@@ -349,8 +362,7 @@ def record_recurrent(
     cs = (None if cell is None else new(stat, 1, N) if columns else new(stat, batch, 1),) * 2
     cp, da = (new(w, N) if cell else None,) * 2, t if separate else None
     form, eps = [training] if columns else [] if kind == "rnn" else [groups], [1e-5] if columns else []
-    module = importlib.import_module(f"normkernels.backends.triton.{op}")
-    forward, backward = getattr(module, op + "_fwd"), getattr(module, op + "_bwd")
+    forward, backward = functools.partial(run, op + "_fwd"), functools.partial(run, op + "_bwd")
     with recording(NAME[x] + ("" if x == w else "/" + NAME[w])) as launches:
         if kind == "rnn":
             forward(t, W, p, p, None, h, h, t, *s, *form, separate, "tanh", 1e-5, False)
@@ -464,10 +476,7 @@ def width(ptx: str, access: str) -> int:
 
 def compile_one(launch: Launch, arch: int) -> dict[str, str]:
     """The row of the table for one launch on one architecture."""
-    kernel = getattr(importlib.import_module(launch.module), launch.kernel)
-    attributes = {(i,): [["tt.divisibility", 16]] for i in launch.divisible}
-    source = ASTSource(kernel, dict(launch.signature), dict(launch.constants), attributes)
-    made = triton.compile(source, target=GPUTarget("cuda", arch, 32), options={"num_warps": launch.num_warps})
+    made = triton.compile(source(launch), target=GPUTarget("cuda", arch, 32), options={"num_warps": launch.num_warps})
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(made.asm["cubin"])
         file.flush()

@@ -72,65 +72,67 @@ def channels_ref(x, skip, weight, bias, mean, var, shape, eps, activation, slope
     return act(activation, affine(xhat, weight, bias, skip), slope).to(x.dtype)
 
 
-def channels_moments(x, mean, var, channels_last):
-    found = moments(planes(x, channels_last).to(mean.dtype), mean.shape)
-    mean.copy_(found[0])
-    var.copy_(found[1])
+def in_planes(a) -> Any:
+    """An op's arguments with what lies as (N, S, C) seen as (N, C, S)."""
+    lying = [name for name in ("x", "skip", "y", "dy", "dx", "dskip") if name in a._fields]
+    return a._replace(**{name: planes(getattr(a, name), a.channels_last) for name in lying})
 
 
-def channels_apply(x, skip, weight, bias, mean, var, y, eps, activation, slope, channels_last):
-    x, skip, y = (planes(t, channels_last) for t in (x, skip, y))
-    y.copy_(channels_ref(x.to(mean.dtype), skip, weight, bias, mean, var, mean.shape, eps, activation, slope))
+def channels_moments(a):
+    for result, value in zip((a.mean, a.var), moments(in_planes(a).x.to(a.mean.dtype), a.mean.shape), strict=True):
+        result.copy_(value)
 
 
-def channels_fwd(x, skip, weight, bias, y, mean, var, eps, activation, slope, channels_last):
-    channels_moments(x, mean, var, channels_last)
-    x, skip, y = (planes(t, channels_last) for t in (x, skip, y))
-    y.copy_(channels_ref(x.to(mean.dtype), skip, weight, bias, None, None, mean.shape, eps, activation, slope))
+def channels_apply(a):
+    a = in_planes(a)
+    x, shape = a.x.to(a.mean.dtype), a.mean.shape
+    a.y.copy_(channels_ref(x, a.skip, a.weight, a.bias, a.mean, a.var, shape, a.eps, a.activation, a.slope))
 
 
-def _differentiated(dy, x, skip, weight, bias, mean, var, eps, activation, slope, training=False):
+def channels_fwd(a):
+    channels_moments(a)
+    a = in_planes(a)
+    x, shape = a.x.to(a.mean.dtype), a.mean.shape
+    a.y.copy_(channels_ref(x, a.skip, a.weight, a.bias, None, None, shape, a.eps, a.activation, a.slope))
+
+
+def _differentiated(a, training):
     """xhat, rstd, and du = dy * act'(u), all (N, C, S). In training mean and var, rounded, are taken again from x."""
-    z = x.to(mean.dtype)
-    xhat, rstd = normalised(z, mean.shape, eps) if training else normalised_by(mean, var, z, eps)
-    du = dy.to(z.dtype) * derivative(activation, affine(xhat, weight, bias, skip), slope)
+    x = a.x.to(a.mean.dtype)
+    xhat, rstd = normalised(x, a.mean.shape, a.eps) if training else normalised_by(a.mean, a.var, x, a.eps)
+    du = a.dy.to(x.dtype) * derivative(a.activation, affine(xhat, a.weight, a.bias, a.skip), a.slope)
     return xhat, rstd, du
 
 
-def channels_sums(
-    dy, x, skip, weight, bias, mean, var, sum_dy, sum_dy_xhat, eps, activation, slope, channels_last
-):  # fmt: skip
-    dy, x, skip = (planes(t, channels_last) for t in (dy, x, skip))
-    xhat, _, du = _differentiated(dy, x, skip, weight, bias, mean, var, eps, activation, slope)
-    sum_dy.copy_(du.sum((0, 2)))
-    sum_dy_xhat.copy_((du * xhat).sum((0, 2)))
+def channels_sums(a):
+    xhat, _, du = _differentiated(in_planes(a), training=False)
+    a.sum_dy.copy_(du.sum((0, 2)))
+    a.sum_dy_xhat.copy_((du * xhat).sum((0, 2)))
 
 
-def channels_dx(
-    dy, x, skip, weight, bias, mean, var, mean_dy, mean_dy_xhat, dx, dskip, eps, activation, slope, channels_last
-):  # fmt: skip
+def channels_dx(a):
     """dx = rstd * w * (du - mean(du) - xhat * mean(du * xhat)), with those means given for each channel."""
-    dy, x, skip, dx, dskip = (planes(t, channels_last) for t in (dy, x, skip, dx, dskip))
-    xhat, rstd, du = _differentiated(dy, x, skip, weight, bias, mean, var, eps, activation, slope)
-    if dskip is not None:
-        dskip.copy_(du)
-    dx.copy_(affine(du - mean_dy[:, None] - xhat * mean_dy_xhat[:, None], weight, None, None) * rstd)
+    a = in_planes(a)
+    xhat, rstd, du = _differentiated(a, training=False)
+    if a.dskip is not None:
+        a.dskip.copy_(du)
+    g = du - a.mean_dy[:, None] - xhat * a.mean_dy_xhat[:, None]
+    a.dx.copy_(affine(g, a.weight, None, None) * rstd)
 
 
-def channels_bwd(
-    dy, x, skip, weight, bias, mean, var, dx, dskip, dweight, dbias, eps, training, activation, slope, channels_last
-):  # fmt: skip
+def channels_bwd(a):
+    channels_backward(a, a.training)
+
+
+def channels_backward(a, training):
     """dx = rstd * (g - mean(g) - xhat * mean(g * xhat)), g = du * w; dx = rstd * g where mean and var are constants."""
-    dy, x, skip, dx, dskip = (planes(t, channels_last) for t in (dy, x, skip, dx, dskip))
-    xhat, rstd, du = _differentiated(dy, x, skip, weight, bias, mean, var, eps, activation, slope, training)
-    g = affine(du, weight, None, None)
+    a = in_planes(a)
+    xhat, rstd, du = _differentiated(a, training)
+    g = affine(du, a.weight, None, None)
     if training:
-        c1, c2 = (spread(means(t, mean.shape), g) for t in (g, g * xhat))
+        c1, c2 = (spread(means(t, a.mean.shape), g) for t in (g, g * xhat))
         g = g - c1 - xhat * c2
-    dx.copy_(g * rstd)
-    if dskip is not None:
-        dskip.copy_(du)
-    if dweight is not None:
-        dweight.copy_((du * xhat).sum((0, 2)))
-    if dbias is not None:
-        dbias.copy_(du.sum((0, 2)))
+    a.dx.copy_(g * rstd)
+    for result, value in ((a.dskip, du), (a.dweight, (du * xhat).sum((0, 2))), (a.dbias, du.sum((0, 2)))):
+        if result is not None:
+            result.copy_(value)

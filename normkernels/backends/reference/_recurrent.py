@@ -26,6 +26,19 @@ def kept(rows: slice, buffer: Tensor, total: int) -> slice:
     return rows if buffer.shape[0] == total else slice(0, rows.stop - rows.start)
 
 
+def summed(a, rows: slice, n: int) -> tuple[slice, Tensor]:
+    """Fill a step's rows of a, what is normalised; where they lie in it, and the input's term in the wide dtype."""
+    own, p = kept(rows, a.a, len(a.input)), a.input[rows].to(a.mean.dtype)
+    product = a.h[:n] @ a.weight_hh.T
+    a.a[own] = product if a.separate else product + p
+    return own, p
+
+
+def of_sum(a) -> Tensor:
+    """The gradient of what is normalised, which is dinput where the input's term is part of it."""
+    return a.dinput if a.da is None else a.da
+
+
 def unroll(input, batch_sizes, states, reverse: bool, step: Callable[..., tuple[Tensor, ...]]):
     """``step(t, p, *states) -> new states`` for every step t, of its rows alone: (y, *states), y from the first one."""
     ys = {}
@@ -126,3 +139,38 @@ def lstm_gates_backward(dcell, do, i, f, g, o, previous):
     di, df, dg = dcell * g, dcell * previous, dcell * i
     dz = torch.cat([di * i * (1 - i), df * f * (1 - f), dg * (1 - g * g), do * o * (1 - o)], -1)
     return dz, dcell * f
+
+
+def lstm_step(a, own: slice, gates: list[Tensor], n: int) -> Tensor:
+    """Keep the gates of a step; the cells that come from them."""
+    i, f, g, _ = gates
+    a.gates[own] = torch.cat(gates, -1).to(a.gates.dtype)
+    return f * a.c[:n] + i * g
+
+
+def lstm_hand_on(a, rows: slice, own: slice, n: int, cell: Tensor, normalised: Tensor, o: Tensor) -> None:
+    """Keep the cells of a step and hand them on, the normalised ones where the raw ones are kept too; and h."""
+    if a.raw_cells is not None:
+        a.raw_cells[own], cell = cell, normalised
+    a.c[:n] = a.cells[own] = cell
+    a.h[:n] = a.y[rows] = (o * torch.tanh(normalised)).to(a.y.dtype)
+
+
+def lstm_backward(a, rows: slice, n: int, cell_norm: tuple | None, cell_sums: ParameterGrad) -> Tensor:
+    """dz of the gates' sums in a step; dc becomes that of the step before.
+
+    cell_norm: xhat of the cells, rstd, weight, bias and the dims of the norm, None without one.
+    """
+    i, f, g, o = a.gates[rows].to(a.mean.dtype).chunk(4, -1)
+    normalised = a.cells[rows]
+    if cell_norm is not None:
+        xhat, rstd, weight, bias, dims = cell_norm
+        normalised = affine(xhat, weight, bias)
+    dh = a.dy[rows].to(a.mean.dtype) + a.dh[:n]
+    t = torch.tanh(normalised)
+    dcell = dh * o * (1 - t * t) + (a.dc[:n] if cell_norm is None or a.raw_cells is not None else 0)
+    if cell_norm is not None:
+        cell_sums.add(dcell, xhat)
+        dcell = norm_backward(dcell, xhat, rstd, weight, dims) + (a.dc[:n] if a.raw_cells is None else 0)
+    dz, a.dc[:n] = lstm_gates_backward(dcell, dh * t, i, f, g, o, a.previous_cells[rows])
+    return dz

@@ -5,11 +5,14 @@ import torch
 from normkernels.backends.reference._recurrent import (
     ParameterGrad,
     affine,
-    kept,
+    lstm_backward,
     lstm_gates,
-    lstm_gates_backward,
+    lstm_hand_on,
+    lstm_step,
     norm_backward,
+    of_sum,
     steps,
+    summed,
     unroll,
     widened,
 )  # fmt: skip
@@ -42,61 +45,42 @@ def batch_norm_lstm_ref(
     return unroll(input, batch_sizes, (h, c), reverse, step)
 
 
-def batch_norm_lstm_fwd(
-    input, weight_hh, weight, bias, cell_weight, cell_bias, batch_sizes, h, c, y, a, mean, var, gates, cells, raw_cells,
-    cell_mean, cell_var, training, separate, eps, reverse,
-):  # fmt: skip
+def batch_norm_lstm_fwd(a):
     """input, a, gates: (total, 4 H); y, cells, raw_cells: (total, H); mean, var: (T, 4 H); cell_mean, cell_var: (T, H).
 
     The statistics are read without training.
     """
-    weight, bias, cell_weight, cell_bias = widened(mean, weight, bias, cell_weight, cell_bias)[1:]
-    for t, rows, n in steps(len(input), len(h), batch_sizes, reverse):
-        own, p = kept(rows, a, len(input)), input[rows].to(mean.dtype)
-        sums = h[:n] @ weight_hh.T
-        a[own] = sums if separate else sums + p
-        measure(a[own], mean, var, t, training)
-        z = affine((a[own] - mean[t]) * (var[t] + eps).rsqrt(), weight, bias)
-        i, f, g, o = lstm_gates(z + (p if separate else 0))
-        gates[own] = torch.cat([i, f, g, o], -1).to(gates.dtype)
-        cell = normalised = f * c[:n] + i * g
-        if cell_mean is not None:
-            measure(cell, cell_mean, cell_var, t, training)
-            normalised = affine((cell - cell_mean[t]) * (cell_var[t] + eps).rsqrt(), cell_weight, cell_bias)
-        if raw_cells is not None:
-            raw_cells[own], cell = cell, normalised
-        c[:n] = cells[own] = cell
-        h[:n] = y[rows] = (o * torch.tanh(normalised)).to(y.dtype)
-
-
-def batch_norm_lstm_bwd(
-    dy, gates, cells, raw_cells, cell_mean, cell_var, previous_cells, a, mean, var, weight_hh, weight, cell_weight,
-    cell_bias, batch_sizes, dh, dc, dinput, da, dweight, dbias, dcell_weight, dcell_bias, training, eps, reverse,
-):  # fmt: skip
-    """dh, dc: (B, H), of the last state and then of the first; da: that of a, None where it is dinput."""
-    weight, cell_weight, cell_bias = widened(mean, weight, cell_weight, cell_bias)[1:]
-    of_a, dims = dinput if da is None else da, 0 if training else None
-    sums, cell_sums = ParameterGrad(dweight, dbias), ParameterGrad(dcell_weight, dcell_bias)
-    for t, rows, n in steps(len(dy), len(dh), batch_sizes, not reverse):
-        i, f, g, o = gates[rows].to(mean.dtype).chunk(4, -1)
-        normalised = cells[rows]
-        if cell_mean is not None:
-            raw, cell_rstd = cells if raw_cells is None else raw_cells, (cell_var[t] + eps).rsqrt()
-            cell_xhat = (raw[rows] - cell_mean[t]) * cell_rstd
+    mean, var = a.mean, a.var
+    weight, bias, cell_weight, cell_bias = widened(mean, a.weight, a.bias, a.cell_weight, a.cell_bias)[1:]
+    for t, rows, n in steps(len(a.input), len(a.h), a.batch_sizes, a.reverse):
+        own, p = summed(a, rows, n)
+        measure(a.a[own], mean, var, t, a.training)
+        z = affine((a.a[own] - mean[t]) * (var[t] + a.eps).rsqrt(), weight, bias)
+        gates = lstm_gates(z + (p if a.separate else 0))
+        cell = normalised = lstm_step(a, own, gates, n)
+        if a.cell_mean is not None:
+            measure(cell, a.cell_mean, a.cell_var, t, a.training)
+            cell_xhat = (cell - a.cell_mean[t]) * (a.cell_var[t] + a.eps).rsqrt()
             normalised = affine(cell_xhat, cell_weight, cell_bias)
-        y = dy[rows].to(mean.dtype) + dh[:n]
-        tanh = torch.tanh(normalised)
-        dcell = y * o * (1 - tanh * tanh) + (dc[:n] if cell_mean is None or raw_cells is not None else 0)
-        if cell_mean is not None:
-            cell_sums.add(dcell, cell_xhat)
-            dcell = norm_backward(dcell, cell_xhat, cell_rstd, cell_weight, dims)
-            dcell = dcell + (dc[:n] if raw_cells is None else 0)
-        dz, dc[:n] = lstm_gates_backward(dcell, y * tanh, i, f, g, o, previous_cells[rows])
-        rstd = (var[t] + eps).rsqrt()
-        xhat = (a[rows] - mean[t]) * rstd
+        lstm_hand_on(a, rows, own, n, cell, normalised, gates[3])
+
+
+def batch_norm_lstm_bwd(a):
+    """dh, dc: (B, H), of the last state and then of the first; da: that of a, None where it is dinput."""
+    mean, dh, da, dims = a.mean, a.dh, of_sum(a), 0 if a.training else None
+    weight, cell_weight, cell_bias = widened(mean, a.weight, a.cell_weight, a.cell_bias)[1:]
+    sums, cell_sums = ParameterGrad(a.dweight, a.dbias), ParameterGrad(a.dcell_weight, a.dcell_bias)
+    raw, cell_norm = a.cells if a.raw_cells is None else a.raw_cells, None
+    for t, rows, n in steps(len(a.dy), len(dh), a.batch_sizes, not a.reverse):
+        if a.cell_mean is not None:
+            cell_rstd = (a.cell_var[t] + a.eps).rsqrt()
+            cell_norm = (raw[rows] - a.cell_mean[t]) * cell_rstd, cell_rstd, cell_weight, cell_bias, dims
+        dz = lstm_backward(a, rows, n, cell_norm, cell_sums)
+        rstd = (a.var[t] + a.eps).rsqrt()
+        xhat = (a.a[rows] - mean[t]) * rstd
         sums.add(dz, xhat)
-        dinput[rows] = dz.to(dinput.dtype)
-        of_a[rows] = norm_backward(dz, xhat, rstd, weight, dims).to(of_a.dtype)
-        dh[:n] = of_a[rows] @ weight_hh
+        a.dinput[rows] = dz.to(a.dinput.dtype)
+        da[rows] = norm_backward(dz, xhat, rstd, weight, dims).to(da.dtype)
+        dh[:n] = da[rows] @ a.weight_hh
     sums.store()
     cell_sums.store()

@@ -7,10 +7,11 @@ from normkernels.backends.reference._recurrent import (
     activate,
     activation_backward,
     affine,
-    kept,
     norm_backward,
     normalise,
+    of_sum,
     steps,
+    summed,
     unroll,
     widened,
 )  # fmt: skip
@@ -61,32 +62,27 @@ def measure(a, mean, var, t, training):
         var[t], mean[t] = torch.var_mean(a.to(var.dtype), 0, correction=0)
 
 
-def batch_norm_rnn_fwd(
-    input, weight_hh, weight, bias, batch_sizes, h, y, a, mean, var, training, separate, nonlinearity, eps, reverse
-):
+def batch_norm_rnn_fwd(a):
     """input, y: (total, H); h: (B, H); a: rows of all steps, or of one; mean, var: (T, H), read without training."""
-    weight, bias = widened(mean, weight, bias)[1:]
-    for t, rows, n in steps(len(input), len(h), batch_sizes, reverse):
-        own, p = kept(rows, a, len(input)), input[rows].to(mean.dtype)
-        sums = h[:n] @ weight_hh.T
-        a[own] = sums if separate else sums + p
-        measure(a[own], mean, var, t, training)
-        z = affine((a[own] - mean[t]) * (var[t] + eps).rsqrt(), weight, bias) + (p if separate else 0)
-        h[:n] = y[rows] = activate(z, nonlinearity).to(y.dtype)
+    mean, var, h = a.mean, a.var, a.h
+    weight, bias = widened(mean, a.weight, a.bias)[1:]
+    for t, rows, n in steps(len(a.input), len(h), a.batch_sizes, a.reverse):
+        own, p = summed(a, rows, n)
+        measure(a.a[own], mean, var, t, a.training)
+        z = affine((a.a[own] - mean[t]) * (var[t] + a.eps).rsqrt(), weight, bias) + (p if a.separate else 0)
+        h[:n] = a.y[rows] = activate(z, a.nonlinearity).to(a.y.dtype)
 
 
-def batch_norm_rnn_bwd(
-    dy, y, a, mean, var, weight_hh, weight, batch_sizes, dh, dinput, da, dweight, dbias, training, nonlinearity, eps,
-    reverse,
-):  # fmt: skip
+def batch_norm_rnn_bwd(a):
     """dh: (B, H), of the last state and then of the first; da: that of a, None where it is dinput."""
-    weight, of_a, sums = widened(mean, weight)[1], dinput if da is None else da, ParameterGrad(dweight, dbias)
-    for t, rows, n in steps(len(dy), len(dh), batch_sizes, not reverse):
-        rstd = (var[t] + eps).rsqrt()
-        xhat = (a[rows] - mean[t]) * rstd
-        dz = activation_backward(dy[rows].to(mean.dtype) + dh[:n], y[rows].to(mean.dtype), nonlinearity)
+    mean, var, dh = a.mean, a.var, a.dh
+    weight, da, sums = widened(mean, a.weight)[1], of_sum(a), ParameterGrad(a.dweight, a.dbias)
+    for t, rows, n in steps(len(a.dy), len(dh), a.batch_sizes, not a.reverse):
+        rstd = (var[t] + a.eps).rsqrt()
+        xhat = (a.a[rows] - mean[t]) * rstd
+        dz = activation_backward(a.dy[rows].to(mean.dtype) + dh[:n], a.y[rows].to(mean.dtype), a.nonlinearity)
         sums.add(dz, xhat)
-        dinput[rows] = dz.to(dinput.dtype)
-        of_a[rows] = norm_backward(dz, xhat, rstd, weight, 0 if training else None).to(of_a.dtype)
-        dh[:n] = of_a[rows] @ weight_hh
+        a.dinput[rows] = dz.to(a.dinput.dtype)
+        da[rows] = norm_backward(dz, xhat, rstd, weight, 0 if a.training else None).to(da.dtype)
+        dh[:n] = da[rows] @ a.weight_hh
     sums.store()

@@ -4,10 +4,10 @@ import torch
 
 from normkernels.backends.reference._channels import (
     affine,
-    channels_bwd,
+    channels_backward,
     channels_moments,
     channels_ref,
-    planes,
+    in_planes,
 )
 
 
@@ -30,27 +30,22 @@ def batch_renorm_ref(x, skip, weight, bias, r, d, eps, activation, slope):
     return channels_ref(x, skip, *corrected(weight, bias, r, d), None, None, r.shape, eps, activation, slope)
 
 
-def batch_renorm_fwd(
-    x, skip, weight, bias, running_mean, running_std, r_max, d_max, y, mean, var, r, d, eps, activation, slope,
-    channels_last,
-):  # fmt: skip
-    channels_moments(x, mean, var, channels_last)
-    for result, value in zip((r, d), correction(mean, var, running_mean, running_std, r_max, d_max, eps), strict=True):
+def batch_renorm_fwd(a):
+    channels_moments(a)
+    found = correction(a.mean, a.var, a.running_mean, a.running_std, a.r_max, a.d_max, a.eps)
+    for result, value in zip((a.r, a.d), found, strict=True):
         result.copy_(value)
-    x, skip, y = (planes(t, channels_last) for t in (x, skip, y))
-    y.copy_(batch_renorm_ref(x.to(mean.dtype), skip, weight, bias, r, d, eps, activation, slope))
+    a = in_planes(a)
+    x = a.x.to(a.mean.dtype)
+    a.y.copy_(batch_renorm_ref(x, a.skip, a.weight, a.bias, a.r, a.d, a.eps, a.activation, a.slope))
 
 
-def batch_renorm_bwd(
-    dy, x, skip, weight, bias, mean, var, r, d, dx, dskip, dweight, dbias, eps, activation, slope, channels_last
-):  # fmt: skip
+def batch_renorm_bwd(a):
     """Batch norm's gradients under the corrected affine; of the weight itself: r * dweight + d * dbias."""
-    scale, shift = corrected(weight, bias, r, d)
+    scale, shift = corrected(a.weight, a.bias, a.r, a.d)
     of_scale, of_shift = torch.empty_like(scale), torch.empty_like(shift)
-    channels_bwd(
-        dy, x, skip, scale, shift, mean, var, dx, dskip, of_scale, of_shift, eps, True, activation, slope, channels_last
-    )
-    if dweight is not None:
-        dweight.copy_(r[0] * of_scale + d[0] * of_shift)
-    if dbias is not None:
-        dbias.copy_(of_shift)
+    channels_backward(a._replace(weight=scale, bias=shift, dweight=of_scale, dbias=of_shift), training=True)
+    if a.dweight is not None:
+        a.dweight.copy_(a.r[0] * of_scale + a.d[0] * of_shift)
+    if a.dbias is not None:
+        a.dbias.copy_(of_shift)

@@ -21,25 +21,24 @@ def layer_norm_ref(x, residual, weight, bias, eps, weight_offset, activation, sl
     return act(activation, u, slope).to(x.dtype), wide.to(x.dtype)
 
 
-def layer_norm_fwd(x, residual, weight, bias, y, summed, mean, rstd, eps, weight_offset, activation, slope):
+def layer_norm_fwd(a):
     """x: (M, N) or (B, N, S); mean, rstd: (M,) or (B, S)."""
-    if residual is not None:
-        x = summed.copy_(x + residual)
-    z, found = centred(x.to(mean.dtype), 1)
-    r = inverse_root(z, 1, eps)
-    mean.copy_(found.squeeze(1))
-    rstd.copy_(r.squeeze(1))
-    y.copy_(act(activation, affine(z * r, weight, bias, weight_offset), slope))
+    s = a.x if a.residual is None else a.summed.copy_(a.x + a.residual)
+    z, mean = centred(s.to(a.mean.dtype), 1)
+    rstd = inverse_root(z, 1, a.eps)
+    a.mean.copy_(mean.squeeze(1))
+    a.rstd.copy_(rstd.squeeze(1))
+    a.y.copy_(act(a.activation, affine(z * rstd, a.weight, a.bias, a.weight_offset), a.slope))
 
 
-def layer_norm_bwd(
-    dy, dsummed, x, weight, bias, mean, rstd, dx, dweight, dbias, weight_offset, activation, slope
-):  # fmt: skip
+def layer_norm_bwd(a):
     """dx = rstd * (g - mean(g) - xhat * mean(g * xhat)) + dsummed, with g = dy * act'(u) * (w + offset)."""
-    xhat, _ = centred((x.to(mean.dtype) - mean.unsqueeze(1)) * rstd.unsqueeze(1), 1)  # the mean kept is rounded
-    du = dy.to(mean.dtype) * derivative(activation, affine(xhat, weight, bias, weight_offset), slope)
-    g = affine(du, weight, None, weight_offset)
+    mean, rstd = a.mean.unsqueeze(1), a.rstd.unsqueeze(1)
+    xhat, _ = centred((a.x.to(mean.dtype) - mean) * rstd, 1)  # the mean kept is rounded
+    u = affine(xhat, a.weight, a.bias, a.weight_offset)
+    du = a.dy.to(mean.dtype) * derivative(a.activation, u, a.slope)
+    g = affine(du, a.weight, None, a.weight_offset)
     g = g - g.mean(1, keepdim=True) - xhat * (g * xhat).mean(1, keepdim=True)
-    store_input_grad(dx, g * rstd.unsqueeze(1), dsummed)
-    store_parameter_grad(dweight, du * xhat)
-    store_parameter_grad(dbias, du)
+    store_input_grad(a.dx, g * rstd, a.dsummed)
+    store_parameter_grad(a.dweight, du * xhat)
+    store_parameter_grad(a.dbias, du)

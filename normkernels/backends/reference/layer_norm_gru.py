@@ -6,11 +6,12 @@ from normkernels.backends.reference._recurrent import (
     ParameterGrad,
     affine,
     groups_backward,
-    kept,
     normalise_groups,
+    of_sum,
     row_statistics,
     spread,
     steps,
+    summed,
     unroll,
     widened,
 )  # fmt: skip
@@ -41,41 +42,35 @@ def gru_gates(q, p):
     return r, torch.sigmoid(p_z + q_z), torch.tanh(p_n + r * q_n)
 
 
-def layer_norm_gru_fwd(
-    input, weight_hh, weight, bias, batch_sizes, h, y, a, mean, rstd, gates, groups, separate, eps, reverse
-):
+def layer_norm_gru_fwd(a):
     """input, a, gates: (total, 3 H); y: (total, H); mean, rstd: (total, groups); h: (B, H)."""
-    total, hidden = len(input), h.shape[1]
-    weight, bias = widened(mean, weight, bias)[1:]
-    for _, rows, n in steps(total, len(h), batch_sizes, reverse):
-        own, p = kept(rows, a, total), input[rows].to(mean.dtype)
-        sums = h[:n] @ weight_hh.T
-        a[own] = sums if separate else sums + p
-        mean[own], rstd[own] = row_statistics(a[own].to(mean.dtype), groups, eps)
-        xhat = (a[own] - spread(mean[own], groups, hidden)) * spread(rstd[own], groups, hidden)
-        r, z, c = gru_gates(affine(xhat, weight, bias), p if separate else torch.zeros_like(p))
-        gates[own] = torch.cat([r, z, c], -1).to(gates.dtype)
-        h[:n] = y[rows] = (c + z * (h[:n] - c)).to(y.dtype)
+    mean, rstd, h, hidden = a.mean, a.rstd, a.h, a.h.shape[1]
+    weight, bias = widened(mean, a.weight, a.bias)[1:]
+    for _, rows, n in steps(len(a.input), len(h), a.batch_sizes, a.reverse):
+        own, p = summed(a, rows, n)
+        mean[own], rstd[own] = row_statistics(a.a[own].to(mean.dtype), a.groups, a.eps)
+        xhat = (a.a[own] - spread(mean[own], a.groups, hidden)) * spread(rstd[own], a.groups, hidden)
+        r, z, c = gru_gates(affine(xhat, weight, bias), p if a.separate else torch.zeros_like(p))
+        a.gates[own] = torch.cat([r, z, c], -1).to(a.gates.dtype)
+        h[:n] = a.y[rows] = (c + z * (h[:n] - c)).to(a.y.dtype)
 
 
-def layer_norm_gru_bwd(
-    dy, gates, previous, a, mean, rstd, weight_hh, weight, bias, batch_sizes, dh, dinput, da, dweight, dbias, groups,
-    reverse,
-):  # fmt: skip
+def layer_norm_gru_bwd(a):
     """previous: (total, H), h before each step; dh: (B, H), of the last state and then of the first."""
-    weight, bias = widened(mean, weight, bias)[1:]
-    of_a, hidden, sums = dinput if da is None else da, dh.shape[1], ParameterGrad(dweight, dbias)
-    for _, rows, n in steps(len(dy), len(dh), batch_sizes, not reverse):
-        spreads = spread(rstd[rows], groups, hidden)
-        xhat = (a[rows] - spread(mean[rows], groups, hidden)) * spreads
+    mean, dh, hidden, da = a.mean, a.dh, a.dh.shape[1], of_sum(a)
+    weight, bias = widened(mean, a.weight, a.bias)[1:]
+    sums = ParameterGrad(a.dweight, a.dbias)
+    for _, rows, n in steps(len(a.dy), len(dh), a.batch_sizes, not a.reverse):
+        rstd = spread(a.rstd[rows], a.groups, hidden)
+        xhat = (a.a[rows] - spread(mean[rows], a.groups, hidden)) * rstd
         q_n = affine(xhat, weight, bias).chunk(3, -1)[2]
-        r, z, c = gates[rows].to(mean.dtype).chunk(3, -1)
-        dh_new = dy[rows].to(mean.dtype) + dh[:n]
+        r, z, c = a.gates[rows].to(mean.dtype).chunk(3, -1)
+        dh_new = a.dy[rows].to(mean.dtype) + dh[:n]
         dn = dh_new * (1 - z) * (1 - c * c)
-        dr, dz = dn * q_n * r * (1 - r), dh_new * (previous[rows] - c) * z * (1 - z)
+        dr, dz = dn * q_n * r * (1 - r), dh_new * (a.previous[rows] - c) * z * (1 - z)
         dq = torch.cat([dr, dz, dn * r], -1)
         sums.add(dq, xhat)
-        dinput[rows] = torch.cat([dr, dz, dn], -1).to(dinput.dtype)
-        of_a[rows] = groups_backward(dq, xhat, spreads, weight, groups).to(of_a.dtype)
-        dh[:n] = (dh_new * z + of_a[rows] @ weight_hh).to(dh.dtype)
+        a.dinput[rows] = torch.cat([dr, dz, dn], -1).to(a.dinput.dtype)
+        da[rows] = groups_backward(dq, xhat, rstd, weight, a.groups).to(da.dtype)
+        dh[:n] = (dh_new * z + da[rows] @ a.weight_hh).to(dh.dtype)
     sums.store()

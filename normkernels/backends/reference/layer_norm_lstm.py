@@ -6,15 +6,17 @@ from normkernels.backends.reference._recurrent import (
     ParameterGrad,
     affine,
     groups_backward,
-    kept,
+    lstm_backward,
     lstm_gates,
-    lstm_gates_backward,
-    norm_backward,
+    lstm_hand_on,
+    lstm_step,
     normalise,
     normalise_groups,
+    of_sum,
     row_statistics,
     spread,
     steps,
+    summed,
     unroll,
     widened,
 )  # fmt: skip
@@ -45,59 +47,38 @@ def layer_norm_lstm_ref(
     return unroll(input, batch_sizes, (h, c), reverse, step)
 
 
-def layer_norm_lstm_fwd(
-    input, weight_hh, weight, bias, cell_weight, cell_bias, batch_sizes, h, c, y, a, mean, rstd, gates, cells,
-    raw_cells, cell_mean, cell_rstd, groups, separate, eps, reverse,
-):  # fmt: skip
+def layer_norm_lstm_fwd(a):
     """input, a, gates: (total, 4 H); y, cells, raw_cells: (total, H); mean, rstd: (total, groups); h, c: (B, H)."""
-    total, hidden = len(input), h.shape[1]
-    weight, bias, cell_weight, cell_bias = widened(mean, weight, bias, cell_weight, cell_bias)[1:]
-    for _, rows, n in steps(total, len(h), batch_sizes, reverse):
-        own, p = kept(rows, a, total), input[rows].to(mean.dtype)
-        sums = h[:n] @ weight_hh.T
-        a[own] = sums if separate else sums + p
-        mean[own], rstd[own] = row_statistics(a[own].to(mean.dtype), groups, eps)
-        xhat = (a[own] - spread(mean[own], groups, hidden)) * spread(rstd[own], groups, hidden)
-        i, f, g, o = lstm_gates(affine(xhat, weight, bias) + (p if separate else 0))
-        gates[own] = torch.cat([i, f, g, o], -1).to(gates.dtype)
-        cell = normalised = f * c[:n] + i * g
-        if cell_mean is not None:
-            cell_mean[own], cell_rstd[own] = row_statistics(cell, [1], eps)
-            normalised = affine((cell - cell_mean[own]) * cell_rstd[own], cell_weight, cell_bias)
-        if raw_cells is not None:
-            raw_cells[own], cell = cell, normalised
-        c[:n] = cells[own] = cell
-        h[:n] = y[rows] = (o * torch.tanh(normalised)).to(y.dtype)
+    mean, rstd, hidden = a.mean, a.rstd, a.h.shape[1]
+    weight, bias, cell_weight, cell_bias = widened(mean, a.weight, a.bias, a.cell_weight, a.cell_bias)[1:]
+    for _, rows, n in steps(len(a.input), len(a.h), a.batch_sizes, a.reverse):
+        own, p = summed(a, rows, n)
+        mean[own], rstd[own] = row_statistics(a.a[own].to(mean.dtype), a.groups, a.eps)
+        xhat = (a.a[own] - spread(mean[own], a.groups, hidden)) * spread(rstd[own], a.groups, hidden)
+        gates = lstm_gates(affine(xhat, weight, bias) + (p if a.separate else 0))
+        cell = normalised = lstm_step(a, own, gates, n)
+        if a.cell_mean is not None:
+            a.cell_mean[own], a.cell_rstd[own] = row_statistics(cell, [1], a.eps)
+            normalised = affine((cell - a.cell_mean[own]) * a.cell_rstd[own], cell_weight, cell_bias)
+        lstm_hand_on(a, rows, own, n, cell, normalised, gates[3])
 
 
-def layer_norm_lstm_bwd(
-    dy, gates, cells, raw_cells, cell_mean, cell_rstd, previous_cells, a, mean, rstd, weight_hh, weight, cell_weight,
-    cell_bias, batch_sizes, dh, dc, dinput, da, dweight, dbias, dcell_weight, dcell_bias, groups, reverse,
-):  # fmt: skip
+def layer_norm_lstm_bwd(a):
     """dh, dc: (B, H), of the last state and then of the first; da: that of a, None where it is dinput."""
-    weight, cell_weight, cell_bias = widened(mean, weight, cell_weight, cell_bias)[1:]
-    of_a, hidden = dinput if da is None else da, dh.shape[1]
-    sums, cell_sums = ParameterGrad(dweight, dbias), ParameterGrad(dcell_weight, dcell_bias)
-    for _, rows, n in steps(len(dy), len(dh), batch_sizes, not reverse):
-        i, f, g, o = gates[rows].to(mean.dtype).chunk(4, -1)
-        normalised = cells[rows]
-        if cell_mean is not None:
-            raw = cells if raw_cells is None else raw_cells
-            cell_xhat = (raw[rows] - cell_mean[rows]) * cell_rstd[rows]
-            normalised = affine(cell_xhat, cell_weight, cell_bias)
-        y = dy[rows].to(mean.dtype) + dh[:n]
-        t = torch.tanh(normalised)
-        dcell = y * o * (1 - t * t) + (dc[:n] if cell_mean is None or raw_cells is not None else 0)
-        if cell_mean is not None:
-            cell_sums.add(dcell, cell_xhat)
-            dcell = norm_backward(dcell, cell_xhat, cell_rstd[rows], cell_weight, -1)
-            dcell = dcell + (dc[:n] if raw_cells is None else 0)
-        dz, dc[:n] = lstm_gates_backward(dcell, y * t, i, f, g, o, previous_cells[rows])
-        spreads = spread(rstd[rows], groups, hidden)
-        xhat = (a[rows] - spread(mean[rows], groups, hidden)) * spreads
+    mean, dh, hidden, da = a.mean, a.dh, a.dh.shape[1], of_sum(a)
+    weight, cell_weight, cell_bias = widened(mean, a.weight, a.cell_weight, a.cell_bias)[1:]
+    sums, cell_sums = ParameterGrad(a.dweight, a.dbias), ParameterGrad(a.dcell_weight, a.dcell_bias)
+    raw, cell_norm = a.cells if a.raw_cells is None else a.raw_cells, None
+    for _, rows, n in steps(len(a.dy), len(dh), a.batch_sizes, not a.reverse):
+        if a.cell_mean is not None:
+            cell_xhat = (raw[rows] - a.cell_mean[rows]) * a.cell_rstd[rows]
+            cell_norm = cell_xhat, a.cell_rstd[rows], cell_weight, cell_bias, -1
+        dz = lstm_backward(a, rows, n, cell_norm, cell_sums)
+        rstd = spread(a.rstd[rows], a.groups, hidden)
+        xhat = (a.a[rows] - spread(mean[rows], a.groups, hidden)) * rstd
         sums.add(dz, xhat)
-        dinput[rows] = dz.to(dinput.dtype)
-        of_a[rows] = groups_backward(dz, xhat, spreads, weight, groups).to(of_a.dtype)
-        dh[:n] = of_a[rows] @ weight_hh
+        a.dinput[rows] = dz.to(a.dinput.dtype)
+        da[rows] = groups_backward(dz, xhat, rstd, weight, a.groups).to(da.dtype)
+        dh[:n] = da[rows] @ a.weight_hh
     sums.store()
     cell_sums.store()

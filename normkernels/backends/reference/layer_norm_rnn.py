@@ -5,11 +5,12 @@ from normkernels.backends.reference._recurrent import (
     activate,
     activation_backward,
     affine,
-    kept,
     norm_backward,
     normalise,
+    of_sum,
     row_statistics,
     steps,
+    summed,
     unroll,
     widened,
 )  # fmt: skip
@@ -33,30 +34,26 @@ def layer_norm_rnn_ref(
     return unroll(input, batch_sizes, (h,), reverse, step)
 
 
-def layer_norm_rnn_fwd(
-    input, weight_hh, weight, bias, batch_sizes, h, y, a, mean, rstd, separate, nonlinearity, eps, reverse
-):
+def layer_norm_rnn_fwd(a):
     """input, y: (total, H); h: (B, H); a, mean, rstd: rows of all steps, or of one; mean, rstd: one column."""
-    weight, bias = widened(mean, weight, bias)[1:]
-    for _, rows, n in steps(len(input), len(h), batch_sizes, reverse):
-        own, p = kept(rows, a, len(input)), input[rows].to(mean.dtype)
-        sums = h[:n] @ weight_hh.T
-        a[own] = sums if separate else sums + p
-        mean[own], rstd[own] = row_statistics(a[own].to(mean.dtype), [1], eps)
-        z = affine((a[own] - mean[own]) * rstd[own], weight, bias) + (p if separate else 0)
-        h[:n] = y[rows] = activate(z, nonlinearity).to(y.dtype)
+    mean, rstd, h = a.mean, a.rstd, a.h
+    weight, bias = widened(mean, a.weight, a.bias)[1:]
+    for _, rows, n in steps(len(a.input), len(h), a.batch_sizes, a.reverse):
+        own, p = summed(a, rows, n)
+        mean[own], rstd[own] = row_statistics(a.a[own].to(mean.dtype), [1], a.eps)
+        z = affine((a.a[own] - mean[own]) * rstd[own], weight, bias) + (p if a.separate else 0)
+        h[:n] = a.y[rows] = activate(z, a.nonlinearity).to(a.y.dtype)
 
 
-def layer_norm_rnn_bwd(
-    dy, y, a, mean, rstd, weight_hh, weight, batch_sizes, dh, dinput, da, dweight, dbias, nonlinearity, reverse
-):
+def layer_norm_rnn_bwd(a):
     """dh: (B, H), of the last state and then of the first; da: that of a, None where it is dinput."""
-    weight, of_a, sums = widened(mean, weight)[1], dinput if da is None else da, ParameterGrad(dweight, dbias)
-    for _, rows, n in steps(len(dy), len(dh), batch_sizes, not reverse):
-        xhat = (a[rows] - mean[rows]) * rstd[rows]
-        dz = activation_backward(dy[rows].to(mean.dtype) + dh[:n], y[rows].to(mean.dtype), nonlinearity)
+    mean, rstd, dh = a.mean, a.rstd, a.dh
+    weight, da, sums = widened(mean, a.weight)[1], of_sum(a), ParameterGrad(a.dweight, a.dbias)
+    for _, rows, n in steps(len(a.dy), len(dh), a.batch_sizes, not a.reverse):
+        xhat = (a.a[rows] - mean[rows]) * rstd[rows]
+        dz = activation_backward(a.dy[rows].to(mean.dtype) + dh[:n], a.y[rows].to(mean.dtype), a.nonlinearity)
         sums.add(dz, xhat)
-        dinput[rows] = dz.to(dinput.dtype)
-        of_a[rows] = norm_backward(dz, xhat, rstd[rows], weight, -1).to(of_a.dtype)
-        dh[:n] = of_a[rows] @ weight_hh
+        a.dinput[rows] = dz.to(a.dinput.dtype)
+        da[rows] = norm_backward(dz, xhat, rstd[rows], weight, -1).to(da.dtype)
+        dh[:n] = da[rows] @ a.weight_hh
     sums.store()

@@ -50,38 +50,35 @@ def _biased(u, bias, slope, channels_last):
     )
 
 
-def normprop_fwd(
-    u, bias, slope, y, activation, leak, scale, shift, kink_low, kink_high, low, high, channels_last
-):  # fmt: skip
+def normprop_fwd(a):
     """y = scale act(u + bias) + shift, within [low, high] where act lies strictly between the kinks. u may be y."""
-    z, a = _biased(u, bias, slope, channels_last)
-    if activation == "prelu":
-        c1, c2 = prelu_moments(a)
-        y.copy_((torch.where(z > 0, z, a * z) - c2) / c1)
+    u, slope = _biased(a.u, a.bias, a.slope, a.channels_last)
+    if a.activation == "prelu":
+        c1, c2 = prelu_moments(slope)
+        a.y.copy_((torch.where(u > 0, u, slope * u) - c2) / c1)
         return
-    f = act(activation, z, leak)
-    y.copy_(torch.where((f > kink_low) & (f < kink_high), (f * scale + shift).clamp(low, high), f * scale + shift))
+    f = act(a.activation, u, a.leak)
+    y = f * a.scale + a.shift
+    a.y.copy_(torch.where((f > a.kink_low) & (f < a.kink_high), y.clamp(a.low, a.high), y))
 
 
-def normprop_bwd(
-    dy, saved, bias, slope, du, dbias, dslope, activation, leak, scale, shift, low, high, from_output, channels_last
-):  # fmt: skip
+def normprop_bwd(a):
     """du = scale dy act'(u + bias), from y or from u; dbias = sum du."""
-    z, a = _biased(saved, None if from_output else bias, slope, channels_last)
-    d, along = dy.to(z.dtype), None
-    if a is not None:
-        d = d / prelu_moments(a)[0]
-        along = d * _slope_gradient(z, a)
-        d = d * torch.where(z > 0, torch.ones_like(a), a)
-    elif from_output:
-        d = d * scale * derivative_from_output(activation, z, leak, scale, shift, low, high)
+    saved, slope = _biased(a.saved, None if a.from_output else a.bias, a.slope, a.channels_last)
+    d, along = a.dy.to(saved.dtype), None
+    if slope is not None:
+        d = d / prelu_moments(slope)[0]
+        along = d * _slope_gradient(saved, slope)
+        d = d * torch.where(saved > 0, torch.ones_like(slope), slope)
+    elif a.from_output:
+        d = d * a.scale * derivative_from_output(a.activation, saved, a.leak, a.scale, a.shift, a.low, a.high)
     else:
-        d = d * scale * derivative(activation, z, leak)
-    dims = (0, 1) if channels_last else (0, 2)
-    for sums, terms in ((dbias, d), (dslope, along)):
+        d = d * a.scale * derivative(a.activation, saved, a.leak)
+    dims = (0, 1) if a.channels_last else (0, 2)
+    for sums, terms in ((a.dbias, d), (a.dslope, along)):
         if sums is not None and terms is not None:
             sums.copy_(terms.sum(dims))
-    du.copy_(d)
+    a.du.copy_(d)
 
 
 def _slope_gradient(z, a):

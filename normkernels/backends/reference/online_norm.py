@@ -9,7 +9,7 @@ import torch
 
 from normkernels._activations import activation as act
 from normkernels._activations import derivative
-from normkernels.backends.reference._channels import affine, planes
+from normkernels.backends.reference._channels import affine, in_planes
 
 
 def counts(*moments):
@@ -46,26 +46,23 @@ def guarded(z, gain, clamp):
     return (z if gain is None else z * gain[:, None, None]).clamp(-clamp, clamp)
 
 
-def online_norm_fwd(
-    x, skip, weight, bias, running_mean, running_var, rates, y, mean, rstd, xhat_mean, xhat_square, gain,
-    new_mean, new_var, eps, ls_eps, clamp, activation, slope, channels_last,
-):  # fmt: skip
-    x, skip, y = (planes(t, channels_last) for t in (x, skip, y))
-    v = x.to(mean.dtype)
-    means, variances, *last = statistics(v, running_mean, running_var, rates)
-    mean.copy_(means)
-    rstd.copy_(torch.rsqrt(variances + eps))
-    xhat = (v - mean[..., None]) * rstd[..., None]
-    z = affine(xhat, weight, bias, None)
-    if xhat_mean is not None:
-        xhat_mean.copy_(xhat.mean(2))
-        xhat_square.copy_(xhat.square().mean(2))
-    if gain is not None:
-        gain.copy_(torch.rsqrt(z.square().mean((1, 2)) + ls_eps))
-    y.copy_(act(activation, affine(guarded(z, gain, clamp), None, None, skip), slope))
-    if rates is not None:
-        new_mean.copy_(last[0])
-        new_var.copy_(last[1])
+def online_norm_fwd(a):
+    a = in_planes(a)
+    x = a.x.to(a.mean.dtype)
+    means, variances, *last = statistics(x, a.running_mean, a.running_var, a.rates)
+    a.mean.copy_(means)
+    a.rstd.copy_(torch.rsqrt(variances + a.eps))
+    xhat = (x - a.mean[..., None]) * a.rstd[..., None]
+    z = affine(xhat, a.weight, a.bias, None)
+    if a.xhat_mean is not None:
+        a.xhat_mean.copy_(xhat.mean(2))
+        a.xhat_square.copy_(xhat.square().mean(2))
+    if a.gain is not None:
+        a.gain.copy_(torch.rsqrt(z.square().mean((1, 2)) + a.ls_eps))
+    a.y.copy_(act(a.activation, affine(guarded(z, a.gain, a.clamp), None, None, a.skip), a.slope))
+    if a.rates is not None:
+        a.new_mean.copy_(last[0])
+        a.new_var.copy_(last[1])
 
 
 def gradients(
@@ -99,14 +96,13 @@ def control(g, xhat, rstd, epsilon_y, epsilon_1, p, stable):
     return torch.stack(dx) if dx else g, (epsilon_y, epsilon_1)
 
 
-def online_norm_bwd(
-    dy, x, skip, weight, bias, mean, rstd, xhat_mean, xhat_square, gain, epsilon_y, epsilon_1, dx, dskip,
-    dweight, dbias, new_epsilon_y, new_epsilon_1, alpha, stable, clamp, activation, slope, channels_last,
-):  # fmt: skip
-    dy, x, skip, dx, dskip = (planes(t, channels_last) for t in (dy, x, skip, dx, dskip))
+def online_norm_bwd(a):
+    a = in_planes(a)
     found = gradients(
-        dy, x, skip, weight, bias, mean, rstd, gain, epsilon_y, epsilon_1, alpha, stable, clamp, activation, slope
+        a.dy, a.x, a.skip, a.weight, a.bias, a.mean, a.rstd, a.gain, a.epsilon_y, a.epsilon_1, a.alpha, a.stable,
+        a.clamp, a.activation, a.slope,
     )  # fmt: skip
-    for result, value in zip((dx, dskip, dweight, dbias, new_epsilon_y, new_epsilon_1), found, strict=True):
+    results = a.dx, a.dskip, a.dweight, a.dbias, a.new_epsilon_y, a.new_epsilon_1
+    for result, value in zip(results, found, strict=True):
         if result is not None:
             result.copy_(value)

@@ -19,19 +19,20 @@ def rms_norm_ref(x, residual, weight, eps, weight_offset, activation, slope):
     return act(activation, u, slope).to(x.dtype), z.to(x.dtype)
 
 
-def rms_norm_fwd(x, residual, weight, y, summed, rstd, eps, weight_offset, activation, slope):
+def rms_norm_fwd(a):
     """x: (M, N); rstd: (M,)."""
-    if residual is not None:
-        x = summed.copy_(x + residual)
-    z = x.to(rstd.dtype)
-    rstd.copy_(inverse_root(z, 1, eps).squeeze(1))
-    y.copy_(act(activation, affine(z * rstd.unsqueeze(1), weight, None, weight_offset), slope))
+    s = a.x if a.residual is None else a.summed.copy_(a.x + a.residual)
+    z = s.to(a.rstd.dtype)
+    rstd = inverse_root(z, 1, a.eps)
+    a.rstd.copy_(rstd.squeeze(1))
+    a.y.copy_(act(a.activation, affine(z * rstd, a.weight, None, a.weight_offset), a.slope))
 
 
-def rms_norm_bwd(dy, dsummed, x, weight, rstd, dx, dweight, weight_offset, activation, slope):
+def rms_norm_bwd(a):
     """dx = rstd * (g - xhat * mean(g * xhat)) + dsummed, with g = dy * act'(u) * (w + offset)."""
-    xhat = x.to(rstd.dtype) * rstd.unsqueeze(1)
-    du = dy.to(rstd.dtype) * derivative(activation, affine(xhat, weight, None, weight_offset), slope)
-    g = affine(du, weight, None, weight_offset)
-    store_input_grad(dx, (g - xhat * (g * xhat).mean(1, keepdim=True)) * rstd.unsqueeze(1), dsummed)
-    store_parameter_grad(dweight, du * xhat)
+    rstd = a.rstd.unsqueeze(1)
+    xhat = a.x.to(rstd.dtype) * rstd
+    du = a.dy.to(rstd.dtype) * derivative(a.activation, affine(xhat, a.weight, None, a.weight_offset), a.slope)
+    g = affine(du, a.weight, None, a.weight_offset)
+    store_input_grad(a.dx, (g - xhat * (g * xhat).mean(1, keepdim=True)) * rstd, a.dsummed)
+    store_parameter_grad(a.dweight, du * xhat)

@@ -9,7 +9,7 @@ import torch
 
 from normkernels._activations import activation as act
 from normkernels._activations import derivative
-from normkernels.backends.reference._channels import affine, planes
+from normkernels.backends.reference._channels import affine, in_planes
 
 
 def deviation(v, p):
@@ -30,20 +30,17 @@ def streamed(found, long_term, short_term, counts, weights):
     return weights[0] * past + weights[1] * short + weights[2] * found, short
 
 
-def streaming_norm_fwd(
-    x, skip, weight, bias, long_term, short_term, counts, y, found, used, deviations, new_short_term,
-    long, short, p, eps, activation, slope, channels_last,
-):  # fmt: skip
-    x, skip, y = (planes(t, channels_last) for t in (x, skip, y))
-    v = x.to(found.dtype)
-    found.copy_(statistics(v, p, eps))
-    if deviations is not None:
-        deviations.copy_(deviation(v - found[0, :, None], p).mean((0, 2)))
-    mean_scale, new = streamed(found, long_term, short_term, counts, (long, short, 0.0))
-    used.copy_(mean_scale)
-    new_short_term.copy_(new)
-    xhat = (v - used[0, :, None]) / used[1, :, None]
-    y.copy_(act(activation, affine(xhat, weight, bias, skip), slope))
+def streaming_norm_fwd(a):
+    a = in_planes(a)
+    x = a.x.to(a.found.dtype)
+    a.found.copy_(statistics(x, a.p, a.eps))
+    if a.deviations is not None:
+        a.deviations.copy_(deviation(x - a.found[0, :, None], a.p).mean((0, 2)))
+    used, short = streamed(a.found, a.long_term, a.short_term, a.counts, (a.long, a.short, 0.0))
+    a.used.copy_(used)
+    a.new_short_term.copy_(short)
+    xhat = (x - a.used[0, :, None]) / a.used[1, :, None]
+    a.y.copy_(act(a.activation, affine(xhat, a.weight, a.bias, a.skip), a.slope))
 
 
 def gradients(
@@ -64,15 +61,12 @@ def gradients(
     return dx, du, (du * xhat).sum((0, 2)), du.sum((0, 2)), new
 
 
-def streaming_norm_bwd(
-    dy, x, skip, weight, bias, found, used, deviations, long_term, short_term, counts, dx, dskip, dweight, dbias,
-    new_short_term, long, short, current, p, eps, activation, slope, channels_last,
-):  # fmt: skip
-    dy, x, skip, dx, dskip = (planes(t, channels_last) for t in (dy, x, skip, dx, dskip))
+def streaming_norm_bwd(a):
+    a = in_planes(a)
     values = gradients(
-        dy, x, skip, weight, bias, found, used, long_term, short_term, counts, (long, short, current), p, activation,
-        slope,
+        a.dy, a.x, a.skip, a.weight, a.bias, a.found, a.used, a.long_term, a.short_term, a.counts,
+        (a.long, a.short, a.current), a.p, a.activation, a.slope,
     )  # fmt: skip
-    for result, value in zip((dx, dskip, dweight, dbias, new_short_term), values, strict=True):
+    for result, value in zip((a.dx, a.dskip, a.dweight, a.dbias, a.new_short_term), values, strict=True):
         if result is not None:
             result.copy_(value)

@@ -25,20 +25,22 @@ def length(filters):
     return torch.linalg.vector_norm(filters * scale, dim=1, keepdim=True) / scale
 
 
-def weight_norm_fwd(v, g, w, norm):
+def weight_norm_fwd(a):
     """v, w: (M, N); g, norm: (M,)."""
-    norm.copy_(length(v.to(norm.dtype)).squeeze(1))
-    w.copy_(v.to(norm.dtype) * (g.to(norm.dtype) * inverse(norm)).unsqueeze(1))
+    v = a.v.to(a.norm.dtype)
+    a.norm.copy_(length(v).squeeze(1))
+    a.w.copy_(v * (a.g.to(v.dtype) * inverse(a.norm)).unsqueeze(1))
 
 
-def weight_norm_bwd(dw, v, g, norm, dv, dg):
+def weight_norm_bwd(a):
     """dg = <dw, v> / |v|, dv = g / |v| (dw - v <dw, v> / |v|^2); both are 0 where v is."""
-    r, d, filters = inverse(norm), dw.to(norm.dtype), v.to(norm.dtype)
-    filters = filters * r.unsqueeze(1)
-    along = (d * filters).sum(1)
-    if dg is not None:
-        dg.copy_(along)
-    dv.copy_((g.to(norm.dtype) * r).unsqueeze(1) * (d - filters * along.unsqueeze(1)))
+    dtype = a.norm.dtype
+    r, dw, g = inverse(a.norm), a.dw.to(dtype), a.g.to(dtype)
+    filters = a.v.to(dtype) * r.unsqueeze(1)
+    along = (dw * filters).sum(1)
+    if a.dg is not None:
+        a.dg.copy_(along)
+    a.dv.copy_((g * r).unsqueeze(1) * (dw - filters * along.unsqueeze(1)))
 
 
 def weight_norm_project(weights):

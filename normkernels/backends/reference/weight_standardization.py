@@ -10,21 +10,24 @@ def weight_standardization_ref(w, gain, eps):
     return y if gain is None else y * gain.to(y.dtype).view(-1, 1)
 
 
-def weight_standardization_fwd(w, gain, y, mean, rstd, eps):
+def weight_standardization_fwd(a):
     """w, y: (M, N); gain, mean, rstd: (M,)."""
-    filters, found = centred(w.to(mean.dtype), 1)
-    mean.copy_(found.squeeze(1))
-    rstd.copy_(inverse_root(filters, 1, eps).squeeze(1))
-    scale = rstd if gain is None else rstd * gain.to(rstd.dtype)
-    y.copy_(filters * scale.unsqueeze(1))
+    filters, mean = centred(a.w.to(a.mean.dtype), 1)
+    a.mean.copy_(mean.squeeze(1))
+    a.rstd.copy_(inverse_root(filters, 1, a.eps).squeeze(1))
+    a.y.copy_(filters * scale(a).unsqueeze(1))
 
 
-def weight_standardization_bwd(dy, w, gain, mean, rstd, dw, dgain):
+def scale(a):
+    """gain rstd, of a filter each."""
+    return a.rstd if a.gain is None else a.rstd * a.gain.to(a.rstd.dtype)
+
+
+def weight_standardization_bwd(a):
     """dgain = sum(dy xhat), dw = gain rstd (dy - mean(dy) - xhat mean(dy xhat))."""
-    d = dy.to(mean.dtype)
-    xhat, _ = centred((w.to(mean.dtype) - mean.unsqueeze(1)) * rstd.unsqueeze(1), 1)  # the mean kept is rounded
-    along = d * xhat
-    if dgain is not None:
-        dgain.copy_(along.sum(1))
-    scale = rstd if gain is None else rstd * gain.to(rstd.dtype)
-    dw.copy_(scale.unsqueeze(1) * (d - d.mean(1, keepdim=True) - xhat * along.mean(1, keepdim=True)))
+    w, dy = a.w.to(a.mean.dtype), a.dy.to(a.mean.dtype)
+    xhat, _ = centred((w - a.mean.unsqueeze(1)) * a.rstd.unsqueeze(1), 1)  # the mean kept is rounded
+    along = dy * xhat
+    if a.dgain is not None:
+        a.dgain.copy_(along.sum(1))
+    a.dw.copy_(scale(a).unsqueeze(1) * (dy - dy.mean(1, keepdim=True) - xhat * along.mean(1, keepdim=True)))

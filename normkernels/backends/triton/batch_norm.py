@@ -1,12 +1,40 @@
 """Batch norm: the channel kernels, one statistic for each channel (Ioffe & Szegedy 2015, arXiv:1502.03167)."""
 
-from normkernels.backends.triton._channels_backward import backward, dx_from_means, sums
-from normkernels.backends.triton._channels_forward import apply, forward, moments
-from normkernels.backends.triton._rows import on_device
+from normkernels.backends.triton.base.launch import on_device
+from normkernels.backends.triton.channels.backward import backward, spread, sums
+from normkernels.backends.triton.channels.forward import apply, forward, moments
+from normkernels.backends.triton.channels.sizes import sizes
+from normkernels.backends.triton.channels.tensors import Forward, tensors
 
 batch_norm_fwd = on_device(forward)
-batch_norm_bwd = on_device(backward)
-batch_norm_apply = on_device(apply)
-batch_norm_moments = on_device(moments)
-batch_norm_sums = on_device(sums)
-batch_norm_dx = on_device(dx_from_means)
+
+
+@on_device
+def batch_norm_bwd(a):
+    """Without training mean and var are constants."""
+    backward(a, a.training)
+
+
+@on_device
+def batch_norm_moments(a):
+    """mean and var of x."""
+    moments(a.x, a.mean, a.var, a.channels_last)
+
+
+@on_device
+def batch_norm_apply(a):
+    """y, with mean and var given."""
+    apply(Forward(a.x, a.skip, a.weight, a.bias, a.y, a.mean, a.var), a)
+
+
+@on_device
+def batch_norm_sums(a):
+    """The sums over each channel of du xhat and of du."""
+    sums(tensors(a), a, a.sum_dy_xhat, a.sum_dy)
+
+
+@on_device
+def batch_norm_dx(a):
+    """dx and dskip, with the means of du xhat and of du given for each channel."""
+    t = tensors(a)._replace(mean_gx=a.mean_dy_xhat, mean_g=a.mean_dy, dx=a.dx, dskip=a.dskip)
+    spread(t, a, sizes(a.x, a.mean, a.channels_last))

@@ -1,11 +1,20 @@
 """Batch renorm: batch norm under an affine that takes it to the running statistics (Ioffe 2017, arXiv:1702.03275)."""
 
+from typing import NamedTuple
+
 import triton
 import triton.language as tl
+from torch import Tensor
 
-from normkernels.backends.triton import _channels_backward
-from normkernels.backends.triton._activations import activation
-from normkernels.backends.triton._channels import (
+from normkernels.backends.triton.base.activations import activation
+from normkernels.backends.triton.base.launch import accumulator, on_device
+from normkernels.backends.triton.base.numbers import cdiv
+from normkernels.backends.triton.base.values import number
+from normkernels.backends.triton.channels.backward import backward
+from normkernels.backends.triton.channels.forward import apply, moments
+from normkernels.backends.triton.channels.sizes import FORWARD_LIMIT, holding, resident, sizes
+from normkernels.backends.triton.channels.tensors import Forward as Applied
+from normkernels.backends.triton.channels.tiles import (
     aligned,
     broad,
     centred,
@@ -18,12 +27,26 @@ from normkernels.backends.triton._channels import (
     store_tile,
     total,
 )
-from normkernels.backends.triton._channels_forward import apply, moments
-from normkernels.backends.triton._channels_sizes import FORWARD_LIMIT, holding, resident, sizes
-from normkernels.backends.triton._numbers import cdiv
-from normkernels.backends.triton._rows import accumulator, number, on_device
 
 BLOCK = 256
+
+
+class Forward(NamedTuple):
+    """As in the schema."""
+
+    x: Tensor | None
+    skip: Tensor | None
+    weight: Tensor | None
+    bias: Tensor | None
+    running_mean: Tensor
+    running_std: Tensor
+    r_max: Tensor
+    d_max: Tensor
+    y: Tensor | None
+    mean: Tensor
+    var: Tensor
+    r: Tensor
+    d: Tensor
 
 
 @triton.jit
@@ -34,11 +57,11 @@ def between(t, low, high):
 
 
 @triton.jit
-def correction(mean, var, RUNNING_MEAN, RUNNING_STD, R_MAX, D_MAX, channels, there, EPS):
+def correction(t, mean, var, channels, there, EPS):
     # r and d
-    r_max, d_max = tl.load(R_MAX), tl.load(D_MAX)
-    std = tl.load(RUNNING_STD + channels, mask=there, other=1.0)
-    away = mean - tl.load(RUNNING_MEAN + channels, mask=there, other=0.0)
+    r_max, d_max = tl.load(t.r_max), tl.load(t.d_max)
+    std = tl.load(t.running_std + channels, mask=there, other=1.0)
+    away = mean - tl.load(t.running_mean + channels, mask=there, other=0.0)
     return between(tl.sqrt(var + number(EPS, var.dtype)) / std, 1 / r_max, r_max), between(away / std, -d_max, d_max)
 
 
@@ -52,50 +75,43 @@ def corrected(w, b, r, d):
 
 
 @triton.jit(do_not_specialize=["C", "S", "G", "PLANES"])
-def _resident_kernel(
-    X, SKIP, W, B, RUNNING_MEAN, RUNNING_STD, R_MAX, D_MAX, Y, MEAN, VAR, R, D,  # as in the schema
-    C, S, G, PLANES, EPS: tl.float64, ACT: tl.constexpr, SLOPE: tl.float64,
-    IMAGES: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr,
-    BLOCK_A: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_B: tl.constexpr,
+def batch_renorm_forward_kernel(
+    t, C, S, G, PLANES, EPS: tl.float64, SLOPE: tl.float64, ACT: tl.constexpr, FORM: tl.constexpr
 ):  # fmt: skip
-    dtype: tl.constexpr = MEAN.dtype.element_ty
-    C, S = aligned(C, S, LAST, ALIGN)
-    channels, there, _, tile = held(C, S, G, PLANES, IMAGES, LAST, ALIGN, BLOCK_A, BLOCK_K, BLOCK_B)
+    dtype: tl.constexpr = t.mean.dtype.element_ty
+    C, S = aligned(C, S, FORM)
+    channels, there, _, tile = held(C, S, G, PLANES, FORM)
     count = (PLANES * S).to(dtype)
-    x, mean = centred(load_tile(X, tile, dtype), tile[2], count)
+    x, mean = centred(load_tile(t.x, tile, dtype), tile.mask, count)
     var = total(x * x) / count
-    r, d = correction(mean, var, RUNNING_MEAN, RUNNING_STD, R_MAX, D_MAX, channels, there, EPS)
-    store(MEAN, mean, channels, there)
-    store(VAR, var, channels, there)
-    store(R, r, channels, there)
-    store(D, d, channels, there)
-    slope, shift = corrected(load(W, channels, there, dtype), load(B, channels, there, dtype), r, d)
-    u = preactivation(
-        x, broad(slope * tl.rsqrt(var + number(EPS, dtype)), 3), broad(shift, 3), load_tile(SKIP, tile, dtype)
-    )
-    store_tile(Y, activation(u, ACT, SLOPE), tile)
+    r, d = correction(t, mean, var, channels, there, EPS)
+    store(t.mean, mean, channels, there)
+    store(t.var, var, channels, there)
+    store(t.r, r, channels, there)
+    store(t.d, d, channels, there)
+    slope, shift = corrected(load(t.weight, channels, there, dtype), load(t.bias, channels, there, dtype), r, d)
+    slope = broad(slope * tl.rsqrt(var + number(EPS, dtype)), 3)
+    u = preactivation(x, slope, broad(shift, 3), load_tile(t.skip, tile, dtype))
+    store_tile(t.y, activation(u, ACT, SLOPE), tile)
 
 
 @triton.jit(do_not_specialize=["C"])
-def _correction_kernel(
-    W, B, RUNNING_MEAN, RUNNING_STD, R_MAX, D_MAX, MEAN, VAR, R, D, SCALE, SHIFT, C, EPS: tl.float64,
-    BLOCK_N: tl.constexpr,
-):  # fmt: skip
-    dtype: tl.constexpr = MEAN.dtype.element_ty
+def batch_renorm_correction_kernel(t, SCALE, SHIFT, C, EPS: tl.float64, BLOCK_N: tl.constexpr):
+    dtype: tl.constexpr = t.mean.dtype.element_ty
     channels = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     there = channels < C
-    mean = load(MEAN, channels, there, dtype)
-    var = load(VAR, channels, there, dtype)
-    r, d = correction(mean, var, RUNNING_MEAN, RUNNING_STD, R_MAX, D_MAX, channels, there, EPS)
-    store(R, r, channels, there)
-    store(D, d, channels, there)
-    slope, shift = corrected(load(W, channels, there, dtype), load(B, channels, there, dtype), r, d)
+    mean = load(t.mean, channels, there, dtype)
+    var = load(t.var, channels, there, dtype)
+    r, d = correction(t, mean, var, channels, there, EPS)
+    store(t.r, r, channels, there)
+    store(t.d, d, channels, there)
+    slope, shift = corrected(load(t.weight, channels, there, dtype), load(t.bias, channels, there, dtype), r, d)
     store(SCALE, slope, channels, there)
     store(SHIFT, shift, channels, there)
 
 
 @triton.jit(do_not_specialize=["C"])
-def _corrected_kernel(W, B, R, D, SCALE, SHIFT, C, BLOCK_N: tl.constexpr):
+def batch_renorm_corrected_kernel(W, B, R, D, SCALE, SHIFT, C, BLOCK_N: tl.constexpr):
     dtype: tl.constexpr = R.dtype.element_ty
     channels = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     there = channels < C
@@ -107,7 +123,7 @@ def _corrected_kernel(W, B, R, D, SCALE, SHIFT, C, BLOCK_N: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["C"])
-def _parameters_kernel(OF_SCALE, OF_SHIFT, R, D, DW, DB, C, BLOCK_N: tl.constexpr):
+def batch_renorm_parameters_kernel(OF_SCALE, OF_SHIFT, R, D, DW, DB, C, BLOCK_N: tl.constexpr):
     # of the weight, which is in the scale and in the shift
     dtype: tl.constexpr = R.dtype.element_ty
     channels = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -119,42 +135,35 @@ def _parameters_kernel(OF_SCALE, OF_SHIFT, R, D, DW, DB, C, BLOCK_N: tl.constexp
     store(DB, of_shift, channels, there)
 
 
-def forward(
-    x, skip, weight, bias, running_mean, running_std, r_max, d_max, y, mean, var, r, d, eps, activation, slope, last
-):  # fmt: skip
+@on_device
+def batch_renorm_fwd(a):
     """Fill y and the tables. A batch that a program holds is read once, a larger one again, from L2 if it fits."""
-    z = sizes(x, mean, last)
-    known = weight, bias, running_mean, running_std, r_max, d_max
-    if tile := resident(z, FORWARD_LIMIT):
-        programs, given, constants = holding(x, z, tile)
-        _resident_kernel[(programs,)](
-            x, skip, *known, y, mean, var, r, d, *given, EPS=eps, ACT=activation, SLOPE=slope, **constants
-        )  # fmt: skip
-        return
-    moments(x, mean, var, last)
-    scale, shift = accumulator(mean, z.C), accumulator(mean, z.C)
-    _correction_kernel[(cdiv(z.C, BLOCK),)](
-        *known, mean, var, r, d, scale, shift, z.C, EPS=eps, BLOCK_N=BLOCK, num_warps=4
-    )  # fmt: skip
-    apply(x, skip, scale, shift, mean, var, y, eps, activation, slope, last)
-
-
-def backward(
-    dy, x, skip, weight, bias, mean, var, r, d, dx, dskip, dweight, dbias, eps, activation, slope, last
-):  # fmt: skip
-    """Fill dx, dskip, dweight and dbias: batch norm's under the corrected affine."""
-    C = mean.shape[1]
-    scale, shift = accumulator(mean, C), accumulator(mean, C)
-    wanted = dweight is not None or dbias is not None
-    of_scale, of_shift = (accumulator(mean, C), accumulator(mean, C)) if wanted else (None, None)
-    programs = (cdiv(C, BLOCK),)
-    _corrected_kernel[programs](weight, bias, r, d, scale, shift, C, BLOCK_N=BLOCK, num_warps=4)
-    _channels_backward.backward(
-        dy, x, skip, scale, shift, mean, var, dx, dskip, of_scale, of_shift, eps, True, activation, slope, last
+    z = sizes(a.x, a.mean, a.channels_last)
+    t = Forward(
+        a.x, a.skip, a.weight, a.bias, a.running_mean, a.running_std, a.r_max, a.d_max, a.y, a.mean, a.var, a.r, a.d
     )
+    if tile := resident(z, FORWARD_LIMIT):
+        programs, given, constants = holding(a.x, z, tile)
+        batch_renorm_forward_kernel[(programs,)](t, *given, EPS=a.eps, SLOPE=a.slope, ACT=a.activation, **constants)
+        return
+    moments(a.x, a.mean, a.var, a.channels_last)
+    scale, shift = accumulator(a.mean, z.C), accumulator(a.mean, z.C)
+    known = t._replace(x=None, skip=None, y=None)
+    batch_renorm_correction_kernel[(cdiv(z.C, BLOCK),)](known, scale, shift, z.C, EPS=a.eps, BLOCK_N=BLOCK, num_warps=4)
+    apply(Applied(a.x, a.skip, scale, shift, a.y, a.mean, a.var), a)
+
+
+@on_device
+def batch_renorm_bwd(a):
+    """Fill dx, dskip, dweight and dbias: batch norm's under the corrected affine."""
+    C = a.mean.shape[1]
+    scale, shift = accumulator(a.mean, C), accumulator(a.mean, C)
+    wanted = a.dweight is not None or a.dbias is not None
+    of_scale, of_shift = (accumulator(a.mean, C), accumulator(a.mean, C)) if wanted else (None, None)
+    programs = (cdiv(C, BLOCK),)
+    batch_renorm_corrected_kernel[programs](a.weight, a.bias, a.r, a.d, scale, shift, C, BLOCK_N=BLOCK, num_warps=4)
+    backward(a._replace(weight=scale, bias=shift, dweight=of_scale, dbias=of_shift), training=True)
     if wanted:
-        _parameters_kernel[programs](of_scale, of_shift, r, d, dweight, dbias, C, BLOCK_N=BLOCK, num_warps=4)
-
-
-batch_renorm_fwd = on_device(forward)
-batch_renorm_bwd = on_device(backward)
+        batch_renorm_parameters_kernel[programs](
+            of_scale, of_shift, a.r, a.d, a.dweight, a.dbias, C, BLOCK_N=BLOCK, num_warps=4
+        )

@@ -1,8 +1,13 @@
 """Instance norm: the channel kernels, one statistic for each plane (Ulyanov et al. 2016, arXiv:1607.08022)."""
 
-from normkernels.backends.triton._channels_backward import backward
-from normkernels.backends.triton._channels_forward import forward
-from normkernels.backends.triton._rows import on_device
+from normkernels.backends.triton.base.launch import on_device
+from normkernels.backends.triton.channels.backward import backward
+from normkernels.backends.triton.channels.forward import forward
 
 instance_norm_fwd = on_device(forward)
-instance_norm_bwd = on_device(backward)
+
+
+@on_device
+def instance_norm_bwd(a):
+    """Without training mean and var are constants."""
+    backward(a, a.training)

@@ -1,31 +1,36 @@
 """The GRU with layer norm: for each step a product and one kernel (Ba et al. 2016, arXiv:1607.06450)."""
 
+from typing import NamedTuple
+
 import triton
 import triton.language as tl
+from torch import Tensor
 
-from normkernels.backends.triton._activations import sigmoid, tanh
-from normkernels.backends.triton._numbers import cdiv
-from normkernels.backends.triton._recurrent import backward_steps, forward_steps
-from normkernels.backends.triton._recurrent_norm import add_sums, means_of, no_sums, statistics, through_norm, with_rstd
-from normkernels.backends.triton._recurrent_rows import (
+from normkernels.backends.triton.base.activations import sigmoid, tanh
+from normkernels.backends.triton.base.launch import on_device
+from normkernels.backends.triton.base.numbers import cdiv
+from normkernels.backends.triton.base.sums import finalise
+from normkernels.backends.triton.recurrent.layer import (
     add_to_lines,
+    layer_base,
+    layer_form,
     load_statistics,
-    row_sizes,
-    rows_of,
     store_statistics,
     workspace,
 )
-from normkernels.backends.triton._recurrent_tiles import (
+from normkernels.backends.triton.recurrent.norm import add_sums, means_of, no_sums, statistics, through_norm, with_rstd
+from normkernels.backends.triton.recurrent.steps import backward_steps, forward_steps
+from normkernels.backends.triton.recurrent.tiles import (
     at,
     load,
     normed,
     plus_parameter,
+    shifted,
     standardised,
     store,
     summed,
     times_parameter,
 )
-from normkernels.backends.triton._rows import finalise, on_device
 
 
 @triton.jit
@@ -42,31 +47,44 @@ def gru_gates(q, X, tile, SEPARATE: tl.constexpr):
     return r, sigmoid(q_z), tanh(q_n)
 
 
+class Forward(NamedTuple):
+    """As in the schema."""
+
+    input: Tensor
+    a: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
+    h: Tensor
+    y: Tensor
+    mean: Tensor
+    rstd: Tensor
+    gates: Tensor
+
+
 @triton.jit(do_not_specialize=["START", "OWN", "M"])
-def _fwd_kernel(
-    X, A, W, B, H, Y, MEAN, RSTD, GATES,  # as in the schema
-    START, OWN, M, N,  # a step's M rows: from row START of a sequence, from row OWN of what may be kept of one step
+def layer_norm_gru_forward_kernel(
+    t, START, OWN, M, N,  # a step's M rows: from row START of a sequence, from row OWN of what may be kept of one step
     EPS: tl.float64, PER: tl.constexpr, SEPARATE: tl.constexpr,
-    ALIGN: tl.constexpr, ONE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    FORM: tl.constexpr,
 ):  # fmt: skip
-    N = N // ALIGN * ALIGN
-    END = BLOCK_N if ONE else N
-    dtype: tl.constexpr = MEAN.dtype.element_ty
+    N = N // FORM.ALIGN * FORM.ALIGN
+    END = FORM.STEP if FORM.ONE else N
+    dtype: tl.constexpr = t.mean.dtype.element_ty
     first, own = tl.cast(START, tl.int64), tl.cast(OWN, tl.int64)
-    X, Y, A, GATES = X + first * (3 * N), Y + first * N, A + own * (3 * N), GATES + own * (3 * N)
-    base = rows_of(tl.program_id(0), M, N, BLOCK_M, BLOCK_N)
-    moments = statistics(X, A, base, END, 3, PER, SEPARATE, ONE, BLOCK_N, 1, dtype)
+    X, Y, A, GATES = t.input + first * (3 * N), t.y + first * N, t.a + own * (3 * N), t.gates + own * (3 * N)
+    base = layer_base(tl.program_id(0), M, N, FORM.BLOCK_M, FORM.BLOCK_N)
+    moments = statistics(X, A, base, END, 3, PER, SEPARATE, FORM, dtype)
     stats = with_rstd(*moments, EPS, 3)
-    for start in range(0, END, BLOCK_N):
+    for start in range(0, END, FORM.STEP):
         tile = at(base, start, 1)
         a = summed(X, A, tile, 3, SEPARATE, dtype)
-        r, z, n = gru_gates(normed(a, stats, W, B, tile, 3), X, tile, SEPARATE)
-        h = (n + z * (load(H, tile, 1, dtype)[0] - n),)
+        r, z, n = gru_gates(normed(a, stats, t.weight, t.bias, tile, 3), X, tile, SEPARATE)
+        h = (n + z * (load(t.h, tile, 1, dtype)[0] - n),)
         store(A if not SEPARATE else None, a, tile, 3)
         store(GATES, (r, z, n), tile, 3)
-        store(H, h, tile, 1)
+        store(t.h, h, tile, 1)
         store(Y, h, tile, 1)
-    store_statistics(MEAN, RSTD, stats, base, own, 3, PER)
+    store_statistics(t.mean, t.rstd, stats, base, own, 3, PER)
 
 
 @triton.jit
@@ -81,68 +99,80 @@ def gru_grads(DY, DH, GATES, PREVIOUS, A, W, B, stats, tile, dtype: tl.constexpr
     return (dr, dz, dn * r), dn, xhats, dh * z
 
 
+class Backward(NamedTuple):
+    """As in the schema; partials: (lines, 3 N)."""
+
+    dy: Tensor
+    gates: Tensor
+    previous: Tensor
+    a: Tensor
+    mean: Tensor
+    rstd: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
+    dh: Tensor
+    dinput: Tensor
+    da: Tensor | None
+    partial_w: Tensor | None
+    partial_b: Tensor | None
+
+
 @triton.jit(do_not_specialize=["START", "M", "each"])
-def _bwd_kernel(
-    DY, GATES, PREVIOUS, A, MEAN, RSTD, W, B, DH, DINPUT, DA,  # as in the schema
-    PARTIAL_W, PARTIAL_B, START, M, N, each,  # partials: (lines, 3 N)
-    PER: tl.constexpr, ALIGN: tl.constexpr, ONE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+def layer_norm_gru_backward_kernel(
+    t, START, M, N, each,
+    PER: tl.constexpr, FORM: tl.constexpr,
 ):  # fmt: skip
-    N = N // ALIGN * ALIGN
-    END = BLOCK_N if ONE else N
-    dtype: tl.constexpr = MEAN.dtype.element_ty
+    N = N // FORM.ALIGN * FORM.ALIGN
+    END = FORM.STEP if FORM.ONE else N
+    dtype: tl.constexpr = t.mean.dtype.element_ty
     offset = tl.cast(START, tl.int64) * N
     DY, PREVIOUS, A, GATES, DINPUT = (
-        DY + offset, PREVIOUS + offset, A + offset * 3, GATES + offset * 3, DINPUT + offset * 3
+        t.dy + offset, t.previous + offset, t.a + offset * 3, t.gates + offset * 3, t.dinput + offset * 3
     )  # fmt: skip
-    if DA is not None:
-        DA = DA + offset * 3
+    DA = shifted(t.da, offset * 3)
     first = tl.program_id(0) * each
-    for block in range(first, tl.minimum(first + each, tl.cdiv(M, BLOCK_M))):
-        base = rows_of(block, M, N, BLOCK_M, BLOCK_N)
-        stats = load_statistics(MEAN, RSTD, base, START, 3, PER)
-        dq, dn, xhats, direct = gru_grads(DY, DH, GATES, PREVIOUS, A, W, B, stats, at(base, 0, 1), dtype)
+    for block in range(first, tl.minimum(first + each, tl.cdiv(M, FORM.BLOCK_M))):
+        base = layer_base(block, M, N, FORM.BLOCK_M, FORM.BLOCK_N)
+        stats = load_statistics(t.mean, t.rstd, base, START, 3, PER)
+        dq, dn, xhats, direct = gru_grads(DY, t.dh, GATES, PREVIOUS, A, t.weight, t.bias, stats, at(base, 0, 1), dtype)
         sums = no_sums(dn, 3, PER), no_sums(dn, 3, PER)
-        for start in range(0, END, BLOCK_N):
+        for start in range(0, END, FORM.STEP):
             tile = at(base, start, 1)
-            if not ONE:
-                dq, dn, xhats, direct = gru_grads(DY, DH, GATES, PREVIOUS, A, W, B, stats, tile, dtype)
-            sums = add_sums(sums, times_parameter(dq, W, tile, 3), xhats, 3, PER)
+            if not FORM.ONE:
+                dq, dn, xhats, direct = gru_grads(DY, t.dh, GATES, PREVIOUS, A, t.weight, t.bias, stats, tile, dtype)
+            sums = add_sums(sums, times_parameter(dq, t.weight, tile, 3), xhats, 3, PER)
         means = means_of(sums[0], base, 3, PER, 1), means_of(sums[1], base, 3, PER, 1)
-        for start in range(0, END, BLOCK_N):
+        for start in range(0, END, FORM.STEP):
             tile = at(base, start, 1)
-            if not ONE:
-                dq, dn, xhats, direct = gru_grads(DY, DH, GATES, PREVIOUS, A, W, B, stats, tile, dtype)
-            da = through_norm(times_parameter(dq, W, tile, 3), xhats, stats, means, 3)
+            if not FORM.ONE:
+                dq, dn, xhats, direct = gru_grads(DY, t.dh, GATES, PREVIOUS, A, t.weight, t.bias, stats, tile, dtype)
+            da = through_norm(times_parameter(dq, t.weight, tile, 3), xhats, stats, means, 3)
             store(DINPUT, da if DA is None else (dq[0], dq[1], dn), tile, 3)
             store(DA, da, tile, 3)
-            store(DH, (direct,), tile, 1)
-            add_to_lines(PARTIAL_W, PARTIAL_B, dq, xhats, tile, 3)
+            store(t.dh, (direct,), tile, 1)
+            add_to_lines(t.partial_w, t.partial_b, dq, xhats, tile, 3)
 
 
 @on_device
-def layer_norm_gru_fwd(
-    input, weight_hh, weight, bias, batch_sizes, h, y, a, mean, rstd, gates, groups, separate, eps, reverse
-):
+def layer_norm_gru_fwd(a):
     """q = LN(weight_hh h), r, z = sigmoid(input + q), n = tanh(input + r q), y = h = n + z (h - n), step after step."""
-    N, sizes = h.shape[1], row_sizes(a, h.shape[1], 3)
-    for step in forward_steps(h, weight_hh, a, y, batch_sizes, reverse):
-        _fwd_kernel[(cdiv(step.n, sizes["BLOCK_M"]),)](
-            input, a, weight, bias, h, y, mean, rstd, gates, step.start, step.own, step.n, N,
-            EPS=eps, PER=groups[0], SEPARATE=separate, **sizes,
-        )  # fmt: skip
+    N, constants = a.h.shape[1], layer_form(a.a, a.h.shape[1], 3)
+    t = Forward(a.input, a.a, a.weight, a.bias, a.h, a.y, a.mean, a.rstd, a.gates)
+    for step in forward_steps(a):
+        layer_norm_gru_forward_kernel[(cdiv(step.n, constants["FORM"].BLOCK_M),)](
+            t, step.start, step.own, step.n, N, EPS=a.eps, PER=a.groups[0], SEPARATE=a.separate, **constants
+        )
 
 
 @on_device
-def layer_norm_gru_bwd(
-    dy, gates, previous, a, mean, rstd, weight_hh, weight, bias, batch_sizes, dh, dinput, da, dweight, dbias, groups,
-    reverse,
-):  # fmt: skip
+def layer_norm_gru_bwd(a):
     """dinput of the gates' sums, da through the norm (da None: as dinput), dh = dh z + weight_hh^T da, backwards."""
-    N, sizes = dh.shape[1], row_sizes(a, dh.shape[1], 3)
-    each, partials = workspace(mean, len(dh), sizes["BLOCK_M"], dweight, dbias)
-    for step in backward_steps(dh, weight_hh, dinput if da is None else da, batch_sizes, reverse, add=True):
-        _bwd_kernel[(cdiv(step.n, each * sizes["BLOCK_M"]),)](
-            dy, gates, previous, a, mean, rstd, weight, bias, dh, dinput, da, *partials, step.start, step.n, N, each,
-            PER=groups[0], **sizes,
-        )  # fmt: skip
-    finalise(*partials, dweight, dbias)
+    N, constants = a.dh.shape[1], layer_form(a.a, a.dh.shape[1], 3)
+    each, partials = workspace(a.mean, len(a.dh), constants["FORM"].BLOCK_M, a.dweight, a.dbias)
+    given = a.dy, a.gates, a.previous, a.a, a.mean, a.rstd, a.weight, a.bias
+    t = Backward(*given, a.dh, a.dinput, a.da, *partials)
+    for step in backward_steps(a, add=True):
+        layer_norm_gru_backward_kernel[(cdiv(step.n, each * constants["FORM"].BLOCK_M),)](
+            t, step.start, step.n, N, each, PER=a.groups[0], **constants
+        )
+    finalise(*partials, a.dweight, a.dbias)

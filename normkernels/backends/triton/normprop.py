@@ -5,13 +5,14 @@ and the shift, which follow from it.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from normkernels.backends.triton._activations import (
+from normkernels.backends.triton.base.activations import (
     DENSITY_0,
     SELU_ALPHA,
     SELU_SCALE,
@@ -19,12 +20,49 @@ from normkernels.backends.triton._activations import (
     derivative,
     expm1,
 )
-from normkernels.backends.triton._channels import aligned, broad, load, load_tile, step, store, store_tile, walk
-from normkernels.backends.triton._channels_sizes import BACKWARD_TILE, FORWARD_TILE, STEPS, Sizes, parts, split
-from normkernels.backends.triton._numbers import cdiv
-from normkernels.backends.triton._rows import affine, alignment, finalise, on_device, stride
+from normkernels.backends.triton.base.launch import alignment, on_device, stride
+from normkernels.backends.triton.base.numbers import cdiv
+from normkernels.backends.triton.base.sums import finalise
+from normkernels.backends.triton.base.values import affine
+from normkernels.backends.triton.channels.sizes import BACKWARD_TILE, FORWARD_TILE, STEPS, Sizes, Walked, parts, split
+from normkernels.backends.triton.channels.tiles import (
+    aligned,
+    broad,
+    load,
+    load_tile,
+    step,
+    store,
+    store_tile,
+    walk,
+    zeros,
+)
 
 INVERSE_PI = tl.constexpr(1 / math.pi)
+
+
+class Epilogue(NamedTuple):
+    """The constants of y = act(u) SCALE + SHIFT, within [LOW, HIGH] where act(u) lies between the kinks of act."""
+
+    ACT: str
+    LEAK: float
+    SCALE: float
+    SHIFT: float
+    LOW: float
+    HIGH: float
+    KINK_LOW: float = -math.inf
+    KINK_HIGH: float = math.inf
+
+
+class Backward(NamedTuple):
+    """saved: y FROM_OUTPUT, else u; bias, prelu: (C,); partials: (rows, C)."""
+
+    dy: Tensor
+    saved: Tensor
+    bias: Tensor | None
+    prelu: Tensor | None
+    du: Tensor
+    partial_b: Tensor | None
+    partial_s: Tensor | None
 
 
 @triton.jit
@@ -47,12 +85,10 @@ def bounds(LOW: tl.constexpr, HIGH: tl.constexpr, dtype: tl.constexpr):
 
 
 @triton.jit
-def derivative_from_output(
-    y, ACT: tl.constexpr, LEAK: tl.constexpr, SCALE: tl.constexpr, SHIFT: tl.constexpr,
-    LOW: tl.constexpr, HIGH: tl.constexpr,
-):  # fmt: skip
-    """act'(u) from y = act(u) scale + shift, within [LOW, HIGH] where act(u) lies between the kinks of act."""
-    f = (y - SHIFT) / SCALE
+def derivative_from_output(y, EPILOGUE: tl.constexpr):
+    """act'(u) from y."""
+    ACT: tl.constexpr = EPILOGUE.ACT
+    f = (y - EPILOGUE.SHIFT) / EPILOGUE.SCALE
     if ACT == "tanh":
         d = 1 - f * f
     elif ACT == "sigmoid":
@@ -67,8 +103,8 @@ def derivative_from_output(
         d = 1 - tl.abs(f)
     else:
         INNER: tl.constexpr = 1 / 6 if ACT == "hardsigmoid" else 1.0
-        OUTER: tl.constexpr = LEAK if ACT == "leaky_relu" else 0.0
-        bottom, top = bounds(LOW, HIGH, y.dtype)
+        OUTER: tl.constexpr = EPILOGUE.LEAK if ACT == "leaky_relu" else 0.0
+        bottom, top = bounds(EPILOGUE.LOW, EPILOGUE.HIGH, y.dtype)
         d = tl.where((y >= bottom) & (y <= top), INNER, tl.full(y.shape, OUTER, y.dtype))
     # rounding may have taken f out of the range of act
     d = tl.where(d < 0, 0.0, d)
@@ -78,72 +114,65 @@ def derivative_from_output(
 
 
 @triton.jit(do_not_specialize=["N", "C", "S", "parts", "steps", "stride_slope"])
-def _fwd_kernel(
-    U, B, PRELU, Y,  # b, prelu: (C,)
-    N, C, S, parts, steps, stride_slope, ACT: tl.constexpr, LEAK: tl.constexpr,
-    SCALE: tl.constexpr, SHIFT: tl.constexpr, KINK_LOW: tl.constexpr, KINK_HIGH: tl.constexpr,
-    LOW: tl.constexpr, HIGH: tl.constexpr,
-    IMAGES: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr, BLOCK_A: tl.constexpr, BLOCK_B: tl.constexpr,
+def normprop_forward_kernel(
+    U, B, PRELU, Y, N, C, S, parts, steps, stride_slope, EPILOGUE: tl.constexpr, FORM: tl.constexpr  # b, prelu: (C,)
 ):  # fmt: skip
     dtype: tl.constexpr = tl.float64 if U.dtype.element_ty == tl.float64 else tl.float32
-    C, S = aligned(C, S, LAST, ALIGN)
-    low, _, image, first, tiles = walk(tl.program_id(0), N, C, S, parts, steps, IMAGES, BLOCK_A, BLOCK_B)
-    channels = low + tl.arange(0, BLOCK_A)
+    C, S = aligned(C, S, FORM)
+    low, _, image, first, tiles = walk(tl.program_id(0), N, C, S, parts, steps, FORM)
+    channels = low + tl.arange(0, FORM.BLOCK_A)
     b = broad(load(B, channels, channels < C, dtype), 2)
     if PRELU is not None:
         a = broad(load(PRELU, channels * stride_slope, channels < C, dtype), 2)
         scale, shift = prelu_affine(a)
-    bottom, top = bounds(LOW, HIGH, dtype)
+    bottom, top = bounds(EPILOGUE.LOW, EPILOGUE.HIGH, dtype)
     for i in tl.range(0, tiles, num_stages=2):
-        tile = step(i, low, image, first, C, S, IMAGES, LAST, BLOCK_A, BLOCK_B)
+        tile = step(i, low, image, first, C, S, FORM)
         u = affine(load_tile(U, tile, dtype), None, b)
         if PRELU is not None:
             y = prelu(u, a) * scale + shift
         else:
-            f = activation(u, ACT, LEAK)
-            y = f * SCALE + SHIFT
+            f = activation(u, EPILOGUE.ACT, EPILOGUE.LEAK)
+            y = f * EPILOGUE.SCALE + EPILOGUE.SHIFT
             # on the side of a kink that f is on, for the backward sees y alone
             within = tl.where(y < bottom, bottom, tl.where(y > top, top, y))
-            y = tl.where((f > KINK_LOW) & (f < KINK_HIGH), within, y)
+            y = tl.where((f > EPILOGUE.KINK_LOW) & (f < EPILOGUE.KINK_HIGH), within, y)
         store_tile(Y, y, tile)
 
 
 @triton.jit(do_not_specialize=["N", "C", "S", "parts", "steps", "stride_slope"])
-def _bwd_kernel(
-    DY, SAVED, B, PRELU, DU, PARTIAL_B, PARTIAL_S,  # saved: y FROM_OUTPUT, else u; partials: (rows, C)
-    N, C, S, parts, steps, stride_slope, ACT: tl.constexpr, LEAK: tl.constexpr,
-    SCALE: tl.constexpr, SHIFT: tl.constexpr, LOW: tl.constexpr, HIGH: tl.constexpr, FROM_OUTPUT: tl.constexpr,
-    IMAGES: tl.constexpr, LAST: tl.constexpr, ALIGN: tl.constexpr, BLOCK_A: tl.constexpr, BLOCK_B: tl.constexpr,
+def normprop_backward_kernel(
+    t, N, C, S, parts, steps, stride_slope, EPILOGUE: tl.constexpr, FROM_OUTPUT: tl.constexpr, FORM: tl.constexpr
 ):  # fmt: skip
-    dtype: tl.constexpr = tl.float64 if DU.dtype.element_ty == tl.float64 else tl.float32
-    C, S = aligned(C, S, LAST, ALIGN)
-    low, row, image, first, tiles = walk(tl.program_id(0), N, C, S, parts, steps, IMAGES, BLOCK_A, BLOCK_B)
-    channels = low + tl.arange(0, BLOCK_A)
-    b = broad(load(None if FROM_OUTPUT else B, channels, channels < C, dtype), 2)
-    if PRELU is not None:
-        a = broad(load(PRELU, channels * stride_slope, channels < C, dtype), 2)
+    dtype: tl.constexpr = tl.float64 if t.du.dtype.element_ty == tl.float64 else tl.float32
+    C, S = aligned(C, S, FORM)
+    low, row, image, first, tiles = walk(tl.program_id(0), N, C, S, parts, steps, FORM)
+    channels = low + tl.arange(0, FORM.BLOCK_A)
+    b = broad(load(None if FROM_OUTPUT else t.bias, channels, channels < C, dtype), 2)
+    if t.prelu is not None:
+        a = broad(load(t.prelu, channels * stride_slope, channels < C, dtype), 2)
         scale, shift = prelu_affine(a)
         c1_slope = (a + (1 - a) * INVERSE_PI) / 2 * scale
-    db, ds = tl.zeros([BLOCK_A, BLOCK_B], dtype), tl.zeros([BLOCK_A, BLOCK_B], dtype)
+    db, ds = zeros(FORM.BLOCK_A, FORM.BLOCK_B, dtype), zeros(FORM.BLOCK_A, FORM.BLOCK_B, dtype)
     for i in tl.range(0, tiles, num_stages=2):
-        tile = step(i, low, image, first, C, S, IMAGES, LAST, BLOCK_A, BLOCK_B)
+        tile = step(i, low, image, first, C, S, FORM)
         # du is 0 outside the tensor, for dy is
-        du = load_tile(DY, tile, dtype)
-        saved = affine(load_tile(SAVED, tile, dtype), None, b)
-        if PRELU is not None:
+        du = load_tile(t.dy, tile, dtype)
+        saved = affine(load_tile(t.saved, tile, dtype), None, b)
+        if t.prelu is not None:
             du = du * scale
             # of y = (f - c2) / c1 over the slope a, times c1: the slopes of f and c2, and y times that of c1
             y = prelu(saved, a) * scale + shift
             ds += du * (tl.where(saved > 0, 0.0, saved) + DENSITY_0 - y * c1_slope)
             du = du * tl.where(saved > 0, 1.0, a)
         elif FROM_OUTPUT:
-            du = du * (derivative_from_output(saved, ACT, LEAK, SCALE, SHIFT, LOW, HIGH) * SCALE)
+            du = du * (derivative_from_output(saved, EPILOGUE) * EPILOGUE.SCALE)
         else:
-            du = du * (derivative(saved, ACT, LEAK) * SCALE)
-        store_tile(DU, du, tile)
+            du = du * (derivative(saved, EPILOGUE.ACT, EPILOGUE.LEAK) * EPILOGUE.SCALE)
+        store_tile(t.du, du, tile)
         db += du
-    store(PARTIAL_B, tl.sum(db, axis=1), row * C + channels, channels < C)
-    store(PARTIAL_S, tl.sum(ds, axis=1), row * C + channels, channels < C)
+    store(t.partial_b, tl.sum(db, axis=1), row * C + channels, channels < C)
+    store(t.partial_s, tl.sum(ds, axis=1), row * C + channels, channels < C)
 
 
 def walking(u: Tensor, last: bool, tile: dict[int, tuple[int, int]], most: int | None = None):
@@ -152,33 +181,31 @@ def walking(u: Tensor, last: bool, tile: dict[int, tuple[int, int]], most: int |
     z = Sizes(N, C, S, 1, C, last, u.element_size())
     s = split(z, tile, most)
     each, rows = parts(z, s)
-    constants = {"IMAGES": s.IMAGES, "LAST": last, "ALIGN": alignment(u, z.row)} | s.tile()
+    form = Walked(s.IMAGES, False, last, alignment(u, z.row), s.BLOCK_A, s.BLOCK_B)
+    constants = {"FORM": form, "num_warps": s.num_warps}
     return rows, (rows * cdiv(C, s.BLOCK_A),), (N, C, S, each, s.steps), constants
 
 
-def forward(u, bias, slope, y, activation, leak, scale, shift, kink_low, kink_high, low, high, channels_last):
+@on_device
+def normprop_fwd(a):
     """Fill y, which may be u."""
-    _, programs, given, constants = walking(u, channels_last, FORWARD_TILE, STEPS)
-    _fwd_kernel[programs](
-        u, bias, slope, y, *given, stride(slope), ACT=activation, LEAK=leak, SCALE=scale, SHIFT=shift,
-        KINK_LOW=kink_low, KINK_HIGH=kink_high, LOW=low, HIGH=high, **constants,
+    _, programs, given, constants = walking(a.u, a.channels_last, FORWARD_TILE, STEPS)
+    act = Epilogue(a.activation, a.leak, a.scale, a.shift, a.low, a.high, a.kink_low, a.kink_high)
+    normprop_forward_kernel[programs](
+        a.u, a.bias, a.slope, a.y, *given, stride(a.slope), EPILOGUE=act, **constants
     )  # fmt: skip
 
 
-def backward(
-    dy, saved, bias, slope, du, dbias, dslope, activation, leak, scale, shift, low, high, from_output, channels_last
-):  # fmt: skip
+@on_device
+def normprop_bwd(a):
     """Fill du, dbias and dslope, in one pass."""
-    rows, programs, given, constants = walking(du, channels_last, BACKWARD_TILE)
-    shape, dtype = (rows, given[1]), torch.float64 if du.dtype == torch.float64 else torch.float32
+    rows, programs, given, constants = walking(a.du, a.channels_last, BACKWARD_TILE)
+    shape, dtype = (rows, given[1]), torch.float64 if a.du.dtype == torch.float64 else torch.float32
     # workspaces
-    partial_b, partial_s = (None if p is None else p.new_empty(shape, dtype=dtype) for p in (dbias, dslope))
-    _bwd_kernel[programs](
-        dy, saved, bias, slope, du, partial_b, partial_s, *given, stride(slope), ACT=activation, LEAK=leak,
-        SCALE=scale, SHIFT=shift, LOW=low, HIGH=high, FROM_OUTPUT=from_output, **constants,
+    partial_b, partial_s = (None if p is None else p.new_empty(shape, dtype=dtype) for p in (a.dbias, a.dslope))
+    normprop_backward_kernel[programs](
+        Backward(a.dy, a.saved, a.bias, a.slope, a.du, partial_b, partial_s), *given, stride(a.slope),
+        EPILOGUE=Epilogue(a.activation, a.leak, a.scale, a.shift, a.low, a.high), FROM_OUTPUT=a.from_output,
+        **constants,
     )  # fmt: skip
-    finalise(partial_s, partial_b, dslope, dbias)
-
-
-normprop_fwd = on_device(forward)
-normprop_bwd = on_device(backward)
+    finalise(partial_s, partial_b, a.dslope, a.dbias)

@@ -7,25 +7,26 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from normkernels.backends.triton._filters import inverse
-from normkernels.backends.triton._filters_backward import backward
-from normkernels.backends.triton._filters_forward import forward
-from normkernels.backends.triton._numbers import cdiv
-from normkernels.backends.triton._rows import Tile, on_device, rounded
+from normkernels.backends.triton.base.launch import Tile, on_device
+from normkernels.backends.triton.base.numbers import cdiv
+from normkernels.backends.triton.base.values import rounded
+from normkernels.backends.triton.filters.backward import backward
+from normkernels.backends.triton.filters.forward import forward
+from normkernels.backends.triton.filters.tiles import inverse
 
 PROJECTED = {2: Tile(4, 1024, 4), 4: Tile(4, 1024, 4), 8: Tile(4, 512, 8)}  # itemsize -> filters, values at a time
 
 
 @on_device
-def weight_norm_fwd(v, g, w, norm):
+def weight_norm_fwd(a):
     """w = g v / |v|."""
-    forward(v, g, w, None, norm, 0.0)
+    forward(a.v, a.g, a.w, None, a.norm, 0.0)
 
 
 @on_device
-def weight_norm_bwd(dw, v, g, norm, dv, dg):
+def weight_norm_bwd(a):
     """dg = <dw, v> / |v|, dv = g / |v| (dw - v <dw, v> / |v|^2)."""
-    backward(dw, v, g, None, norm, dv, dg)
+    backward(a.dw, a.v, a.g, None, a.norm, a.dv, a.dg)
 
 
 @triton.jit
@@ -54,7 +55,7 @@ def scale_to_one(addresses, N, LIKE, ALIGN: tl.constexpr, BLOCK_M: tl.constexpr,
 
 
 @triton.jit(do_not_specialize=["filters", "aligned"])
-def _project_kernel(
+def filters_project_kernel(
     TABLE, LIKE, filters, aligned,  # table: (2, filters), addresses and lengths; like: any weight, for its type
     MIXED: tl.constexpr, ALIGN: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
@@ -89,7 +90,7 @@ def weight_norm_project(weights: list[Tensor]) -> None:
     addresses, aligned = table(tuple(once), like.element_size(), like.device)
     filters, tile = addresses.shape[1], PROJECTED[like.element_size()]
     with torch.cuda.device_of(like):
-        _project_kernel[(cdiv(filters, tile.BLOCK_M),)](
+        filters_project_kernel[(cdiv(filters, tile.BLOCK_M),)](
             addresses, like, filters, aligned, MIXED=0 < aligned < filters,
             ALIGN=16 // like.element_size() if aligned else 1, **tile._asdict(),
         )  # fmt: skip

@@ -1,0 +1,1 @@
+"""What every family uses: launches, values on a tile, activations, the sum of partial results."""

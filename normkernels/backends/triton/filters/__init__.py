@@ -1,0 +1,1 @@
+"""Filters: weight norm and weight standardisation, over the rows of a weight."""

@@ -1,0 +1,1 @@
+"""Recurrent: layer and batch norm at each step of a sequence."""

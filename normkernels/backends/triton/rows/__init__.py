@@ -1,0 +1,1 @@
+"""Rows: layer norm and RMS norm, over values that lie side by side."""
