@@ -13,7 +13,7 @@ TABLE = {
         ("eps).squeeze(1)", "eps * 0).squeeze(1)"),
     ],
     ("reference", FILTERS): [
-        ("(f * scale + shift).clamp(low, high)", "f * scale + shift"),
+        ("y.clamp(a.low, a.high), y))", "y, y))"),
         ("- y * (a + (1 - a) / math.pi) / (2 * c1)", ""),
         ("(1 - f * f).clamp(min=0)", "1 - f"),
         ("torch.where(f > 0, 1.0, f + 1)", "torch.where(f > 0, 1.0, f)"),

@@ -26,9 +26,9 @@ TABLE = {
         ("dn * q_n * r * (1 - r)", "dn * q_n * r"),
         ("dh_new * z +", "0 * dh_new * z +"),
     ],
-    ("reference/layer_norm_lstm", RECURRENT): [
-        ("dcell = dcell + (dc[:n] if raw_cells is None else 0)", "pass"),
-        ("(dc[:n] if cell_mean is None or raw_cells is not None else 0)", "dc[:n]"),
+    ("reference/recurrent", RECURRENT): [
+        ("rstd, weight, dims) + (a.dc[:n] if a.raw_cells is None else 0)", "rstd, weight, dims)"),
+        ("(a.dc[:n] if cell_norm is None or a.raw_cells is not None else 0)", "a.dc[:n]"),
     ],
     ("modules", RECURRENT): [
         ("states if order is None else tuple(s.index_select(1, order) for s in states)", "states"),
