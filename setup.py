@@ -42,9 +42,6 @@ def version(of: str) -> tuple[int, ...]:
 def check() -> None:
     """Everything that a build needs, before anything is compiled."""
     again = "pip install --no-build-isolation ."
-    if version(setuptools.__version__) < OLDEST["setuptools"]:
-        needed = "pip install 'setuptools>=77' wheel ninja pybind11"
-        sys.exit(f"\nnormkernels: setuptools {setuptools.__version__} is too old.\n  {needed}, then {again}\n")
     try:
         import torch
     except ImportError:
@@ -165,6 +162,9 @@ def extension():
 
 
 def build() -> dict:
+    if version(setuptools.__version__) < OLDEST["setuptools"]:  # which cannot read pyproject.toml either
+        needed = "pip install 'setuptools>=77' wheel ninja pybind11, then pip install --no-build-isolation ."
+        sys.exit(f"\nnormkernels: setuptools {setuptools.__version__} is too old.\n  {needed}\n")
     if os.environ.get("NORMKERNELS_NATIVE") == "0" or NO_BUILD & set(sys.argv):
         return {}
     check()

@@ -195,8 +195,8 @@ def _native_unusable(op: str, device: str) -> str | None:
     key = KEYS[device].name
     if torch._C._dispatch_has_kernel_for_dispatch_key(f"normkernels_C::{op}", key):
         return None
-    built = f"this build has no {key} kernels"
-    return f"{built}; reinstall with nvcc and a CUDA build of torch" if device == "cuda" else built
+    why = importlib.import_module("normkernels._C").build_info()["cuda"].removeprefix("not built: ").replace("_", " ")
+    return f"this build has no {key} kernels" + (f" ({why}; docs/install.md)" if device == "cuda" else "")
 
 
 def triton_version() -> str:

@@ -1,0 +1,139 @@
+"""What an install says where something is missing; no row ends in success without what was asked for.
+
+python tests/compiled/install.py
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import venv
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).parents[2]
+NEW = ("setuptools>=77", "wheel")
+NO_ISOLATION = ("--no-build-isolation", "--no-deps")
+
+
+class Row(NamedTuple):
+    """An environment: what is installed, what is done to it, and what must be said."""
+
+    name: str
+    packages: tuple[str, ...]
+    said: str
+    succeeds: bool = False
+    torch: str | None = "2.13.0"  # a module of this version stands in for it: no kernel is compiled here
+    variables: Mapping[str, str] = MappingProxyType({})
+    options: tuple[str, ...] = NO_ISOLATION
+
+
+ROWS = (
+    Row("old setuptools", ("setuptools==65.5.0", "wheel"), "setuptools 65.5.0 is too old"),
+    Row("no torch", (*NEW, "pybind11"), "torch is not there", torch=None),
+    Row("old torch", (*NEW, "pybind11"), "torch 2.10.0 is too old, 2.11 is needed", torch="2.10.0"),
+    Row("no pybind11", NEW, "pybind11 is not there"),
+    Row("no compiler", (*NEW, "pybind11"), "no C++ compiler (nosuch-c++", variables={"CXX": "nosuch-c++"}),
+    Row("isolated", NEW, "torch is not there", options=("--no-deps",)),
+    Row("no ninja", (*NEW, "pybind11"), "ninja is not there"),  # and then the compiler below fails
+    Row("failing compiler", (*NEW, "pybind11", "ninja"), "error:", variables={"CXX": "false"}),
+    Row("nvcc of another CUDA", (*NEW, "pybind11"), "nvcc is of CUDA 11.8, torch of CUDA 13.0",
+        variables={"NORMKERNELS_CUDA_ARCHS": "80", "STAND_IN_CUDA": "13.0"}),
+    Row("no nvcc", (*NEW, "pybind11"), "no nvcc",
+        variables={"NORMKERNELS_CUDA_ARCHS": "80", "STAND_IN_CUDA": "13.0", "CUDA_HOME": "/nowhere"}),
+    Row("CUDA asked of a CPU build", (*NEW, "pybind11"), "torch is a CPU build",
+        variables={"NORMKERNELS_CUDA_ARCHS": "80"}),
+    Row("no such GPU", (*NEW, "pybind11"), "ampere: no compute capability",
+        variables={"NORMKERNELS_CUDA_ARCHS": "ampere"}),
+    Row("without native kernels", NEW, "Successfully installed normkernels", True, None, {"NORMKERNELS_NATIVE": "0"}),
+)  # fmt: skip
+
+STAND_IN = """
+import os, shutil, sys, types
+__version__ = "{version}"
+version = types.SimpleNamespace(cuda=os.environ.get("STAND_IN_CUDA"))
+extension = types.ModuleType("torch.utils.cpp_extension")
+extension.get_cxx_compiler = lambda: os.environ.get("CXX", "false")
+extension.is_ninja_available = lambda: shutil.which("ninja", path=os.path.dirname(sys.executable)) is not None
+from setuptools import Extension
+from setuptools.command.build_ext import build_ext as BuildExtension
+extension.BuildExtension = BuildExtension
+def CppExtension(name, sources, extra_compile_args=(), **more):
+    return Extension(name, sources[:1], **more)
+extension.CppExtension = extension.CUDAExtension = CppExtension
+sys.modules["torch.utils"] = types.ModuleType("torch.utils")
+sys.modules["torch.utils.cpp_extension"] = extension
+"""
+
+NVCC = """#!/bin/sh
+case "$*" in
+  *--version*) echo "Cuda compilation tools, release 11.8, V11.8.89" ;;
+  *) echo "#$ TOP=$(dirname "$(dirname "$(readlink -f "$0")")")" >&2 ;;
+esac
+"""
+
+
+def environment(folder: Path, packages: tuple[str, ...]) -> Path:
+    """Python of a virtual environment that has these and nothing else."""
+    python = folder / re.sub("[>=]", "", "-".join(packages)) / "bin/python"
+    if not python.exists():
+        venv.create(python.parents[1], with_pip=True)
+        subprocess.run(
+            [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages], check=True
+        )
+    return python
+
+
+def stand_ins(folder: Path, version: str | None) -> dict[str, str]:
+    """Variables under which Python finds a module that calls itself torch, and a toolkit whose nvcc is of CUDA 11.8."""
+    nvcc, torch = folder / "cuda/bin/nvcc", folder / f"torch-{version}" / "torch/__init__.py"
+    for path, text in ((nvcc, NVCC), (torch, STAND_IN.format(version=version))):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    nvcc.chmod(0o755)
+    return {"CUDA_HOME": str(folder / "cuda")} | ({"PYTHONPATH": str(torch.parents[1])} if version else {})
+
+
+def source(folder: Path) -> None:
+    """What a user would install from: the files that git knows."""
+    names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    for name in filter(None, names):
+        if not name.startswith(("bench/results", "docs/", "tests/")) and (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes((ROOT / name).read_bytes())
+
+
+def tried(row: Row, folder: Path) -> tuple[int, str]:
+    """(exit status, all that was printed) of pip."""
+    python = environment(folder, row.packages)
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("NORMKERNELS", "PYTHON", "CUDA", "CXX"))}
+    command = [python, "-m", "pip", "install", "--disable-pip-version-check", *row.options, str(folder / "source")]
+    variables = clean | stand_ins(folder, row.torch) | row.variables
+    done = subprocess.run(command, capture_output=True, text=True, env=variables, cwd=folder)
+    return done.returncode, done.stdout + done.stderr
+
+
+def main() -> int:
+    table, failed = Table(box=None, header_style="bold"), 0
+    for name in ("environment", "exit status", "said", ""):
+        table.add_column(name)
+    with tempfile.TemporaryDirectory() as folder:
+        source(Path(folder) / "source")
+        for row in ROWS:
+            status, text = tried(row, Path(folder))
+            right = row.said in text and (status == 0) == row.succeeds
+            failed += not right
+            line = next((t.strip() for t in text.splitlines() if row.said in t), text[-400:])
+            table.add_row(row.name, str(status), line, "ok" if right else "WRONG")
+    Console(width=150).print(table)
+    return min(failed, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
