@@ -117,6 +117,7 @@ def derivative_from_output(y, EPILOGUE: tl.constexpr):
 def normprop_forward_kernel(
     U, B, PRELU, Y, N, C, S, parts, steps, stride_slope, EPILOGUE: tl.constexpr, FORM: tl.constexpr  # b, prelu: (C,)
 ):  # fmt: skip
+    ACT: tl.constexpr = EPILOGUE.ACT
     dtype: tl.constexpr = tl.float64 if U.dtype.element_ty == tl.float64 else tl.float32
     C, S = aligned(C, S, FORM)
     low, _, image, first, tiles = walk(tl.program_id(0), N, C, S, parts, steps, FORM)
@@ -132,7 +133,7 @@ def normprop_forward_kernel(
         if PRELU is not None:
             y = prelu(u, a) * scale + shift
         else:
-            f = activation(u, EPILOGUE.ACT, EPILOGUE.LEAK)
+            f = activation(u, ACT, EPILOGUE.LEAK)
             y = f * EPILOGUE.SCALE + EPILOGUE.SHIFT
             # on the side of a kink that f is on, for the backward sees y alone
             within = tl.where(y < bottom, bottom, tl.where(y > top, top, y))
@@ -144,6 +145,7 @@ def normprop_forward_kernel(
 def normprop_backward_kernel(
     t, N, C, S, parts, steps, stride_slope, EPILOGUE: tl.constexpr, FROM_OUTPUT: tl.constexpr, FORM: tl.constexpr
 ):  # fmt: skip
+    ACT: tl.constexpr = EPILOGUE.ACT
     dtype: tl.constexpr = tl.float64 if t.du.dtype.element_ty == tl.float64 else tl.float32
     C, S = aligned(C, S, FORM)
     low, row, image, first, tiles = walk(tl.program_id(0), N, C, S, parts, steps, FORM)
@@ -168,7 +170,7 @@ def normprop_backward_kernel(
         elif FROM_OUTPUT:
             du = du * (derivative_from_output(saved, EPILOGUE) * EPILOGUE.SCALE)
         else:
-            du = du * (derivative(saved, EPILOGUE.ACT, EPILOGUE.LEAK) * EPILOGUE.SCALE)
+            du = du * (derivative(saved, ACT, EPILOGUE.LEAK) * EPILOGUE.SCALE)
         store_tile(t.du, du, tile)
         db += du
     store(t.partial_b, tl.sum(db, axis=1), row * C + channels, channels < C)

@@ -23,7 +23,7 @@ def batch_form(like: Tensor, batch: int, N: int, most: int = 8, walking: int | N
         each = values_per_thread(like, N, walking)
     BLOCK_M = max(2, min(next_power_of_2(batch), THREADS * each // UNITS))
     BLOCK_N = max(UNITS, 256 // BLOCK_M)
-    form = Form(0, alignment(like, N), BLOCK_M >= batch, BLOCK_M, BLOCK_N)
+    form = Form(0, alignment(like, N), BLOCK_M >= batch, BLOCK_M, BLOCK_M, BLOCK_N)
     return {"FORM": form, "num_warps": max(1, BLOCK_M * BLOCK_N // (32 * each))}
 
 

@@ -22,7 +22,7 @@ def layer_form(like: Tensor, N: int, gates: int, most: int = 8) -> dict:
     longest = THREADS * each * (4 if gates == 1 else 1)
     BLOCK_N = max(16, min(next_power_of_2(N), longest))
     BLOCK_M = max(1, 256 // BLOCK_N)
-    form = Form(1, alignment(like, N), BLOCK_N >= N, BLOCK_M, BLOCK_N)
+    form = Form(1, alignment(like, N), BLOCK_N >= N, BLOCK_N, BLOCK_M, BLOCK_N)
     return {"FORM": form, "num_warps": min(THREADS // 32, max(1, BLOCK_M * BLOCK_N // (32 * each)))}
 
 

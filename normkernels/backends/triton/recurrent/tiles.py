@@ -14,17 +14,14 @@ from normkernels.backends.triton.base.values import inside, rounded
 
 
 class Form(NamedTuple):
-    """The constants of a kernel; ONE: what it walks along AXIS is one tile."""
+    """The constants of a kernel; it walks by STEP along AXIS, and ONE: that is one tile."""
 
     AXIS: int
     ALIGN: int
     ONE: bool
+    STEP: int
     BLOCK_M: int
     BLOCK_N: int
-
-    @property
-    def STEP(self) -> int:  # noqa: N802
-        return self.BLOCK_N if self.AXIS == 1 else self.BLOCK_M
 
 
 @triton.jit
