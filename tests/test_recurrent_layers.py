@@ -72,7 +72,8 @@ def test_both_terms(layer, norm_over, groups):
     cell = {f"cell_{k}": p[f"norm_{k}_cell"] for k in ("weight", "bias") if layer is nk.LayerNormLSTM}
     loop = OPS[f"layer_norm_{layer.__name__.removeprefix('LayerNorm').lower()}"].torch
     options = switches | cell | {"norm_terms": "separate"}
-    want = loop(torch.stack(terms), p["weight_hh"], p["norm_weight_hh"], p["bias_hh"], **options)
+    norm = {"weight": p["norm_weight_hh"], "bias": p["bias_hh"]}
+    want = loop(input=torch.stack(terms), weight_hh=p["weight_hh"], **norm, **options)
     close(ours(x)[0], want[0])
 
 
