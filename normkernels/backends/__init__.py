@@ -164,11 +164,8 @@ def backends(device: str | None = None) -> dict[str, dict[str, str | None]]:
         None
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    table = {}
-    for op in sorted(vars(torch.ops.normkernels)):
-        if op.endswith(("_fwd", "_bwd")):
-            table[op] = {name: unusable(name, op, device) for name in NAMES}
-    return table
+    ops = [op for op in sorted(vars(torch.ops.normkernels)) if op.endswith(("_fwd", "_bwd"))]
+    return {op: {name: unusable(name, op, device) for name in NAMES} for op in ops}
 
 
 def _module(name: str, op: str) -> str:
