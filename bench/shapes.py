@@ -58,12 +58,8 @@ SHAPES = {
         "batch_norm+skip+relu": both("32x256x56x56", "32x512x28x28", "32x1024x14x14", "32x2048x7x7"),
     },
 }  # fmt: skip
-QUICK = {
-    "cpu": {"layer_norm": ["16384x1024"], "rms_norm": ["16384x1024"], "layer_norm_2d": ["8x96x56x56"],
-            "batch_norm": ["64x64x64x64"], "group_norm": ["32x512x32x32"], "instance_norm": ["2x32x64x64x64"],
-            **dict.fromkeys(STATEFUL, STREAMS["cpu"][:1]), **dict.fromkeys(WEIGHTS, FILTERS[:1])},
-    "cuda": {op: shapes[:1] for op, shapes in SHAPES["cuda"].items()},
-}  # fmt: skip
+QUICK = {device: {op: shapes[:1] for op, shapes in table.items()} for device, table in SHAPES.items()}
+QUICK["cpu"]["instance_norm"] = ["2x32x64x64x64"]
 VARIANTS = (
     "rms_norm+residual", "layer_norm+silu", "batch_norm+skip+relu", "group_norm+silu", "instance_norm+leaky_relu",
 )  # fmt: skip

@@ -31,6 +31,12 @@ def kernels(op: Op) -> list[str]:
     return [f"{op.stem}_{way}" for way in ways]
 
 
+def centred(op: Op) -> bool:
+    """Whether it takes a mean off, which its forward then keeps."""
+    schema = getattr(torch.ops.normkernels, f"{op.stem}_fwd").default._schema
+    return "mean" in [a.name for a in schema.arguments]
+
+
 def need(op: Op, backend: str, device: str) -> None:
     """Skip, with the reason, where the backend cannot run the op."""
     for kernel in kernels(op):

@@ -9,13 +9,13 @@ import math
 
 import pytest
 import torch
-from common import STATEFUL, TARGETS, need
+from common import STATEFUL, TARGETS, centred, need
 
 from normkernels.cases import OPS, Sample
 from normkernels.tolerance import check, given, judge, run
 
 STATELESS = [op for op in OPS.values() if op.kind in ("norm", "filters") and op not in STATEFUL]
-CENTRED = [op for op in STATELESS if op.stem not in ("rms_norm", "weight_norm")]
+CENTRED = [op for op in STATELESS if centred(op)]
 F64, F32, BF16 = torch.float64, torch.float32, torch.bfloat16
 STEP = 1 / 16  # one unit in the last place of a float32 near 1e6
 

@@ -1,6 +1,7 @@
 """The house rules that no other tool checks: one stem in every layer, allocation, masks, headers, names."""
 
 import ast
+import csv
 import re
 import runpy
 from pathlib import Path
@@ -9,6 +10,7 @@ import mutations
 import pytest
 
 import normkernels
+from bench import shapes
 from normkernels import ACTIVATIONS
 from normkernels.cases import OPS
 
@@ -138,6 +140,24 @@ def test_files_are_short():
     lengths = {p: len(p.read_text().splitlines()) for p in files}
     assert len(lengths) > 150
     assert not {str(p): n for p, n in lengths.items() if n > 220}
+
+
+def test_every_triton_kernel_is_compiled():
+    """The table of tests/compiled/triton.py has each: an op is compiled there once its launches are recorded."""
+    with (ROOT / "docs/compiled/triton.csv").open(newline="") as file:
+        compiled = {row["kernel"] for row in csv.DictReader(file)}
+    written = {f.name for path in TRITON_FILES for f in jitted(path) if f.name.endswith("_kernel")}
+    assert len(written) > 50
+    missing, stale = written - compiled, compiled - written
+    assert not missing
+    assert not stale
+
+
+def test_every_norm_is_timed():
+    """bench/shapes.py has its shapes; what is no norm of input or of weights has a benchmark of its own."""
+    stems = {stem for stem, op in OPS.items() if op.kind in ("norm", "filters")}
+    assert stems == set(shapes.RANKS)
+    assert all(stems <= set(table) for table in (*shapes.SHAPES.values(), *shapes.QUICK.values()))
 
 
 def test_schemas_are_those_of_the_ops():

@@ -145,6 +145,7 @@ SHARED = (
     Channels((4, 33, 62501), (4, 33)),
     Channels((512, 64, 49), (1, 64)),
 )
+SMALL = Channels((32, 256, 16), (1, 256))
 
 
 # online norm: samples of planes, held or split, aligned or not, few and many; then samples of one value
@@ -421,6 +422,8 @@ def stateful(arch: int) -> list[Launch]:
             found += record_stateful("batch_renorm", x, w, case, "silu", 0)
             found += chain(*(record_stateful("streaming_norm", x, w, case, "silu", p) for p in (1, 2, 3)))
         found += record_stateful("streaming_norm", x, w, SHARED[0], "identity", 1.7)
+        act = "silu" if x == BF16 else "identity"  # a batch that one program holds, backward too
+        found += chain(*(record_stateful("streaming_norm", x, w, SMALL, act, p) for p in (1, 2, 3)))
         found += chain(*(record_stateful("online_norm", x, w, case, "silu", v) for case in SAMPLES for v in (0, 1)))
     return found
 
