@@ -20,7 +20,7 @@ $(VENV)/.requirements: requirements-dev.txt
 	touch $@
 
 $(VENV)/.build: $(VENV)/.requirements $(NATIVE)
-	NORMKERNELS_NATIVE=1 $(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	touch $@
 
 setup: $(VENV)/.build ## .venv with the dependencies and the built package

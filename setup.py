@@ -162,7 +162,7 @@ def extension():
 
 
 def build() -> dict:
-    if version(setuptools.__version__) < OLDEST["setuptools"]:  # which cannot read pyproject.toml either
+    if version(setuptools.__version__) < OLDEST["setuptools"] and os.path.exists("pyproject.toml"):  # it cannot read it
         needed = "pip install 'setuptools>=77' wheel ninja pybind11, then pip install --no-build-isolation ."
         sys.exit(f"\nnormkernels: setuptools {setuptools.__version__} is too old.\n  {needed}\n")
     if os.environ.get("NORMKERNELS_NATIVE") == "0" or NO_BUILD & set(sys.argv):

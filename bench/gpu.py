@@ -29,7 +29,7 @@ BARE = ROOT / "build" / "bare"  # what setup.py needs without pyproject.toml, wh
 def steps(device: str, rows: Path, arch: str) -> list[Step]:
     """The native kernels, what they may corrupt, the speed of all kernels, then what takes Triton long to compile."""
     cuda, python, jobs = device == "cuda", sys.executable, str(os.cpu_count())
-    build = {"NORMKERNELS_NATIVE": "1", "MAX_JOBS": jobs} | ({"NORMKERNELS_CUDA_ARCHS": arch} if cuda else {})
+    build = {"MAX_JOBS": jobs} | ({"NORMKERNELS_CUDA_ARCHS": arch} if cuda else {})
     exercise = [python, "-m", "bench.exercise", "--device", device]
 
     def module(name: str, limit: float, what: str, *options: str, suffix: str = ".json", **more) -> Step:

@@ -173,7 +173,16 @@ class Touched(nn.Module):
         return t + s
 
 
-@pytest.mark.parametrize("kind", [Twice, Hidden, Touched])
+class TouchedThroughAView(Touched):
+    def forward(self, x: Tensor) -> Tensor:
+        z = x * 2
+        view = z[:]
+        y = self.norm(z)
+        view.mul_(3)
+        return y + x
+
+
+@pytest.mark.parametrize("kind", [Twice, Hidden, Touched, TouchedThroughAView])
 def test_nothing_is_fused_where_it_is_not_sure(kind):
     torch.manual_seed(0)
     model = used(kind())

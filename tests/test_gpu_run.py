@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import runpy
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import setuptools
 
 from bench import gpu, step
 from bench.record import Record
@@ -149,3 +151,14 @@ def test_the_limits_add_up():
         limits = [s.limit for s in gpu.steps(device, Path("rows"), "90")]
         assert sum(limits) <= gpu.TOTAL
         assert min(limits) >= step.LEAST
+
+
+def test_old_setuptools_build_without_a_pyproject(monkeypatch, tmp_path):
+    """The machine's own setuptools may be old: what the run builds from has no pyproject.toml, which it cannot read."""
+    build = runpy.run_path(str(ROOT / "setup.py"))["build"]
+    monkeypatch.setattr(setuptools, "__version__", "65.5.0")
+    monkeypatch.chdir(tmp_path)
+    assert [m.name.split(".")[0] for m in build()["ext_modules"]] == ["normkernels"] * 2
+    (tmp_path / "pyproject.toml").touch()
+    with pytest.raises(SystemExit, match=r"setuptools 65.5.0 is too old"):
+        build()

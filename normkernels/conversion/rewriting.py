@@ -78,7 +78,7 @@ def _fuse_channels(node: fx.Node, traced: Traced, module: nn.Module) -> tuple[st
     """act(norm(x) + skip) -> with_skip(norm, x, skip, act), called where the sum was; (what was done, in words)."""
     user, skip = _only_user(node), None
     terms = [] if user is None else _terms(user)
-    if user is not None and len(terms) == 2 and not _met_between(node.args[0], node, user):
+    if user is not None and len(terms) == 2 and not _changed_between(node.args[0], node, user, module):
         skip = next(t for t in terms if t is not node)
     last = node if skip is None or user is None else user
     after = _take_activation(last, traced, module)
@@ -156,10 +156,11 @@ def _only_user(node: fx.Node) -> fx.Node | None:
     return next(iter(node.users)) if len(node.users) == 1 else None
 
 
-def _met_between(value: Any, first: fx.Node, last: fx.Node) -> bool:
-    """Whether a node between these two uses the value, which it might change."""
+def _changed_between(value: Any, first: fx.Node, last: fx.Node, module: nn.Module) -> bool:
+    """Whether a node between these two might change the value: it takes it, or writes into what may be a view of it."""
     order = list(first.graph.nodes)
-    return any(value in n.all_input_nodes for n in order[order.index(first) + 1 : order.index(last)])
+    between = order[order.index(first) + 1 : order.index(last)]
+    return any(value in n.all_input_nodes or _in_place(n, module) for n in between)
 
 
 def _in_place(node: fx.Node, module: nn.Module) -> bool:

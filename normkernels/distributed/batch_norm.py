@@ -9,7 +9,6 @@ from torch.autograd.function import once_differentiable
 from normkernels import _checks
 from normkernels.backends import requested
 from normkernels.distributed.statistics import Moments, gathered, moments
-from normkernels.ops import _channels
 from normkernels.ops._buffers import flat
 from normkernels.ops._channels import lies_last, like, view
 from normkernels.ops.batch_norm import batch_norm_apply, batch_norm_dx, batch_norm_sums
@@ -62,13 +61,8 @@ class SpanningBatchNorm(torch.autograd.Function):
         return dx, dy if activation == "identity" and wants_skip else dskip, dweight, dbias, None, None, None, None
 
 
-def given(name: str, input: Tensor, weight, bias, skip) -> tuple[Tensor, Any, Any, Any]:
-    input, skip, weight, bias = _channels.check_channels(name, input, weight, bias, skip)
-    return input, weight, bias, skip
-
-
 def spanning(
-    input: Tensor, weight, bias, skip, eps: float, extras: dict[str, Any], group: Any, found=None
+    input: Tensor, skip, weight, bias, eps: float, extras: dict[str, Any], group: Any, found=None
 ) -> tuple[Moments, Tensor]:
     """(moments of all processes, y)"""
     if eps <= 0:

@@ -13,7 +13,7 @@ from normkernels.backends.reference.batch_renorm import corrected, correction
 from normkernels.conversion import twins
 from normkernels.conversion.become import base, become
 from normkernels.conversion.report import Change, Note, Report, label
-from normkernels.distributed.batch_norm import given, spanning
+from normkernels.distributed.batch_norm import spanning
 from normkernels.distributed.statistics import moments, spans
 from normkernels.modules._extras import Extras
 from normkernels.modules._leaf import leaf
@@ -89,8 +89,8 @@ class SyncBatchNorm(_AnyRank, _BatchNorm):
             return super().forward(input, skip)
         self._check_input_dim(input)
         eps, momentum, tracked = self.__dict__["eps"], self.momentum, self.num_batches_tracked
-        tensors = given("SyncBatchNorm", input, self.weight, self.bias, skip)
-        found, y = spanning(*tensors, eps, self.extras, self.process_group)
+        x, added, weight, bias = _channels.check_channels("SyncBatchNorm", input, self.weight, self.bias, skip)
+        found, y = spanning(x, added, weight, bias, eps, self.extras, self.process_group)
         if self.running_mean is None or not self.track_running_stats:
             return y
         if momentum is None:
@@ -147,7 +147,7 @@ class SyncBatchRenorm(_AnyRank, _BatchRenorm):
         if not self._statistics_move() or not spans(self.process_group):
             return super().forward(input, skip)
         self._check_input_dim(input)
-        x, weight, bias, added = given("SyncBatchRenorm", input, self.weight, self.bias, skip)
+        x, added, weight, bias = _channels.check_channels("SyncBatchRenorm", input, self.weight, self.bias, skip)
         dtype = statistic_dtype(x)
 
         def run(state):
@@ -160,7 +160,7 @@ class SyncBatchRenorm(_AnyRank, _BatchRenorm):
                 moved = [torch.lerp(a, b, self.momentum) for a, b in zip(before, batch, strict=True)]
                 moved = [torch.where(found.count > 0, new, old) for new, old in zip(moved, before, strict=True)]
             scale, shift = corrected(weight, bias, r, d)
-            _, y = spanning(x, scale, shift, added, self.eps, self.extras, self.process_group, found)
+            _, y = spanning(x, added, scale, shift, self.eps, self.extras, self.process_group, found)
             return y, [*sound(moved, before, batch), state[2] + 1]
 
         return advance(self.running_mean, [self.running_mean, self.running_std, self.num_batches_tracked], run)
