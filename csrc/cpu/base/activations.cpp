@@ -12,6 +12,9 @@ template <class C>
 constexpr C kSeluAlpha = C(1.6732632423543772848170429916717);
 
 template <class C>
+constexpr C kDensity = C(0.39894228040143267794);  // of a standard normal at 0
+
+template <class C>
 NK_INLINE C clamp(C u, C low, C high) {
   return u < low ? low : (u > high ? high : u);  // NaN stays NaN
 }
@@ -19,19 +22,36 @@ template <class C>
 NK_INLINE C negative_part(C u) {
   return u > 0 ? C(0) : u;
 }
-// f(u) = u sigmoid(u); its derivative from one exponential: sigmoid(u) (1 + u sigmoid(-u))
 template <class C>
 NK_INLINE C d_silu(C u) {
-  const C e = exp(-magnitude(u)), r = C(1) / (C(1) + e);
-  const C s = u > 0 ? r : e * r, complement = u > 0 ? e * r : r;
+  const auto [s, complement] = sigmoids(u);
   return s * (C(1) + u * complement);
 }
 // tanh(softplus(u)) from exp(-|u|), so that nothing overflows or cancels.
 template <class C>
 NK_INLINE C mish_gate(C u) {
-  const C e = exp(-magnitude(u));
+  const C e = exp_minus(u);
   const C positive = (C(1) + 2 * e) / (C(1) + 2 * e * (C(1) + e)), negative = e * (e + 2) / (e * (e + 2) + 2);
   return u > 0 ? positive : negative;
+}
+// u sigmoid(u) with one division
+template <class C>
+NK_INLINE C silu(C u) {
+  const C e = exp_minus(u);
+  return (u > 0 ? u : u * e) / (C(1) + e);
+}
+// u P(Z < u) = max(u, 0) - |u| P(Z > |u|)
+template <class C>
+NK_INLINE C gelu(C u) {
+  const C z = least_magnitude(u, kNormalEnd<C>);
+  return (u < 0 ? C(0) : u) - z * normal(z).tail;
+}
+template <class C>
+NK_INLINE C d_gelu(C u) {
+  const C z = least_magnitude(u, kNormalEnd<C>);
+  const auto [e, tail] = normal(z);
+  const C below = tail - z * kDensity<C> * e, d = u > 0 ? C(1) - below : below;
+  return u == u ? d : u;
 }
 // gelu_tanh(u) = u sigmoid(2 k (u + a u^3)), k = sqrt(2 / pi), a = 0.044715
 template <class C>
@@ -66,17 +86,17 @@ NK_INLINE void activate_tile(Activation f, C slope, C* tile, int64_t n) {
     case Activation::sigmoid:
       NK_EACH(sigmoid(u))
     case Activation::elu:
-      NK_EACH(u > 0 ? u : expm1_negative(negative_part(u)))
+      NK_EACH(u > 0 ? u : expm1_minus(negative_part(u)))
     case Activation::selu:
-      NK_EACH(kSeluScale<C> * (u > 0 ? u : kSeluAlpha<C> * expm1_negative(negative_part(u))))
+      NK_EACH(kSeluScale<C> * (u > 0 ? u : kSeluAlpha<C> * expm1_minus(negative_part(u))))
     case Activation::gelu:
-      NK_EACH(u * normal_cdf(u))
+      NK_EACH(gelu(u))
     case Activation::gelu_tanh:
       NK_EACH(u * sigmoid(gelu_tanh_argument(u)))
     case Activation::silu:
-      NK_EACH(u * sigmoid(u))
+      NK_EACH(silu(u))
     case Activation::softplus:
-      NK_EACH(u > 20 ? u : (u > 0 ? u : C(0)) + log1p_unit(exp(-magnitude(u))))
+      NK_EACH(u > 20 ? u : (u > 0 ? u : C(0)) + log1p_unit(exp_minus(u)))
     case Activation::hardtanh:
       NK_EACH(clamp(u, C(-1), C(1)))
     case Activation::hardsigmoid:
@@ -91,14 +111,14 @@ NK_INLINE void activate_tile(Activation f, C slope, C* tile, int64_t n) {
 }
 
 template <class C>
-NK_INLINE C sech2(C u) {  // 1 - tanh(u)^2
-  const C e = exp(C(-2) * magnitude(u));
-  return 4 * e / ((C(1) + e) * (C(1) + e));
+NK_INLINE C d_sigmoid(C u) {
+  const C e = exp_minus(u);
+  return e / ((C(1) + e) * (C(1) + e));
 }
 template <class C>
 NK_INLINE C d_gelu_tanh(C u) {
-  const C v = gelu_tanh_argument(u), s = sigmoid(v);
-  return s * (C(1) + u * sigmoid(-v) * C(2) * C(0.79788456080286535588) * (C(1) + C(3 * 0.044715) * u * u));
+  const auto [s, complement] = sigmoids(gelu_tanh_argument(u));
+  return s * (C(1) + u * complement * C(2) * C(0.79788456080286535588) * (C(1) + C(3 * 0.044715) * u * u));
 }
 
 template <class C>
@@ -113,15 +133,15 @@ NK_INLINE void times_derivative_tile(Activation f, C slope, const C* tile, C* ou
     case Activation::relu6:
       NK_EACH(u > 0 && u < 6 ? out[i] : C(0))
     case Activation::tanh:
-      NK_EACH(out[i] * sech2(u))
+      NK_EACH(out[i] * 4 * d_sigmoid(2 * u))  // 1 - tanh(u)^2
     case Activation::sigmoid:
-      NK_EACH(out[i] * sigmoid(u) * sigmoid(-u))
+      NK_EACH(out[i] * d_sigmoid(u))
     case Activation::elu:
-      NK_EACH(out[i] * (u > 0 ? C(1) : exp(negative_part(u))))
+      NK_EACH(out[i] * (u > 0 ? C(1) : exp_minus(negative_part(u))))
     case Activation::selu:
-      NK_EACH(out[i] * kSeluScale<C> * (u > 0 ? C(1) : kSeluAlpha<C> * exp(negative_part(u))))
+      NK_EACH(out[i] * kSeluScale<C> * (u > 0 ? C(1) : kSeluAlpha<C> * exp_minus(negative_part(u))))
     case Activation::gelu:
-      NK_EACH(out[i] * (normal_cdf(u) + u * C(0.39894228040143267794) * exp(C(-0.5) * u * u)))
+      NK_EACH(out[i] * d_gelu(u))
     case Activation::gelu_tanh:
       NK_EACH(out[i] * d_gelu_tanh(u))
     case Activation::silu:
@@ -160,7 +180,7 @@ NK_INLINE void times_derivative_of_output_tile(Activation f, const C* tile, C* o
     case Activation::selu:
       NK_EACH(out[i] * (u > 0 ? kSeluScale<C> : positive_part(u + kSeluScale<C> * kSeluAlpha<C>)))
     case Activation::softplus:
-      NK_EACH(out[i] * -expm1_negative(-positive_part(u)))
+      NK_EACH(out[i] * -expm1_minus(positive_part(u)))
     case Activation::softsign:
       NK_EACH(out[i] * positive_part(C(1) - magnitude(u)) * positive_part(C(1) - magnitude(u)))
     default:

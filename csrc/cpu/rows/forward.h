@@ -60,8 +60,10 @@ struct RowsForward {
 
 template <class T>
 void forward(const RowsForward<T>& a) {
-  if (!narrow(a.N, a.affine.activation)) return sweep(a);
-  parallel_for(0, a.M, grain(a.N), [&](int64_t begin, int64_t end) { narrow_forward(a, begin, end); });
+  if (!narrow(a.N) && !short_rows(a.N)) return sweep(a);
+  parallel_for(0, a.M, grain(a.N), [&](int64_t begin, int64_t end) {
+    short_rows(a.N) ? short_forward(a, begin, end) : narrow_forward(a, begin, end);
+  });
 }
 
 }  // namespace normkernels

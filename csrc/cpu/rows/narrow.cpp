@@ -32,15 +32,14 @@ NK_INLINE Moments row_moments(const RowsForward<T>& a, const T* x, const Fresh<c
   return squares_fit<T>(squares, a.N, a.eps) ? Moments{count, 0, squares} : wide_moments(x, false, a.N);
 }
 
-// next: a later row, which is asked for
-template <class T>
-NK_INLINE void forward_row(const RowsForward<T>& a, int64_t m, const T* next, const Fresh<compute_t<T>>& last, T* out) {
+// y of row m, before the activation; next: a later row, which is asked for
+template <class T, class O>
+NK_INLINE void forward_row(const RowsForward<T>& a, int64_t m, const T* next, const Fresh<compute_t<T>>& last, O* y) {
   using C = compute_t<T>;
   const int64_t N = a.N;
   const C *w = a.affine.weight, *b = a.affine.bias;
   if (a.residual) add_tiles(a.x + m * a.x_stride, a.residual + m * a.residual_stride, a.summed + m * N, N);
   const T* x = a.input(m);
-  T* const y = a.nontemporal ? out : a.y + m * N;
   const auto [mean, rstd, shift] = a.finish(m, row_moments(a, x, last));
   const auto write = [&](int64_t j) NK_INLINED {
     __builtin_prefetch(next + j, 0, 2);
@@ -51,25 +50,23 @@ NK_INLINE void forward_row(const RowsForward<T>& a, int64_t m, const T* next, co
   };
   for (int64_t j = 0; j + kFewLanes <= N; j += kFewLanes) write(j);
   if (N % kFewLanes) write(N - kFewLanes);
-  if (a.nontemporal) copy_nontemporal(out, a.y + m * N, N * sizeof(T));
 }
 
-template <int64_t kRows, class T>
+// du: the gradient of what the activation is given, kRows rows of it
+template <int64_t kRows, class T, class D>
 NK_INLINE void backward_rows(const RowsBackward<T>& a, int64_t m, int64_t block, const Fresh<compute_t<T>>& last,
-                             T* out) {
+                             const KnownRow<compute_t<T>>* known, const D* du_rows, int64_t du_stride, T* out) {
   using C = compute_t<T>;
   const int64_t N = a.N;
   const C* w = a.affine.weight;
   C *dw = a.dweight ? a.dweight + block * N : nullptr, *db = a.dbias ? a.dbias + block * N : nullptr;
-  KnownRow<C> known[kRows];
   Pair<C> means[kRows];
   const auto at = [&](int64_t r, int64_t j) NK_INLINED { return few(a.x + (m + r) * a.x_stride + j); };
   const auto xhat = [&](int64_t r, int64_t j)
                         NK_INLINED { return (at(r, j) - known[r].mean) * known[r].rstd + known[r].shift; };
-  const auto du = [&](int64_t r, int64_t j) NK_INLINED { return few(a.dy + (m + r) * a.dy_stride + j); };
+  const auto du = [&](int64_t r, int64_t j) NK_INLINED { return few(du_rows + r * du_stride + j); };
   const auto new_ones = [&](const Few<C>& v) NK_INLINED { return last ? v : Few<C>{}; };
   for (int64_t r = 0; r < kRows; r++) {
-    known[r] = a.row(m + r);
     Sum<C> of_g, of_g_xhat;
     const auto add = [&](int64_t j, int64_t k, auto count) NK_INLINED {
       auto g = du(r, j);
@@ -107,6 +104,53 @@ NK_INLINE void backward_rows(const RowsBackward<T>& a, int64_t m, int64_t block,
   for (int64_t r = 0; r < kRows; r++) copy_nontemporal(out + r * kTile, a.dx + (m + r) * N, N * sizeof(T));
 }
 
+// Rows whose y together is at most a tile, so that one call of the activation serves them all.
+template <class T>
+NK_INLINE void forward_activated(const RowsForward<T>& a, int64_t begin, int64_t end, int64_t ahead,
+                                 const Fresh<compute_t<T>>& last, T* out) {
+  alignas(64) compute_t<T> u[kTile];
+  const int64_t rows = kTile / a.N;
+  for (int64_t m = begin; m < end; m += rows) {
+    const int64_t count = std::min(rows, end - m), n = count * a.N;
+    for (int64_t r = m; r < m + count; r++)
+      forward_row(a, r, a.x + std::min(r + ahead, a.M - 1) * a.x_stride, last, u + (r - m) * a.N);
+    activate(a.affine.activation, a.affine.slope, u, n);
+    store_tile(u, a.nontemporal ? out : a.y + m * a.N, n);
+    if (a.nontemporal) copy_nontemporal(out, a.y + m * a.N, n * sizeof(T));
+  }
+}
+
+// du of kRows rows: dy times the derivative of the activation
+template <int64_t kRows, class T>
+NK_INLINE void activation_backward(const RowsBackward<T>& a, int64_t m, const KnownRow<compute_t<T>>* known,
+                                   compute_t<T>* du) {
+  using C = compute_t<T>;
+  alignas(64) C u[kRows * kTile];
+  const C *w = a.affine.weight, *b = a.affine.bias;
+  for (int64_t r = 0; r < kRows; r++) {
+    const T *x = a.x + (m + r) * a.x_stride, *dy = a.dy + (m + r) * a.dy_stride;
+    const auto [mean, rstd, shift] = known[r];
+    map_few(u + r * a.N, a.N, [&](int64_t j) NK_INLINED {
+      auto v = (few(x + j) - mean) * rstd + shift;
+      if (w) v *= few(w + j);
+      if (b) v += few(b + j);
+      return v;
+    });
+    map_few(du + r * a.N, a.N, [&](int64_t j) NK_INLINED { return few(dy + j); });
+  }
+  times_derivative(a.affine.activation, a.affine.slope, u, du, kRows * a.N);
+}
+
+template <int64_t kRows, class T>
+NK_INLINE void backward_together(const RowsBackward<T>& a, int64_t m, int64_t block, const Fresh<compute_t<T>>& last,
+                                 compute_t<T>* du, T* out) {
+  KnownRow<compute_t<T>> known[kRows];
+  for (int64_t r = 0; r < kRows; r++) known[r] = a.row(m + r);
+  if (a.plain()) return backward_rows<kRows>(a, m, block, last, known, a.dy + m * a.dy_stride, a.dy_stride, out);
+  activation_backward<kRows>(a, m, known, du);
+  backward_rows<kRows>(a, m, block, last, known, du, a.N, out);
+}
+
 }  // namespace
 
 template <class T>
@@ -114,18 +158,27 @@ NK_CLONES void narrow_forward(const RowsForward<T>& a, int64_t begin, int64_t en
   alignas(64) T out[kTile];
   const auto last = fresh<compute_t<T>>(a.N);
   const int64_t ahead = std::max<int64_t>(1, kAhead / a.N);
-  for (int64_t m = begin; m < end; m++) forward_row(a, m, a.x + std::min(m + ahead, a.M - 1) * a.x_stride, last, out);
+  if (a.affine.activation != Activation::identity) {
+    forward_activated(a, begin, end, ahead, last, out);
+  } else {
+    for (int64_t m = begin; m < end; m++) {
+      T* const y = a.y + m * a.N;
+      forward_row(a, m, a.x + std::min(m + ahead, a.M - 1) * a.x_stride, last, a.nontemporal ? out : y);
+      if (a.nontemporal) copy_nontemporal(out, y, a.N * sizeof(T));
+    }
+  }
   if (a.nontemporal) nontemporal_fence();
 }
 
 template <class T>
 NK_CLONES void narrow_backward(const RowsBackward<T>& a, int64_t block) {
   alignas(64) T out[kTogether * kTile];
+  alignas(64) compute_t<T> du[kTogether * kTile];
   const auto last = fresh<compute_t<T>>(a.N);
   const int64_t end = a.first_row(block + 1);
   int64_t m = a.first_row(block);
-  for (; m + kTogether <= end; m += kTogether) backward_rows<kTogether>(a, m, block, last, out);
-  for (; m < end; m++) backward_rows<1>(a, m, block, last, out);
+  for (; m + kTogether <= end; m += kTogether) backward_together<kTogether>(a, m, block, last, du, out);
+  for (; m < end; m++) backward_together<1>(a, m, block, last, du, out);
   if (a.nontemporal) nontemporal_fence();
 }
 

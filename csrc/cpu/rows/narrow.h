@@ -1,10 +1,9 @@
-// Rows of one tile without an activation: blocks of them in one loop each, for a call for each step of each row costs
-// more than a short row does.
+// Rows of one tile, and shorter ones: blocks of them in one loop each, for a call for each step of each row costs more
+// than the row does.
 #pragma once
 
 #include <cstdint>
 
-#include "cpu/base/activations.h"
 #include "cpu/base/tiles.h"
 
 namespace normkernels {
@@ -15,20 +14,27 @@ template <class T>
 struct RowsBackward;
 
 // Whether rows are taken so.
-inline bool narrow(int64_t N, Activation activation) {
+inline bool narrow(int64_t N) {
 #if defined(NK_SHUFFLES)
-  return N >= kFewLanes && N <= kTile && activation == Activation::identity;
+  return N >= kFewLanes && N <= kTile;
 #else
   return false;
 #endif
 }
 
+// Whether rows are shorter still: then many of them are taken side by side.
+inline bool short_rows(int64_t N) { return N < kFewLanes; }
+
 // y of the rows [begin, end)
 template <class T>
 void narrow_forward(const RowsForward<T>& a, int64_t begin, int64_t end);
+template <class T>
+void short_forward(const RowsForward<T>& a, int64_t begin, int64_t end);
 
 // dx of the rows of a block, and its line of the tables
 template <class T>
 void narrow_backward(const RowsBackward<T>& a, int64_t block);
+template <class T>
+void short_backward(const RowsBackward<T>& a, int64_t block);
 
 }  // namespace normkernels
