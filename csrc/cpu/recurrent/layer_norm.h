@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "cpu/base/gradient_table.h"
+#include "cpu/recurrent/product.h"
 #include "cpu/recurrent/tiles.h"
-#include "sequence.h"
 
 namespace normkernels {
 
@@ -54,10 +54,11 @@ template <class F>
 void walk_forward(const Tensor& input, const Tensor& weight_hh, const OptionalTensor& batch_sizes, const Tensor& h,
                   const Tensor& a, bool reverse, const F& f) {
   const int64_t total = input.size(0);
-  const Tensor transposed = torch::stable::transpose(weight_hh, 0, 1);
-  for (const SequenceStep& step : walk(total, h.size(0), batch_sizes, reverse)) {
+  const std::vector<SequenceStep> steps = walk(total, h.size(0), batch_sizes, reverse);
+  const Product product(torch::stable::transpose(weight_hh, 0, 1), h.size(0), steps.size());
+  for (const SequenceStep& step : steps) {
     const int64_t at = kept(step, a, total);
-    product(rows_of(h, 0, step.rows), transposed, rows_of(a, at, step.rows));
+    product(h, 0, a, at, step.rows);
     f(step, at);
   }
 }
@@ -66,9 +67,11 @@ void walk_forward(const Tensor& input, const Tensor& weight_hh, const OptionalTe
 template <class F>
 void walk_backward(const Tensor& da, const Tensor& weight_hh, const OptionalTensor& batch_sizes, const Tensor& dh,
                    bool reverse, const F& f) {
-  for (const SequenceStep& step : walk(da.size(0), dh.size(0), batch_sizes, !reverse)) {
+  const std::vector<SequenceStep> steps = walk(da.size(0), dh.size(0), batch_sizes, !reverse);
+  const Product product(weight_hh, dh.size(0), steps.size());
+  for (const SequenceStep& step : steps) {
     f(step);
-    product(rows_of(da, step.first, step.rows), weight_hh, rows_of(dh, 0, step.rows));
+    product(da, step.first, dh, 0, step.rows);
   }
 }
 
