@@ -38,13 +38,13 @@ class Session {
     device.stream = static_cast<cudaStream_t>(stream);
   }
 
-  // for n accumulators of T's arithmetic
+  // a workspace of n accumulators of T's arithmetic
   acc_t<T>* room(int64_t n) {
     const ScalarType dtype = std::is_same_v<T, double> ? ScalarType::Double : ScalarType::Float;
     buffers_.push_back(torch::stable::new_empty(x_, {n}, dtype));
     return static_cast<acc_t<T>*>(buffers_.back().mutable_data_ptr());
   }
-  // the same as the function that the kernels' hosts call
+  // room, as what launches a kernel takes it
   auto workspace() {
     return [this](int64_t n) { return room(n); };
   }
