@@ -2,8 +2,7 @@
 #include "cuda/channels/ops.h"
 
 STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CUDA, m) {
-  m.impl("batch_norm_fwd", TORCH_BOX(&normkernels::cuda::channels_fwd_op));
-  m.impl("batch_norm_bwd", TORCH_BOX(&normkernels::cuda::channels_bwd_op));
+  normkernels::cuda::implement<normkernels::cuda::channels_fwd_op, normkernels::cuda::channels_bwd_op>(m, "batch_norm");
   m.impl("batch_norm_apply", TORCH_BOX(&normkernels::cuda::channels_apply_op));
   m.impl("batch_norm_moments", TORCH_BOX(&normkernels::cuda::channels_moments_op));
   m.impl("batch_norm_sums", TORCH_BOX(&normkernels::cuda::channels_sums_op));

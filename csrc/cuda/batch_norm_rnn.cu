@@ -10,16 +10,12 @@ void batch_norm_rnn_fwd(Tensor x, Tensor weight_hh, Optional weight, Optional bi
                         Tensor y, Tensor a, Tensor mean, Tensor var, bool training, bool separate,
                         std::string nonlinearity, double eps, bool reverse) {
   if (!check::batch_norm_rnn_fwd(x, weight_hh, weight, bias, batch_sizes, h, y, a, mean, var, nonlinearity)) return;
-  dispatch(x, [&](auto zero) {
-    using T = decltype(zero);
+  dispatch(x, [&]<typename T>(Session<T>& session) {
     using A = acc_t<T>;
-    Session session(x);
-    BatchNormRnnForward<T> p{};
-    fill<T>(p, x, weight, bias, h, y, a, separate, eps);
+    auto p = step_forward<BatchNormRnnForward, T>(x, weight, bias, h, y, a, separate, eps);
     p.mean = output<A>(mean), p.var = output<A>(var);
     p.training = training, p.relu = nonlinearity == "relu";
-    walk_forward(p, y, weight_hh, h, a, batch_sizes, reverse,
-                 [&](const auto& step) { batch_norm_rnn_step(step, session.device); });
+    walk_forward(p, y, weight_hh, h, a, batch_sizes, reverse, session.device);
   });
 }
 
@@ -29,17 +25,13 @@ void batch_norm_rnn_bwd(Tensor dy, Tensor y, Tensor a, Tensor mean, Tensor var, 
   if (!check::batch_norm_rnn_bwd(dy, y, a, mean, var, weight_hh, weight, batch_sizes, dh, dinput, da, dweight, dbias,
                                  nonlinearity))
     return;
-  dispatch(dy, [&](auto zero) {
-    using T = decltype(zero);
+  dispatch(dy, [&]<typename T>(Session<T>& session) {
     using A = acc_t<T>;
-    Session session(dy);
-    BatchNormRnnBackward<T> p{};
-    fill<T>(p, dy, a, weight, dh, dinput, da);
+    auto p = step_backward<BatchNormRnnBackward, T>(dy, a, weight, dh, dinput, da);
     p.mean = input<A>(mean), p.var = input<A>(var), p.eps = eps;
     p.training = training, p.y = input<T>(y), p.relu = nonlinearity == "relu";
-    p.P = 1, p.partial = zero_lines<T>(session, dweight, dbias, p.P, p.hidden);
-    walk_backward(p, da ? *da : dinput, weight_hh, dh, batch_sizes, reverse,
-                  [&](const auto& step) { batch_norm_rnn_step(step, session.device); });
+    p.P = 1, p.partial = zero_lines(session, dweight, dbias, p.P, p.hidden);
+    walk_backward(p, da ? *da : dinput, weight_hh, dh, batch_sizes, reverse, session.device);
     add_lines_up<T>(p.partial, dweight, dbias, p.P, p.hidden, session.device);
   });
 }
@@ -47,8 +39,7 @@ void batch_norm_rnn_bwd(Tensor dy, Tensor y, Tensor a, Tensor mean, Tensor var, 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CUDA, m) {
-  m.impl("batch_norm_rnn_fwd", TORCH_BOX(&batch_norm_rnn_fwd));
-  m.impl("batch_norm_rnn_bwd", TORCH_BOX(&batch_norm_rnn_bwd));
+  implement<batch_norm_rnn_fwd, batch_norm_rnn_bwd>(m, "batch_norm_rnn");
 }
 
 }  // namespace normkernels::cuda

@@ -2,6 +2,6 @@
 #include "cuda/channels/ops.h"
 
 STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CUDA, m) {
-  m.impl("instance_norm_fwd", TORCH_BOX(&normkernels::cuda::channels_fwd_op));
-  m.impl("instance_norm_bwd", TORCH_BOX(&normkernels::cuda::channels_bwd_op));
+  normkernels::cuda::implement<normkernels::cuda::channels_fwd_op, normkernels::cuda::channels_bwd_op>(m,
+                                                                                                       "instance_norm");
 }

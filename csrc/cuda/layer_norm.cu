@@ -10,10 +10,8 @@ namespace {
 void layer_norm_fwd(Tensor x, Optional residual, Optional weight, Optional bias, Tensor y, Optional summed, Tensor mean,
                     Tensor rstd, double eps, double weight_offset, std::string activation, double slope) {
   if (!check::rows_fwd("layer_norm_fwd", x, residual, weight, bias, y, summed, mean, rstd)) return;
-  dispatch(x, [&](auto zero) {
-    using T = decltype(zero);
+  dispatch(x, [&]<typename T>(Session<T>& session) {
     using A = acc_t<T>;
-    Session session(x);
     RowsForward<T> p{};
     p.x = input<T>(x), p.x_stride = x.stride(0);
     p.residual = input<T>(residual), p.residual_stride = row_stride(residual);
@@ -23,8 +21,7 @@ void layer_norm_fwd(Tensor x, Optional residual, Optional weight, Optional bias,
     p.eps = eps, p.M = x.size(0), p.N = x.size(1);
     p.packed = packed<T>({p.N, p.x_stride, p.residual_stride},
                          {p.x, p.residual, p.affine.weight.data, p.affine.bias.data, p.y, p.summed});
-    rows_forward<true>(p, session.device, [&](int64_t n) { return session.workspace<T>(n); });
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
+    rows_forward<true>(p, session.device, session.workspace());
   });
 }
 
@@ -32,10 +29,8 @@ void layer_norm_bwd(Tensor dy, Optional dsummed, Tensor x, Optional weight, Opti
                     Tensor dx, Optional dweight, Optional dbias, double weight_offset, std::string activation,
                     double slope) {
   if (!check::rows_bwd("layer_norm_bwd", dy, dsummed, x, weight, bias, mean, rstd, dx, dweight, dbias)) return;
-  dispatch(x, [&](auto zero) {
-    using T = decltype(zero);
+  dispatch(x, [&]<typename T>(Session<T>& session) {
     using A = acc_t<T>;
-    Session session(x);
     RowsBackward<T> p{};
     p.dy = input<T>(dy), p.dy_stride = dy.stride(0);
     p.dsummed = input<T>(dsummed), p.dsummed_stride = row_stride(dsummed);
@@ -45,17 +40,12 @@ void layer_norm_bwd(Tensor dy, Optional dsummed, Tensor x, Optional weight, Opti
     p.dx = output<T>(dx), p.M = x.size(0), p.N = x.size(1);
     p.packed = packed<T>({p.N, p.dy_stride, p.dsummed_stride, p.x_stride},
                          {p.dy, p.dsummed, p.x, p.affine.weight.data, p.affine.bias.data, p.dx});
-    rows_backward<true>(p, line_sums_of<T>(dweight, dbias, p.N), session.device,
-                        [&](int64_t n) { return session.workspace<T>(n); });
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
+    rows_backward<true>(p, line_sums_of<T>(dweight, dbias, p.N), session.device, session.workspace());
   });
 }
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CUDA, m) {
-  m.impl("layer_norm_fwd", TORCH_BOX(&layer_norm_fwd));
-  m.impl("layer_norm_bwd", TORCH_BOX(&layer_norm_bwd));
-}
+STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CUDA, m) { implement<layer_norm_fwd, layer_norm_bwd>(m, "layer_norm"); }
 
 }  // namespace normkernels::cuda

@@ -11,10 +11,8 @@ void layer_norm_2d_fwd(Tensor x, Optional residual, Optional weight, Optional bi
                        Tensor mean, Tensor rstd, double eps, double weight_offset, std::string activation,
                        double slope) {
   if (!check::strided_rows_fwd("layer_norm_2d_fwd", x, residual, weight, bias, y, summed, mean, rstd)) return;
-  dispatch(x, [&](auto zero) {
-    using T = decltype(zero);
+  dispatch(x, [&]<typename T>(Session<T>& session) {
     using A = acc_t<T>;
-    Session session(x);
     StridedRowsForward<T> p{};
     p.x = input<T>(x), p.residual = input<T>(residual);
     p.affine = affine<T>(weight, bias, weight_offset, activation, slope);
@@ -23,7 +21,6 @@ void layer_norm_2d_fwd(Tensor x, Optional residual, Optional weight, Optional bi
     p.eps = eps, p.B = x.size(0), p.N = x.size(1), p.S = x.size(2);
     p.packed = packed<T>({p.S}, {p.x, p.residual, p.y, p.summed, p.mean, p.rstd});
     strided_rows_forward(p, session.device);
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
 }
 
@@ -32,27 +29,22 @@ void layer_norm_2d_bwd(Tensor dy, Optional dsummed, Tensor x, Optional weight, O
                        double slope) {
   if (!check::strided_rows_bwd("layer_norm_2d_bwd", dy, dsummed, x, weight, bias, mean, rstd, dx, dweight, dbias))
     return;
-  dispatch(x, [&](auto zero) {
-    using T = decltype(zero);
+  dispatch(x, [&]<typename T>(Session<T>& session) {
     using A = acc_t<T>;
-    Session session(x);
     StridedRowsBackward<T> p{};
     p.dy = input<T>(dy), p.dsummed = input<T>(dsummed), p.x = input<T>(x);
     p.affine = affine<T>(weight, bias, weight_offset, activation, slope);
     p.mean = input<A>(mean), p.rstd = input<A>(rstd);
     p.dx = output<T>(dx), p.B = x.size(0), p.N = x.size(1), p.S = x.size(2);
     p.packed = packed<T>({p.S}, {p.dy, p.dsummed, p.x, p.dx, p.mean, p.rstd});
-    strided_rows_backward(p, line_sums_of<T>(dweight, dbias, p.N), session.device,
-                          [&](int64_t n) { return session.workspace<T>(n); });
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
+    strided_rows_backward(p, line_sums_of<T>(dweight, dbias, p.N), session.device, session.workspace());
   });
 }
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CUDA, m) {
-  m.impl("layer_norm_2d_fwd", TORCH_BOX(&layer_norm_2d_fwd));
-  m.impl("layer_norm_2d_bwd", TORCH_BOX(&layer_norm_2d_bwd));
+  implement<layer_norm_2d_fwd, layer_norm_2d_bwd>(m, "layer_norm_2d");
 }
 
 }  // namespace normkernels::cuda

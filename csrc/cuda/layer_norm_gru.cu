@@ -10,17 +10,13 @@ void layer_norm_gru_fwd(Tensor x, Tensor weight_hh, Optional weight, Optional bi
                         Tensor y, Tensor a, Tensor mean, Tensor rstd, Tensor gates, std::vector<int64_t> groups,
                         bool separate, double eps, bool reverse) {
   if (!check::layer_norm_gru_fwd(x, weight_hh, weight, bias, batch_sizes, h, y, a, mean, rstd, gates, groups)) return;
-  dispatch(x, [&](auto zero) {
-    using T = decltype(zero);
+  dispatch(x, [&]<typename T>(Session<T>& session) {
     using A = acc_t<T>;
-    Session session(x);
-    LayerNormGruForward<T> p{};
-    fill<T>(p, x, weight, bias, h, y, a, separate, eps);
+    auto p = step_forward<LayerNormGruForward, T>(x, weight, bias, h, y, a, separate, eps);
     p.mean = output<A>(mean), p.rstd = output<A>(rstd);
     p.groups = make_groups<A, 3>(groups.data(), groups.size(), p.hidden);
     p.gates = output<T>(gates), p.packed = packed_step<T>(p) && packed<T>({}, {p.gates});
-    walk_forward(p, y, weight_hh, h, a, batch_sizes, reverse,
-                 [&](const auto& step) { layer_norm_gru_step(step, session.device); });
+    walk_forward(p, y, weight_hh, h, a, batch_sizes, reverse, session.device);
   });
 }
 
@@ -30,21 +26,16 @@ void layer_norm_gru_bwd(Tensor dy, Tensor gates, Tensor previous, Tensor a, Tens
   if (!check::layer_norm_gru_bwd(dy, gates, previous, a, mean, rstd, weight_hh, weight, bias, batch_sizes, dh, dinput,
                                  da, dweight, dbias, groups))
     return;
-  dispatch(dy, [&](auto zero) {
-    using T = decltype(zero);
+  dispatch(dy, [&]<typename T>(Session<T>& session) {
     using A = acc_t<T>;
-    Session session(dy);
-    LayerNormGruBackward<T> p{};
-    fill<T>(p, dy, a, weight, dh, dinput, da);
+    auto p = step_backward<LayerNormGruBackward, T>(dy, a, weight, dh, dinput, da);
     p.mean = input<A>(mean), p.rstd = input<A>(rstd), p.bias = parameter(bias);
     p.groups = make_groups<A, 3>(groups.data(), groups.size(), p.hidden);
-    p.gates = input<T>(gates), p.previous = input<T>(previous), p.direct = zeros<T>(session, dh.numel());
-    p.P = lines_of(dh.size(0)), p.partial = zero_lines<T>(session, dweight, dbias, p.P, 3 * p.hidden);
+    p.gates = input<T>(gates), p.previous = input<T>(previous), p.direct = zeros(session, dh.numel());
+    p.P = lines_of(dh.size(0)), p.partial = zero_lines(session, dweight, dbias, p.P, 3 * p.hidden);
     p.packed = packed_step<T>(p) && packed<T>({}, {p.gates, p.previous, p.direct});
-    walk_backward(p, da ? *da : dinput, weight_hh, dh, batch_sizes, reverse,
-                  [&](const auto& step) { layer_norm_gru_step(step, session.device); });
+    walk_backward(p, da ? *da : dinput, weight_hh, dh, batch_sizes, reverse, session.device);
     layer_norm_gru_add(p, dh.size(0), session.device);
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
     add_lines_up<T>(p.partial, dweight, dbias, p.P, 3 * p.hidden, session.device);
   });
 }
@@ -52,8 +43,7 @@ void layer_norm_gru_bwd(Tensor dy, Tensor gates, Tensor previous, Tensor a, Tens
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CUDA, m) {
-  m.impl("layer_norm_gru_fwd", TORCH_BOX(&layer_norm_gru_fwd));
-  m.impl("layer_norm_gru_bwd", TORCH_BOX(&layer_norm_gru_bwd));
+  implement<layer_norm_gru_fwd, layer_norm_gru_bwd>(m, "layer_norm_gru");
 }
 
 }  // namespace normkernels::cuda

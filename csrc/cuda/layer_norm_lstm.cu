@@ -14,20 +14,16 @@ void layer_norm_lstm_fwd(Tensor x, Tensor weight_hh, Optional weight, Optional b
   if (!check::layer_norm_lstm_fwd(x, weight_hh, weight, bias, cell_weight, cell_bias, batch_sizes, h, c, y, a, mean,
                                   rstd, gates, cells, raw_cells, cell_mean, cell_rstd, groups))
     return;
-  dispatch(x, [&](auto zero) {
-    using T = decltype(zero);
+  dispatch(x, [&]<typename T>(Session<T>& session) {
     using A = acc_t<T>;
-    Session session(x);
-    LayerNormLstmForward<T> p{};
-    fill<T>(p, x, weight, bias, h, y, a, separate, eps);
+    auto p = step_forward<LayerNormLstmForward, T>(x, weight, bias, h, y, a, separate, eps);
     p.mean = output<A>(mean), p.rstd = output<A>(rstd);
     p.groups = make_groups<A, 4>(groups.data(), groups.size(), p.hidden);
     p.lstm = lstm_forward<T>(gates, c, cells, raw_cells, cell_weight, cell_bias);
     p.cell_mean = output<A>(cell_mean), p.cell_rstd = output<A>(cell_rstd);
     p.packed = packed_step<T>(p) && packed<T>({}, {p.lstm.gates, p.lstm.c, p.lstm.cells, p.lstm.raw_cells,
                                                    p.lstm.cell_weight.data, p.lstm.cell_bias.data});
-    walk_forward(p, y, weight_hh, h, a, batch_sizes, reverse,
-                 [&](const auto& step) { layer_norm_lstm_step(step, session.device); });
+    walk_forward(p, y, weight_hh, h, a, batch_sizes, reverse, session.device);
   });
 }
 
@@ -41,23 +37,19 @@ void layer_norm_lstm_bwd(Tensor dy, Tensor gates, Tensor cells, Optional raw_cel
                                   weight_hh, weight, cell_weight, cell_bias, batch_sizes, dh, dc, dinput, da, dweight,
                                   dbias, dcell_weight, dcell_bias, groups))
     return;
-  dispatch(dy, [&](auto zero) {
-    using T = decltype(zero);
+  dispatch(dy, [&]<typename T>(Session<T>& session) {
     using A = acc_t<T>;
-    Session session(dy);
-    LayerNormLstmBackward<T> p{};
-    fill<T>(p, dy, a, weight, dh, dinput, da);
+    auto p = step_backward<LayerNormLstmBackward, T>(dy, a, weight, dh, dinput, da);
     p.mean = input<A>(mean), p.rstd = input<A>(rstd);
     p.groups = make_groups<A, 4>(groups.data(), groups.size(), p.hidden);
-    p.P = lines_of(dh.size(0)), p.partial = zero_lines<T>(session, dweight, dbias, p.P, 4 * p.hidden);
-    auto* cell_lines = zero_lines<T>(session, dcell_weight, dcell_bias, p.P, p.hidden);
+    p.P = lines_of(dh.size(0)), p.partial = zero_lines(session, dweight, dbias, p.P, 4 * p.hidden);
+    auto* cell_lines = zero_lines(session, dcell_weight, dcell_bias, p.P, p.hidden);
     p.lstm = lstm_backward<T>(gates, cells, raw_cells, previous_cells, dc, cell_weight, cell_bias, cell_lines);
     p.cell_mean = input<A>(cell_mean), p.cell_rstd = input<A>(cell_rstd);
     p.packed =
         packed_step<T>(p) && packed<T>({}, {p.lstm.gates, p.lstm.cells, p.lstm.raw_cells, p.lstm.previous_cells,
                                             p.lstm.dc, p.lstm.cell_weight.data, p.lstm.cell_bias.data, cell_lines});
-    walk_backward(p, da ? *da : dinput, weight_hh, dh, batch_sizes, reverse,
-                  [&](const auto& step) { layer_norm_lstm_step(step, session.device); });
+    walk_backward(p, da ? *da : dinput, weight_hh, dh, batch_sizes, reverse, session.device);
     add_lines_up<T>(p.partial, dweight, dbias, p.P, 4 * p.hidden, session.device);
     add_lines_up<T>(cell_lines, dcell_weight, dcell_bias, p.P, p.hidden, session.device);
   });
@@ -66,8 +58,7 @@ void layer_norm_lstm_bwd(Tensor dy, Tensor gates, Tensor cells, Optional raw_cel
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CUDA, m) {
-  m.impl("layer_norm_lstm_fwd", TORCH_BOX(&layer_norm_lstm_fwd));
-  m.impl("layer_norm_lstm_bwd", TORCH_BOX(&layer_norm_lstm_bwd));
+  implement<layer_norm_lstm_fwd, layer_norm_lstm_bwd>(m, "layer_norm_lstm");
 }
 
 }  // namespace normkernels::cuda

@@ -10,9 +10,7 @@ namespace {
 void rms_norm_fwd(Tensor x, Optional residual, Optional weight, Tensor y, Optional summed, Tensor rstd, double eps,
                   double weight_offset, std::string activation, double slope) {
   if (!check::rows_fwd("rms_norm_fwd", x, residual, weight, std::nullopt, y, summed, std::nullopt, rstd)) return;
-  dispatch(x, [&](auto zero) {
-    using T = decltype(zero);
-    Session session(x);
+  dispatch(x, [&]<typename T>(Session<T>& session) {
     RowsForward<T> p{};
     p.x = input<T>(x), p.x_stride = x.stride(0);
     p.residual = input<T>(residual), p.residual_stride = row_stride(residual);
@@ -21,8 +19,7 @@ void rms_norm_fwd(Tensor x, Optional residual, Optional weight, Tensor y, Option
     p.rstd = output<acc_t<T>>(rstd);
     p.eps = eps, p.M = x.size(0), p.N = x.size(1);
     p.packed = packed<T>({p.N, p.x_stride, p.residual_stride}, {p.x, p.residual, p.affine.weight.data, p.y, p.summed});
-    rows_forward<false>(p, session.device, [&](int64_t n) { return session.workspace<T>(n); });
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
+    rows_forward<false>(p, session.device, session.workspace());
   });
 }
 
@@ -31,9 +28,7 @@ void rms_norm_bwd(Tensor dy, Optional dsummed, Tensor x, Optional weight, Tensor
   if (!check::rows_bwd("rms_norm_bwd", dy, dsummed, x, weight, std::nullopt, std::nullopt, rstd, dx, dweight,
                        std::nullopt))
     return;
-  dispatch(x, [&](auto zero) {
-    using T = decltype(zero);
-    Session session(x);
+  dispatch(x, [&]<typename T>(Session<T>& session) {
     RowsBackward<T> p{};
     p.dy = input<T>(dy), p.dy_stride = dy.stride(0);
     p.dsummed = input<T>(dsummed), p.dsummed_stride = row_stride(dsummed);
@@ -43,17 +38,12 @@ void rms_norm_bwd(Tensor dy, Optional dsummed, Tensor x, Optional weight, Tensor
     p.dx = output<T>(dx), p.M = x.size(0), p.N = x.size(1);
     p.packed =
         packed<T>({p.N, p.dy_stride, p.dsummed_stride, p.x_stride}, {p.dy, p.dsummed, p.x, p.affine.weight.data, p.dx});
-    rows_backward<false>(p, line_sums_of<T>(dweight, std::nullopt, p.N), session.device,
-                         [&](int64_t n) { return session.workspace<T>(n); });
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
+    rows_backward<false>(p, line_sums_of<T>(dweight, std::nullopt, p.N), session.device, session.workspace());
   });
 }
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CUDA, m) {
-  m.impl("rms_norm_fwd", TORCH_BOX(&rms_norm_fwd));
-  m.impl("rms_norm_bwd", TORCH_BOX(&rms_norm_bwd));
-}
+STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CUDA, m) { implement<rms_norm_fwd, rms_norm_bwd>(m, "rms_norm"); }
 
 }  // namespace normkernels::cuda

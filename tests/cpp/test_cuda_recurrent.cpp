@@ -8,8 +8,9 @@
 #include "cuda/recurrent/layer_norm_rnn.cuh"
 #include "recurrent_cell_backward.h"
 
-template <template <class> class Forward, template <class> class Backward, int G, class T, class Step>
-void check(const Case& c, Step step) {
+template <template <class> class Forward, template <class> class Backward, int G, class T>
+void check(const Case& c) {
+  const auto step = [](const auto& p) { run_step(p, kDevice); };
   Cell<T, G> cell(c);
   Forward<T> p{};
   cell.fill(p);
@@ -23,16 +24,11 @@ void check(const Case& c, Step step) {
 
 template <class T>
 void check_case(const Case& c, int gates) {
-  const auto rnn = [](const auto& p) { layer_norm_rnn_step(p, kDevice); };
-  const auto gru = [](const auto& p) { layer_norm_gru_step(p, kDevice); };
-  const auto lstm = [](const auto& p) { layer_norm_lstm_step(p, kDevice); };
-  const auto batch_rnn = [](const auto& p) { batch_norm_rnn_step(p, kDevice); };
-  const auto batch_lstm = [](const auto& p) { batch_norm_lstm_step(p, kDevice); };
-  if (c.groups.empty() && gates == 1) return check<BatchNormRnnForward, BatchNormRnnBackward, 1, T>(c, batch_rnn);
-  if (c.groups.empty()) return check<BatchNormLstmForward, BatchNormLstmBackward, 4, T>(c, batch_lstm);
-  if (gates == 1) return check<LayerNormRnnForward, LayerNormRnnBackward, 1, T>(c, rnn);
-  if (gates == 3) return check<LayerNormGruForward, LayerNormGruBackward, 3, T>(c, gru);
-  check<LayerNormLstmForward, LayerNormLstmBackward, 4, T>(c, lstm);
+  if (c.groups.empty() && gates == 1) return check<BatchNormRnnForward, BatchNormRnnBackward, 1, T>(c);
+  if (c.groups.empty()) return check<BatchNormLstmForward, BatchNormLstmBackward, 4, T>(c);
+  if (gates == 1) return check<LayerNormRnnForward, LayerNormRnnBackward, 1, T>(c);
+  if (gates == 3) return check<LayerNormGruForward, LayerNormGruBackward, 3, T>(c);
+  check<LayerNormLstmForward, LayerNormLstmBackward, 4, T>(c);
 }
 
 template <class T>

@@ -25,7 +25,8 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using Optional = std::optional<Tensor>;
 
-// What a launch needs of x's device, current while this lives; and its workspaces, which live as long.
+// What kernels on x in T need of its device, current while this lives; and their workspaces, which live as long.
+template <typename T>
 class Session {
  public:
   explicit Session(const Tensor& x) : x_(on_device(x)), guard_(x.get_device_index()) {
@@ -37,12 +38,15 @@ class Session {
     device.stream = static_cast<cudaStream_t>(stream);
   }
 
-  // n accumulators of T's arithmetic
-  template <typename T>
-  acc_t<T>* workspace(int64_t n) {
+  // a workspace of n accumulators of T's arithmetic
+  acc_t<T>* room(int64_t n) {
     const ScalarType dtype = std::is_same_v<T, double> ? ScalarType::Double : ScalarType::Float;
     buffers_.push_back(torch::stable::new_empty(x_, {n}, dtype));
     return static_cast<acc_t<T>*>(buffers_.back().mutable_data_ptr());
+  }
+  // room, as what launches a kernel takes it
+  auto workspace() {
+    return [this](int64_t n) { return room(n); };
   }
 
   Device device;
@@ -102,21 +106,36 @@ bool packed(std::initializer_list<int64_t> lengths, std::initializer_list<const 
   return true;
 }
 
-// run(T()) for x's dtype
+// run(session) launches kernels; throws where one of them could not be launched.
+template <typename T, typename Run>
+void run_on(const Tensor& x, Run run) {
+  Session<T> session(x);
+  run(session);
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
+}
+
+// The same in x's dtype.
 template <typename Run>
 void dispatch(const Tensor& x, Run run) {
   switch (x.scalar_type()) {
     case ScalarType::Double:
-      return run(double());
+      return run_on<double>(x, run);
     case ScalarType::Float:
-      return run(float());
+      return run_on<float>(x, run);
     case ScalarType::BFloat16:
-      return run(__nv_bfloat16());
+      return run_on<__nv_bfloat16>(x, run);
     case ScalarType::Half:
-      return run(__half());
+      return run_on<__half>(x, run);
     default:
       STD_TORCH_CHECK(false, "normkernels: no kernel for x's dtype");
   }
+}
+
+// The two directions of a norm, as every stem has them.
+template <auto* FORWARD, auto* BACKWARD>
+void implement(torch::stable::detail::StableLibrary& library, const std::string& stem) {
+  library.impl((stem + "_fwd").c_str(), TORCH_BOX(FORWARD));
+  library.impl((stem + "_bwd").c_str(), TORCH_BOX(BACKWARD));
 }
 
 }  // namespace normkernels::cuda

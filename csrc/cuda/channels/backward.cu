@@ -15,8 +15,8 @@ ChannelsBackward<T> backward(Tensor dy, Tensor x, Optional skip, Optional weight
   p.affine = affine<T>(weight, bias, 0, activation, slope);
   p.mean = input<acc_t<T>>(mean), p.var = input<acc_t<T>>(var), p.eps = eps;
   p.dx = output<T>(dx), p.dskip = output<T>(dskip);
-  const void *w = last ? p.affine.weight.data : nullptr, *b = last ? p.affine.bias.data : nullptr;
-  p.plan = plan_of<T>(x, mean, last, {p.dy, p.x, p.skip, p.dx, p.dskip, w, b, p.mean, p.var});
+  p.plan = plan_of<T>(x, mean, last, {p.dy, p.x, p.skip, p.dx, p.dskip, p.mean, p.var},
+                      {p.affine.weight.data, p.affine.bias.data});
   return p;
 }
 
@@ -28,27 +28,19 @@ void channels_bwd_op(Tensor dy, Tensor x, Optional skip, Optional weight, Option
   if (!check::channels_bwd("batch, group or instance_norm_bwd", dy, x, skip, weight, bias, mean, var, dx, dskip,
                            dweight, dbias, last))
     return;
-  dispatch(x, [&](auto zero) {
-    using T = decltype(zero);
-    Session session(x);
+  dispatch(x, [&]<typename T>(Session<T>& session) {
     const auto p = backward<T>(dy, x, skip, weight, bias, mean, var, dx, dskip, eps, activation, slope, last);
-    channels_backward(p, training, line_sums_of<T>(dweight, dbias, p.plan.C), session.device,
-                      [&](int64_t n) { return session.workspace<T>(n); });
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
+    channels_backward(p, training, line_sums_of<T>(dweight, dbias, p.plan.C), session.device, session.workspace());
   });
 }
 
 void channels_sums_op(Tensor dy, Tensor x, Optional skip, Optional weight, Optional bias, Tensor mean, Tensor var,
                       Tensor sum_dy, Tensor sum_dy_xhat, double eps, std::string activation, double slope, bool last) {
   if (!check::batch_norm_sums(dy, x, skip, weight, bias, mean, var, sum_dy, sum_dy_xhat, last)) return;
-  dispatch(x, [&](auto zero) {
-    using T = decltype(zero);
-    Session session(x);
+  dispatch(x, [&]<typename T>(Session<T>& session) {
     const Optional none;
     auto p = backward<T>(dy, x, skip, weight, bias, mean, var, none, none, eps, activation, slope, last);
-    channels_sums(p, line_sums_of<T>(sum_dy_xhat, sum_dy, p.plan.C), session.device,
-                  [&](int64_t n) { return session.workspace<T>(n); });
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
+    channels_sums(p, line_sums_of<T>(sum_dy_xhat, sum_dy, p.plan.C), session.device, session.workspace());
   });
 }
 
@@ -56,14 +48,11 @@ void channels_dx_op(Tensor dy, Tensor x, Optional skip, Optional weight, Optiona
                     Tensor mean_dy, Tensor mean_dy_xhat, Tensor dx, Optional dskip, double eps, std::string activation,
                     double slope, bool last) {
   if (!check::batch_norm_dx(dy, x, skip, weight, bias, mean, var, mean_dy, mean_dy_xhat, dx, dskip, last)) return;
-  dispatch(x, [&](auto zero) {
-    using T = decltype(zero);
-    Session session(x);
+  dispatch(x, [&]<typename T>(Session<T>& session) {
     auto p = backward<T>(dy, x, skip, weight, bias, mean, var, dx, dskip, eps, activation, slope, last);
     p.mean_g = input<acc_t<T>>(mean_dy), p.mean_g_xhat = input<acc_t<T>>(mean_dy_xhat), p.of_du = true;
     p.plan.packed = p.plan.packed && (!last || packed<T>({}, {p.mean_g, p.mean_g_xhat}));
     channels_dx(p, session.device);
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
 }
 

@@ -12,8 +12,7 @@ ChannelsForward<T> forward(Tensor x, Optional skip, Optional weight, Optional bi
   ChannelsForward<T> p{};
   p.x = input<T>(x), p.skip = input<T>(skip), p.affine = affine<T>(weight, bias, 0, activation, slope);
   p.mean = output<acc_t<T>>(mean), p.var = output<acc_t<T>>(var), p.eps = eps, p.y = output<T>(y);
-  const void *w = last ? p.affine.weight.data : nullptr, *b = last ? p.affine.bias.data : nullptr;
-  p.plan = plan_of<T>(x, mean, last, {p.x, p.skip, p.y, w, b, p.mean, p.var});
+  p.plan = plan_of<T>(x, mean, last, {p.x, p.skip, p.y, p.mean, p.var}, {p.affine.weight.data, p.affine.bias.data});
   return p;
 }
 
@@ -22,23 +21,17 @@ ChannelsForward<T> forward(Tensor x, Optional skip, Optional weight, Optional bi
 void channels_fwd_op(Tensor x, Optional skip, Optional weight, Optional bias, Tensor y, Tensor mean, Tensor var,
                      double eps, std::string activation, double slope, bool last) {
   if (!check::channels_fwd("batch, group or instance_norm_fwd", x, skip, weight, bias, y, mean, var, last)) return;
-  dispatch(x, [&](auto zero) {
-    using T = decltype(zero);
-    Session session(x);
+  dispatch(x, [&]<typename T>(Session<T>& session) {
     const auto p = forward<T>(x, skip, weight, bias, mean, var, y, eps, activation, slope, last);
-    channels_forward(p, session.device, [&](int64_t n) { return session.workspace<T>(n); });
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
+    channels_forward(p, session.device, session.workspace());
   });
 }
 
 void channels_apply_op(Tensor x, Optional skip, Optional weight, Optional bias, Tensor mean, Tensor var, Tensor y,
                        double eps, std::string activation, double slope, bool last) {
   if (!check::channels_apply("batch_norm_apply", x, skip, weight, bias, mean, var, y, last)) return;
-  dispatch(x, [&](auto zero) {
-    using T = decltype(zero);
-    Session session(x);
+  dispatch(x, [&]<typename T>(Session<T>& session) {
     channels_apply(forward<T>(x, skip, weight, bias, mean, var, y, eps, activation, slope, last), session.device);
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
 }
 
@@ -47,12 +40,9 @@ void channels_moments_op(Tensor x, Tensor mean, Tensor var, bool last) {
                            last))
     return;
   const Optional none;
-  dispatch(x, [&](auto zero) {
-    using T = decltype(zero);
-    Session session(x);
+  dispatch(x, [&]<typename T>(Session<T>& session) {
     const auto p = forward<T>(x, none, none, none, mean, var, none, 0, "identity", 0, last);
-    channels_moments(p, session.device, [&](int64_t n) { return session.workspace<T>(n); });
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
+    channels_moments(p, session.device, session.workspace());
   });
 }
 

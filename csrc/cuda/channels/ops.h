@@ -21,11 +21,28 @@ void channels_dx_op(Tensor dy, Tensor x, Optional skip, Optional weight, Optiona
                     Tensor mean_dy, Tensor mean_dy_xhat, Tensor dx, Optional dskip, double eps, std::string activation,
                     double slope, bool last);
 
-// mean is (B, G), or (C,) for (1, C). The pointers: those that are read or written in packs.
+// B by G statistics. What is read or written in packs: tensors, and parameters where channels are last.
 template <typename T>
-Plan plan_of(const Tensor& x, const Tensor& mean, bool last, std::initializer_list<const void*> pointers) {
-  const int64_t C = x.size(last ? 2 : 1), S = x.size(last ? 1 : 2), B = mean.dim() == 2 ? mean.size(0) : 1;
-  return make_plan<T>(x.size(0), C, S, B, mean.numel() / B, last, packed<T>({}, pointers));
+Plan plan_of(const Tensor& x, int64_t B, int64_t G, bool last, std::initializer_list<const void*> tensors,
+             std::initializer_list<const void*> parameters) {
+  const int64_t C = x.size(last ? 2 : 1), S = x.size(last ? 1 : 2);
+  const bool aligned = packed<T>({}, tensors) && (!last || packed<T>({}, parameters));
+  return make_plan<T>(x.size(0), C, S, B, G, last, aligned);
+}
+
+// mean is (B, G), or (C,) for (1, C)
+template <typename T>
+Plan plan_of(const Tensor& x, const Tensor& mean, bool last, std::initializer_list<const void*> tensors,
+             std::initializer_list<const void*> parameters) {
+  const int64_t B = mean.dim() == 2 ? mean.size(0) : 1;
+  return plan_of<T>(x, B, mean.numel() / B, last, tensors, parameters);
+}
+
+// of B = 1: statistics by channel alone
+template <typename T>
+Plan plan_of_channels(const Tensor& x, bool last, std::initializer_list<const void*> tensors,
+                      std::initializer_list<const void*> parameters) {
+  return plan_of<T>(x, 1, x.size(last ? 2 : 1), last, tensors, parameters);
 }
 
 }  // namespace normkernels::cuda

@@ -99,7 +99,7 @@ __global__ void __launch_bounds__(kCellUnits* kCellRows)
 // ---- host ----
 
 template <typename T>
-void batch_norm_lstm_step(const BatchNormLstmBackward<T>& p, const Device& device) {
+void run_step(const BatchNormLstmBackward<T>& p, const Device& device) {
   launch_batch(batch_norm_lstm_backward_kernel<T>, p, device);
 }
 

@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(kCellUnits* kCellRows)
 // ---- host ----
 
 template <typename T>
-void batch_norm_lstm_step(const BatchNormLstmForward<T>& p, const Device& device) {
+void run_step(const BatchNormLstmForward<T>& p, const Device& device) {
   launch_batch(batch_norm_lstm_forward_kernel<T>, p, device);
 }
 

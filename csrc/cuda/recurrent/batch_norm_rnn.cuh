@@ -38,12 +38,12 @@ __global__ void __launch_bounds__(kCellUnits* kCellRows)
 // ---- host ----
 
 template <typename T>
-void batch_norm_rnn_step(const BatchNormRnnForward<T>& p, const Device& device) {
+void run_step(const BatchNormRnnForward<T>& p, const Device& device) {
   launch_batch(batch_norm_rnn_forward_kernel<T>, p, device);
 }
 
 template <typename T>
-void batch_norm_rnn_step(const BatchNormRnnBackward<T>& p, const Device& device) {
+void run_step(const BatchNormRnnBackward<T>& p, const Device& device) {
   launch_batch(batch_norm_rnn_backward_kernel<T>, p, device);
 }
 

@@ -100,14 +100,14 @@ __global__ void __launch_bounds__(kCellThreads) layer_norm_gru_add_kernel(const 
 // ---- host ----
 
 template <typename T>
-void layer_norm_gru_step(const LayerNormGruForward<T>& p, const Device& device) {
+void run_step(const LayerNormGruForward<T>& p, const Device& device) {
   if constexpr (kFast<T>)
     if (p.packed) return launch_layer<T>(layer_norm_gru_forward_kernel<T, true>, p, p.rows, device);
   launch_layer<T>(layer_norm_gru_forward_kernel<T, false>, p, p.rows, device);
 }
 
 template <typename T>
-void layer_norm_gru_step(const LayerNormGruBackward<T>& p, const Device& device) {
+void run_step(const LayerNormGruBackward<T>& p, const Device& device) {
   if constexpr (kFast<T>)
     if (p.packed) return launch_layer_backward<T>(layer_norm_gru_backward_kernel<T, true>, p, device);
   launch_layer_backward<T>(layer_norm_gru_backward_kernel<T, false>, p, device);

@@ -133,7 +133,7 @@ __global__ void __launch_bounds__(kCellThreads, kFewBlocks<!PACKED, 1>)
 // ---- host ----
 
 template <typename T>
-void layer_norm_lstm_step(const LayerNormLstmBackward<T>& p, const Device& device) {
+void run_step(const LayerNormLstmBackward<T>& p, const Device& device) {
   if constexpr (kFast<T>)
     if (p.packed) return launch_layer_backward<T>(layer_norm_lstm_backward_kernel<T, true>, p, device);
   launch_layer_backward<T>(layer_norm_lstm_backward_kernel<T, false>, p, device);

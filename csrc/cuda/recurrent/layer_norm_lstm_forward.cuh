@@ -74,7 +74,7 @@ __global__ void __launch_bounds__(kCellThreads) layer_norm_lstm_forward_kernel(c
 // ---- host ----
 
 template <typename T>
-void layer_norm_lstm_step(const LayerNormLstmForward<T>& p, const Device& device) {
+void run_step(const LayerNormLstmForward<T>& p, const Device& device) {
   if constexpr (kFast<T>)
     if (p.packed) return launch_layer<T>(layer_norm_lstm_forward_kernel<T, true>, p, p.rows, device);
   launch_layer<T>(layer_norm_lstm_forward_kernel<T, false>, p, p.rows, device);

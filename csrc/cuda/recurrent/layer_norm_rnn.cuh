@@ -59,14 +59,14 @@ __global__ void __launch_bounds__(kCellThreads, kFewBlocks<!kFast<T>, 1>)
 // ---- host ----
 
 template <typename T>
-void layer_norm_rnn_step(const LayerNormRnnForward<T>& p, const Device& device) {
+void run_step(const LayerNormRnnForward<T>& p, const Device& device) {
   if constexpr (kFast<T>)
     if (p.packed) return launch_layer<T>(layer_norm_rnn_forward_kernel<T, true>, p, p.rows, device);
   launch_layer<T>(layer_norm_rnn_forward_kernel<T, false>, p, p.rows, device);
 }
 
 template <typename T>
-void layer_norm_rnn_step(const LayerNormRnnBackward<T>& p, const Device& device) {
+void run_step(const LayerNormRnnBackward<T>& p, const Device& device) {
   if constexpr (kFast<T>)
     if (p.packed) return launch_layer_backward<T>(layer_norm_rnn_backward_kernel<T, true>, p, device);
   launch_layer_backward<T>(layer_norm_rnn_backward_kernel<T, false>, p, device);

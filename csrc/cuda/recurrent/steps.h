@@ -10,43 +10,43 @@
 
 namespace normkernels::cuda {
 
-// In every step: a = h weight_hh', then run(p).
-template <typename P, typename Run>
+// In every step: a = h weight_hh', then the cell's kernel.
+template <typename P>
 void walk_forward(P p, const Tensor& y, const Tensor& weight_hh, const Tensor& h, const Tensor& a,
-                  const Optional& batch_sizes, bool reverse, Run run) {
+                  const Optional& batch_sizes, bool reverse, const Device& device) {
   Tensor weight = weight_hh;
   const Tensor transposed = torch::stable::transpose(weight, 0, 1);
   for (const SequenceStep& step : walk(y.size(0), h.size(0), batch_sizes, reverse)) {
     p.t = step.t, p.rows = step.rows, p.first = step.first, p.own = kept(step, a, y.size(0));
     product(rows_of(h, 0, step.rows), transposed, rows_of(a, p.own, step.rows));
-    run(p);
+    run_step(p, device);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   }
 }
 
-// In every step, from the last one walked: run(p), then dh = da weight_hh.
-template <typename P, typename Run>
+// In every step, from the last one walked: the cell's kernel, then dh = da weight_hh.
+template <typename P>
 void walk_backward(P p, const Tensor& da, const Tensor& weight_hh, const Tensor& dh, const Optional& batch_sizes,
-                   bool reverse, Run run) {
+                   bool reverse, const Device& device) {
   for (const SequenceStep& step : walk(da.size(0), dh.size(0), batch_sizes, !reverse)) {
     p.t = step.t, p.rows = step.rows, p.first = step.first;
-    run(p);
+    run_step(p, device);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
     product(rows_of(da, step.first, step.rows), weight_hh, rows_of(dh, 0, step.rows));
   }
 }
 
 template <typename T>
-acc_t<T>* zeros(Session& session, int64_t n) {
-  acc_t<T>* room = session.workspace<T>(n);
+acc_t<T>* zeros(Session<T>& session, int64_t n) {
+  acc_t<T>* room = session.room(n);
   STD_CUDA_CHECK(cudaMemsetAsync(room, 0, n * sizeof(acc_t<T>), session.device.stream));
   return room;
 }
 
 // Lines (2, P, N) of sums for dweight and dbias, at first zero; null where neither is wanted.
 template <typename T>
-acc_t<T>* zero_lines(Session& session, const Optional& dweight, const Optional& dbias, int64_t P, int64_t N) {
-  return dweight || dbias ? zeros<T>(session, 2 * P * N) : nullptr;
+acc_t<T>* zero_lines(Session<T>& session, const Optional& dweight, const Optional& dbias, int64_t P, int64_t N) {
+  return dweight || dbias ? zeros(session, 2 * P * N) : nullptr;
 }
 
 template <typename T>
@@ -56,22 +56,26 @@ void add_lines_up(const acc_t<T>* lines, const Optional& dweight, const Optional
   LineSums<T> sums = line_sums_of<T>(dweight, dbias, N);
   sums.partial = lines, sums.P = P;
   line_sums(sums, device);
-  STD_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
-template <typename T>
-void fill(StepForward<T>& p, const Tensor& x, const Optional& weight, const Optional& bias, const Tensor& h,
-          const Tensor& y, const Tensor& a, bool separate, double eps) {
+// A cell's parameters, with those filled in that all cells have.
+template <template <typename> typename Cell, typename T>
+Cell<T> step_forward(const Tensor& x, const Optional& weight, const Optional& bias, const Tensor& h, const Tensor& y,
+                     const Tensor& a, bool separate, double eps) {
+  Cell<T> p{};
   p.input = input<T>(x), p.h = output<T>(h), p.y = output<T>(y), p.a = output<T>(a);
   p.weight = parameter(weight), p.bias = parameter(bias);
   p.separate = separate, p.eps = eps, p.hidden = h.size(1);
+  return p;
 }
 
-template <typename T>
-void fill(StepBackward<T>& p, const Tensor& dy, const Tensor& a, const Optional& weight, const Tensor& dh,
-          const Tensor& dinput, const Optional& da) {
+template <template <typename> typename Cell, typename T>
+Cell<T> step_backward(const Tensor& dy, const Tensor& a, const Optional& weight, const Tensor& dh, const Tensor& dinput,
+                      const Optional& da) {
+  Cell<T> p{};
   p.dy = input<T>(dy), p.a = input<T>(a), p.weight = parameter(weight);
   p.dh = output<T>(dh), p.dinput = output<T>(dinput), p.da = output<T>(da), p.hidden = dh.size(1);
+  return p;
 }
 
 template <typename T>
