@@ -6,7 +6,6 @@ backward). ``kept`` is what a layer (a 1x1 convolution) holds between forward an
 size.
 """
 
-import argparse
 import sys
 from collections.abc import Callable
 from itertools import product
@@ -18,6 +17,7 @@ from rich.table import Table
 import normkernels as nk
 from bench import machine
 from bench.__main__ import DTYPES, keep_memory_mapped
+from bench.comparisons import parser
 from bench.memory import usage
 from bench.providers import available
 from bench.stream import write_csv
@@ -103,18 +103,15 @@ def compare(name: str, shape: str, dtype: torch.dtype, device: str, backends: li
 
 def main() -> int:
     keep_memory_mapped()
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.normprop", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = parser("normprop", __doc__)
+    add = arguments.add_argument
     add("--dtype", nargs="+", choices=DTYPES, default=["float32"])
     add("--activation", nargs="+", default=["relu", "leaky_relu", "gelu"])
     add("--shape", nargs="+", default=SHAPES)
     add("--threads", type=int, default=1, help="of the CPU")
     add("--seconds", type=float, default=0.5, help="of timing for each provider")
     add("--csv", type=Path, metavar="FILE")
-    args = parser.parse_args()
+    args = arguments.parse_args()
     torch.set_num_threads(args.threads)
     out, about = console(), machine.describe(args.device, [args.threads], machine.copy_gb_s(args.device))
     out.print("# " + machine.line(about), highlight=False, soft_wrap=True)

@@ -5,7 +5,6 @@ which is how a recurrent layer is given one today. Shapes are T x B x H, steps, 
 units. ``x torch`` is the time as a multiple of torch.nn's layer, ``x loop`` how many times faster than the loop.
 """
 
-import argparse
 import sys
 from collections.abc import Callable
 from itertools import product
@@ -19,6 +18,7 @@ from torch import nn
 import normkernels as nk
 from bench import machine
 from bench.__main__ import DTYPES, keep_memory_mapped
+from bench.comparisons import parser
 from bench.providers import available
 from bench.stream import write_csv
 from bench.tables import console
@@ -93,18 +93,15 @@ def compare(stem: str, shape: str, dtype: torch.dtype, device: str, seconds: flo
 
 def main() -> int:
     keep_memory_mapped()
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.recurrent", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = parser("recurrent", __doc__)
+    add = arguments.add_argument
     add("--dtype", nargs="+", choices=DTYPES, default=["float32"])
     add("--layer", nargs="+", choices=LAYERS, default=list(LAYERS))
     add("--shape", nargs="+", default=SHAPES, help="T x B x H")
     add("--threads", type=int, default=1, help="of the CPU")
     add("--seconds", type=float, default=2.0, help="of timing for each provider")
     add("--csv", type=Path, metavar="FILE")
-    args = parser.parse_args()
+    args = arguments.parse_args()
     torch.set_num_threads(args.threads)
     out, about = console(), machine.describe(args.device, [args.threads], machine.copy_gb_s(args.device))
     out.print("# " + machine.line(about), highlight=False, soft_wrap=True)

@@ -4,7 +4,6 @@ A step is forward and backward of one layer of each, on the same inputs, in turn
 in units of our own batch norm. torch eager's batch norm is there too: it is what would be used instead.
 """
 
-import argparse
 import csv
 import sys
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from rich.table import Table
 import normkernels as nk
 from bench import machine, shapes
 from bench.__main__ import DTYPES, keep_memory_mapped
+from bench.comparisons import parser
 from bench.providers import Task, available
 from bench.tables import console
 from bench.timing import measure, own_stream
@@ -100,18 +100,15 @@ def write_csv(path: Path, rows: list[dict], about: dict) -> None:
 
 def main() -> int:
     keep_memory_mapped()
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.stream", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = parser("stream", __doc__)
+    add = arguments.add_argument
     add("--backend", nargs="+", help="of ours; default: all that are fused and run")
     add("--dtype", nargs="+", choices=DTYPES, default=["float32"])
     add("--shape", nargs="+", help="32x64x32x32, 32x64x32x32:nhwc, 128x4096")
     add("--threads", nargs="+", type=int, default=[1], help="of the CPU")
     add("--seconds", type=float, default=0.5, help="of timing for each norm and shape")
     add("--csv", type=Path, metavar="FILE")
-    args = parser.parse_args()
+    args = arguments.parse_args()
     out, about = console(), machine.describe(args.device, args.threads, machine.copy_gb_s(args.device))
     out.print("# " + machine.line(about), highlight=False, soft_wrap=True)
     runs = args.backend or [name for name in available(BASE, args.device) if name in NAMES]

@@ -168,12 +168,12 @@ def test_large_batches_have_the_bits_of_their_images(channels_last, dtype, activ
 def test_walked_in_triton(op, device, layout, shape, monkeypatch):
     """Programs that walk several tiles, which only huge tensors make them do."""
     need(op, "triton", device)
-    from normkernels.backends.triton.channels import backward, forward, sizes
+    from normkernels.backends.triton.channels import sizes
 
     monkeypatch.setattr(sizes, "PARTS", 3)
-    for module, way in ((forward, "FORWARD"), (backward, "BACKWARD")):
-        monkeypatch.setattr(module, f"{way}_LIMIT", {8: 1})
-        monkeypatch.setattr(module, f"{way}_TILE", {8: (128, 4)})
+    for way in ("FORWARD", "BACKWARD"):
+        monkeypatch.setattr(sizes, f"{way}_LIMIT", {8: 1})
+        monkeypatch.setattr(sizes, f"{way}_TILE", {8: (128, 4)})
     sample = op.make(shape, torch.float64, "cpu", skip=True, activation="silu")
     tensors = {k: layout(t) if t.dim() > 1 else t for k, t in sample.present().items()}
     wrong = [

@@ -95,14 +95,20 @@ class Launch(NamedTuple):
         return " ".join(words + ([f"no {','.join(absent)}"] if absent else []))
 
 
+def path(module: str) -> Path:
+    return ROOT / f"{module.replace('.', '/')}.py"
+
+
 @functools.cache
 def code(module: str) -> str:
     """The module and every one of Triton's here that it imports, as a digest."""
     found, left = {}, [module]
     while left:
         name = left.pop()
-        found[name] = (ROOT / f"{name.replace('.', '/')}.py").read_text()
-        left += set(re.findall(r"from (normkernels\.backends\.triton\.[\w.]+) import", found[name])) - set(found)
+        found[name] = path(name).read_text()
+        for source, names in re.findall(r"from (normkernels\.backends\.triton\.[\w.]+) import ([\w, ]*)", found[name]):
+            imported = {source, *(f"{source}.{module}" for module in names.split(", "))}
+            left += {name for name in imported if path(name).is_file()} - set(found)
     return hashlib.sha256("".join(found[name] for name in sorted(found)).encode()).hexdigest()
 
 

@@ -83,7 +83,7 @@ TABLE = {
     ("triton", f"tests/test_backends.py -k 'streaming and triton and {FAST}'"): [
         ("rstd = 1 / tl.load(SCALE + at,", "rstd = tl.load(SCALE + at,"),
     ],
-    ("triton/channels_forward", CHANNELS): [
+    ("triton/channels_walks", CHANNELS): [
         ("program = tl.num_programs(0) - 1 - tl.program_id(0)", "program = 0 * tl.program_id(0)"),
     ],
     ("triton/channels_backward", CHANNELS): [

@@ -1,9 +1,9 @@
 """Batch norm: the channel kernels, one statistic for each channel (Ioffe & Szegedy 2015, arXiv:1502.03167)."""
 
 from normkernels.backends.triton.base.launch import on_device
+from normkernels.backends.triton.channels import sizes
 from normkernels.backends.triton.channels.backward import backward, spread, sums
 from normkernels.backends.triton.channels.forward import apply, forward, moments
-from normkernels.backends.triton.channels.sizes import sizes
 from normkernels.backends.triton.channels.tensors import Forward, tensors
 
 batch_norm_fwd = on_device(forward)
@@ -37,4 +37,4 @@ def batch_norm_sums(a):
 def batch_norm_dx(a):
     """dx and dskip, with the means of du xhat and of du given for each channel."""
     t = tensors(a)._replace(mean_gx=a.mean_dy_xhat, mean_g=a.mean_dy, dx=a.dx, dskip=a.dskip)
-    spread(t, a, sizes(a.x, a.mean, a.channels_last))
+    spread(t, a, sizes.of(a.x, a.mean, a.channels_last))

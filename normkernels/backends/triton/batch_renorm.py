@@ -10,9 +10,9 @@ from normkernels.backends.triton.base.activations import activation
 from normkernels.backends.triton.base.launch import accumulator, on_device
 from normkernels.backends.triton.base.numbers import cdiv
 from normkernels.backends.triton.base.values import number
+from normkernels.backends.triton.channels import sizes
 from normkernels.backends.triton.channels.backward import backward
 from normkernels.backends.triton.channels.forward import apply, moments
-from normkernels.backends.triton.channels.sizes import FORWARD_LIMIT, holding, resident, sizes
 from normkernels.backends.triton.channels.tensors import Forward as Applied
 from normkernels.backends.triton.channels.tiles import (
     aligned,
@@ -138,12 +138,12 @@ def batch_renorm_parameters_kernel(OF_SCALE, OF_SHIFT, R, D, DW, DB, C, BLOCK_N:
 @on_device
 def batch_renorm_fwd(a):
     """Fill y and the tables. A batch that a program holds is read once, a larger one again, from L2 if it fits."""
-    z = sizes(a.x, a.mean, a.channels_last)
+    z = sizes.of(a.x, a.mean, a.channels_last)
     t = Forward(
         a.x, a.skip, a.weight, a.bias, a.running_mean, a.running_std, a.r_max, a.d_max, a.y, a.mean, a.var, a.r, a.d
     )
-    if tile := resident(z, FORWARD_LIMIT):
-        programs, given, constants = holding(a.x, z, tile)
+    if tile := sizes.resident(z, sizes.FORWARD_LIMIT):
+        programs, given, constants = sizes.holding(a.x, z, tile)
         batch_renorm_forward_kernel[(programs,)](t, *given, EPS=a.eps, SLOPE=a.slope, ACT=a.activation, **constants)
         return
     moments(a.x, a.mean, a.var, a.channels_last)

@@ -1,25 +1,16 @@
 """The GRU with layer norm: for each step a product and one kernel (Ba et al. 2016, arXiv:1607.06450)."""
 
-from typing import NamedTuple
-
 import triton
 import triton.language as tl
-from torch import Tensor
 
 from normkernels.backends.triton.base.activations import sigmoid, tanh
 from normkernels.backends.triton.base.launch import on_device
 from normkernels.backends.triton.base.numbers import cdiv
 from normkernels.backends.triton.base.sums import finalise
-from normkernels.backends.triton.recurrent.layer import (
-    add_to_lines,
-    layer_base,
-    layer_form,
-    load_statistics,
-    store_statistics,
-    workspace,
-)
+from normkernels.backends.triton.recurrent import layer
 from normkernels.backends.triton.recurrent.norm import add_sums, means_of, no_sums, statistics, through_norm, with_rstd
 from normkernels.backends.triton.recurrent.steps import backward_steps, forward_steps
+from normkernels.backends.triton.recurrent.tensors import GRUBackward, GRUForward
 from normkernels.backends.triton.recurrent.tiles import (
     at,
     load,
@@ -47,32 +38,17 @@ def gru_gates(q, X, tile, SEPARATE: tl.constexpr):
     return r, sigmoid(q_z), tanh(q_n)
 
 
-class Forward(NamedTuple):
-    """As in the schema."""
-
-    input: Tensor
-    a: Tensor
-    weight: Tensor | None
-    bias: Tensor | None
-    h: Tensor
-    y: Tensor
-    mean: Tensor
-    rstd: Tensor
-    gates: Tensor
-
-
 @triton.jit(do_not_specialize=["START", "OWN", "M"])
 def layer_norm_gru_forward_kernel(
     t, START, OWN, M, N,  # a step's M rows: from row START of a sequence, from row OWN of what may be kept of one step
-    EPS: tl.float64, PER: tl.constexpr, SEPARATE: tl.constexpr,
-    FORM: tl.constexpr,
+    EPS: tl.float64, PER: tl.constexpr, SEPARATE: tl.constexpr, FORM: tl.constexpr,
 ):  # fmt: skip
     N = N // FORM.ALIGN * FORM.ALIGN
     END = FORM.STEP if FORM.ONE else N
     dtype: tl.constexpr = t.mean.dtype.element_ty
     first, own = tl.cast(START, tl.int64), tl.cast(OWN, tl.int64)
     X, Y, A, GATES = t.input + first * (3 * N), t.y + first * N, t.a + own * (3 * N), t.gates + own * (3 * N)
-    base = layer_base(tl.program_id(0), M, N, FORM.BLOCK_M, FORM.BLOCK_N)
+    base = layer.base(tl.program_id(0), M, N, FORM.BLOCK_M, FORM.BLOCK_N)
     moments = statistics(X, A, base, END, 3, PER, SEPARATE, FORM, dtype)
     stats = with_rstd(*moments, EPS, 3)
     for start in range(0, END, FORM.STEP):
@@ -84,7 +60,7 @@ def layer_norm_gru_forward_kernel(
         store(GATES, (r, z, n), tile, 3)
         store(t.h, h, tile, 1)
         store(Y, h, tile, 1)
-    store_statistics(t.mean, t.rstd, stats, base, own, 3, PER)
+    layer.store_statistics(t.mean, t.rstd, stats, base, own, 3, PER)
 
 
 @triton.jit
@@ -97,24 +73,6 @@ def gru_grads(DY, DH, GATES, PREVIOUS, A, W, B, stats, tile, dtype: tl.constexpr
     dn = dh * (1 - z) * (1 - n * n)
     dr, dz = dn * q_n * r * (1 - r), dh * (load(PREVIOUS, tile, 1, dtype)[0] - n) * z * (1 - z)
     return (dr, dz, dn * r), dn, xhats, dh * z
-
-
-class Backward(NamedTuple):
-    """As in the schema; partials: (lines, 3 N)."""
-
-    dy: Tensor
-    gates: Tensor
-    previous: Tensor
-    a: Tensor
-    mean: Tensor
-    rstd: Tensor
-    weight: Tensor | None
-    bias: Tensor | None
-    dh: Tensor
-    dinput: Tensor
-    da: Tensor | None
-    partial_w: Tensor | None
-    partial_b: Tensor | None
 
 
 @triton.jit(do_not_specialize=["START", "M", "each"])
@@ -132,8 +90,8 @@ def layer_norm_gru_backward_kernel(
     DA = shifted(t.da, offset * 3)
     first = tl.program_id(0) * each
     for block in range(first, tl.minimum(first + each, tl.cdiv(M, FORM.BLOCK_M))):
-        base = layer_base(block, M, N, FORM.BLOCK_M, FORM.BLOCK_N)
-        stats = load_statistics(t.mean, t.rstd, base, START, 3, PER)
+        base = layer.base(block, M, N, FORM.BLOCK_M, FORM.BLOCK_N)
+        stats = layer.load_statistics(t.mean, t.rstd, base, START, 3, PER)
         dq, dn, xhats, direct = gru_grads(DY, t.dh, GATES, PREVIOUS, A, t.weight, t.bias, stats, at(base, 0, 1), dtype)
         sums = no_sums(dn, 3, PER), no_sums(dn, 3, PER)
         for start in range(0, END, FORM.STEP):
@@ -150,14 +108,14 @@ def layer_norm_gru_backward_kernel(
             store(DINPUT, da if DA is None else (dq[0], dq[1], dn), tile, 3)
             store(DA, da, tile, 3)
             store(t.dh, (direct,), tile, 1)
-            add_to_lines(t.partial_w, t.partial_b, dq, xhats, tile, 3)
+            layer.add_to_lines(t.partial_w, t.partial_b, dq, xhats, tile, 3)
 
 
 @on_device
 def layer_norm_gru_fwd(a):
     """q = LN(weight_hh h), r, z = sigmoid(input + q), n = tanh(input + r q), y = h = n + z (h - n), step after step."""
-    N, constants = a.h.shape[1], layer_form(a.a, a.h.shape[1], 3)
-    t = Forward(a.input, a.a, a.weight, a.bias, a.h, a.y, a.mean, a.rstd, a.gates)
+    N, constants = a.h.shape[1], layer.form(a.a, a.h.shape[1], 3)
+    t = GRUForward(a.input, a.a, a.weight, a.bias, a.h, a.y, a.mean, a.rstd, a.gates)
     for step in forward_steps(a):
         layer_norm_gru_forward_kernel[(cdiv(step.n, constants["FORM"].BLOCK_M),)](
             t, step.start, step.own, step.n, N, EPS=a.eps, PER=a.groups[0], SEPARATE=a.separate, **constants
@@ -167,10 +125,10 @@ def layer_norm_gru_fwd(a):
 @on_device
 def layer_norm_gru_bwd(a):
     """dinput of the gates' sums, da through the norm (da None: as dinput), dh = dh z + weight_hh^T da, backwards."""
-    N, constants = a.dh.shape[1], layer_form(a.a, a.dh.shape[1], 3)
-    each, partials = workspace(a.mean, len(a.dh), constants["FORM"].BLOCK_M, a.dweight, a.dbias)
+    N, constants = a.dh.shape[1], layer.form(a.a, a.dh.shape[1], 3)
+    each, partials = layer.workspace(a.mean, len(a.dh), constants["FORM"].BLOCK_M, a.dweight, a.dbias)
     given = a.dy, a.gates, a.previous, a.a, a.mean, a.rstd, a.weight, a.bias
-    t = Backward(*given, a.dh, a.dinput, a.da, *partials)
+    t = GRUBackward(*given, a.dh, a.dinput, a.da, *partials)
     for step in backward_steps(a, add=True):
         layer_norm_gru_backward_kernel[(cdiv(step.n, each * constants["FORM"].BLOCK_M),)](
             t, step.start, step.n, N, each, PER=a.groups[0], **constants

@@ -3,56 +3,32 @@
 import triton
 import triton.language as tl
 
-from normkernels.backends.triton.base.activations import activation
 from normkernels.backends.triton.base.launch import on_device
 from normkernels.backends.triton.base.numbers import cdiv
 from normkernels.backends.triton.base.sums import finalise
-from normkernels.backends.triton.recurrent.layer import (
-    add_to_lines,
-    layer_base,
-    layer_form,
-    load_statistics,
-    store_statistics,
-    workspace,
-)
+from normkernels.backends.triton.recurrent import layer
 from normkernels.backends.triton.recurrent.norm import add_sums, means_of, no_sums, statistics, through_norm, with_rstd
 from normkernels.backends.triton.recurrent.steps import backward_steps, forward_steps
 from normkernels.backends.triton.recurrent.tensors import RNNBackward, RNNForward
-from normkernels.backends.triton.recurrent.tiles import (
-    add_term,
-    at,
-    normed,
-    rnn_grads,
-    shifted,
-    store,
-    summed,
-    times_parameter,
-)
+from normkernels.backends.triton.recurrent.tiles import at, rnn_grads, rnn_step, shifted, store, times_parameter
 
 
 @triton.jit(do_not_specialize=["START", "OWN", "M"])
 def layer_norm_rnn_forward_kernel(
     t, START, OWN, M, N,  # a step's M rows: from row START of a sequence, from row OWN of what may be kept of one step
-    EPS: tl.float64, SEPARATE: tl.constexpr, ACT: tl.constexpr,
-    FORM: tl.constexpr,
+    EPS: tl.float64, SEPARATE: tl.constexpr, ACT: tl.constexpr, FORM: tl.constexpr,
 ):  # fmt: skip
     N = N // FORM.ALIGN * FORM.ALIGN
     END = FORM.STEP if FORM.ONE else N
     dtype: tl.constexpr = t.mean.dtype.element_ty
     first, own = tl.cast(START, tl.int64), tl.cast(OWN, tl.int64)
     X, Y, A = t.input + first * N, t.y + first * N, t.a + own * N
-    base = layer_base(tl.program_id(0), M, N, FORM.BLOCK_M, FORM.BLOCK_N)
+    base = layer.base(tl.program_id(0), M, N, FORM.BLOCK_M, FORM.BLOCK_N)
     moments = statistics(X, A, base, END, 1, 1, SEPARATE, FORM, dtype)
     stats = with_rstd(*moments, EPS, 1)
     for start in range(0, END, FORM.STEP):
-        tile = at(base, start, 1)
-        a = summed(X, A, tile, 1, SEPARATE, dtype)
-        (z,) = add_term(normed(a, stats, t.weight, t.bias, tile, 1), X, tile, 1, SEPARATE)
-        y = (activation(z, ACT, 0.0),)
-        store(A if not SEPARATE else None, a, tile, 1)
-        store(t.h, y, tile, 1)
-        store(Y, y, tile, 1)
-    store_statistics(t.mean, t.spread, stats, base, own, 1, 1)
+        rnn_step(t, X, A, Y, stats, at(base, start, 1), SEPARATE, ACT, dtype)
+    layer.store_statistics(t.mean, t.spread, stats, base, own, 1, 1)
 
 
 @triton.jit(do_not_specialize=["START", "M", "each"])
@@ -68,8 +44,8 @@ def layer_norm_rnn_backward_kernel(
     DA = shifted(t.da, offset)
     first = tl.program_id(0) * each
     for block in range(first, tl.minimum(first + each, tl.cdiv(M, FORM.BLOCK_M))):
-        base = layer_base(block, M, N, FORM.BLOCK_M, FORM.BLOCK_N)
-        stats = load_statistics(t.mean, t.spread, base, START, 1, 1)
+        base = layer.base(block, M, N, FORM.BLOCK_M, FORM.BLOCK_N)
+        stats = layer.load_statistics(t.mean, t.spread, base, START, 1, 1)
         dz, xhat = rnn_grads(DY, Y, t.dh, A, stats, at(base, 0, 1), ACT, dtype)
         sums = no_sums(dz[0], 1, 1), no_sums(dz[0], 1, 1)
         for start in range(0, END, FORM.STEP):
@@ -85,13 +61,13 @@ def layer_norm_rnn_backward_kernel(
             da = through_norm(times_parameter(dz, t.weight, tile, 1), xhat, stats, means, 1)
             store(DINPUT, da if DA is None else dz, tile, 1)
             store(DA, da, tile, 1)
-            add_to_lines(t.partial_w, t.partial_b, dz, xhat, tile, 1)
+            layer.add_to_lines(t.partial_w, t.partial_b, dz, xhat, tile, 1)
 
 
 @on_device
 def layer_norm_rnn_fwd(a):
     """y = h = f(LN(weight_hh h) + input) step after step, or f(LN(weight_hh h + input))."""
-    N, constants = a.h.shape[1], layer_form(a.a, a.h.shape[1], 1)
+    N, constants = a.h.shape[1], layer.form(a.a, a.h.shape[1], 1)
     t = RNNForward(a.input, a.a, a.weight, a.bias, a.h, a.y, a.mean, a.rstd)
     for step in forward_steps(a):
         layer_norm_rnn_forward_kernel[(cdiv(step.n, constants["FORM"].BLOCK_M),)](
@@ -102,8 +78,8 @@ def layer_norm_rnn_fwd(a):
 @on_device
 def layer_norm_rnn_bwd(a):
     """dinput = dy f'(y), da through the norm (da None: as dinput), dh = weight_hh^T da, backwards."""
-    N, constants = a.dh.shape[1], layer_form(a.a, a.dh.shape[1], 1)
-    each, partials = workspace(a.mean, len(a.dh), constants["FORM"].BLOCK_M, a.dweight, a.dbias)
+    N, constants = a.dh.shape[1], layer.form(a.a, a.dh.shape[1], 1)
+    each, partials = layer.workspace(a.mean, len(a.dh), constants["FORM"].BLOCK_M, a.dweight, a.dbias)
     t = RNNBackward(a.dy, a.y, a.a, a.mean, a.rstd, a.weight, a.dh, a.dinput, a.da, *partials)
     for step in backward_steps(a):
         layer_norm_rnn_backward_kernel[(cdiv(step.n, each * constants["FORM"].BLOCK_M),)](

@@ -25,17 +25,8 @@ from normkernels.backends.triton.base.numbers import cdiv
 from normkernels.backends.triton.base.sums import finalise
 from normkernels.backends.triton.base.values import affine
 from normkernels.backends.triton.channels.sizes import BACKWARD_TILE, FORWARD_TILE, STEPS, Sizes, Walked, parts, split
-from normkernels.backends.triton.channels.tiles import (
-    aligned,
-    broad,
-    load,
-    load_tile,
-    step,
-    store,
-    store_tile,
-    walk,
-    zeros,
-)
+from normkernels.backends.triton.channels.tiles import aligned, broad, load, load_tile, store, store_tile, zeros
+from normkernels.backends.triton.channels.walks import step, walk
 
 INVERSE_PI = tl.constexpr(1 / math.pi)
 

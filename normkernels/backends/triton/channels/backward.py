@@ -10,19 +10,7 @@ from torch import Tensor
 from normkernels.backends.triton.base.launch import accumulator
 from normkernels.backends.triton.base.sums import finalise
 from normkernels.backends.triton.base.values import affine
-from normkernels.backends.triton.channels.sizes import (
-    BACKWARD_LIMIT,
-    BACKWARD_TILE,
-    STEPS,
-    Sizes,
-    holding,
-    merging,
-    parts,
-    resident,
-    sizes,
-    split,
-    walking,
-)
+from normkernels.backends.triton.channels import sizes
 from normkernels.backends.triton.channels.tensors import Backward, tensors
 from normkernels.backends.triton.channels.tiles import (
     aligned,
@@ -30,16 +18,14 @@ from normkernels.backends.triton.channels.tiles import (
     grads,
     held,
     load,
-    place,
     records,
     slope_of,
     statistics,
-    step,
     store,
     store_tile,
-    walk,
     zeros,
 )
+from normkernels.backends.triton.channels.walks import place, step, walk, walk_back
 
 
 @triton.jit(do_not_specialize=["C", "S", "G", "PLANES"])
@@ -122,11 +108,7 @@ def channels_dx_kernel(
 ):  # fmt: skip
     dtype: tl.constexpr = t.mean.dtype.element_ty
     C, S = aligned(C, S, FORM)
-    # the last part first: it was read last, so it may still be in L2
-    program = tl.num_programs(0) - 1 - tl.program_id(0)
-    low, _, image, first, tiles = walk(program, N, C, S, parts, steps, FORM)
-    channels = low + tl.arange(0, FORM.BLOCK_A)
-    stat = place(image, channels, C, G, images, FORM.POOLED)
+    low, image, first, tiles, channels, stat = walk_back(N, C, S, G, images, parts, steps, FORM)
     mean, rstd = statistics(t.mean, t.var, t.scale, stat, channels < C, EPS)
     mean = mean[:, None]
     rstd = rstd[:, None]
@@ -146,36 +128,36 @@ def channels_dx_kernel(
         store_tile(t.dx, dx * rstd, tile)
 
 
-def walk_parts(t: Backward, a, z: Sizes) -> None:
+def walk_parts(t: Backward, a, z: sizes.Sizes) -> None:
     """Fill the partial sums; with dx, that and dskip too, for constant mean and var. a: the arguments of an op."""
-    programs, given, constants = walking(t.x, z, split(z, BACKWARD_TILE))
+    programs, given, constants = sizes.walking(t.x, z, sizes.split(z, sizes.BACKWARD_TILE))
     channels_sums_kernel[(programs,)](t, *given, EPS=a.eps, SLOPE=a.slope, ACT=a.activation, **constants)
 
 
-def merge(partial_w, partial_b, weight, mean_gx, mean_g, dweight, dbias, z: Sizes) -> None:
+def merge(partial_w, partial_b, weight, mean_gx, mean_g, dweight, dbias, z: sizes.Sizes) -> None:
     """Fill the means over each statistic, and where it is one channel's, dweight and dbias."""
     rows = partial_w.shape[0] // z.B
-    programs, tile = merging(z, rows)
+    programs, tile = sizes.merging(z, rows)
     channels_merge_sums_kernel[(programs,)](
         partial_w, partial_b, weight, mean_gx, mean_g, dweight, dbias, z.C, z.G, rows, z.planes * z.S, **tile
     )
 
 
-def spread(t: Backward, a, z: Sizes) -> None:
+def spread(t: Backward, a, z: sizes.Sizes) -> None:
     """Fill dx and dskip from the means over each statistic."""
-    programs, given, constants = walking(t.x, z, split(z, BACKWARD_TILE, STEPS))
+    programs, given, constants = sizes.walking(t.x, z, sizes.split(z, sizes.BACKWARD_TILE, sizes.STEPS))
     channels_dx_kernel[(programs,)](t, *given, EPS=a.eps, SLOPE=a.slope, ACT=a.activation, **constants)
 
 
-def workspace(mean: Tensor, z: Sizes) -> tuple[Tensor, Tensor]:
+def workspace(mean: Tensor, z: sizes.Sizes) -> tuple[Tensor, Tensor]:
     """Partial sums (rows, C) of du xhat and of du."""
-    rows = parts(z, split(z, BACKWARD_TILE))[1]
+    rows = sizes.parts(z, sizes.split(z, sizes.BACKWARD_TILE))[1]
     return accumulator(mean, rows, z.C), accumulator(mean, rows, z.C)
 
 
 def sums(t: Backward, a, sum_gx: Tensor, sum_g: Tensor) -> None:
     """Fill the sums over each channel of du xhat and of du."""
-    z = sizes(t.x, t.mean, a.channels_last)
+    z = sizes.of(t.x, t.mean, a.channels_last)
     partial_w, partial_b = workspace(t.mean, z)
     walk_parts(t._replace(partial_w=partial_w, partial_b=partial_b), a, z)
     merge(partial_w, partial_b, None, None, None, sum_gx, sum_g, z)
@@ -183,12 +165,12 @@ def sums(t: Backward, a, sum_gx: Tensor, sum_g: Tensor) -> None:
 
 def backward(a, training: bool) -> None:
     """Fill dx, dskip, dweight and dbias. Statistics that a program holds are read once, larger ones again, from L2."""
-    z, t = sizes(a.x, a.mean, a.channels_last), tensors(a)
-    tile = resident(z, BACKWARD_LIMIT, 1 if a.activation == "identity" else 2) if training else None
+    z, t = sizes.of(a.x, a.mean, a.channels_last), tensors(a)
+    tile = sizes.resident(z, sizes.BACKWARD_LIMIT, 1 if a.activation == "identity" else 2) if training else None
     if tile:
         # the partial sums of a single batch are all
         partial = [g if g is None or z.B == 1 else accumulator(a.mean, z.B, z.C) for g in (a.dweight, a.dbias)]
-        programs, given, constants = holding(a.x, z, tile)
+        programs, given, constants = sizes.holding(a.x, z, tile)
         t = t._replace(partial_w=partial[0], partial_b=partial[1], dx=a.dx, dskip=a.dskip)
         channels_backward_kernel[(programs,)](t, *given, EPS=a.eps, SLOPE=a.slope, ACT=a.activation, **constants)
         if z.B > 1:

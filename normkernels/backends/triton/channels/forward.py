@@ -6,18 +6,7 @@ import triton.language as tl
 from normkernels.backends.triton.base.activations import activation
 from normkernels.backends.triton.base.launch import accumulator
 from normkernels.backends.triton.base.values import number
-from normkernels.backends.triton.channels.sizes import (
-    FORWARD_LIMIT,
-    FORWARD_TILE,
-    STEPS,
-    holding,
-    merging,
-    parts,
-    resident,
-    sizes,
-    split,
-    walking,
-)
+from normkernels.backends.triton.channels import sizes
 from normkernels.backends.triton.channels.tensors import Forward
 from normkernels.backends.triton.channels.tiles import (
     aligned,
@@ -26,17 +15,15 @@ from normkernels.backends.triton.channels.tiles import (
     held,
     load,
     load_tile,
-    place,
     preactivation,
     records,
     slope_of,
     statistics,
-    step,
     store_tile,
     total,
-    walk,
     zeros,
 )
+from normkernels.backends.triton.channels.walks import step, walk, walk_back
 
 
 @triton.jit(do_not_specialize=["C", "S", "G", "PLANES"])
@@ -137,11 +124,7 @@ def channels_apply_kernel(
 ):  # fmt: skip
     dtype: tl.constexpr = t.mean.dtype.element_ty
     C, S = aligned(C, S, FORM)
-    # the last part first: it was read last, so it may still be in L2
-    program = tl.num_programs(0) - 1 - tl.program_id(0)
-    low, _, image, first, tiles = walk(program, N, C, S, parts, steps, FORM)
-    channels = low + tl.arange(0, FORM.BLOCK_A)
-    stat = place(image, channels, C, G, images, FORM.POOLED)
+    low, image, first, tiles, channels, stat = walk_back(N, C, S, G, images, parts, steps, FORM)
     mean, rstd = statistics(t.mean, t.var, t.scale, stat, channels < C, EPS)
     slope = slope_of(rstd, load(t.weight, channels, channels < C, dtype))
     b = load(t.bias, channels, channels < C, dtype)
@@ -154,21 +137,21 @@ def channels_apply_kernel(
 
 def moments(x, mean, var, last):
     """Fill mean and var: of statistics that a program holds, or every part on its own and all of a statistic merged."""
-    z = sizes(x, mean, last)
-    tile = resident(z, FORWARD_LIMIT)
+    z = sizes.of(x, mean, last)
+    tile = sizes.resident(z, sizes.FORWARD_LIMIT)
     if tile is not None:
-        programs, given, constants = holding(x, z, tile)
+        programs, given, constants = sizes.holding(x, z, tile)
         channels_forward_kernel[(programs,)](
             Forward(x, None, None, None, None, mean, var), *given, EPS=0.0, SLOPE=0.0, ACT="identity", **constants
         )
         return
-    s = split(z, FORWARD_TILE)
-    each, rows = parts(z, s)
+    s = sizes.split(z, sizes.FORWARD_TILE)
+    each, rows = sizes.parts(z, s)
     partial = accumulator(mean, 3, rows, z.C)
-    programs, given, constants = walking(x, z, s)
+    programs, given, constants = sizes.walking(x, z, s)
     channels_moments_kernel[(programs,)](x, partial, *given, **constants)
     length, chunk, values_each = (z.N, s.steps, z.S) if s.IMAGES else (z.S, s.steps * s.BLOCK_B, 1)
-    programs, tile = merging(z, rows // z.B)
+    programs, tile = sizes.merging(z, rows // z.B)
     channels_merge_moments_kernel[(programs,)](
         partial, mean, var, z.C, z.G, rows // z.B, rows, z.planes * z.S, length, chunk, values_each, each, **tile
     )  # fmt: skip
@@ -176,19 +159,19 @@ def moments(x, mean, var, last):
 
 def apply(t: Forward, a) -> None:
     """Fill y, with the statistics given; a: the arguments of an op that apply to y."""
-    z = sizes(t.x, t.mean, a.channels_last)
-    programs, given, constants = walking(t.x, z, split(z, FORWARD_TILE, STEPS))
+    z = sizes.of(t.x, t.mean, a.channels_last)
+    programs, given, constants = sizes.walking(t.x, z, sizes.split(z, sizes.FORWARD_TILE, sizes.STEPS))
     channels_apply_kernel[(programs,)](t, *given, EPS=a.eps, SLOPE=a.slope, ACT=a.activation, **constants)
 
 
 def forward(a) -> None:
     """Fill y, mean and var. Statistics that a program holds are read once, larger ones again, from L2 if they fit."""
-    z = sizes(a.x, a.mean, a.channels_last)
+    z = sizes.of(a.x, a.mean, a.channels_last)
     t = Forward(a.x, a.skip, a.weight, a.bias, a.y, a.mean, a.var)
-    tile = resident(z, FORWARD_LIMIT)
+    tile = sizes.resident(z, sizes.FORWARD_LIMIT)
     if tile is None:
         moments(a.x, a.mean, a.var, a.channels_last)
         apply(t, a)
         return
-    programs, given, constants = holding(a.x, z, tile)
+    programs, given, constants = sizes.holding(a.x, z, tile)
     channels_forward_kernel[(programs,)](t, *given, EPS=a.eps, SLOPE=a.slope, ACT=a.activation, **constants)

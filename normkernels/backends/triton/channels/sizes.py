@@ -100,7 +100,7 @@ class Sizes(NamedTuple):
         return self.row % (16 // self.itemsize) == 0
 
 
-def sizes(x: Tensor, mean: Tensor, last: bool) -> Sizes:
+def of(x: Tensor, mean: Tensor, last: bool) -> Sizes:
     N, C, S = (x.shape[0], x.shape[2], x.shape[1]) if last else x.shape
     B, G = mean.shape if mean.dim() == 2 else (1, C)
     return Sizes(N, C, S, B, G, last, x.element_size())

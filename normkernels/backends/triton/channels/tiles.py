@@ -101,43 +101,6 @@ def centred(x, mask, count):
 
 
 @triton.jit
-def walk(program, N, C, S, parts, steps, FORM: tl.constexpr):
-    # of the part that a program walks: first channel, row in the table of parts, first image and position, tiles
-    blocks = tl.cdiv(C, FORM.BLOCK_A)
-    low = program % blocks * FORM.BLOCK_A
-    row = (program // blocks).to(tl.int64)
-    if FORM.IMAGES:
-        image, first, left = row * steps, row * 0, N - row * steps
-    else:
-        image, first = row // parts, row % parts * steps * FORM.BLOCK_B
-        left = tl.cdiv(S - first, FORM.BLOCK_B)
-    return low, row, image, first, tl.minimum(steps, left)
-
-
-@triton.jit
-def step(i, low, image, first, C, S, FORM: tl.constexpr):
-    # the tile i of a part
-    if FORM.IMAGES:
-        image += i
-    else:
-        first += i * FORM.BLOCK_B
-    inside, positions = tl.arange(0, FORM.BLOCK_A)[:, None], tl.arange(0, FORM.BLOCK_B)[None, :]
-    mask = (low + inside < C) & (positions < S - first)
-    start = image * C * S + offset(low.to(tl.int64), first, C, S, FORM.LAST)
-    return Tile(start, offset(inside, positions, C, S, FORM.LAST), mask)
-
-
-@triton.jit
-def place(image, channels, C, G, images, POOLED: tl.constexpr):
-    # of the channels' statistics in (B, G)
-    if POOLED:
-        at = image // images * G + channels // (C // G)
-    else:
-        at = image // images * C + channels
-    return at
-
-
-@triton.jit
 def records(C, G, rows, start, FORM: tl.constexpr):
     # a tile of the (rows of a batch, C) partial results: BLOCK_R of those of each of BLOCK_G statistics
     BLOCK_G: tl.constexpr = FORM.BLOCK_G

@@ -19,7 +19,7 @@ from normkernels.backends.triton.filters.tiles import (
     store_stat,
     times,
 )
-from normkernels.backends.triton.rows.sizes import FORWARD_SEGMENT, backward_tile
+from normkernels.backends.triton.rows.sizes import backward_tile
 
 
 @triton.jit
@@ -95,8 +95,7 @@ def backward(dw, v, g, mean, stat, dv, dg):
             dw, v, g, mean, stat, dv, dg, M, N, ALIGN=align, **resident._asdict()
         )
         return
-    along, at_once = segments(v, M, N)
-    tile = {"ALIGN": align, "BLOCK_N": FORWARD_SEGMENT.BLOCK_N, "num_warps": FORWARD_SEGMENT.num_warps}
+    along, at_once, tile = segments(v, M, N, align)
     partial = accumulator(stat, at_once, along, 2)
     for start in range(0, M, at_once):
         grid = (along, min(at_once, M - start))

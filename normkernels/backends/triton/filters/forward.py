@@ -16,7 +16,7 @@ from normkernels.backends.triton.filters.tiles import (
     store_stat,
     times,
 )
-from normkernels.backends.triton.rows.sizes import FORWARD_SEGMENT, forward_tile
+from normkernels.backends.triton.rows.sizes import forward_tile
 from normkernels.backends.triton.rows.tiles import centre
 
 
@@ -125,8 +125,7 @@ def forward(v, g, w, mean, stat, eps):
             v, g, w, mean, stat, M, N, EPS=eps, ALIGN=align, **resident._asdict()
         )
         return
-    along, at_once = segments(v, M, N)
-    tile = {"ALIGN": align, "BLOCK_N": FORWARD_SEGMENT.BLOCK_N, "num_warps": FORWARD_SEGMENT.num_warps}
+    along, at_once, tile = segments(v, M, N, align)
     partial = accumulator(stat, at_once, along, 3)
     for start in range(0, M, at_once):
         grid = (along, min(at_once, M - start))

@@ -67,6 +67,7 @@ def record(PARTIAL, row, i, FIELDS: tl.constexpr):
     return PARTIAL + (row.to(tl.int64) * tl.num_programs(0) + i) * FIELDS
 
 
-def segments(t: Tensor, M: int, N: int) -> tuple[int, int]:
-    """How many segments a long filter has, and how many filters to take at a time."""
-    return cdiv(N, FORWARD_SEGMENT.BLOCK_N), min(M, wave(t, N * t.element_size()))
+def segments(t: Tensor, M: int, N: int, align: int) -> tuple[int, int, dict[str, int]]:
+    """How many segments a long filter has, how many filters to take at a time, and the constants of a launch."""
+    tile = {"ALIGN": align, "BLOCK_N": FORWARD_SEGMENT.BLOCK_N, "num_warps": FORWARD_SEGMENT.num_warps}
+    return cdiv(N, FORWARD_SEGMENT.BLOCK_N), min(M, wave(t, N * t.element_size())), tile

@@ -8,8 +8,9 @@ import triton.language as tl
 
 from normkernels.backends.triton.base.launch import accumulator
 from normkernels.backends.triton.base.values import affine
-from normkernels.backends.triton.channels.sizes import BACKWARD_TILE, STEPS, sizes, split, walking
-from normkernels.backends.triton.channels.tiles import aligned, broad, load, load_tile, place, step, store_tile, walk
+from normkernels.backends.triton.channels import sizes
+from normkernels.backends.triton.channels.tiles import aligned, broad, load, load_tile, store_tile
+from normkernels.backends.triton.channels.walks import step, walk_back
 from normkernels.backends.triton.online.control import Control, online_control_kernel
 from normkernels.backends.triton.online.sizes import averaging, scanning, valuing
 from normkernels.backends.triton.online.sums import Backward, online_kappa_kernel, sample_sums
@@ -22,11 +23,7 @@ def online_dx_kernel(
 ):  # fmt: skip
     dtype: tl.constexpr = t.mean.dtype.element_ty
     C, S = aligned(C, S, FORM)
-    # the last part first: it was read last, so it may still be in L2
-    program = tl.num_programs(0) - 1 - tl.program_id(0)
-    low, _, image, first, tiles = walk(program, N, C, S, parts, steps, FORM)
-    channels = low + tl.arange(0, FORM.BLOCK_A)
-    stat = place(image, channels, C, G, images, FORM.POOLED)
+    low, image, first, tiles, channels, stat = walk_back(N, C, S, G, images, parts, steps, FORM)
     mean, rstd = load(t.mean, stat, channels < C, dtype)[:, None], load(t.rstd, stat, channels < C, dtype)[:, None]
     w = broad(load(t.weight, channels, channels < C, dtype), 2)
     b = broad(load(t.bias, channels, channels < C, dtype), 2)
@@ -91,8 +88,8 @@ def backward(a) -> None:
         programs, tile = valuing(a.x, a.mean)
         online_dx_values_kernel[(programs,)](t._replace(dy=None, skip=None, sum_g=sum_g), N, C, **tile)
         return
-    z = sizes(a.x, a.mean, a.channels_last)
-    programs, walked, tile = walking(a.x, z, split(z, BACKWARD_TILE, STEPS))
+    z = sizes.of(a.x, a.mean, a.channels_last)
+    programs, walked, tile = sizes.walking(a.x, z, sizes.split(z, sizes.BACKWARD_TILE, sizes.STEPS))
     online_dx_kernel[(programs,)](t._replace(dskip=a.dskip), *walked, **constants, **tile)
 
 

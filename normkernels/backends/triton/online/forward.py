@@ -9,21 +9,19 @@ from torch import Tensor
 from normkernels.backends.triton.base.activations import activation
 from normkernels.backends.triton.base.launch import accumulator
 from normkernels.backends.triton.base.values import affine, number
+from normkernels.backends.triton.channels import sizes
 from normkernels.backends.triton.channels.forward import moments
-from normkernels.backends.triton.channels.sizes import FORWARD_TILE, STEPS, sizes, split, walking
 from normkernels.backends.triton.channels.tiles import (
     aligned,
     broad,
     load,
     load_tile,
-    place,
     preactivation,
     slope_of,
-    step,
     store,
     store_tile,
-    walk,
 )
+from normkernels.backends.triton.channels.walks import step, walk_back
 from normkernels.backends.triton.online.sizes import averaging, scanning, valuing
 from normkernels.backends.triton.online.tiles import finite, guarded, last_row, mixture, of_sample, table, values
 
@@ -121,11 +119,7 @@ def online_apply_kernel(
 ):  # fmt: skip
     dtype: tl.constexpr = t.mean.dtype.element_ty
     C, S = aligned(C, S, FORM)
-    # the last part first: it was read last, so it may still be in L2
-    program = tl.num_programs(0) - 1 - tl.program_id(0)
-    low, _, image, first, tiles = walk(program, N, C, S, parts, steps, FORM)
-    channels = low + tl.arange(0, FORM.BLOCK_A)
-    stat = place(image, channels, C, G, images, FORM.POOLED)
+    low, image, first, tiles, channels, stat = walk_back(N, C, S, G, images, parts, steps, FORM)
     mean = load(t.mean, stat, channels < C, dtype)[:, None]
     rstd = load(t.rstd, stat, channels < C, dtype)
     slope = slope_of(rstd, load(t.weight, channels, channels < C, dtype))[:, None]
@@ -177,6 +171,6 @@ def forward(a) -> None:
         programs, tile = valuing(a.x, a.mean)
         online_apply_values_kernel[(programs,)](t, N, C, **constants, **tile)
         return
-    z = sizes(a.x, a.mean, a.channels_last)
-    programs, walked, tile = walking(a.x, z, split(z, FORWARD_TILE, STEPS))
+    z = sizes.of(a.x, a.mean, a.channels_last)
+    programs, walked, tile = sizes.walking(a.x, z, sizes.split(z, sizes.FORWARD_TILE, sizes.STEPS))
     online_apply_kernel[(programs,)](t, *walked, **constants, **tile)

@@ -8,20 +8,10 @@ from torch import Tensor
 
 from normkernels.backends.triton.base.launch import accumulator
 from normkernels.backends.triton.base.values import affine
+from normkernels.backends.triton.channels import sizes
 from normkernels.backends.triton.channels.backward import merge
-from normkernels.backends.triton.channels.sizes import BACKWARD_TILE, parts, sizes, split, walking
-from normkernels.backends.triton.channels.tiles import (
-    aligned,
-    broad,
-    load,
-    load_tile,
-    place,
-    step,
-    store,
-    store_tile,
-    walk,
-    zeros,
-)
+from normkernels.backends.triton.channels.tiles import aligned, broad, load, load_tile, store, store_tile, zeros
+from normkernels.backends.triton.channels.walks import place, step, walk
 from normkernels.backends.triton.online.sizes import valuing
 from normkernels.backends.triton.online.tiles import gradient, of_sample, values
 
@@ -126,10 +116,10 @@ def sample_sums(t: Backward, a, constants: dict) -> tuple[Tensor | None, Tensor]
         sum_g = accumulator(a.mean, N, C)
         online_sums_values_kernel[(programs,)](t._replace(sum_g=sum_g, dskip=a.dskip), N, C, **constants, **tile)
         return None, sum_g
-    z = sizes(a.x, a.mean, a.channels_last)
-    s = split(z, BACKWARD_TILE)
-    partial = accumulator(a.mean, parts(z, s)[1], C), accumulator(a.mean, parts(z, s)[1], C)
-    programs, walked, tile = walking(a.x, z, s)
+    z = sizes.of(a.x, a.mean, a.channels_last)
+    s = sizes.split(z, sizes.BACKWARD_TILE)
+    partial = accumulator(a.mean, sizes.parts(z, s)[1], C), accumulator(a.mean, sizes.parts(z, s)[1], C)
+    programs, walked, tile = sizes.walking(a.x, z, s)
     online_sums_kernel[(programs,)](t._replace(sum_gx=partial[0], sum_g=partial[1]), *walked, **constants, **tile)
     if len(partial[0]) == N:
         return partial

@@ -13,7 +13,7 @@ from normkernels.backends.triton.recurrent.tiles import Form, times_parameter
 UNITS = 16  # of a program: 32 bytes of each row at the least
 
 
-def batch_form(like: Tensor, batch: int, N: int, most: int = 8, walking: int | None = None) -> dict:
+def form(like: Tensor, batch: int, N: int, most: int = 8, walking: int | None = None) -> dict:
     """Constants and warps of a launch, from the batch alone, so that shorter steps take the same kernel.
 
     ``most``: values of a thread, ``walking``: where there are several tiles. A small batch has a tile of more units.
@@ -33,7 +33,7 @@ def workspace(stat: Tensor, *parameters: Tensor | None) -> list[Tensor | None]:
 
 
 @triton.jit
-def batch_base(block, M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
+def base(block, M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
     return tl.arange(0, BLOCK_M).to(tl.int64), block * BLOCK_N + tl.arange(0, BLOCK_N), M, N
 
 

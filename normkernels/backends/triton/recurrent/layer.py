@@ -13,7 +13,7 @@ from normkernels.backends.triton.recurrent.tiles import Form, load, store
 PROGRAMS = 64  # of a backward step, each of which adds to lines of partial sums of its own
 
 
-def layer_form(like: Tensor, N: int, gates: int, most: int = 8) -> dict:
+def form(like: Tensor, N: int, gates: int, most: int = 8) -> dict:
     """Constants and warps of a launch: some rows of a short tile, or one; ``most``: values of a thread.
 
     The RNN has registers for four times as many.
@@ -39,7 +39,7 @@ def workspace(stat: Tensor, batch: int, BLOCK_M: int, *parameters: Tensor | None
 
 
 @triton.jit
-def layer_base(block, M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
+def base(block, M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
     return (block * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64), tl.arange(0, BLOCK_N), M, N
 
 

@@ -34,6 +34,38 @@ class RNNBackward(NamedTuple):
     partial_b: Tensor | None
 
 
+class GRUForward(NamedTuple):
+    """As in the schema."""
+
+    input: Tensor
+    a: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
+    h: Tensor
+    y: Tensor
+    mean: Tensor
+    rstd: Tensor
+    gates: Tensor
+
+
+class GRUBackward(NamedTuple):
+    """As in the schema; partials: (lines, 3 N)."""
+
+    dy: Tensor
+    gates: Tensor
+    previous: Tensor
+    a: Tensor
+    mean: Tensor
+    rstd: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
+    dh: Tensor
+    dinput: Tensor
+    da: Tensor | None
+    partial_w: Tensor | None
+    partial_b: Tensor | None
+
+
 class LSTMForward(NamedTuple):
     """As in the schema."""
 

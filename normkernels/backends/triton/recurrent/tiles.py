@@ -10,6 +10,7 @@ from typing import NamedTuple
 import triton
 import triton.language as tl
 
+from normkernels.backends.triton.base.activations import activation
 from normkernels.backends.triton.base.values import inside, rounded
 
 
@@ -121,6 +122,16 @@ def add_term(q, X, tile, G: tl.constexpr, SEPARATE: tl.constexpr):
             found += (q[gate] + x[gate],)
         q = found
     return q
+
+
+@triton.jit
+def rnn_step(t, X, A, Y, stats, tile, SEPARATE: tl.constexpr, ACT: tl.constexpr, dtype: tl.constexpr):
+    a = summed(X, A, tile, 1, SEPARATE, dtype)
+    (z,) = add_term(normed(a, stats, t.weight, t.bias, tile, 1), X, tile, 1, SEPARATE)
+    y = (activation(z, ACT, 0.0),)
+    store(A if not SEPARATE else None, a, tile, 1)
+    store(t.h, y, tile, 1)
+    store(Y, y, tile, 1)
 
 
 @triton.jit

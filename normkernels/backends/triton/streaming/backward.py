@@ -9,17 +9,8 @@ from torch import Tensor
 from normkernels.backends.triton.base.launch import accumulator
 from normkernels.backends.triton.base.numbers import cdiv
 from normkernels.backends.triton.base.values import affine
+from normkernels.backends.triton.channels import sizes
 from normkernels.backends.triton.channels.backward import sums
-from normkernels.backends.triton.channels.sizes import (
-    BACKWARD_LIMIT,
-    BACKWARD_TILE,
-    STEPS,
-    holding,
-    resident,
-    sizes,
-    split,
-    walking,
-)
 from normkernels.backends.triton.channels.tensors import Backward as Summed
 from normkernels.backends.triton.channels.tiles import (
     aligned,
@@ -30,12 +21,11 @@ from normkernels.backends.triton.channels.tiles import (
     load_tile,
     slope_of,
     statistics,
-    step,
     store,
     store_tile,
     total,
-    walk,
 )
+from normkernels.backends.triton.channels.walks import step, walk_back
 from normkernels.backends.triton.streaming.tiles import arrived, deviation
 
 BLOCK = 256
@@ -115,10 +105,7 @@ def streaming_dx_kernel(
 ):  # fmt: skip
     dtype: tl.constexpr = t.found.dtype.element_ty
     C, S = aligned(C, S, FORM)
-    # the last part first: it was read last, so it may still be in L2
-    program = tl.num_programs(0) - 1 - tl.program_id(0)
-    low, _, image, first, tiles = walk(program, N, C, S, parts, steps, FORM)
-    channels = low + tl.arange(0, FORM.BLOCK_A)
+    low, image, first, tiles, channels, _ = walk_back(N, C, S, G, images, parts, steps, FORM)
     there = channels < C
     mean, rstd = statistics(t.used, None, t.used + C, channels, there, 0.0)
     w = load(t.weight, channels, there, dtype)
@@ -139,13 +126,13 @@ def streaming_dx_kernel(
 
 def backward(a) -> None:
     """Fill dx, dskip, dweight, dbias and the new short term. A batch that a program holds is read once."""
-    z = sizes(a.x, a.found[0], a.channels_last)
+    z = sizes.of(a.x, a.found[0], a.channels_last)
     rule = {"LONG": a.long, "SHORT": a.short, "CURRENT": a.current, "P": a.p}
     read = Backward(a.dy, a.x, a.skip, a.weight, a.bias, a.found, a.used)
     memory = {"long_term": a.long_term, "short_term": a.short_term, "new_short_term": a.new_short_term}
     memory |= {"deviations": a.deviations, "counts": a.counts, "dweight": a.dweight, "dbias": a.dbias}
-    if tile := resident(z, BACKWARD_LIMIT, 1 if a.activation == "identity" else 2):
-        programs, given, constants = holding(a.x, z, tile)
+    if tile := sizes.resident(z, sizes.BACKWARD_LIMIT, 1 if a.activation == "identity" else 2):
+        programs, given, constants = sizes.holding(a.x, z, tile)
         t = read._replace(**memory, dx=a.dx, dskip=a.dskip)
         streaming_backward_kernel[(programs,)](t, *given, **rule, SLOPE=a.slope, ACT=a.activation, **constants)
         return
@@ -154,6 +141,6 @@ def backward(a) -> None:
     tables = Backward(None, None, None, a.weight, None, a.found, a.used, **memory)
     tables = tables._replace(sum_gx=sum_gx, sum_g=sum_g, away=away, shift=shift)
     streaming_backward_rule_kernel[(cdiv(z.C, BLOCK),)](tables, z.C, z.planes * z.S, **rule, BLOCK_N=BLOCK, num_warps=4)
-    programs, given, constants = walking(a.x, z, split(z, BACKWARD_TILE, STEPS))
+    programs, given, constants = sizes.walking(a.x, z, sizes.split(z, sizes.BACKWARD_TILE, sizes.STEPS))
     t = read._replace(away=away, shift=shift, dx=a.dx, dskip=a.dskip)
     streaming_dx_kernel[(programs,)](t, *given, P=a.p, SLOPE=a.slope, ACT=a.activation, **constants)

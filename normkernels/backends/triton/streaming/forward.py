@@ -9,18 +9,9 @@ from torch import Tensor
 from normkernels.backends.triton.base.activations import activation
 from normkernels.backends.triton.base.launch import accumulator
 from normkernels.backends.triton.base.numbers import cdiv
+from normkernels.backends.triton.channels import sizes
 from normkernels.backends.triton.channels.backward import merge
 from normkernels.backends.triton.channels.forward import apply, moments
-from normkernels.backends.triton.channels.sizes import (
-    FORWARD_LIMIT,
-    FORWARD_TILE,
-    holding,
-    parts,
-    resident,
-    sizes,
-    split,
-    walking,
-)
 from normkernels.backends.triton.channels.tensors import Forward as Applied
 from normkernels.backends.triton.channels.tiles import (
     aligned,
@@ -31,13 +22,12 @@ from normkernels.backends.triton.channels.tiles import (
     load_tile,
     preactivation,
     slope_of,
-    step,
     store,
     store_tile,
     total,
-    walk,
     zeros,
 )
+from normkernels.backends.triton.channels.walks import step, walk
 from normkernels.backends.triton.streaming.tiles import deviation, met
 
 BLOCK = 256
@@ -116,23 +106,23 @@ def streaming_forward_rule_kernel(
 
 def powers(a, power: Tensor) -> None:
     """Fill the means of |x - mean|^p and of |x - mean|^(p - 1) sign(x - mean)."""
-    z = sizes(a.x, a.found[0], a.channels_last)
-    s = split(z, FORWARD_TILE)
-    rows = parts(z, s)[1]
+    z = sizes.of(a.x, a.found[0], a.channels_last)
+    s = sizes.split(z, sizes.FORWARD_TILE)
+    rows = sizes.parts(z, s)[1]
     partial = accumulator(a.found, rows, z.C), accumulator(a.found, rows, z.C)
-    programs, given, constants = walking(a.x, z, s)
+    programs, given, constants = sizes.walking(a.x, z, s)
     streaming_powers_kernel[(programs,)](a.x, a.found[0], *partial, *given, P=a.p, **constants)
     merge(*partial, None, power, a.deviations, None, None, z)
 
 
 def forward(a) -> None:
     """Fill y and the tables. A batch that a program holds is read once, a larger one again, from L2 if it fits."""
-    z = sizes(a.x, a.found[0], a.channels_last)
+    z = sizes.of(a.x, a.found[0], a.channels_last)
     rule = {"LONG": a.long, "SHORT": a.short, "EPS": a.eps, "P": a.p}
     tables = a.found, a.used, a.deviations, a.new_short_term
     t = Forward(a.x, a.skip, a.weight, a.bias, a.long_term, a.short_term, a.counts, a.y, *tables)
-    if tile := resident(z, FORWARD_LIMIT):
-        programs, given, constants = holding(a.x, z, tile)
+    if tile := sizes.resident(z, sizes.FORWARD_LIMIT):
+        programs, given, constants = sizes.holding(a.x, z, tile)
         streaming_forward_kernel[(programs,)](t, *given, **rule, SLOPE=a.slope, ACT=a.activation, **constants)
         return
     power = accumulator(a.found, z.C)
