@@ -4,7 +4,6 @@
 
 #include <cstdint>
 
-#include "cpu/base/activations.h"
 #include "cpu/base/tiles.h"
 
 namespace normkernels {
