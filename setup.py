@@ -139,7 +139,7 @@ def extension():
     archs, why_not = cuda()
     from torch.utils.cpp_extension import CppExtension, CUDAExtension
 
-    kernels = glob("csrc/cpu/**/*.cpp", recursive=True) + (glob("csrc/cuda/**/*.cu", recursive=True) if archs else [])
+    kernels = glob("csrc/c*/**/*.cpp", recursive=True) + (glob("csrc/cuda/**/*.cu", recursive=True) if archs else [])
     sources = sorted(glob("csrc/*.cpp") + kernels)
     defines = [f"-DTORCH_TARGET_VERSION={STABLE_ABI}", f"-DNORMKERNELS_TORCH_VERSION={torch.__version__}"]
     cxx = ["-O3", "-std=c++20", "-g0", "-fvisibility=hidden", f"-ffile-prefix-map={ROOT}=.", *defines]

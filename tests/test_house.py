@@ -161,10 +161,10 @@ def test_every_norm_is_timed():
 
 
 def test_schemas_are_those_of_the_ops():
-    """csrc/schemas.h says what the ops in Python say; tests/compiled/schemas.py --write mends it."""
+    """csrc/schemas.cpp says what the ops in Python say; tests/compiled/schemas.py --write mends it."""
     module = runpy.run_path(str(ROOT / "tests/compiled/schemas.py"))
     assert len(module["native_schemas"]()) > 30
-    assert (CSRC / "schemas.h").read_text() == module["text"]()
+    assert (CSRC / "schemas.cpp").read_text() == module["text"]()
 
 
 def test_mutations_apply():
@@ -177,7 +177,7 @@ def test_mutations_apply():
 
 NAMED = {
     "triton": PACKAGE / "backends/triton/base/activations.py",
-    "cpu": CSRC / "cpu/base/activations.h",
+    "cpu": CSRC / "cpu/base/tiles.h",
     "cuda": CSRC / "cuda/base/activations.cuh",
 }
 
@@ -187,6 +187,6 @@ def test_activation_names(backend):
     """Each backend spells out every activation of the package."""
     if not NAMED[backend].exists():
         pytest.skip(f"{NAMED[backend]} is not there")
-    text = "\n".join(p.read_text() for p in NAMED[backend].parent.glob("*activations.*"))
+    text = "\n".join(p.read_text() for p in {NAMED[backend], *NAMED[backend].parent.glob("*activations.*")})
     missing = [name for name in ACTIVATIONS if not re.search(rf'"{name}"|\b{name}\b', text)]
     assert not missing, f"{backend}: {missing}"

@@ -13,12 +13,33 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstdlib>
 #include <initializer_list>
 #include <optional>
 #include <string>
 
 namespace normkernels {
+namespace check {
+
+using torch::stable::Tensor;
+
+// torch's numbers of dtypes and of the CPU
+inline const int32_t kFloat64 = aoti_torch_dtype_float64(), kFloat32 = aoti_torch_dtype_float32(),
+                     kFloat16 = aoti_torch_dtype_float16(), kBFloat16 = aoti_torch_dtype_bfloat16(),
+                     kInt64 = aoti_torch_dtype_int64(), kCpu = aoti_torch_device_type_cpu();
+
+inline int32_t dtype(const Tensor& t) {
+  int32_t found;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(t.get(), &found));
+  return found;
+}
+inline int32_t device(const Tensor& t) {
+  int32_t found;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(t.get(), &found));
+  return found;
+}
+inline int64_t bytes(int32_t dtype) { return dtype == kFloat64 ? 8 : dtype == kFloat32 ? 4 : 2; }
+
+}  // namespace check
 
 // A tensor that an op was given, or none.
 struct Argument {
@@ -94,5 +115,3 @@ class Call {
 };
 
 }  // namespace normkernels
-
-#include "checks/call_impl.h"

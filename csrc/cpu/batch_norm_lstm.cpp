@@ -3,7 +3,6 @@
 #include "cpu/base/gradient_table.h"
 #include "cpu/recurrent/batch_norm.h"
 #include "cpu/recurrent/lstm.h"
-#include "schemas.h"
 
 namespace normkernels {
 namespace {
@@ -93,22 +92,13 @@ void batch_norm_lstm_bwd(const Tensor& dy, const Tensor& gates, const Tensor& ce
       norm.scales(pointer<C>(var) + step.t * N);
       norm.backward(dzs.data(), pointer<T>(a) + first * N, step.rows, mu, lstm.da + first * N, dw.data(), db.data());
     });
-    dw.finish();
-    db.finish();
-    dcw.finish();
-    dcb.finish();
+    finish(dw, db, dcw, dcb);
   });
 }
 
 }  // namespace
+
+NK_CPU(batch_norm_lstm_fwd, batch_norm_lstm_fwd)
+NK_CPU(batch_norm_lstm_bwd, batch_norm_lstm_bwd)
+
 }  // namespace normkernels
-
-STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
-  m.def(normkernels::schema::batch_norm_lstm_fwd);
-  m.def(normkernels::schema::batch_norm_lstm_bwd);
-}
-
-STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {
-  m.impl("batch_norm_lstm_fwd", TORCH_BOX(&normkernels::batch_norm_lstm_fwd));
-  m.impl("batch_norm_lstm_bwd", TORCH_BOX(&normkernels::batch_norm_lstm_bwd));
-}

@@ -2,7 +2,6 @@
 #include "checks/recurrent.h"
 #include "cpu/base/gradient_table.h"
 #include "cpu/recurrent/batch_norm.h"
-#include "schemas.h"
 
 namespace normkernels {
 namespace {
@@ -66,20 +65,13 @@ void batch_norm_rnn_bwd(const Tensor& dy, const Tensor& y, const Tensor& a, cons
       norm.scales(pointer<C>(var) + step.t * H);
       norm.backward(room.data(), pointer<T>(a) + first, step.rows, mu, pointer<T>(sums) + first, dw.data(), db.data());
     });
-    dw.finish();
-    db.finish();
+    finish(dw, db);
   });
 }
 
 }  // namespace
+
+NK_CPU(batch_norm_rnn_fwd, batch_norm_rnn_fwd)
+NK_CPU(batch_norm_rnn_bwd, batch_norm_rnn_bwd)
+
 }  // namespace normkernels
-
-STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
-  m.def(normkernels::schema::batch_norm_rnn_fwd);
-  m.def(normkernels::schema::batch_norm_rnn_bwd);
-}
-
-STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {
-  m.impl("batch_norm_rnn_fwd", TORCH_BOX(&normkernels::batch_norm_rnn_fwd));
-  m.impl("batch_norm_rnn_bwd", TORCH_BOX(&normkernels::batch_norm_rnn_bwd));
-}

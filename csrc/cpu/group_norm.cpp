@@ -1,13 +1,9 @@
 // Group norm: the CPU kernels.
-#include "cpu/channels/ops.h"
-#include "schemas.h"
+#include "cpu/channels/norm.h"
 
-STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
-  m.def(normkernels::schema::group_norm_fwd);
-  m.def(normkernels::schema::group_norm_bwd);
-}
+namespace normkernels {
 
-STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {
-  m.impl("group_norm_fwd", TORCH_BOX(&normkernels::channels_fwd));
-  m.impl("group_norm_bwd", TORCH_BOX(&normkernels::channels_bwd));
-}
+NK_CPU(group_norm_fwd, channels_fwd)
+NK_CPU(group_norm_bwd, channels_bwd)
+
+}  // namespace normkernels

@@ -2,7 +2,6 @@
 #include "checks/recurrent.h"
 #include "cpu/base/gradient_table.h"
 #include "cpu/recurrent/layer_norm.h"
-#include "schemas.h"
 
 namespace normkernels {
 namespace {
@@ -104,20 +103,13 @@ void layer_norm_gru_bwd(const Tensor& dy, const Tensor& gates, const Tensor& pre
       add_tiles(d, direct.data() + row * H, d, H);
       store_tile(d, backward.dh + row * H, H);
     });
-    dw.finish();
-    db.finish();
+    finish(dw, db);
   });
 }
 
 }  // namespace
+
+NK_CPU(layer_norm_gru_fwd, layer_norm_gru_fwd)
+NK_CPU(layer_norm_gru_bwd, layer_norm_gru_bwd)
+
 }  // namespace normkernels
-
-STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
-  m.def(normkernels::schema::layer_norm_gru_fwd);
-  m.def(normkernels::schema::layer_norm_gru_bwd);
-}
-
-STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {
-  m.impl("layer_norm_gru_fwd", TORCH_BOX(&normkernels::layer_norm_gru_fwd));
-  m.impl("layer_norm_gru_bwd", TORCH_BOX(&normkernels::layer_norm_gru_bwd));
-}

@@ -2,7 +2,6 @@
 #include "checks/lstm.h"
 #include "cpu/base/gradient_table.h"
 #include "cpu/recurrent/lstm.h"
-#include "schemas.h"
 
 namespace normkernels {
 namespace {
@@ -83,22 +82,13 @@ void layer_norm_lstm_bwd(const Tensor& dy, const Tensor& gates, const Tensor& ce
                       lstm.da + in * 4 * H, dw.line(line), db.line(line));
       });
     });
-    dw.finish();
-    db.finish();
-    dcw.finish();
-    dcb.finish();
+    finish(dw, db, dcw, dcb);
   });
 }
 
 }  // namespace
+
+NK_CPU(layer_norm_lstm_fwd, layer_norm_lstm_fwd)
+NK_CPU(layer_norm_lstm_bwd, layer_norm_lstm_bwd)
+
 }  // namespace normkernels
-
-STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
-  m.def(normkernels::schema::layer_norm_lstm_fwd);
-  m.def(normkernels::schema::layer_norm_lstm_bwd);
-}
-
-STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {
-  m.impl("layer_norm_lstm_fwd", TORCH_BOX(&normkernels::layer_norm_lstm_fwd));
-  m.impl("layer_norm_lstm_bwd", TORCH_BOX(&normkernels::layer_norm_lstm_bwd));
-}

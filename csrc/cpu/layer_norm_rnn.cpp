@@ -2,7 +2,6 @@
 #include "checks/recurrent.h"
 #include "cpu/base/gradient_table.h"
 #include "cpu/recurrent/layer_norm.h"
-#include "schemas.h"
 
 namespace normkernels {
 namespace {
@@ -62,20 +61,13 @@ void layer_norm_rnn_bwd(const Tensor& dy, const Tensor& y, const Tensor& a, cons
                       pointer<T>(sums) + in * H, dw.line(line), db.line(line));
       });
     });
-    dw.finish();
-    db.finish();
+    finish(dw, db);
   });
 }
 
 }  // namespace
+
+NK_CPU(layer_norm_rnn_fwd, layer_norm_rnn_fwd)
+NK_CPU(layer_norm_rnn_bwd, layer_norm_rnn_bwd)
+
 }  // namespace normkernels
-
-STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
-  m.def(normkernels::schema::layer_norm_rnn_fwd);
-  m.def(normkernels::schema::layer_norm_rnn_bwd);
-}
-
-STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {
-  m.impl("layer_norm_rnn_fwd", TORCH_BOX(&normkernels::layer_norm_rnn_fwd));
-  m.impl("layer_norm_rnn_bwd", TORCH_BOX(&normkernels::layer_norm_rnn_bwd));
-}

@@ -2,7 +2,6 @@
 #include "checks/channel_rules.h"
 #include "cpu/channels/norm.h"
 #include "cpu/normprop/backward.h"
-#include "schemas.h"
 
 namespace normkernels {
 namespace {
@@ -53,14 +52,8 @@ void normprop_bwd(const Tensor& dy, const Tensor& saved, const OptionalTensor& b
 }
 
 }  // namespace
+
+NK_CPU(normprop_fwd, normprop_fwd)
+NK_CPU(normprop_bwd, normprop_bwd)
+
 }  // namespace normkernels
-
-STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
-  m.def(normkernels::schema::normprop_fwd);
-  m.def(normkernels::schema::normprop_bwd);
-}
-
-STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {
-  m.impl("normprop_fwd", TORCH_BOX(&normkernels::normprop_fwd));
-  m.impl("normprop_bwd", TORCH_BOX(&normkernels::normprop_bwd));
-}

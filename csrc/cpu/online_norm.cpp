@@ -1,8 +1,7 @@
 // Online Normalization: from tensors to the CPU kernels.
-#include "checks/samples.h"
-#include "cpu/channels/norm.h"
+#include "checks/channels.h"
+#include "cpu/base/tensors.h"
 #include "cpu/online/backward.h"
-#include "schemas.h"
 
 namespace normkernels {
 namespace {
@@ -116,14 +115,7 @@ void online_norm_bwd(const Tensor& dy, const Tensor& x, const OptionalTensor& sk
   });
 }
 
+NK_CPU(online_norm_fwd, online_norm_fwd)
+NK_CPU(online_norm_bwd, online_norm_bwd)
+
 }  // namespace normkernels
-
-STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
-  m.def(normkernels::schema::online_norm_fwd);
-  m.def(normkernels::schema::online_norm_bwd);
-}
-
-STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {
-  m.impl("online_norm_fwd", TORCH_BOX(&normkernels::online_norm_fwd));
-  m.impl("online_norm_bwd", TORCH_BOX(&normkernels::online_norm_bwd));
-}

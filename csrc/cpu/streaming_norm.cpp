@@ -1,9 +1,8 @@
 // Streaming Normalization: batch norm's sweeps, with long- and short-term memories between them.
 #include "checks/channel_rules.h"
-#include "cpu/channels/deviation_tiles.h"
 #include "cpu/channels/norm_backward.h"
 #include "cpu/channels/rule_tiles.h"
-#include "schemas.h"
+#include "cpu/channels/tiles.h"
 
 namespace normkernels {
 namespace {
@@ -37,6 +36,18 @@ Scratch<Pair<double>> deviations(const Channels<T>& a, double p, bool last) {
     }
   });
   return total;
+}
+
+template <class C>
+Memory<C> memory_of(const Tensor& long_term, const Tensor& short_term, const Tensor& counts,
+                    const Tensor& new_short_term, double of_long, double of_short, double of_current) {
+  return {.long_term = pointer<C>(long_term),
+          .short_term = pointer<C>(short_term),
+          .counts = pointer<C>(counts),
+          .new_short_term = pointer<C>(new_short_term),
+          .of_long = static_cast<C>(of_long),
+          .of_short = static_cast<C>(of_short),
+          .of_current = static_cast<C>(of_current)};
 }
 
 // What forward finds and uses: (2, n), means and scales.
@@ -102,32 +113,17 @@ void streaming_norm_fwd(const Tensor& x, const OptionalTensor& skip, const Optio
   if (!check::streaming_norm_fwd(x, skip, weight, bias, long_term, short_term, counts, y, found, used, deviations,
                                  new_short_term, p, last))
     return;
-  with_channels({.x = x,
-                 .skip = skip,
-                 .weight = weight,
-                 .bias = bias,
-                 .eps = eps,
-                 .activation = name,
-                 .slope = slope,
-                 .channels_last = last},
-                [&](const auto& channels) {
-                  using T = type_of<std::decay_t<decltype(channels)>>;
-                  using C = compute_t<T>;
-                  const Memory<C> memory = {.long_term = pointer<C>(long_term),
-                                            .short_term = pointer<C>(short_term),
-                                            .counts = pointer<C>(counts),
-                                            .new_short_term = pointer<C>(new_short_term),
-                                            .of_long = static_cast<C>(of_long),
-                                            .of_short = static_cast<C>(of_short),
-                                            .of_current = 0};
-                  const Statistics<C> s = {.found = pointer<C>(found),
-                                           .used = pointer<C>(used),
-                                           .deviations = pointer<C>(deviations),
-                                           .memory = memory,
-                                           .n = channels.grid.C};
-                  const Forward<T> a{.of = channels, .y = pointer<T>(y)};
-                  p == 2 ? standard(a, s, last) : general(a, s, p, last);
-                });
+  with_channels({x, skip, weight, bias, {}, {}, eps, name, slope, last}, [&]<class T>(const Channels<T>& channels) {
+    using C = compute_t<T>;
+    const auto memory = memory_of<C>(long_term, short_term, counts, new_short_term, of_long, of_short, 0);
+    const Statistics<C> s = {.found = pointer<C>(found),
+                             .used = pointer<C>(used),
+                             .deviations = pointer<C>(deviations),
+                             .memory = memory,
+                             .n = channels.grid.C};
+    const Forward<T> a{.of = channels, .y = pointer<T>(y)};
+    p == 2 ? standard(a, s, last) : general(a, s, p, last);
+  });
 }
 
 void streaming_norm_bwd(const Tensor& dy, const Tensor& x, const OptionalTensor& skip, const OptionalTensor& weight,
@@ -140,65 +136,48 @@ void streaming_norm_bwd(const Tensor& dy, const Tensor& x, const OptionalTensor&
   if (!check::streaming_norm_bwd(dy, x, skip, weight, bias, found, used, deviations, long_term, short_term, counts, dx,
                                  dskip, dweight, dbias, new_short_term, p, last))
     return;
-  with_channels(
-      {.x = x, .skip = skip, .weight = weight, .bias = bias, .activation = name, .slope = slope, .channels_last = last},
-      [&](const auto& channels) {
-        using T = type_of<std::decay_t<decltype(channels)>>;
-        using C = compute_t<T>;
-        const int64_t n = channels.grid.C;
-        const double count = channels.grid.count();
-        const Memory<C> memory = {.long_term = pointer<C>(long_term),
-                                  .short_term = pointer<C>(short_term),
-                                  .counts = pointer<C>(counts),
-                                  .new_short_term = pointer<C>(new_short_term),
-                                  .of_long = static_cast<C>(of_long),
-                                  .of_short = static_cast<C>(of_short),
-                                  .of_current = static_cast<C>(of_current)};
-        const C *of_found = pointer<C>(found), *of_used = pointer<C>(used), *slopes = pointer<C>(deviations);
-        Scratch<C> of_weight(n), of_bias(n);
-        Backward<T> a{.of = channels,
-                      .dy = pointer<T>(dy),
-                      .dx = pointer<T>(dx),
-                      .dskip = pointer<T>(dskip),
-                      .dweight = of_weight.data(),
-                      .dbias = of_bias.data(),
-                      .centre = of_found,
-                      .power = p};
-        for (int64_t c = 0; c < n; c++) {
-          a.of.mean[c] = of_used[c];
-          a.of.rstd[c] = 1 / of_used[n + c];
-          a.of.shift[c] = 0;
-        }
-        // dx = w du / scale + (gradient of the mean + gradient of the scale * (slope - mean slope) * scale^(1 - p)) /
-        // count
-        a.rule = [&](int64_t first, int64_t m, Means* means) {
-          Scratch<C> of_mean(m), of_scale(m);
-          for (int64_t i = 0; i < m; i++) {
-            of_mean[i] = static_cast<C>(-means[i].g * count / of_used[n + first + i]);
-            of_scale[i] = static_cast<C>(-means[i].g_xhat * count / of_used[n + first + i]);
-          }
-          use_tile(memory, first, of_mean.data(), of_mean.data(), m);
-          use_tile(memory, n + first, of_scale.data(), of_scale.data(), m);
-          for (int64_t i = 0; i < m; i++) {
-            const double r = 1 / of_used[n + first + i], scale = of_found[n + first + i];
-            const double b = of_scale[i] * (slopes ? std::pow(scale, 1 - p) : 1 / scale) / count;
-            means[i] = {-(of_mean[i] / count - (slopes ? b * slopes[first + i] : 0)) / r, -b / (r * r)};
-          }
-        };
-        sweep_backward(a, last);
-        store_values(of_weight, dweight);
-        store_values(of_bias, dbias);
-      });
+  with_channels({x, skip, weight, bias, {}, {}, 0, name, slope, last}, [&]<class T>(const Channels<T>& channels) {
+    using C = compute_t<T>;
+    const int64_t n = channels.grid.C;
+    const double count = channels.grid.count();
+    const auto memory = memory_of<C>(long_term, short_term, counts, new_short_term, of_long, of_short, of_current);
+    const C *of_found = pointer<C>(found), *of_used = pointer<C>(used), *slopes = pointer<C>(deviations);
+    Scratch<C> of_weight(n), of_bias(n);
+    Backward<T> a{.of = channels,
+                  .dy = pointer<T>(dy),
+                  .dx = pointer<T>(dx),
+                  .dskip = pointer<T>(dskip),
+                  .dweight = of_weight.data(),
+                  .dbias = of_bias.data(),
+                  .centre = of_found,
+                  .power = p};
+    for (int64_t c = 0; c < n; c++) {
+      a.of.mean[c] = of_used[c];
+      a.of.rstd[c] = 1 / of_used[n + c];
+      a.of.shift[c] = 0;
+    }
+    // dx = w du / scale + (gradient of the mean + gradient of the scale * (slope - mean slope) * scale^(1 - p)) / count
+    a.rule = [&](int64_t first, int64_t m, Means* means) {
+      Scratch<C> of_mean(m), of_scale(m);
+      for (int64_t i = 0; i < m; i++) {
+        of_mean[i] = static_cast<C>(-means[i].g * count / of_used[n + first + i]);
+        of_scale[i] = static_cast<C>(-means[i].g_xhat * count / of_used[n + first + i]);
+      }
+      use_tile(memory, first, of_mean.data(), of_mean.data(), m);
+      use_tile(memory, n + first, of_scale.data(), of_scale.data(), m);
+      for (int64_t i = 0; i < m; i++) {
+        const double r = 1 / of_used[n + first + i], scale = of_found[n + first + i];
+        const double b = of_scale[i] * (slopes ? std::pow(scale, 1 - p) : 1 / scale) / count;
+        means[i] = {-(of_mean[i] / count - (slopes ? b * slopes[first + i] : 0)) / r, -b / (r * r)};
+      }
+    };
+    sweep_backward(a, last);
+    store_values(of_weight, dweight);
+    store_values(of_bias, dbias);
+  });
 }
+
+NK_CPU(streaming_norm_fwd, streaming_norm_fwd)
+NK_CPU(streaming_norm_bwd, streaming_norm_bwd)
 
 }  // namespace normkernels
-
-STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
-  m.def(normkernels::schema::streaming_norm_fwd);
-  m.def(normkernels::schema::streaming_norm_bwd);
-}
-
-STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {
-  m.impl("streaming_norm_fwd", TORCH_BOX(&normkernels::streaming_norm_fwd));
-  m.impl("streaming_norm_bwd", TORCH_BOX(&normkernels::streaming_norm_bwd));
-}

@@ -1,8 +1,6 @@
 // Weight norm (Salimans & Kingma 2016, arXiv:1602.07868) and projection to length 1: the CPU kernels.
 #include "checks/filters.h"
-#include "cpu/base/gradient_table.h"
-#include "cpu/filters/filters.h"
-#include "schemas.h"
+#include "cpu/filters/norm.h"
 
 namespace normkernels {
 namespace {
@@ -19,39 +17,15 @@ void dispatch_weights(const Tensor& v, const Tensor& w, const char* op, const F&
 
 void weight_norm_fwd(const Tensor& v, const Tensor& g, const Tensor& w, const Tensor& norm) {
   if (!check::weight_norm_fwd(v, g, w, norm)) return;
-  dispatch_weights(v, w, "weight_norm_fwd", [&](auto from, auto to) {
-    using T = decltype(from);
-    using D = decltype(to);
-    using C = compute_t<T>;
-    const Parameter<C> gain(g, 0);
-    filters(FiltersForward<T, D>{.M = v.size(0),
-                                 .N = v.size(1),
-                                 .x = pointer<T>(v),
-                                 .gain = gain.data(),
-                                 .y = pointer<D>(w),
-                                 .statistic = pointer<C>(norm)});
-  });
+  dispatch_weights(v, w, "weight_norm_fwd",
+                   [&]<class T, class D>(T, D) { filters_fwd<T, D>(v, g, w, kAbsent, norm, 0); });
 }
 
 void weight_norm_bwd(const Tensor& dw, const Tensor& v, const Tensor& g, const Tensor& norm, const Tensor& dv,
                      const OptionalTensor& dg) {
   if (!check::weight_norm_bwd(dw, v, g, norm, dv, dg)) return;
-  dispatch_weights(v, dw, "weight_norm_bwd", [&](auto to, auto from) {
-    using T = decltype(to);
-    using D = decltype(from);
-    using C = compute_t<T>;
-    const Parameter<C> gain(g, 0);
-    GradientTable<C> dgain(dg, 1, v.size(0));
-    filters(FiltersBackward<T, D>{.M = v.size(0),
-                                  .N = v.size(1),
-                                  .dy = pointer<D>(dw),
-                                  .x = pointer<T>(v),
-                                  .gain = gain.data(),
-                                  .statistic = pointer<C>(norm),
-                                  .dx = pointer<T>(dv),
-                                  .dgain = dgain.data()});
-    dgain.finish();
-  });
+  dispatch_weights(v, dw, "weight_norm_bwd",
+                   [&]<class T, class D>(T, D) { filters_bwd<T, D>(dw, v, g, kAbsent, norm, dv, dg); });
 }
 
 // The filters of all weights are shared among the threads at once, in parts of much the same size.
@@ -80,17 +54,12 @@ void weight_norm_project(const std::vector<Tensor>& given) {
 }
 
 }  // namespace
+
+NK_CPU(weight_norm_fwd, weight_norm_fwd)
+NK_CPU(weight_norm_bwd, weight_norm_bwd)
+NK_CPU(weight_norm_project, weight_norm_project)
+
 }  // namespace normkernels
 
-STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
-  m.def(normkernels::schema::weight_norm_fwd);
-  m.def(normkernels::schema::weight_norm_bwd);
-  // Python calls it past its own ops, so that schemas.h does not know it.
-  m.def("weight_norm_project(Tensor(a!)[] weights) -> ()");
-}
-
-STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) {
-  m.impl("weight_norm_fwd", TORCH_BOX(&normkernels::weight_norm_fwd));
-  m.impl("weight_norm_bwd", TORCH_BOX(&normkernels::weight_norm_bwd));
-  m.impl("weight_norm_project", TORCH_BOX(&normkernels::weight_norm_project));
-}
+// Python calls it past its own ops, so that schemas.cpp does not know it.
+STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) { m.def("weight_norm_project(Tensor(a!)[] weights) -> ()"); }

@@ -1,5 +1,5 @@
 // Online norm.
-#include "checks/samples.h"
+#include "checks/channels.h"
 #include "cuda/channels/ops.h"
 #include "cuda/online/backward.cuh"
 

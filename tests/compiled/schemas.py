@@ -1,4 +1,4 @@
-"""Writes csrc/schemas.h: what the ops in normkernels/ops say of their arguments, for the native ops of the same names.
+"""Writes csrc/schemas.cpp: what the ops in normkernels/ops say of their arguments, for native ops of the same names.
 
 Without --write it says whether the file is stale, and exits with 1 if so.
 """
@@ -12,41 +12,38 @@ import torch
 import normkernels  # noqa: F401  # registers the ops
 
 WIDTH = 120
-FILE = Path(__file__).resolve().parents[2] / "csrc/schemas.h"
+FILE = Path(__file__).resolve().parents[2] / "csrc/schemas.cpp"
 HEAD = """// The schemas of the native ops, which are those of normkernels/ops without the backend: written by
 // `python tests/compiled/schemas.py --write`, not by hand.
-#pragma once
+#include <torch/csrc/stable/library.h>
 
-namespace normkernels::schema {
-
+STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
 """
 
 
-def native_schemas() -> dict[str, str]:
-    """Name -> schema of every op that a backend answers."""
+def native_schemas() -> list[str]:
+    """The schema of every op that a backend answers."""
     schemas = [s for s in torch._C._jit_get_all_schemas() if s.name.startswith("normkernels::")]
     kernels = [s for s in schemas if s.arguments and s.arguments[-1].name == "backend"]
-    plain = sorted(str(s).removeprefix("normkernels::").replace(", str? backend)", ")") for s in kernels)
-    return {schema[: schema.index("(")]: schema for schema in plain}
+    return sorted(str(s).removeprefix("normkernels::").replace(", str? backend)", ")") for s in kernels)
 
 
-def constant(name: str, schema: str) -> str:
-    """The definition of one string, broken between arguments, and as clang-format leaves it."""
-    whole = f'inline constexpr char {name}[] = "{schema}";'
+def definition(schema: str) -> str:
+    """Of one op, broken between arguments, and as clang-format leaves it."""
+    whole = f'  m.def("{schema}");'
     if len(whole) <= WIDTH:
         return whole
     lines = [""]
     for argument in schema.split(", "):
-        if len(f'    "{lines[-1]}, {argument}, "') > WIDTH:
+        if len(f'      "{lines[-1]}, {argument}, "') > WIDTH:
             lines.append("")
         lines[-1] += argument + ", "
-    lines = [f'    "{line}"' for line in lines]
-    return f"inline constexpr char {name}[] =\n" + "\n".join(lines).removesuffix(', "') + '";'
+    lines = [f'      "{line}"' for line in lines]
+    return "  m.def(\n" + "\n".join(lines).removesuffix(', "') + '");'
 
 
 def text() -> str:
-    constants = [constant(name, schema) for name, schema in native_schemas().items()]
-    return HEAD + "\n".join(constants) + "\n\n}  // namespace normkernels::schema\n"
+    return HEAD + "\n".join(definition(schema) for schema in native_schemas()) + "\n}\n"
 
 
 def main() -> int:
@@ -55,7 +52,7 @@ def main() -> int:
     if parser.parse_args().write:
         FILE.write_text(text())
     stale = FILE.read_text() != text()
-    sys.stdout.write(f"{len(native_schemas())} schemas; csrc/schemas.h is {'stale' if stale else 'as they are'}\n")
+    sys.stdout.write(f"{len(native_schemas())} schemas; csrc/schemas.cpp is {'stale' if stale else 'as they are'}\n")
     return int(stale)
 
 

@@ -59,7 +59,7 @@ def compiles(version: str) -> int:
     before = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_paths()['include']}", f"-I{include}"]
     commands = [
         ["c++", "-fsyntax-only", *DEFINES, *before, str(source)]
-        for source in [*ROOT.glob("csrc/*.cpp"), *ROOT.glob("csrc/cpu/**/*.cpp")]
+        for source in [*ROOT.glob("csrc/*.cpp"), *ROOT.glob("csrc/c*/**/*.cpp")]
     ]
     unstable = [*before, f"-I{include}/torch/csrc/api/include", "-DTORCH_EXTENSION_NAME=any"]
     commands += [

@@ -1,7 +1,6 @@
 // Activations and their derivatives over a tile: compiled once for float and double, cloned for every instruction set.
-#include "cpu/base/activations.h"
-
 #include "cpu/base/math.h"
+#include "cpu/base/tiles.h"
 
 namespace normkernels {
 namespace {

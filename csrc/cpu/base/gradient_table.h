@@ -2,7 +2,7 @@
 #pragma once
 
 #include "cpu/base/tensors.h"
-#include "cpu/base/threads.h"
+#include "cpu/base/work.h"
 
 namespace normkernels {
 
@@ -36,5 +36,20 @@ class GradientTable {
   int64_t lines_, N_;
   Scratch<C> table_;
 };
+
+template <class... Tables>
+void finish(Tables&... tables) {
+  (tables.finish(), ...);
+}
+
+// backward(a), whose blocks sum the gradients of weight and bias into a line each.
+template <class Blocks>
+void backward_in_blocks(Blocks a, int64_t N, const OptionalTensor& dweight, const OptionalTensor& dbias) {
+  GradientTable<typename Blocks::C> dw(dweight, a.blocks(), N), db(dbias, a.blocks(), N);
+  a.dweight = dw.data();
+  a.dbias = db.data();
+  backward(a);
+  finish(dw, db);
+}
 
 }  // namespace normkernels

@@ -1,15 +1,12 @@
 // Loops that vectorise: sums in many lanes, and maps.
 #pragma once
 
-#include <limits>
-
 #include "cpu/base/simd.h"
 
 namespace normkernels {
 
 // Lanes of a sum: enough additions in flight that none waits for the one before, over adjacent elements.
 constexpr int64_t kLanes = 64;
-constexpr int64_t kFewLanes = 16;  // for short sums, where clearing and adding up lanes is most of the work
 
 template <int64_t kWidth, class C>
 NK_INLINE C add_lanes(C* lanes) {
@@ -17,10 +14,6 @@ NK_INLINE C add_lanes(C* lanes) {
   if constexpr (kWidth > 1) return add_lanes<kWidth / 2>(lanes);
   return lanes[0];
 }
-
-#if defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 12)
-#define NK_SHUFFLES  // few.h
-#endif
 
 // The sum of f(i)
 template <class C, class F>
@@ -52,16 +45,6 @@ NK_INLINE Pair<C> sum_pairs(int64_t n, const F& f) {
     b[l] += p.b;
   }
   return {add_lanes<kWidth / 2>(a), add_lanes<kWidth / 2>(b)};
-}
-
-// Whether n squares of values in T, summed in its compute type, are right: float overflows, and drops what underflows,
-// which matters where next to nothing is added to it. double holds the squares of all floats.
-template <class T>
-NK_INLINE bool squares_fit(double squares, int64_t n, double eps) {
-  using Limits = std::numeric_limits<compute_t<T>>;
-  constexpr double kLeast = 2 * static_cast<double>(Limits::min());
-  return sizeof(compute_t<T>) == 8 ||
-         (squares <= static_cast<double>(Limits::max()) && (eps > 1e-30 || squares >= kLeast * static_cast<double>(n)));
 }
 
 // out[i] = f(i)

@@ -22,8 +22,13 @@ inline const bool kAvx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_s
 #define NK_INLINED
 #define NK_INLINE inline
 #endif
+#if defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 12)
+#define NK_SHUFFLES  // few.h
+#endif
 
 namespace normkernels {
+
+constexpr int64_t kFewLanes = 16;  // lanes of short sums, where clearing and adding up lanes is most of the work
 
 // 16-bit elements as bits: plain integer conversions vectorise on every instruction set.
 struct bfloat16 {

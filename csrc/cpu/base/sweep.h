@@ -14,8 +14,7 @@
 #include <array>
 #include <utility>
 
-#include "cpu/base/scratch.h"
-#include "cpu/base/threads.h"
+#include "cpu/base/work.h"
 
 namespace normkernels {
 

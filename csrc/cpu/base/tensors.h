@@ -11,14 +11,15 @@
 #include <type_traits>
 
 #include "checks/call.h"
-#include "cpu/base/affine.h"
-#include "cpu/base/scratch.h"
+#include "cpu/base/tiles.h"
+#include "cpu/base/work.h"
 
 namespace normkernels {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
+inline const OptionalTensor kAbsent;
 
 // Call f with a value of the element type of t.
 template <class F>
@@ -53,7 +54,6 @@ inline Activation activation(const std::string& name) {
 template <class C>
 class Parameter {
  public:
-  Parameter() = default;
   Parameter(const OptionalTensor& t, double offset) {
     if (!t) return;
     dispatch(*t, "parameter", [&](auto element) {
@@ -77,9 +77,39 @@ class Parameter {
   const C* data_ = nullptr;
 };
 
+// What follows the statistics, as an op is given it.
+struct GivenAffine {
+  const OptionalTensor &weight, &bias;
+  double offset;  // of weight
+  const std::string& activation;
+  double slope;
+};
+
+// Call f with a value of the element type of x and, in the compute type, what follows the statistics.
+template <class F>
+void with_affine(const Tensor& x, const char* op, const GivenAffine& given, const F& f) {
+  dispatch(x, op, [&](auto element) {
+    using C = compute_t<decltype(element)>;
+    const Parameter<C> weight(given.weight, given.offset), bias(given.bias, 0);
+    f(element, Affine<C>{.weight = weight.data(),
+                         .bias = bias.data(),
+                         .activation = activation(given.activation),
+                         .slope = static_cast<C>(given.slope)});
+  });
+}
+
+// From the compute type, if it is wanted, to a tensor of any dtype.
 template <class C>
-Affine<C> affine(const Parameter<C>& weight, const Parameter<C>& bias, const std::string& name, double slope) {
-  return {.weight = weight.data(), .bias = bias.data(), .activation = activation(name), .slope = static_cast<C>(slope)};
+void store_values(const Scratch<C>& values, const OptionalTensor& t) {
+  if (!t) return;
+  dispatch(*t, "values", [&](auto element) {
+    using W = decltype(element);
+    for (size_t i = 0; i < values.size(); i++) pointer<W>(*t)[i] = store<W>(static_cast<compute_t<W>>(values[i]));
+  });
 }
 
 }  // namespace normkernels
+
+// The CPU kernel of an op that csrc/schemas.cpp defines.
+#define NK_CPU(op, kernel) \
+  STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) { m.impl(#op, TORCH_BOX(&kernel)); }

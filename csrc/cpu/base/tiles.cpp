@@ -6,6 +6,8 @@
 #include <emmintrin.h>
 #endif
 
+#include "cpu/base/lanes.h"
+
 namespace normkernels {
 namespace {
 

@@ -3,7 +3,11 @@
 // either.
 #pragma once
 
-#include "cpu/base/lanes.h"
+#include <cstdint>
+#include <limits>
+#include <string>
+
+#include "cpu/base/simd.h"
 
 namespace normkernels {
 
@@ -33,6 +37,63 @@ struct TileAffine {
   C shift = C(-0.0);  // for what the mean lost when it was rounded; adding -0 changes nothing
 };
 
+// What is known of a row: xhat = (x - mean) * rstd + shift.
+template <class C>
+struct KnownRow {
+  C mean, rstd, shift;
+};
+
+// What follows the statistics of every family: weight, bias and one of these.
+enum class Activation {
+  identity,
+  relu,
+  leaky_relu,
+  relu6,
+  tanh,
+  sigmoid,
+  elu,
+  selu,
+  gelu,
+  gelu_tanh,
+  silu,
+  softplus,
+  hardtanh,
+  hardsigmoid,
+  hardswish,
+  mish,
+  softsign
+};  // clang-format off
+
+inline const char* const kActivationNames[] = {
+    "identity", "relu", "leaky_relu", "relu6", "tanh", "sigmoid", "elu", "selu", "gelu",
+    "gelu_tanh", "silu", "softplus", "hardtanh", "hardsigmoid", "hardswish", "mish", "softsign"};
+// clang-format on
+
+// The activation of that name; false if there is none.
+inline bool find_activation(const std::string& name, Activation& found) {
+  int index = 0;
+  for (const char* known : kActivationNames) {
+    if (name == known) {
+      found = static_cast<Activation>(index);
+      return true;
+    }
+    index++;
+  }
+  return false;
+}
+
+// weight + offset and bias in the compute type, null where absent, and what follows them.
+template <class C>
+struct Affine {
+  const C *weight, *bias;
+  Activation activation;
+  C slope;
+
+  TileAffine<C> at(const KnownRow<C>& row, int64_t j) const {
+    return {row.mean, row.rstd, weight ? weight + j : nullptr, bias ? bias + j : nullptr, row.shift};
+  }
+};
+
 // Means as far as that many standard deviations from 0 lose no more than a few units in the last place of xhat.
 constexpr double kNear = 8;
 
@@ -43,6 +104,16 @@ Moments uncentred_moments(const T* x, int64_t n);
 // Either in double, where the square of any float fits
 template <class T>
 Moments wide_moments(const T* x, bool centred, int64_t n);
+
+// Whether n squares of values in T, summed in its compute type, are right: float overflows, and drops what underflows,
+// which matters where next to nothing is added to it. double holds the squares of all floats.
+template <class T>
+NK_INLINE bool squares_fit(double squares, int64_t n, double eps) {
+  using Limits = std::numeric_limits<compute_t<T>>;
+  constexpr double kLeast = 2 * static_cast<double>(Limits::min());
+  return sizeof(compute_t<T>) == 8 ||
+         (squares <= static_cast<double>(Limits::max()) && (eps > 1e-30 || squares >= kLeast * static_cast<double>(n)));
+}
 
 // Either as it comes out right; eps: what is added to the variance, so that it tells whether lost squares matter.
 template <class T>
@@ -77,6 +148,18 @@ template <class T>
 void load_tile(const T* source, compute_t<T>* tile, int64_t n);
 template <class T>
 void store_tile(const compute_t<T>* tile, T* target, int64_t n);
+
+// Activations, kinks as torch has them: tile[i] = f(tile[i])
+void activate(Activation f, float slope, float* tile, int64_t n);
+void activate(Activation f, double slope, double* tile, int64_t n);
+
+// out[i] *= f'(tile[i])
+void times_derivative(Activation f, float slope, const float* tile, float* out, int64_t n);
+void times_derivative(Activation f, double slope, const double* tile, double* out, int64_t n);
+
+// out[i] *= f'(u) where tile[i] = f(u), for tanh, sigmoid, elu, selu, softplus and softsign: f tells its derivative.
+void times_derivative_of_output(Activation f, const float* tile, float* out, int64_t n);
+void times_derivative_of_output(Activation f, const double* tile, double* out, int64_t n);
 
 // Copy to memory past the caches: for results too large to be found there again, it saves reading them first.
 void copy_nontemporal(const void* tile, void* target, int64_t bytes);

@@ -2,7 +2,6 @@
 #include "checks/channels.h"
 #include "cpu/base/gradient_table.h"
 #include "cpu/channels/norm_backward.h"
-#include "cpu/channels/ops.h"
 
 namespace normkernels {
 
@@ -13,60 +12,37 @@ void channels_bwd(const Tensor& dy, const Tensor& x, const OptionalTensor& skip,
   if (!check::channels_bwd("batch, group or instance_norm_bwd", dy, x, skip, weight, bias, mean, var, dx, dskip,
                            dweight, dbias, last))
     return;
-  with_channels({.x = x,
-                 .skip = skip,
-                 .weight = weight,
-                 .bias = bias,
-                 .mean = mean,
-                 .var = var,
-                 .eps = eps,
-                 .activation = name,
-                 .slope = slope,
-                 .channels_last = last},
-                [&](const auto& channels) {
-                  using T = type_of<std::decay_t<decltype(channels)>>;
-                  using C = compute_t<T>;
-                  const int64_t lines = last ? chunks(channels.grid.N) : channels.grid.B;
-                  GradientTable<C> dw(dweight, lines, channels.grid.C), db(dbias, lines, channels.grid.C);
-                  backward(Backward<T>{.of = channels,
-                                       .dy = pointer<T>(dy),
-                                       .dx = pointer<T>(dx),
-                                       .dskip = pointer<T>(dskip),
-                                       .training = training,
-                                       .dweight = dw.data(),
-                                       .dbias = db.data()},
-                           last);
-                  dw.finish();
-                  db.finish();
-                });
+  with_channels({x, skip, weight, bias, mean, var, eps, name, slope, last}, [&]<class T>(const Channels<T>& channels) {
+    using C = compute_t<T>;
+    const int64_t lines = last ? chunks(channels.grid.N) : channels.grid.B;
+    GradientTable<C> dw(dweight, lines, channels.grid.C), db(dbias, lines, channels.grid.C);
+    backward(Backward<T>{.of = channels,
+                         .dy = pointer<T>(dy),
+                         .dx = pointer<T>(dx),
+                         .dskip = pointer<T>(dskip),
+                         .training = training,
+                         .dweight = dw.data(),
+                         .dbias = db.data()},
+             last);
+    finish(dw, db);
+  });
 }
 
 void channels_sums(const Tensor& dy, const Tensor& x, const OptionalTensor& skip, const OptionalTensor& weight,
                    const OptionalTensor& bias, const Tensor& mean, const Tensor& var, const Tensor& sum_dy,
                    const Tensor& sum_dy_xhat, double eps, const std::string& name, double slope, bool last) {
   if (!check::batch_norm_sums(dy, x, skip, weight, bias, mean, var, sum_dy, sum_dy_xhat, last)) return;
-  with_channels({.x = x,
-                 .skip = skip,
-                 .weight = weight,
-                 .bias = bias,
-                 .mean = mean,
-                 .var = var,
-                 .eps = eps,
-                 .activation = name,
-                 .slope = slope,
-                 .channels_last = last},
-                [&](const auto& channels) {
-                  using T = type_of<std::decay_t<decltype(channels)>>;
-                  using C = compute_t<T>;
-                  std::fill_n(pointer<C>(sum_dy), channels.grid.C, C(0));
-                  std::fill_n(pointer<C>(sum_dy_xhat), channels.grid.C, C(0));
-                  backward(Backward<T>{.of = channels,
-                                       .dy = pointer<T>(dy),
-                                       .training = false,
-                                       .dweight = pointer<C>(sum_dy_xhat),
-                                       .dbias = pointer<C>(sum_dy)},
-                           last);
-                });
+  with_channels({x, skip, weight, bias, mean, var, eps, name, slope, last}, [&]<class T>(const Channels<T>& channels) {
+    using C = compute_t<T>;
+    std::fill_n(pointer<C>(sum_dy), channels.grid.C, C(0));
+    std::fill_n(pointer<C>(sum_dy_xhat), channels.grid.C, C(0));
+    backward(Backward<T>{.of = channels,
+                         .dy = pointer<T>(dy),
+                         .training = false,
+                         .dweight = pointer<C>(sum_dy_xhat),
+                         .dbias = pointer<C>(sum_dy)},
+             last);
+  });
 }
 
 void channels_dx(const Tensor& dy, const Tensor& x, const OptionalTensor& skip, const OptionalTensor& weight,
@@ -74,27 +50,16 @@ void channels_dx(const Tensor& dy, const Tensor& x, const OptionalTensor& skip, 
                  const Tensor& mean_dy_xhat, const Tensor& dx, const OptionalTensor& dskip, double eps,
                  const std::string& name, double slope, bool last) {
   if (!check::batch_norm_dx(dy, x, skip, weight, bias, mean, var, mean_dy, mean_dy_xhat, dx, dskip, last)) return;
-  with_channels({.x = x,
-                 .skip = skip,
-                 .weight = weight,
-                 .bias = bias,
-                 .mean = mean,
-                 .var = var,
-                 .eps = eps,
-                 .activation = name,
-                 .slope = slope,
-                 .channels_last = last},
-                [&](const auto& channels) {
-                  using T = type_of<std::decay_t<decltype(channels)>>;
-                  using C = compute_t<T>;
-                  backward(Backward<T>{.of = channels,
-                                       .dy = pointer<T>(dy),
-                                       .dx = pointer<T>(dx),
-                                       .dskip = pointer<T>(dskip),
-                                       .mean_dy = pointer<C>(mean_dy),
-                                       .mean_dy_xhat = pointer<C>(mean_dy_xhat)},
-                           last);
-                });
+  with_channels({x, skip, weight, bias, mean, var, eps, name, slope, last}, [&]<class T>(const Channels<T>& channels) {
+    using C = compute_t<T>;
+    backward(Backward<T>{.of = channels,
+                         .dy = pointer<T>(dy),
+                         .dx = pointer<T>(dx),
+                         .dskip = pointer<T>(dskip),
+                         .mean_dy = pointer<C>(mean_dy),
+                         .mean_dy_xhat = pointer<C>(mean_dy_xhat)},
+             last);
+  });
 }
 
 }  // namespace normkernels

@@ -3,8 +3,8 @@
 
 #include <memory>
 
-#include "cpu/channels/deviation_tiles.h"
 #include "cpu/channels/forward.h"
+#include "cpu/channels/tiles.h"
 
 namespace normkernels {
 

@@ -1,7 +1,8 @@
 // Loops over deviations; those of p = 1 vectorise, a power is one call for each element.
-#include "cpu/channels/deviation_tiles.h"
-
 #include <cmath>
+
+#include "cpu/base/lanes.h"
+#include "cpu/channels/tiles.h"
 
 namespace normkernels {
 namespace {

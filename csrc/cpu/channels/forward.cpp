@@ -1,7 +1,6 @@
 // Batch, group and instance norm forward: the sweeps of the channel family with nothing between them.
 #include "checks/channels.h"
 #include "cpu/channels/norm.h"
-#include "cpu/channels/ops.h"
 
 namespace normkernels {
 
@@ -9,50 +8,26 @@ void channels_fwd(const Tensor& x, const OptionalTensor& skip, const OptionalTen
                   const Tensor& y, const Tensor& mean, const Tensor& var, double eps, const std::string& name,
                   double slope, bool last) {
   if (!check::channels_fwd("batch, group or instance_norm_fwd", x, skip, weight, bias, y, mean, var, last)) return;
-  with_channels({.x = x,
-                 .skip = skip,
-                 .weight = weight,
-                 .bias = bias,
-                 .mean = mean,
-                 .var = var,
-                 .eps = eps,
-                 .activation = name,
-                 .slope = slope,
-                 .channels_last = last},
-                [&](const auto& channels) {
-                  using T = type_of<std::decay_t<decltype(channels)>>;
-                  forward(Forward<T>{.of = channels, .y = pointer<T>(y)}, last);
-                });
+  with_channels({x, skip, weight, bias, mean, var, eps, name, slope, last}, [&]<class T>(const Channels<T>& channels) {
+    forward(Forward<T>{.of = channels, .y = pointer<T>(y)}, last);
+  });
 }
 
 void channels_apply(const Tensor& x, const OptionalTensor& skip, const OptionalTensor& weight,
                     const OptionalTensor& bias, const Tensor& mean, const Tensor& var, const Tensor& y, double eps,
                     const std::string& name, double slope, bool last) {
   if (!check::channels_apply("batch_norm_apply", x, skip, weight, bias, mean, var, y, last)) return;
-  with_channels({.x = x,
-                 .skip = skip,
-                 .weight = weight,
-                 .bias = bias,
-                 .mean = mean,
-                 .var = var,
-                 .eps = eps,
-                 .activation = name,
-                 .slope = slope,
-                 .channels_last = last},
-                [&](const auto& channels) {
-                  using T = type_of<std::decay_t<decltype(channels)>>;
-                  forward(Forward<T>{.of = channels, .y = pointer<T>(y), .training = false}, last);
-                });
+  with_channels({x, skip, weight, bias, mean, var, eps, name, slope, last}, [&]<class T>(const Channels<T>& channels) {
+    forward(Forward<T>{.of = channels, .y = pointer<T>(y), .training = false}, last);
+  });
 }
 
 void channels_moments(const Tensor& x, const Tensor& mean, const Tensor& var, bool last) {
   if (!check::channels_fwd("batch_norm_moments", x, std::nullopt, std::nullopt, std::nullopt, std::nullopt, mean, var,
                            last))
     return;
-  with_channels({.x = x, .mean = mean, .var = var, .channels_last = last}, [&](const auto& channels) {
-    using T = type_of<std::decay_t<decltype(channels)>>;
-    forward(Forward<T>{.of = channels, .y = nullptr}, last);
-  });
+  with_channels({.x = x, .mean = mean, .var = var, .channels_last = last},
+                [&]<class T>(const Channels<T>& channels) { forward(Forward<T>{.of = channels, .y = nullptr}, last); });
 }
 
 }  // namespace normkernels

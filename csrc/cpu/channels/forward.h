@@ -8,10 +8,8 @@
 #include <functional>
 #include <limits>
 
-#include "cpu/base/affine.h"
-#include "cpu/base/scratch.h"
-#include "cpu/base/threads.h"
-#include "cpu/channels/sums.h"
+#include "cpu/base/tiles.h"
+#include "cpu/base/work.h"
 #include "cpu/channels/tiles.h"
 
 namespace normkernels {

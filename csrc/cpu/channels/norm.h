@@ -12,8 +12,6 @@ inline Grid grid(const Tensor& x, const OptionalTensor& mean, bool last) {
   return {x.size(0), C, x.size(last ? 1 : 2), B, mean ? mean->numel() / B : C};
 }
 
-inline const OptionalTensor kAbsent;
-
 // The arguments that every op has.
 struct Given {
   const Tensor& x;
@@ -28,11 +26,10 @@ struct Given {
 // Call f with the parameters in the compute type and everything else of Channels<T>.
 template <class F>
 void with_channels(const Given& g, const F& f) {
-  dispatch(g.x, "channels", [&](auto element) {
-    using T = decltype(element);
+  const GivenAffine given = {g.weight, g.bias, 0, g.activation, g.slope};
+  with_affine(g.x, "channels", given, [&]<class T>(T, const Affine<compute_t<T>>& affine) {
     using C = compute_t<T>;
     const Grid z = grid(g.x, g.mean, g.channels_last);
-    const Parameter<C> w(g.weight, 0), b(g.bias, 0);
     const int64_t count = z.B * z.G;
     Scratch<C> scratch((g.mean ? 2 : 4) * count);
     C *rstd = scratch.data(), *shift = rstd + count, *mean = g.mean ? pointer<C>(g.mean) : shift + count;
@@ -40,7 +37,7 @@ void with_channels(const Given& g, const F& f) {
     f(Channels<T>{.grid = z,
                   .x = pointer<T>(g.x),
                   .skip = pointer<T>(g.skip),
-                  .affine = affine(w, b, g.activation, g.slope),
+                  .affine = affine,
                   .mean = mean,
                   .var = var,
                   .rstd = rstd,
@@ -48,9 +45,6 @@ void with_channels(const Given& g, const F& f) {
                   .shift = shift});
   });
 }
-
-template <class T>
-using type_of = std::remove_cv_t<std::remove_pointer_t<decltype(T::x)>>;
 
 // With rstd given where mean is
 template <class T>
@@ -68,14 +62,30 @@ void forward(const Forward<T>& a, bool last) {
   sweep_forward(a, last);
 }
 
-// From the compute type, if it is wanted, to a tensor of any dtype.
-template <class C>
-void store_values(const Scratch<C>& values, const OptionalTensor& t) {
-  if (!t) return;
-  dispatch(*t, "channels", [&](auto element) {
-    using W = decltype(element);
-    for (size_t i = 0; i < values.size(); i++) pointer<W>(*t)[i] = store<W>(static_cast<compute_t<W>>(values[i]));
-  });
-}
+// Batch, group and instance norm as ops on tensors; they differ only in the shape of mean and var.
+void channels_fwd(const Tensor& x, const OptionalTensor& skip, const OptionalTensor& weight, const OptionalTensor& bias,
+                  const Tensor& y, const Tensor& mean, const Tensor& var, double eps, const std::string& activation,
+                  double slope, bool channels_last);
+
+void channels_apply(const Tensor& x, const OptionalTensor& skip, const OptionalTensor& weight,
+                    const OptionalTensor& bias, const Tensor& mean, const Tensor& var, const Tensor& y, double eps,
+                    const std::string& activation, double slope, bool channels_last);
+
+void channels_moments(const Tensor& x, const Tensor& mean, const Tensor& var, bool channels_last);
+
+void channels_bwd(const Tensor& dy, const Tensor& x, const OptionalTensor& skip, const OptionalTensor& weight,
+                  const OptionalTensor& bias, const Tensor& mean, const Tensor& var, const Tensor& dx,
+                  const OptionalTensor& dskip, const OptionalTensor& dweight, const OptionalTensor& dbias, double eps,
+                  bool training, const std::string& activation, double slope, bool channels_last);
+
+void channels_sums(const Tensor& dy, const Tensor& x, const OptionalTensor& skip, const OptionalTensor& weight,
+                   const OptionalTensor& bias, const Tensor& mean, const Tensor& var, const Tensor& sum_dy,
+                   const Tensor& sum_dy_xhat, double eps, const std::string& activation, double slope,
+                   bool channels_last);
+
+void channels_dx(const Tensor& dy, const Tensor& x, const OptionalTensor& skip, const OptionalTensor& weight,
+                 const OptionalTensor& bias, const Tensor& mean, const Tensor& var, const Tensor& mean_dy,
+                 const Tensor& mean_dy_xhat, const Tensor& dx, const OptionalTensor& dskip, double eps,
+                 const std::string& activation, double slope, bool channels_last);
 
 }  // namespace normkernels

@@ -1,7 +1,7 @@
 // Rules of the channel family on tables of statistics, vectorised along them.
 #pragma once
 
-#include "cpu/base/lanes.h"
+#include "cpu/base/simd.h"
 
 namespace normkernels {
 

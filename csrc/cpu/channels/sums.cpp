@@ -1,8 +1,7 @@
 // Loops that add up tiles of channels, written to vectorise along the tile.
-#include "cpu/channels/sums.h"
-
 #include "cpu/base/few.h"
 #include "cpu/base/moments.h"
+#include "cpu/channels/tiles.h"
 
 namespace normkernels {
 namespace {

@@ -4,6 +4,8 @@
 #include <limits>
 #include <type_traits>
 
+#include "cpu/base/lanes.h"
+
 namespace normkernels {
 namespace {
 

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <type_traits>
 
+#include "cpu/base/lanes.h"
+
 namespace normkernels {
 namespace {
 

@@ -1,7 +1,7 @@
 // Online Normalization on tables (N, C), a row for each sample: the walk over samples, vectorised over channels.
 #pragma once
 
-#include "cpu/base/lanes.h"
+#include "cpu/base/simd.h"
 
 namespace normkernels {
 

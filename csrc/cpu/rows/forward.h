@@ -3,8 +3,8 @@
 
 #include <cmath>
 
-#include "cpu/base/affine.h"
 #include "cpu/base/sweep.h"
+#include "cpu/base/tiles.h"
 #include "cpu/rows/narrow.h"
 
 namespace normkernels {

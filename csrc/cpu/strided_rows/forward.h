@@ -8,9 +8,8 @@
 #include <cmath>
 #include <utility>
 
-#include "cpu/base/affine.h"
-#include "cpu/base/scratch.h"
-#include "cpu/base/threads.h"
+#include "cpu/base/tiles.h"
+#include "cpu/base/work.h"
 #include "cpu/strided_rows/tiles.h"
 
 namespace normkernels {

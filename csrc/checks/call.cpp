@@ -1,30 +1,11 @@
-// How a Call checks: a few reads of each tensor's own description, and text only where something is wrong. The
-// functions stay out of line, so that a call passes through the same few lines of code for each of its tensors.
-#pragma once
-
+// How a Call checks: a few reads of each tensor's own description, and text only where something is wrong.
 #include "checks/call.h"
 
+#include <algorithm>
+#include <cstdlib>
+
 namespace normkernels {
-namespace check {
-
-using torch::stable::Tensor;
-
-// torch's numbers of dtypes and of the CPU
-inline const int32_t kFloat64 = aoti_torch_dtype_float64(), kFloat32 = aoti_torch_dtype_float32(),
-                     kFloat16 = aoti_torch_dtype_float16(), kBFloat16 = aoti_torch_dtype_bfloat16(),
-                     kInt64 = aoti_torch_dtype_int64(), kCpu = aoti_torch_device_type_cpu();
-
-inline int32_t dtype(const Tensor& t) {
-  int32_t found;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(t.get(), &found));
-  return found;
-}
-inline int32_t device(const Tensor& t) {
-  int32_t found;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(t.get(), &found));
-  return found;
-}
-inline int64_t bytes(int32_t dtype) { return dtype == kFloat64 ? 8 : dtype == kFloat32 ? 4 : 2; }
+namespace {
 
 template <class Numbers>
 std::string text(const Numbers& shape) {
@@ -33,12 +14,9 @@ std::string text(const Numbers& shape) {
   return "(" + all + (shape.size() == 1 ? ",)" : ")");
 }
 
-}  // namespace check
+}  // namespace
 
-#define NK_OUT_OF_LINE inline __attribute__((noinline))
-#define NK_COLD inline __attribute__((noinline, cold))
-
-NK_OUT_OF_LINE Call::Call(const char* op, const char* name, const check::Tensor& first, int64_t rank)
+Call::Call(const char* op, const char* name, const check::Tensor& first, int64_t rank)
     : op_(op),
       first_(name),
       sizes_(first.sizes()),
@@ -54,7 +32,7 @@ NK_OUT_OF_LINE Call::Call(const char* op, const char* name, const check::Tensor&
   empty_ = std::find(sizes_.begin(), sizes_.end(), 0) != sizes_.end();
 }
 
-inline bool Call::fits(int32_t dtype, Dtype wanted) const {
+bool Call::fits(int32_t dtype, Dtype wanted) const {
   switch (wanted) {
     case Dtype::same:
       return dtype == dtype_;
@@ -67,8 +45,7 @@ inline bool Call::fits(int32_t dtype, Dtype wanted) const {
   }
 }
 
-NK_OUT_OF_LINE void Call::take(const char* name, const check::Tensor& t, Dtype wanted, Sizes shape, Layout layout,
-                               bool written) {
+void Call::take(const char* name, const check::Tensor& t, Dtype wanted, Sizes shape, Layout layout, bool written) {
   const int32_t dtype = check::dtype(t);
   if (!fits(dtype, wanted)) [[unlikely]]
     fail_dtype(name, wanted);
@@ -99,7 +76,7 @@ NK_OUT_OF_LINE void Call::take(const char* name, const check::Tensor& t, Dtype w
   tensors_[count_++] = written ? &t : nullptr;
 }
 
-inline const int64_t* Call::read_sizes(const char* name, const check::Tensor& t) const {
+const int64_t* Call::read_sizes(const char* name, const check::Tensor& t) const {
   must(check::device(t) == check::kCpu && check::dtype(t) == check::kInt64 && t.dim() == 1 && t.is_contiguous(), name,
        "be contiguous int64 (T,) on the CPU");
   const void* data = t.const_data_ptr();
@@ -107,7 +84,7 @@ inline const int64_t* Call::read_sizes(const char* name, const check::Tensor& t)
   return static_cast<const int64_t*>(data);
 }
 
-NK_COLD bool Call::nothing() const {
+bool Call::nothing() const {
   for (int i = 0; i < count_; i++) {
     if (!tensors_[i]) continue;
     check::Tensor written = *tensors_[i];
@@ -116,14 +93,14 @@ NK_COLD bool Call::nothing() const {
   return false;
 }
 
-NK_COLD void Call::fail(const char* name, const char* rule) const {
+void Call::fail(const char* name, const char* rule) const {
   STD_TORCH_CHECK(false, op_, ": ", name, " must ", rule);
   std::abort();
 }
-NK_COLD void Call::fail_rank(int64_t rank) const {
-  fail(first_, ("have " + std::to_string(rank) + " dimensions, got shape " + check::text(sizes_)).c_str());
+void Call::fail_rank(int64_t rank) const {
+  fail(first_, ("have " + std::to_string(rank) + " dimensions, got shape " + text(sizes_)).c_str());
 }
-NK_COLD void Call::fail_dtype(const char* name, Dtype dtype) const {
+void Call::fail_dtype(const char* name, Dtype dtype) const {
   const std::string first = first_;
   const std::string rule = dtype == Dtype::same        ? "have the dtype of " + first
                            : dtype == Dtype::parameter ? "have the dtype of " + first + ", or float32 beside 16 bits"
@@ -131,14 +108,11 @@ NK_COLD void Call::fail_dtype(const char* name, Dtype dtype) const {
                                                        : "be float64";
   fail(name, rule.c_str());
 }
-NK_COLD void Call::fail_shape(const char* name, const check::Tensor& t, Sizes shape) const {
-  fail(name, ("have shape " + check::text(shape) + ", got " + check::text(t.sizes())).c_str());
+void Call::fail_shape(const char* name, const check::Tensor& t, Sizes shape) const {
+  fail(name, ("have shape " + text(shape) + ", got " + text(t.sizes())).c_str());
 }
-NK_COLD void Call::fail_overlap(const char* name, const char* other) const {
+void Call::fail_overlap(const char* name, const char* other) const {
   fail(name, (std::string("share no memory with ") + other).c_str());
 }
-
-#undef NK_OUT_OF_LINE
-#undef NK_COLD
 
 }  // namespace normkernels

@@ -1,0 +1,54 @@
+// From tensors to the sweeps of the row family.
+#pragma once
+
+#include "checks/rows.h"
+#include "cpu/base/gradient_table.h"
+#include "cpu/rows/backward.h"
+
+namespace normkernels {
+
+// mean: none without centring
+inline void rows_fwd(const char* op, const Tensor& x, const OptionalTensor& residual, const GivenAffine& given,
+                     const Tensor& y, const OptionalTensor& summed, const OptionalTensor& mean, const Tensor& rstd,
+                     double eps) {
+  if (!check::rows_fwd(op, x, residual, given.weight, given.bias, y, summed, mean, rstd)) return;
+  with_affine(x, op, given, [&]<class T>(T, const Affine<compute_t<T>>& affine) {
+    using C = compute_t<T>;
+    forward(RowsForward<T>{.M = x.size(0),
+                           .N = x.size(1),
+                           .x = pointer<T>(x),
+                           .x_stride = x.stride(0),
+                           .residual = pointer<T>(residual),
+                           .residual_stride = row_stride(residual),
+                           .affine = affine,
+                           .y = pointer<T>(y),
+                           .summed = pointer<T>(summed),
+                           .mean = pointer<C>(mean),
+                           .rstd = pointer<C>(rstd),
+                           .eps = eps});
+  });
+}
+
+inline void rows_bwd(const char* op, const Tensor& dy, const OptionalTensor& dsummed, const Tensor& x,
+                     const GivenAffine& given, const OptionalTensor& mean, const Tensor& rstd, const Tensor& dx,
+                     const OptionalTensor& dweight, const OptionalTensor& dbias) {
+  if (!check::rows_bwd(op, dy, dsummed, x, given.weight, given.bias, mean, rstd, dx, dweight, dbias)) return;
+  with_affine(x, op, given, [&]<class T>(T, const Affine<compute_t<T>>& affine) {
+    using C = compute_t<T>;
+    const RowsBackward<T> a{.M = x.size(0),
+                            .N = x.size(1),
+                            .dy = pointer<T>(dy),
+                            .dy_stride = dy.stride(0),
+                            .dsummed = pointer<T>(dsummed),
+                            .dsummed_stride = row_stride(dsummed),
+                            .x = pointer<T>(x),
+                            .x_stride = x.stride(0),
+                            .affine = affine,
+                            .mean = pointer<C>(mean),
+                            .rstd = pointer<C>(rstd),
+                            .dx = pointer<T>(dx)};
+    backward_in_blocks(a, a.N, dweight, dbias);
+  });
+}
+
+}  // namespace normkernels
