@@ -2,7 +2,7 @@
 #pragma once
 
 #include "cpu/base/tensors.h"
-#include "cpu/base/threads.h"
+#include "cpu/base/work.h"
 #include "sequence.h"
 
 namespace normkernels {
