@@ -57,17 +57,31 @@ LAYERS = [
     *(Layer(f"LayerNorm{kind}", (4, 3), (5, 6, 4), {"num_layers": 2}) for kind in ("RNN", "LSTM", "GRU")),
     *(Layer(f"LayerNorm{kind}Cell", (4, 3), (6, 4), {}) for kind in ("RNN", "LSTM", "GRU")),
 ]
-every_layer = pytest.mark.parametrize("layer", LAYERS, ids=str)
+# the classes of a kind differ in the check of their ranks alone: to compile or export one of each kind is enough
+RANKS = {"BatchNorm": "2d", "BatchRenorm": "1d", "InstanceNorm": "3d"}
+RANKS |= {"OnlineNorm": "2d", "StreamingNorm": "3d", "NormPropConv": "1d"}
+KINDS = [layer for layer in LAYERS if layer.name[-2:] == RANKS.get(layer.name[:-2], layer.name[-2:])]
 HAS_MODES = [layer for layer in LAYERS if list(layer.make().buffers())]  # eval() is nothing to the others
-every_layer_and_mode = pytest.mark.parametrize(
-    ("layer", "training"),
-    [
-        pytest.param(layer, training, id=f"{layer}-{'train' if training else 'eval'}")
-        for layer in LAYERS
-        for training in (True, False)[: 1 + (layer in HAS_MODES)]
-    ],
-)
-every_trained_layer = pytest.mark.parametrize("layer", [a for a in LAYERS if a.name != "DataNorm"], ids=str)
+
+
+def each(layers: list[Layer]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("layer", layers, ids=str)
+
+
+def each_in_its_modes(layers: list[Layer]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(
+        ("layer", "training"),
+        [
+            pytest.param(layer, training, id=f"{layer}-{'train' if training else 'eval'}")
+            for layer in layers
+            for training in (True, False)[: 1 + (layer in HAS_MODES)]
+        ],
+    )
+
+
+every_layer, every_kind = each(LAYERS), each(KINDS)
+every_layer_and_mode, every_kind_and_mode = each_in_its_modes(LAYERS), each_in_its_modes(KINDS)
+every_trained_layer = each([a for a in LAYERS if a.name != "DataNorm"])
 
 
 def first(outputs) -> Tensor:

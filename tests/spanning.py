@@ -82,6 +82,7 @@ def batch_norms() -> None:
         if how == "channels_last" and rank != 2:
             continue
         options = [{}, {"affine": False}, {"activation": "silu"}, {"momentum": None}, {"track_running_stats": False}]
+        options = options if rank == 2 else options[:1]  # they know nothing of the rank
         for option, skips in itertools.product(options, (False, True)):
             alone = getattr(nk, f"BatchNorm{rank}d")(5, dtype=torch.float64, **option)
             with torch.no_grad():
@@ -127,6 +128,8 @@ def checkpoints_and_compilers() -> None:
         x.grad = None
         if kind is nk.SyncBatchRenorm:
             close(again.running_mean, plain.running_mean)
+    if WORLD > 2:  # the compiler sees the same collectives
+        return
     module = nk.SyncBatchNorm(5, dtype=torch.float64, activation="relu")
     compiled = torch.compile(copy.deepcopy(module), backend="aot_eager", fullgraph=True)
     close(compiled(x), module(x))

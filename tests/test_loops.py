@@ -5,7 +5,7 @@ import io
 
 import pytest
 import torch
-from layers import LAYERS, every_layer, every_layer_and_mode, first
+from layers import LAYERS, every_kind, every_kind_and_mode, every_layer_and_mode, first
 from torch.utils.checkpoint import checkpoint
 
 import normkernels as nk
@@ -114,7 +114,7 @@ def test_checkpoint(layer, training, reentrant):
         close(checked.buffers(), plain.buffers())
 
 
-@every_layer
+@every_kind
 def test_compiled_checkpoint(layer):
     """The same in a compiled step: what is computed again must see the state that the call met."""
     torch._dynamo.reset()
@@ -138,7 +138,7 @@ def test_compiled_checkpoint_by_inductor(layer):
     close(checked.buffers(), plain.buffers())
 
 
-@every_layer_and_mode
+@every_kind_and_mode
 def test_compiled_for_every_batch_size(layer, training):
     """One graph with a symbol for the batch, forward and backward."""
     torch._dynamo.reset()
@@ -163,7 +163,7 @@ def test_compiled_for_every_batch_size(layer, training):
     assert len(graphs) == made
 
 
-@every_layer_and_mode
+@every_kind_and_mode
 def test_exported(layer, training):
     """With a dynamic batch, saved, loaded, and run in grad mode: the values and the state of the layer itself."""
     module, twin = layer.used(training), layer.used(training)
@@ -180,7 +180,7 @@ def test_exported(layer, training):
         torch.testing.assert_close(t, state[name], rtol=1e-9, atol=1e-9)
 
 
-@every_layer_and_mode
+@every_kind_and_mode
 def test_gradients_of_exported_programs(layer, training):
     """The kernels say that they have none; the reference, where it is the derivative, gives it."""
     module, x = layer.used(training), layer.input(torch.float64)
@@ -198,7 +198,7 @@ def test_gradients_of_exported_programs(layer, training):
     close([y.detach(), x.grad], want[:2])
 
 
-@every_layer
+@every_kind
 def test_twice_in_one_compiled_graph(layer):
     """The same tensor in two calls of one module."""
     torch._dynamo.reset()

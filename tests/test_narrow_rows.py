@@ -4,6 +4,7 @@ import pytest
 import torch
 from common import small
 
+from normkernels import tolerance
 from normkernels.backends import unusable
 from normkernels.cases import OPS
 from normkernels.functional import layer_norm
@@ -55,8 +56,9 @@ def test_what_the_last_lanes_read_twice_counts_once(N, at):
 
 
 @pytest.mark.parametrize("N", [1000, 1001])
-def test_results_that_go_past_the_caches(N):
-    """16 MB and more, whose rows begin anywhere in a cache line."""
+def test_results_that_go_past_the_caches(N, monkeypatch):
+    """16 MB and more, whose rows begin anywhere in a cache line; one draw, for a tolerance below that of all."""
+    monkeypatch.setattr(tolerance, "DRAWS", 1)
     assert not wrong(small(LAYER_NORM, (16 << 20) // (4 * N) + 1, N, added=True))
 
 

@@ -14,7 +14,7 @@ from normkernels.cases import OPS
 
 FUZZ = Path(__file__).parent / "fuzz_native.py"
 CALLS = os.environ.get("NORMKERNELS_FUZZ_CALLS", "200")  # of each op
-BATCHES = [list(OPS)[i::4] for i in range(4)]  # a crash ends the process of one
+BATCHES = [list(OPS)[i::2] for i in range(2)]  # a crash ends the process of one
 
 pytestmark = pytest.mark.skipif(
     any(unusable("native", kernel, "cpu") for op in OPS.values() for kernel in kernels(op)),

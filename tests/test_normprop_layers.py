@@ -36,9 +36,10 @@ def test_layers(make, shape, activation):
     torch.testing.assert_close(m.gain.detach(), torch.full_like(m.gain, 1 / factor))
     assert not m.bias.any()
     assert repr(m)
-    torch._dynamo.reset()
-    compiled = torch.compile(m, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(x), y)
+    if x.dim() in (2, 4):  # a convolution of another rank is the same code
+        torch._dynamo.reset()
+        compiled = torch.compile(m, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(x), y)
 
 
 @every_layer

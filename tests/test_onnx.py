@@ -1,11 +1,11 @@
-"""Both ONNX exporters of torch, over every layer: what onnxruntime computes from the file."""
+"""Both ONNX exporters of torch, over every kind of layer: what onnxruntime computes from the file."""
 
 import copy
 import warnings
 
 import pytest
 import torch
-from layers import every_layer, first
+from layers import every_kind, first
 
 ORDER = 8  # sums are taken in another order there: so many times as far from float64 as the layer itself
 runtime = pytest.importorskip("onnxruntime")
@@ -14,7 +14,7 @@ pytest.importorskip("onnxscript")
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("dynamo", [False, True], ids=["traced", "exported"])
-@every_layer
+@every_kind
 def test_the_file_computes_the_same(layer, dynamo, tmp_path):
     module, x = layer.used(training=False, dtype=torch.float32), layer.input()
     path = tmp_path / "layer.onnx"

@@ -1,5 +1,6 @@
 """Recurrent ops on every backend: long sequences, derivatives, one op for all of time."""
 
+import functools
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,21 @@ from normkernels.tolerance import check, run
 pytestmark = pytest.mark.usefixtures("seeded")
 
 
+def long(op, steps, options):
+    s = sample(op.stem, "long", steps, 3, 5, **options)
+    tensors = s.present()
+    if op.state:
+        tensors["weight"] /= 10  # the gain that Cooijmans et al. advise; with larger ones errors grow with time
+    return s.call, tensors, s.cotangents
+
+
+@functools.cache
+def loop(op, steps, mixed):
+    """What torch's loop gives on the CPU: once for all backends."""
+    looped = replace(op, function=lambda *, backend, **arguments: op.torch(**arguments))
+    return run(looped, *long(op, steps, MIXED if mixed else {}), "reference")
+
+
 @pytest.mark.parametrize("steps", [1, 2, 37, 200])
 @every_target
 @every_recurrent
@@ -21,17 +37,13 @@ def test_long_sequences(op, steps, backend, device):
     need(op, backend, device)
     if backend == "triton" and device == "cpu" and steps > 37:
         pytest.skip("the interpreter would take minutes")
-    for options in ({}, MIXED):
-        s = sample(op.stem, "long", steps, 3, 5, **options)
-        given = {k: t.to(device) for k, t in s.present().items()}, [dy.to(device) for dy in s.cotangents]
-        if op.state:
-            given[0]["weight"] /= 10  # the gain that Cooijmans et al. advise; with larger ones errors grow with time
-        got = run(op, s.call, *given, backend)
-        loop = replace(op, function=lambda *, backend, **arguments: op.torch(**arguments))
-        want = run(loop, s.call, *given, "reference")
+    for mixed in (False, True):
+        arguments, tensors, cotangents = long(op, steps, MIXED if mixed else {})
+        given = {k: t.to(device) for k, t in tensors.items()}, [dy.to(device) for dy in cotangents]
+        got, want = run(op, arguments, *given, backend), loop(op, steps, mixed)
         for name in want:
             scale = max(1.0, want[name].abs().max().item())
-            torch.testing.assert_close(got[name], want[name], rtol=1e-9, atol=1e-9 * scale, msg=name)
+            torch.testing.assert_close(got[name].cpu(), want[name], rtol=1e-9, atol=1e-9 * scale, msg=name)
 
 
 @every_recurrent

@@ -34,13 +34,9 @@ def test_opcheck(op):
         torch.library.opcheck(kernel, args)
 
 
-@pytest.mark.parametrize(
-    ("dynamic", "backend"),
-    [(False, "aot_eager"), (False, "inductor"), (True, "inductor")],  # test_loops.py has aot_eager with dynamic shapes
-    ids=["static-aot_eager", "static-inductor", "dynamic-inductor"],
-)
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
 @every_op
-def test_compile(op, dynamic, backend):
+def test_compile(op, dynamic):
     """One graph, the bits of eager, forward and backward; with dynamic shapes one graph for all batch sizes."""
 
     def function(tensors, arguments):
@@ -48,7 +44,7 @@ def test_compile(op, dynamic, backend):
         return y if isinstance(y, tuple) else (y,)
 
     torch._dynamo.reset()
-    compiled = torch.compile(function, fullgraph=True, dynamic=dynamic, backend=backend)
+    compiled = torch.compile(function, fullgraph=True, dynamic=dynamic)
     for i, rows in enumerate((5, 6, 7) if dynamic else (5,)):
         sample = small(op, rows, added=True, activation="silu")
         arguments = {k: v for k, v in sample.call.items() if k != "activation"} | {"activation": "silu"}

@@ -7,8 +7,6 @@ since the table was written; --all compiles every one.
 """
 
 import argparse
-import csv
-import hashlib
 import os
 import re
 import shutil
@@ -19,7 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parents[2]
+from digests import ROOT, digest, read, write
+
 TABLE = ROOT / "docs/compiled/cuda.csv"
 SOURCES = ROOT / "docs/compiled/cuda_sources.csv"  # what each source was when the table was written
 ARCHS = ("80", "90", "100")
@@ -129,38 +128,6 @@ def compile_one(nvcc: str, cuobjdump: str | None, source: Path, arch: str, inclu
     return kernels
 
 
-def headers(source: Path) -> set[Path]:
-    """The source and every file of ours that it includes."""
-    found, left = set(), [source]
-    while left:
-        path = left.pop()
-        found.add(path)
-        included = (ROOT / "csrc" / name for name in re.findall(r'#include "([^"]+)"', path.read_text()))
-        left += [p for p in {path.resolve() for path in included} if p.exists() and p not in found]
-    return found
-
-
-def digest(source: Path, tools: str) -> str:
-    """Of all that its machine code depends on."""
-    found = hashlib.sha256(f"{tools} {FLAGS} {ARCHS}".encode())
-    for path in sorted(headers(source)):
-        found.update(path.read_bytes())
-    return found.hexdigest()[:16]
-
-
-def read(path: Path) -> list[list[str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.reader(file))[1:]
-
-
-def write(path: Path, rows: list) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)
-
-
 def problems(kernels: list[Kernel], committed: dict[tuple[str, str, str], Kernel], widths: bool) -> list[str]:
     """What is wrong, one sentence per kernel."""
     found = []
@@ -196,8 +163,9 @@ def main() -> int:
     from torch.utils.cpp_extension import include_paths
 
     version = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout.split()[-1]
+    tools = f"{version} {torch.__version__.split('+')[0]} {FLAGS} {ARCHS}"
     sources = sorted(CUDA.glob("**/*.cu"))
-    digests = {named(source): digest(source, f"{version} {torch.__version__.split('+')[0]}") for source in sources}
+    digests = {named(source): digest(source, tools) for source in sources}
     before = {} if args.all else dict(read(SOURCES))
     changed = [source for source in sources if before.get(named(source)) != digests[named(source)]]
     includes = [f"-I{path}" for path in (ROOT / "csrc", *include_paths())]

@@ -5,7 +5,10 @@ the oldest and the newest Triton that are supported.
 """
 
 import argparse
+import hashlib
 import importlib.util
+import inspect
+import json
 import sys
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
@@ -48,21 +51,40 @@ def refused(launch) -> str | None:
     return None
 
 
-def share(first: int, of: int) -> list[tuple[str, str]]:
+def launches(kernels: list[str] | None) -> list:
+    """Of these kernels, or all."""
+    return [launch for launch in table().launches(ARCH) if kernels is None or launch.kernel in kernels]
+
+
+def share(first: int, of: int, kernels: list[str] | None) -> list[tuple[str, str]]:
     """(kernel, complaint) of every so many-th launch."""
-    launches = table().launches(ARCH)[first::of]
-    return [(launch.kernel, why) for launch in launches if (why := refused(launch))]
+    return [(launch.kernel, why) for launch in launches(kernels)[first::of] if (why := refused(launch))]
+
+
+def digests(version: str) -> dict[str, str]:
+    """Of each kernel: of its code and its launches, of that version of Triton, and of what passes them to it."""
+    script = Path(__file__).read_text() + inspect.getsource(table().source)
+    found = {}
+    for launch in launches(None):
+        found.setdefault(launch.kernel, [script]).append(launch.digest(ARCH, version))
+    return {kernel: hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16] for kernel, parts in found.items()}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=2, help="processes (default: %(default)s)")
-    jobs = parser.parse_args().jobs
-    with ProcessPoolExecutor(jobs) as pool:
-        found = [bad for part in pool.map(share, range(jobs), [jobs] * jobs) for bad in part]
+    parser.add_argument("--kernels", nargs="+", help="these alone (default: all)")
+    parser.add_argument("--digests", nargs="+", metavar="VERSION", help="as JSON, by version and kernel; no more")
+    args = parser.parse_args()
+    if args.digests:
+        sys.stdout.write(json.dumps({version: digests(version) for version in args.digests}))
+        return 0
+    with ProcessPoolExecutor(args.jobs) as pool:
+        parts = pool.map(share, range(args.jobs), [args.jobs] * args.jobs, [args.kernels] * args.jobs)
+        found = [bad for part in parts for bad in part]
     for (kernel, why), count in Counter(found).most_common():
         sys.stdout.write(f"{kernel}: {count} launches refused: {why}\n")
-    sys.stdout.write(f"Triton {__version__}: {len(found)} of {len(table().launches(ARCH))} launches refused\n")
+    sys.stdout.write(f"Triton {__version__}: {len(found)} of {len(launches(args.kernels))} launches refused\n")
     return 1 if found else 0
 
 

@@ -67,9 +67,9 @@ class Launch(NamedTuple):
         """What tells its row of the table."""
         return self.kernel, self.config, self.dtype, f"sm_{arch}"
 
-    def digest(self, arch: int) -> str:
-        """Of all that its machine code depends on."""
-        text = f"{code(self.module)} {self} {arch} {triton.__version__}"
+    def digest(self, arch: int, version: str = triton.__version__) -> str:
+        """Of all that its machine code depends on, by that version of Triton."""
+        text = f"{code(self.module)} {self} {arch} {version}"
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
