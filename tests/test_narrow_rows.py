@@ -1,4 +1,4 @@
-"""Rows of one tile, which the CPU kernels take in one loop, and short ones, taken side by side: every way in which a row ends, and what its end reads."""
+"""Rows of one tile, which the CPU kernels take in one loop, and shorter ones: every way in which a row ends."""
 
 import pytest
 import torch
@@ -45,7 +45,7 @@ def test_squares_that_float_does_not_hold(N, size):
     assert not wrong(sample)
 
 
-@pytest.mark.parametrize("N, at", [(33, 0), (33, 20), (33, 32), (9, 0), (9, 8)])
+@pytest.mark.parametrize(("N", "at"), [(33, 0), (33, 20), (33, 32), (9, 0), (9, 8)])
 def test_what_the_last_lanes_read_twice_counts_once(N, at):
     """An infinite gradient is infinite in its column of dbias alone."""
     x, dy, bias = torch.randn(6, N), torch.randn(6, N), torch.zeros(N, requires_grad=True)

@@ -1,6 +1,6 @@
 """Layer and batch norm in RNN, LSTM and GRU."""
 
-from mutations._tests import RECURRENT, WITNESS
+from mutations._tests import RECURRENT, RECURRENT_NATIVE, WITNESS
 
 TABLE = {
     ("ops", "tests/test_loops.py tests/test_recurrent*.py -k 'not compile'"): [
@@ -10,6 +10,11 @@ TABLE = {
         ("first[below:size]", "first[: size - below]"),
         ("values[end : end + below]", "values[at : at + below]"),
         ("values[at - above :][:size]", "values[at - size :][:size]"),
+    ],
+    ("cpu/recurrent", RECURRENT_NATIVE): [
+        ("if (j < end) multiply_block<kRows, 1>", "if (false) multiply_block<kRows, 1>"),
+        ("pointer<C>(from) + first * K", "pointer<C>(from)"),
+        ("end == panels ? N : end * kPanel", "end * kPanel"),
     ],
     ("ops", "tests/test_packed_sequences.py"): [
         ("if device == batch_sizes.device:", "if True:"),
