@@ -12,9 +12,9 @@ TABLE = {
         ("values[at - above :][:size]", "values[at - size :][:size]"),
     ],
     ("cpu/recurrent", RECURRENT_NATIVE): [
-        ("if (j < end) multiply_block<kRows, 1>", "if (false) multiply_block<kRows, 1>"),
         ("pointer<C>(from) + first * K", "pointer<C>(from)"),
-        ("end == panels ? N : end * kPanel", "end * kPanel"),
+        ("if (columns == kPanel)", "if (true)"),
+        ("if (m < M) multiply_block<1>", "if (false) multiply_block<1>"),
     ],
     ("ops", "tests/test_packed_sequences.py"): [
         ("if device == batch_sizes.device:", "if True:"),

@@ -7,48 +7,61 @@
 
 namespace normkernels {
 
-constexpr int64_t kFewRows = 8;   // so many are multiplied here: a call of torch's product costs more than they do
-constexpr int64_t kPanel = 64;    // columns of the matrix that a thread takes at least
-constexpr int64_t kFewSteps = 4;  // so many do not pay for a copy of the matrix
+constexpr int64_t kPanel = 32;    // columns of the matrix that lie together, row by row
+constexpr int64_t kFewSteps = 4;  // so many do not pay for laying the matrix out
+// Rows that are multiplied here without AVX-512 too, for a call of torch's product costs more than they do.
+constexpr int64_t kFewRows = 8;
 
-// Columns [begin, end) of out (M, N) = a (M, K) b (K, N), for M up to kFewRows; 16 columns or more
+// b (K, N) in panels (K, kPanel); what the last has beyond N stays as it is.
 template <class C>
-void multiply_few_rows(const C* a, const C* b, C* out, int64_t M, int64_t K, int64_t N, int64_t begin, int64_t end);
+void lay_out(const C* b, int64_t K, int64_t N, int64_t stride_k, int64_t stride_n, C* panels);
+
+// Of out (M, N) = a (M, K) b the columns of the panels [begin, end)
+template <class C>
+void multiply(const C* a, const C* panels, C* out, int64_t M, int64_t K, int64_t N, int64_t begin, int64_t end);
 
 // By a matrix (K, N) that all steps share: rows of `from` to rows of `to`, both contiguous.
 class Product {
  public:
-  // steps: how many will follow; rows: of the largest
-  Product(const Tensor& matrix, int64_t rows, int64_t steps) : matrix_(matrix) {
+  // steps: how many will follow
+  Product(const Tensor& matrix, int64_t steps) : matrix_(matrix) {
 #if defined(NK_SHUFFLES)
     const int32_t dtype = check::dtype(matrix);
-    few_ = (dtype == check::kFloat32 || dtype == check::kFloat64) && matrix.size(1) >= kFewLanes;
-    if (few_ && !matrix.is_contiguous()) {
-      few_ = rows <= kFewRows && steps >= kFewSteps;
-      if (few_) matrix_ = torch::stable::contiguous(matrix);
-    }
+    if (steps < kFewSteps) return;
+    if (dtype == check::kFloat32) lay_out_into(floats_);
+    if (dtype == check::kFloat64) lay_out_into(doubles_);
 #endif
   }
 
   void operator()(const Tensor& from, int64_t first, const Tensor& to, int64_t at, int64_t rows) const {
-    if (!few_ || rows > kFewRows) return product(rows_of(from, first, rows), matrix_, rows_of(to, at, rows));
-    check::dtype(matrix_) == check::kFloat32 ? multiply<float>(from, first, to, at, rows)
-                                             : multiply<double>(from, first, to, at, rows);
+    const bool here = rows <= kFewRows || kAvx512;
+    if (here && !floats_.empty()) return multiply_by(floats_, from, first, to, at, rows);
+    if (here && !doubles_.empty()) return multiply_by(doubles_, from, first, to, at, rows);
+    product(rows_of(from, first, rows), matrix_, rows_of(to, at, rows));
   }
 
  private:
+  int64_t panels() const { return (matrix_.size(1) + kPanel - 1) / kPanel; }
+
   template <class C>
-  void multiply(const Tensor& from, int64_t first, const Tensor& to, int64_t at, int64_t rows) const {
-    const int64_t K = matrix_.size(0), N = matrix_.size(1), panels = std::max<int64_t>(1, N / kPanel);
-    const C *a = pointer<C>(from) + first * K, *b = pointer<C>(matrix_);
-    C* const out = pointer<C>(to) + at * N;
-    parallel_for(0, panels, grain(rows * K * kPanel / 8), [&](int64_t begin, int64_t end) {
-      multiply_few_rows(a, b, out, rows, K, N, begin * kPanel, end == panels ? N : end * kPanel);
+  void lay_out_into(Scratch<C>& laid_out) {
+    laid_out.resize(matrix_.size(0) * panels() * kPanel);
+    lay_out(pointer<C>(matrix_), matrix_.size(0), matrix_.size(1), matrix_.stride(0), matrix_.stride(1),
+            laid_out.data());
+  }
+
+  template <class C>
+  void multiply_by(const Scratch<C>& laid_out, const Tensor& from, int64_t first, const Tensor& to, int64_t at,
+                   int64_t rows) const {
+    const int64_t K = matrix_.size(0), N = matrix_.size(1);
+    parallel_for(0, panels(), grain(rows * K * kPanel / 8), [&](int64_t begin, int64_t end) {
+      multiply(pointer<C>(from) + first * K, laid_out.data(), pointer<C>(to) + at * N, rows, K, N, begin, end);
     });
   }
 
   Tensor matrix_;
-  bool few_ = false;
+  Scratch<float> floats_;
+  Scratch<double> doubles_;
 };
 
 }  // namespace normkernels
