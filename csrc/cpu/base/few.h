@@ -47,6 +47,18 @@ NK_INLINE void put(const Few<compute_t<T>>& v, T* to) {
   }
 }
 
+// The sums of sixteen values, a lane each; the values are lost.
+template <class C>
+NK_INLINE Few<C> add_up_each(Few<C>* v) {
+  for (int64_t half = kFewLanes / 2; half > 0; half /= 2)
+    for (int64_t i = 0; i < half; i++) {
+      const Few<C> a = v[2 * i], b = v[2 * i + 1];
+      v[i] = __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
+             __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+    }
+  return v[0];
+}
+
 // The lanes that are new in the last ones of a row, which end where it ends; the others came before.
 template <class C>
 using Fresh = decltype(Few<C>{} < Few<C>{});

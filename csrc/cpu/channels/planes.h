@@ -39,6 +39,14 @@ struct Run {
   int64_t index, statistic, image, c, begin, n;
 };
 
+// f(statistic, channel, which of its channels) for every channel of a bundle
+template <class F>
+void each_channel(const Grid& g, const Bundle& bundle, const F& f) {
+  const int64_t D = g.channels(), statistic = bundle.line * g.G + bundle.group;
+  for (int64_t k = 0; k < bundle.groups; k++)
+    for (int64_t j = k * D; j < (k + 1) * D; j++) f(statistic + k, bundle.group * D + j, j);
+}
+
 // f(run) for every segment of every run of so many adjacent channels of a bundle's images
 template <class F>
 void each_run(bool parallel, const Grid& g, const Bundle& bundle, int64_t channels, const F& f) {
@@ -99,6 +107,43 @@ void measure(const Forward<T>& a, const Bundle& bundle, bool parallel) {
   pool(a, bundle, table);
 }
 
+constexpr int64_t kSmall = 1024;  // positions of a plane that costs less than the walk to it
+
+template <class T>
+Scratch<Scale<Same<compute_t<T>>>> scales_of(const Channels<T>& of, const Bundle& bundle) {
+  Scratch<Scale<Same<compute_t<T>>>> scales(bundle.groups * of.grid.channels());
+  each_channel(of.grid, bundle, [&](int64_t statistic, int64_t c, int64_t j) { scales[j] = of.scale(statistic, c); });
+  return scales;
+}
+
+// f(first plane, planes) for as many small planes at once as a tile holds
+template <class F>
+void each_tile_of_planes(int64_t planes, int64_t S, const F& f) {
+  for (int64_t p = 0, many = kTile / S; p < planes; p += many) f(p, std::min(many, planes - p));
+}
+
+// y of a bundle of small planes, those of an image at once
+template <class T>
+void write_small(const Forward<T>& a, const Bundle& bundle) {
+  const Grid& g = a.of.grid;
+  const auto scales = scales_of(a.of, bundle);
+  const int64_t width = scales.size();
+  for (int64_t n = 0; n < g.images(); n++) {
+    const int64_t at = g.plane(bundle.image + n, bundle.group * g.channels());
+    const T *x = a.of.x + at, *skip = a.of.skip ? a.of.skip + at : nullptr;
+    if (a.of.plain() || a.of.gated()) {
+      scale_planes(x, skip, scales.data(), a.y + at, width, g.S);
+      continue;
+    }
+    alignas(64) compute_t<T> u[kTile];
+    each_tile_of_planes(width, g.S, [&](int64_t p, int64_t count) {
+      scale_planes(x + p * g.S, skip ? skip + p * g.S : nullptr, &scales[p], u, count, g.S);
+      activate(a.of.affine.activation, a.of.affine.slope, u, count * g.S);
+      store_tile(u, a.y + at + p * g.S, count * g.S);
+    });
+  }
+}
+
 template <class T>
 void forward_planes(const Forward<T>& a) {
   const Grid& g = a.of.grid;
@@ -111,6 +156,7 @@ void forward_planes(const Forward<T>& a) {
       if (a.rule) a.rule(bundle.line * g.G + bundle.group, bundle.groups);
     }
     if (!a.y) return;
+    if (!parallel && !nontemporal && g.S <= kSmall) return write_small(a, bundle);
     each_run(parallel, g, bundle, 1, [&](const Run& r) {
       const auto scale = a.of.scale(r.statistic, r.c);
       const int64_t at = g.plane(r.image, r.c) + r.begin;

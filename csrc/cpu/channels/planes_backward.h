@@ -36,56 +36,83 @@ Scratch<Means> gather(const Backward<T>& a, const Bundle& bundle, const Scratch<
   return means;
 }
 
-constexpr int64_t kSmall = 1024;  // positions of a plane that costs less than the walk to it
-
 // Whether the planes of an image can be taken at once: small ones, with at most a gate after them.
 template <class T>
 bool small(const Backward<T>& a) {
   const bool alone = a.of.plain() && !a.dskip, gated = a.of.gated() && a.exact();
   return a.of.grid.S <= kSmall && (alone || gated) && a.power == 2;
 }
-
-// A bundle of them. du is dy, or what the gates let through of it, which is kept in dskip or in scratch memory.
+// The same with another activation, where there is room for du.
 template <class T>
-void backward_small(const Backward<T>& a, const Bundle& bundle) {
+bool small_activated(const Backward<T>& a, const Bundle& bundle) {
+  const Grid& g = a.of.grid;
+  const bool fits = bundle.groups * g.channels() * g.S * g.images() <= kScratch;
+  return g.S <= kSmall && !a.of.plain() && !a.of.gated() && fits && a.power == 2;
+}
+
+// A bundle of them, from du(image), which is there.
+template <class T, class F>
+void blend_small(const Backward<T>& a, const Bundle& bundle, const F& du) {
   using C = compute_t<T>;
   const Grid& g = a.of.grid;
-  const int64_t D = g.channels(), width = bundle.groups * D, first = bundle.group * D;
-  const int64_t statistic = bundle.line * g.G + bundle.group, size = width * g.S;
-  const auto each_channel = [&](const auto& f) {
-    for (int64_t k = 0; k < bundle.groups; k++)
-      for (int64_t j = k * D; j < (k + 1) * D; j++) f(k, j);
-  };
-  const auto at = [&](int64_t n) { return g.plane(bundle.image + n, first); };
-  Scratch<T> kept(a.of.plain() || a.dskip ? 0 : g.images() * size);
-  const auto du = [&](int64_t n) { return a.dskip ? a.dskip + at(n) : kept.data() + n * size; };
-  const auto du_of = [&](int64_t n) { return a.of.plain() ? a.dy + at(n) : static_cast<const T*>(du(n)); };
-  if (a.of.gated()) {
-    Scratch<Scale<Same<C>>> scales(width);
-    each_channel([&](int64_t k, int64_t j) { scales[j] = a.of.scale(statistic + k, first + j); });
-    for (int64_t n = 0; n < g.images(); n++)
-      gate_planes(a.dy + at(n), a.of.x + at(n), a.of.skip ? a.of.skip + at(n) : nullptr, scales.data(), du(n), width,
-                  g.S);
-  }
+  const int64_t width = bundle.groups * g.channels(), statistic = bundle.line * g.G + bundle.group;
+  const auto at = [&](int64_t n) { return g.plane(bundle.image + n, bundle.group * g.channels()); };
   Scratch<Means> means(bundle.groups);
   if (a.sums()) {
     Scratch<C> mean(width);
-    each_channel([&](int64_t k, int64_t j) { mean[j] = a.of.mean[statistic + k]; });
+    each_channel(g, bundle, [&](int64_t of, int64_t, int64_t j) { mean[j] = a.of.mean[of]; });
     Scratch<Pair<C>> sums(width);
     Scratch<Pair<double>> totals(width);
     for (int64_t n = 0; n < g.images(); n++) {
-      sums_of_planes(du_of(n), a.of.x + at(n), mean.data(), width, g.S, sums.data());
+      sums_of_planes(du(n), a.of.x + at(n), mean.data(), width, g.S, sums.data());
       for (int64_t j = 0; j < width; j++) totals[j] = {totals[j].a + sums[j].a, totals[j].b + sums[j].b};
     }
-    each_channel(
-        [&](int64_t k, int64_t j) { add_channel(a, statistic + k, first + j, totals[j], bundle.line, means[k]); });
+    each_channel(g, bundle, [&](int64_t of, int64_t c, int64_t j) {
+      add_channel(a, of, c, totals[j], bundle.line, means[of - statistic]);
+    });
     finish_means(a, bundle, means);
   }
   if (!a.dx) return;
   Scratch<Blend<Same<C>>> blends(width);
-  each_channel([&](int64_t k, int64_t j) { blends[j] = a.template blend<C>(statistic + k, first + j, means[k]); });
+  each_channel(g, bundle, [&](int64_t of, int64_t c, int64_t j) {
+    blends[j] = a.template blend<C>(of, c, means[of - statistic]);
+  });
+  for (int64_t n = 0; n < g.images(); n++) blend_planes(du(n), a.of.x + at(n), blends.data(), a.dx + at(n), width, g.S);
+}
+
+// du of the small planes of an image, where the activation is no gate
+template <class T>
+void small_du(const Backward<T>& a, const Scratch<Scale<Same<compute_t<T>>>>& scales, int64_t at, compute_t<T>* du) {
+  const int64_t S = a.of.grid.S;
+  alignas(64) compute_t<T> u[kTile];
+  each_tile_of_planes(scales.size(), S, [&](int64_t p, int64_t count) {
+    const int64_t from = at + p * S, n = count * S;
+    scale_planes(a.of.x + from, a.of.skip ? a.of.skip + from : nullptr, &scales[p], u, count, S);
+    load_tile(a.dy + from, du + p * S, n);
+    times_derivative(a.of.affine.activation, a.of.affine.slope, u, du + p * S, n);
+    if (a.dskip) store_tile(du + p * S, a.dskip + from, n);
+  });
+}
+
+template <class T>
+void backward_small(const Backward<T>& a, const Bundle& bundle) {
+  using C = compute_t<T>;
+  const Grid& g = a.of.grid;
+  const auto at = [&](int64_t n) { return g.plane(bundle.image + n, bundle.group * g.channels()); };
+  if (a.of.plain()) return blend_small(a, bundle, [&](int64_t n) { return a.dy + at(n); });
+  const auto scales = scales_of(a.of, bundle);
+  const int64_t width = scales.size(), size = width * g.S;
+  if (!a.of.gated()) {
+    Scratch<C> kept(g.images() * size);
+    for (int64_t n = 0; n < g.images(); n++) small_du(a, scales, at(n), &kept[n * size]);
+    return blend_small(a, bundle, [&](int64_t n) { return static_cast<const C*>(&kept[n * size]); });
+  }
+  Scratch<T> kept(a.dskip ? 0 : g.images() * size);
+  const auto du = [&](int64_t n) { return a.dskip ? a.dskip + at(n) : &kept[n * size]; };
   for (int64_t n = 0; n < g.images(); n++)
-    blend_planes(du_of(n), a.of.x + at(n), blends.data(), a.dx + at(n), width, g.S);
+    gate_planes(a.dy + at(n), a.of.x + at(n), a.of.skip ? a.of.skip + at(n) : nullptr, scales.data(), du(n), width,
+                g.S);
+  blend_small(a, bundle, [&](int64_t n) { return static_cast<const T*>(du(n)); });
 }
 
 // Whether C holds the squares of all scales of a bundle.
@@ -107,7 +134,8 @@ void backward_planes(const Backward<T>& a) {
     const int64_t first = bundle.group * g.channels(), width = bundle.groups * g.channels();
     const int64_t statistic = bundle.line * g.G + bundle.group;
     if (a.lost(statistic, bundle.groups)) measure(a.statistics(), bundle, parallel);
-    if (!parallel && !nontemporal && small(a) && narrow(a, bundle)) return backward_small(a, bundle);
+    const bool at_once = small(a) || small_activated(a, bundle);
+    if (!parallel && !nontemporal && at_once && narrow(a, bundle)) return backward_small(a, bundle);
     Scratch<Means> means(bundle.groups);
     const auto scratch = a.scratch(g.images() * width * g.S);
     const auto kept = [&](const Run& r, int64_t s) {

@@ -4,51 +4,10 @@
 #include <cmath>
 #include <type_traits>
 
-#include "cpu/base/few.h"
+#include "cpu/channels/gates.h"
 
 namespace normkernels {
 namespace {
-
-// v through the gate that u opens
-template <Gate kGate, class C>
-NK_INLINE C through(C u, C v, C slope) {
-  if constexpr (kGate == Gate::relu) return u <= 0 ? C(0) : v;
-  if constexpr (kGate == Gate::leaky_relu) return u > 0 ? v : slope * v;
-  return v;
-}
-
-// u of column i from x and skip, before the gate
-template <bool kSkip, class K, class C>
-NK_INLINE C scaled(const Scale<K>& k, int64_t i, C x, C skip) {
-  const C u = (x - k.mean[i]) * k.scale[i] + k.shift[i];
-  if constexpr (kSkip) return u + skip;
-  return u;
-}
-
-// Runs the statement with the gate of k and whether there is a skip as constants kGate and kSkip.
-#define NK_FOR_GATE(gate, ...)      \
-  {                                 \
-    constexpr Gate kGate = gate;    \
-    if (skip) {                     \
-      constexpr bool kSkip = true;  \
-      __VA_ARGS__;                  \
-    } else {                        \
-      constexpr bool kSkip = false; \
-      __VA_ARGS__;                  \
-    }                               \
-  }
-#define NK_FOR_EACH_GATE(...)            \
-  if (k.gate == Gate::none)              \
-    NK_FOR_GATE(Gate::none, __VA_ARGS__) \
-  else if (k.gate == Gate::relu)         \
-    NK_FOR_GATE(Gate::relu, __VA_ARGS__) \
-  else                                   \
-    NK_FOR_GATE(Gate::leaky_relu, __VA_ARGS__)
-
-template <class K>
-NK_INLINE auto blended(const Blend<K>& k) {
-  return [=](int64_t i, auto du, auto x) NK_INLINED { return k.a[i] * du + (k.b[i] * (x - k.mean[i]) + k.c[i]); };
-}
 
 template <class T, class D, class K>
 constexpr bool kPaired = std::is_same_v<T, bfloat16> && std::is_same_v<D, T> && std::is_same_v<K, Same<float>>;
@@ -105,47 +64,14 @@ NK_CLONES void scale_tile(const T* x, const T* skip, const Scale<K>& k, Out* out
 }
 
 template <class T, class K, class Out>
-NK_INLINE void gate(const T* dy, const T* x, const T* skip, const Scale<K>& k, Out* du, int64_t n) {
-  using C = compute_t<T>;
-  const T* const second = skip ? skip : x;
-  const C slope = static_cast<C>(k.slope);
-  NK_FOR_EACH_GATE(map(du, n, [=](int64_t i) NK_INLINED {
-    const C u = scaled<kSkip>(k, i, C(load(x[i])), C(load(second[i])));
-    return through<kGate>(u, C(load(dy[i])), slope);
-  }))
-}
-
-template <class T, class K, class Out>
 NK_CLONES void gate_tile(const T* dy, const T* x, const T* skip, const Scale<K>& k, Out* du, int64_t n) {
-  gate(dy, x, skip, k, du, n);
-}
-
-template <class T>
-NK_CLONES void gate_planes(const T* dy, const T* x, const T* skip, const Scale<Same<compute_t<T>>>* k, T* du,
-                           int64_t planes, int64_t n) {
-  for (int64_t p = 0; p < planes; p++) gate(dy + p * n, x + p * n, skip ? skip + p * n : nullptr, k[p], du + p * n, n);
+  gate_elements(dy, x, skip, k, du, n);
 }
 
 template <class T, class K, class D>
 NK_CLONES void blend_tile(const D* du, const T* x, const Blend<K>& k, T* dx, int64_t n) {
   const auto f = blended(k);
   map(dx, n, [=](int64_t i) NK_INLINED { return static_cast<compute_t<T>>(f(i, load(du[i]), load(x[i]))); });
-}
-
-template <class T>
-NK_CLONES void blend_planes(const T* du, const T* x, const Blend<Same<compute_t<T>>>* k, T* dx, int64_t planes,
-                            int64_t n) {
-  for (int64_t p = 0; p < planes; p++) {
-    const auto f = blended(k[p]);
-    const int64_t first = p * n;
-#if defined(NK_SHUFFLES)
-    if (n >= kFewLanes) {
-      map_few(dx + first, n, [=](int64_t j) NK_INLINED { return f(0, few(du + first + j), few(x + first + j)); });
-      continue;
-    }
-#endif
-    map(dx + first, n, [=](int64_t i) NK_INLINED { return f(i, load(du[first + i]), load(x[first + i])); });
-  }
 }
 
 template <class T, class K>
@@ -186,12 +112,10 @@ NK_CLONES void rstd_tile(const C* var, double eps, C* rstd, int64_t n) {
 #define NK_WIDE(T, D)                                                                    \
   template void blend_tile(const D*, const T*, const Blend<Same<double>>&, T*, int64_t); \
   template void blend_tile(const D*, const T*, const Blend<const double*>&, T*, int64_t);
-#define NK_CHANNELS(T)                                                                                             \
-  template void gate_planes(const T*, const T*, const T*, const Scale<Same<compute_t<T>>>*, T*, int64_t, int64_t); \
-  template void blend_planes(const T*, const T*, const Blend<Same<compute_t<T>>>*, T*, int64_t, int64_t);          \
-  template void store_nontemporal(const compute_t<T>*, T*, int64_t);                                               \
-  template void scale_nontemporal(const T*, const T*, const Scale<Same<compute_t<T>>>&, T*, int64_t);              \
-  template void scale_nontemporal(const T*, const T*, const Scale<const compute_t<T>*>&, T*, int64_t);             \
+#define NK_CHANNELS(T)                                                                                 \
+  template void store_nontemporal(const compute_t<T>*, T*, int64_t);                                   \
+  template void scale_nontemporal(const T*, const T*, const Scale<Same<compute_t<T>>>&, T*, int64_t);  \
+  template void scale_nontemporal(const T*, const T*, const Scale<const compute_t<T>*>&, T*, int64_t); \
   NK_KINDS(T, compute_t<T>)
 template void rstd_tile(const double*, double, double*, int64_t);
 template void rstd_tile(const float*, double, float*, int64_t);

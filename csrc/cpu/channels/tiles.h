@@ -41,14 +41,16 @@ void gate_tile(const T* dy, const T* x, const T* skip, const Scale<K>& k, Out* d
 template <class T, class K, class D>
 void blend_tile(const D* du, const T* x, const Blend<K>& k, T* dx, int64_t n);
 
-// gate_tile and blend_tile for so many adjacent planes of n positions, each with coefficients of its own
+// The three for so many adjacent planes of n positions, each with coefficients of its own: planes.cpp.
+template <class T, class Out>
+void scale_planes(const T* x, const T* skip, const Scale<Same<compute_t<T>>>* k, Out* u, int64_t planes, int64_t n);
 template <class T>
 void gate_planes(const T* dy, const T* x, const T* skip, const Scale<Same<compute_t<T>>>* k, T* du, int64_t planes,
                  int64_t n);
-template <class T>
-void blend_planes(const T* du, const T* x, const Blend<Same<compute_t<T>>>* k, T* dx, int64_t planes, int64_t n);
+template <class T, class D>
+void blend_planes(const D* du, const T* x, const Blend<Same<compute_t<T>>>* k, T* dx, int64_t planes, int64_t n);
 
-// The same for results that will have left the caches before anybody reads them; nontemporal_fence() orders them.
+// For results that will have left the caches before anybody reads them; nontemporal_fence() orders them.
 template <class T, class K>
 void scale_nontemporal(const T* x, const T* skip, const Scale<K>& k, T* y, int64_t n);
 template <class T>
@@ -60,7 +62,7 @@ void blend_nontemporal(const D* du, const T* x, const Blend<K>& k, T* dx, int64_
 template <class C>
 void rstd_tile(const C* var, double eps, C* rstd, int64_t n);
 
-// Sums over a run of one plane, or down the columns of rows of channels: sums.cpp.
+// Sums over a run of one plane: plane_sums.cpp; down the columns of rows of channels: column_sums.cpp.
 
 // Moments from one read: sums about a value near the mean, taken again about the mean if that was too far off.
 template <class T>
@@ -71,8 +73,8 @@ template <class T, class D>
 Pair<compute_t<T>> sums_about(const D* du, const T* x, compute_t<T> mean, int64_t n);
 
 // The same of so many adjacent planes of n positions, each about its own mean
-template <class T>
-void sums_of_planes(const T* du, const T* x, const compute_t<T>* mean, int64_t planes, int64_t n,
+template <class T, class D>
+void sums_of_planes(const D* du, const T* x, const compute_t<T>* mean, int64_t planes, int64_t n,
                     Pair<compute_t<T>>* sums);
 
 constexpr int64_t kBand = 64;  // columns whose sums stay in registers, if there are just as many

@@ -1,71 +1,8 @@
-// Loops that add up tiles of channels, written to vectorise along the tile.
-#include "cpu/base/few.h"
+// Loops that add up rows of channels, column by column.
 #include "cpu/base/moments.h"
 #include "cpu/channels/tiles.h"
 
 namespace normkernels {
-namespace {
-
-template <class C, class F>
-NK_INLINE Pair<C> short_or_long(int64_t n, const F& f) {
-  return n < kLanes ? sum_pairs<C, kFewLanes>(n, f) : sum_pairs<C>(n, f);
-}
-
-}  // namespace
-
-template <class T>
-NK_CLONES Moments moments_about(const T* x, compute_t<T> about, int64_t n, double eps) {
-  using C = compute_t<T>;
-  const auto sums = [&](C centre) NK_INLINED {
-    return short_or_long<C>(n, [=](int64_t i) NK_INLINED {
-      const C d = load(x[i]) - centre;
-      return Pair<C>{d, d * d};
-    });
-  };
-  return moments_by(sums, x, about, n, eps);
-}
-
-#if defined(NK_SHUFFLES)
-template <class T, class D>
-NK_INLINE Pair<compute_t<T>> few_sums_about(const D* du, const T* x, compute_t<T> mean, int64_t n) {
-  using C = compute_t<T>;
-  Sum<C> a, b;
-  const auto add = [&](const Few<C>& d, const Few<C>& h, int64_t k) NK_INLINED {
-    a.part[k] += d;
-    b.part[k] += d * h;
-  };
-  each_few(n, [&](int64_t j, int64_t k) NK_INLINED { add(few(du + j), few(x + j) - mean, k); });
-  if (n % kFewLanes) {
-    const int64_t j = n - kFewLanes;
-    const auto last = fresh<C>(n);
-    add(last ? few(du + j) : Few<C>{}, last ? few(x + j) - mean : Few<C>{}, 3);
-  }
-  return {a.total(), b.total()};
-}
-#endif
-
-template <class T, class D>
-NK_INLINE Pair<compute_t<T>> plane_sums(const D* du, const T* x, compute_t<T> mean, int64_t n) {
-  using C = compute_t<T>;
-#if defined(NK_SHUFFLES)
-  if (n >= kFewLanes && n < 4 * kLanes) return few_sums_about(du, x, mean, n);
-#endif
-  return short_or_long<C>(n, [=](int64_t i) NK_INLINED {
-    const C d = load(du[i]);
-    return Pair<C>{d, d * (load(x[i]) - mean)};
-  });
-}
-
-template <class T, class D>
-NK_CLONES Pair<compute_t<T>> sums_about(const D* du, const T* x, compute_t<T> mean, int64_t n) {
-  return plane_sums(du, x, mean, n);
-}
-
-template <class T>
-NK_CLONES void sums_of_planes(const T* du, const T* x, const compute_t<T>* mean, int64_t planes, int64_t n,
-                              Pair<compute_t<T>>* sums) {
-  for (int64_t p = 0; p < planes; p++) sums[p] = plane_sums(du + p * n, x + p * n, mean[p], n);
-}
 
 // Adds f(row, column) to the sums a and b of n columns, which stay in registers while the rows go by.
 template <int64_t n, class C, class F>
@@ -181,15 +118,12 @@ NK_CLONES void add_gradient_columns(const D* du, int64_t d_stride, const T* x, i
 }
 
 #define NK_GRADIENTS(T, D)                                                                                        \
-  template Pair<compute_t<T>> sums_about(const D*, const T*, compute_t<T>, int64_t);                              \
   template void add_gradient_columns(const D*, int64_t, const T*, int64_t, int64_t, int64_t, const compute_t<T>*, \
                                      compute_t<T>*, compute_t<T>*, int64_t);
-#define NK_SUMS(T)                                                                                              \
-  template Moments moments_about(const T*, compute_t<T>, int64_t, double);                                      \
-  template void wide_columns(const T*, int64_t, double*, double*, int64_t);                                     \
-  template void add_columns_about(const T*, int64_t, int64_t, int64_t, const compute_t<T>*, compute_t<T>*,      \
-                                  compute_t<T>*, int64_t);                                                      \
-  template void sums_of_planes(const T*, const T*, const compute_t<T>*, int64_t, int64_t, Pair<compute_t<T>>*); \
+#define NK_SUMS(T)                                                                                         \
+  template void wide_columns(const T*, int64_t, double*, double*, int64_t);                                \
+  template void add_columns_about(const T*, int64_t, int64_t, int64_t, const compute_t<T>*, compute_t<T>*, \
+                                  compute_t<T>*, int64_t);                                                 \
   NK_GRADIENTS(T, compute_t<T>)
 #define NK_COLUMNS(C)                                   \
   template bool recentre(int64_t, C*, C*, C*, int64_t); \

@@ -1,0 +1,118 @@
+// Loops that add up runs of a plane, and planes that are too small for a call each.
+#include "cpu/base/few.h"
+#include "cpu/base/moments.h"
+#include "cpu/channels/tiles.h"
+
+namespace normkernels {
+namespace {
+
+template <class C, class F>
+NK_INLINE Pair<C> short_or_long(int64_t n, const F& f) {
+  return n < kLanes ? sum_pairs<C, kFewLanes>(n, f) : sum_pairs<C>(n, f);
+}
+
+}  // namespace
+
+template <class T>
+NK_CLONES Moments moments_about(const T* x, compute_t<T> about, int64_t n, double eps) {
+  using C = compute_t<T>;
+  const auto sums = [&](C centre) NK_INLINED {
+    return short_or_long<C>(n, [=](int64_t i) NK_INLINED {
+      const C d = load(x[i]) - centre;
+      return Pair<C>{d, d * d};
+    });
+  };
+  return moments_by(sums, x, about, n, eps);
+}
+
+constexpr int64_t kEight = kFewLanes / 2;  // planes that have as many sums as there are lanes
+
+#if defined(NK_SHUFFLES)
+template <class T, class D>
+NK_INLINE Pair<compute_t<T>> few_sums_about(const D* du, const T* x, compute_t<T> mean, int64_t n) {
+  using C = compute_t<T>;
+  Sum<C> a, b;
+  const auto add = [&](const Few<C>& d, const Few<C>& h, int64_t k) NK_INLINED {
+    a.part[k] += d;
+    b.part[k] += d * h;
+  };
+  each_few(n, [&](int64_t j, int64_t k) NK_INLINED { add(few(du + j), few(x + j) - mean, k); });
+  if (n % kFewLanes) {
+    const int64_t j = n - kFewLanes;
+    const auto last = fresh<C>(n);
+    add(last ? few(du + j) : Few<C>{}, last ? few(x + j) - mean : Few<C>{}, 3);
+  }
+  return {a.total(), b.total()};
+}
+#endif
+
+template <class T, class D>
+NK_INLINE Pair<compute_t<T>> plane_sums(const D* du, const T* x, compute_t<T> mean, int64_t n) {
+  using C = compute_t<T>;
+#if defined(NK_SHUFFLES)
+  if (n >= kFewLanes && n < 4 * kLanes) return few_sums_about(du, x, mean, n);
+#endif
+  return short_or_long<C>(n, [=](int64_t i) NK_INLINED {
+    const C d = load(du[i]);
+    return Pair<C>{d, d * (load(x[i]) - mean)};
+  });
+}
+
+template <class T, class D>
+NK_CLONES Pair<compute_t<T>> sums_about(const D* du, const T* x, compute_t<T> mean, int64_t n) {
+  return plane_sums(du, x, mean, n);
+}
+
+#if defined(NK_SHUFFLES)
+// Of eight planes of some lanes each: sixteen sums, whose lanes are added up together
+template <class T, class D>
+NK_INLINE void sums_of_eight(const D* du, const T* x, const compute_t<T>* mean, int64_t n,
+                             const Fresh<compute_t<T>>& last, Pair<compute_t<T>>* sums) {
+  using C = compute_t<T>;
+  Few<C> parts[2 * kEight] = {};
+  for (int64_t p = 0; p < kEight; p++) {
+    const D* const d = du + p * n;
+    const T* const v = x + p * n;
+    Few<C> a = {}, b = {};
+    const auto add = [&](const Few<C>& d, const Few<C>& h) NK_INLINED {
+      a += d;
+      b += d * h;
+    };
+    int64_t j = 0;
+    for (; j + kFewLanes <= n; j += kFewLanes) add(few(d + j), few(v + j) - mean[p]);
+    j = n - kFewLanes;
+    if (n % kFewLanes) add(last ? few(d + j) : Few<C>{}, last ? few(v + j) - mean[p] : Few<C>{});
+    parts[2 * p] = a;
+    parts[2 * p + 1] = b;
+  }
+  put<C>(add_up_each<C>(parts), &sums->a);
+}
+#endif
+
+template <class T, class D>
+NK_CLONES void sums_of_planes(const D* du, const T* x, const compute_t<T>* mean, int64_t planes, int64_t n,
+                              Pair<compute_t<T>>* sums) {
+  int64_t p = 0;
+#if defined(NK_SHUFFLES)
+  if (n >= kFewLanes && n < 4 * kLanes) {
+    const auto last = fresh<compute_t<T>>(n);
+    for (; p + kEight <= planes; p += kEight) sums_of_eight(du + p * n, x + p * n, mean + p, n, last, sums + p);
+  }
+#endif
+  for (; p < planes; p++) sums[p] = plane_sums(du + p * n, x + p * n, mean[p], n);
+}
+
+#define NK_GRADIENTS(T, D)                                                           \
+  template Pair<compute_t<T>> sums_about(const D*, const T*, compute_t<T>, int64_t); \
+  template void sums_of_planes(const D*, const T*, const compute_t<T>*, int64_t, int64_t, Pair<compute_t<T>>*);
+#define NK_SUMS(T)                                                         \
+  template Moments moments_about(const T*, compute_t<T>, int64_t, double); \
+  NK_GRADIENTS(T, compute_t<T>)
+NK_SUMS(double)
+NK_SUMS(float)
+NK_SUMS(bfloat16)
+NK_SUMS(float16)
+NK_GRADIENTS(bfloat16, bfloat16)
+NK_GRADIENTS(float16, float16)
+
+}  // namespace normkernels

@@ -1,0 +1,68 @@
+// Loops over adjacent planes that are too small for a call each.
+#include "cpu/base/few.h"
+#include "cpu/channels/gates.h"
+
+namespace normkernels {
+
+template <class T, class Out>
+NK_CLONES void scale_planes(const T* x, const T* skip_planes, const Scale<Same<compute_t<T>>>* scales, Out* u,
+                            int64_t planes, int64_t n) {
+  using C = compute_t<T>;
+  for (int64_t p = 0; p < planes; p++) {
+    const auto k = scales[p];
+    const C slope = static_cast<C>(k.slope);
+    const T *from = x + p * n, *skip = skip_planes ? skip_planes + p * n : nullptr, *second = skip ? skip : from;
+    Out* const to = u + p * n;
+#if defined(NK_SHUFFLES)
+    if (n >= kFewLanes) {
+      NK_FOR_EACH_GATE(map_few(to, n, [=](int64_t j) NK_INLINED {
+        const auto v = scaled<kSkip>(k, 0, few(from + j), few(second + j));
+        return through<kGate>(v, v, slope);
+      }))
+      continue;
+    }
+#endif
+    NK_FOR_EACH_GATE(map(to, n, [=](int64_t i) NK_INLINED {
+      const C v = scaled<kSkip>(k, i, C(load(from[i])), C(load(second[i])));
+      return through<kGate>(v, v, slope);
+    }))
+  }
+}
+
+template <class T>
+NK_CLONES void gate_planes(const T* dy, const T* x, const T* skip, const Scale<Same<compute_t<T>>>* k, T* du,
+                           int64_t planes, int64_t n) {
+  for (int64_t p = 0; p < planes; p++)
+    gate_elements(dy + p * n, x + p * n, skip ? skip + p * n : nullptr, k[p], du + p * n, n);
+}
+
+template <class T, class D>
+NK_CLONES void blend_planes(const D* du, const T* x, const Blend<Same<compute_t<T>>>* k, T* dx, int64_t planes,
+                            int64_t n) {
+  for (int64_t p = 0; p < planes; p++) {
+    const auto f = blended(k[p]);
+    const int64_t first = p * n;
+#if defined(NK_SHUFFLES)
+    if (n >= kFewLanes) {
+      map_few(dx + first, n, [=](int64_t j) NK_INLINED { return f(0, few(du + first + j), few(x + first + j)); });
+      continue;
+    }
+#endif
+    map(dx + first, n, [=](int64_t i) NK_INLINED { return f(i, load(du[first + i]), load(x[first + i])); });
+  }
+}
+
+#define NK_OUT(T, Out)                                                                                      \
+  template void scale_planes(const T*, const T*, const Scale<Same<compute_t<T>>>*, Out*, int64_t, int64_t); \
+  template void blend_planes(const Out*, const T*, const Blend<Same<compute_t<T>>>*, T*, int64_t, int64_t);
+#define NK_PLANES(T) \
+  NK_OUT(T, T)       \
+  template void gate_planes(const T*, const T*, const T*, const Scale<Same<compute_t<T>>>*, T*, int64_t, int64_t);
+NK_PLANES(double)
+NK_PLANES(float)
+NK_PLANES(bfloat16)
+NK_PLANES(float16)
+NK_OUT(bfloat16, float)
+NK_OUT(float16, float)
+
+}  // namespace normkernels
