@@ -55,13 +55,19 @@ TABLE = {
         ("if self.activation is not None:", "if False:"),
         ("elif self.frozen_statistics:", "elif False:"),
     ],
+    ("cpu", "tests/test_small_planes.py"): [
+        ("if (a.dskip) store_tile(du + p * S, a.dskip + from, n);", ""),
+        ("&scales[p], u, count, g.S);", "&scales[0], u, count, g.S);"),
+        ("x + p * n, mean + p, n, last, sums + p)", "x + p * n, mean, n, last, sums + p)"),
+        ("std::min(many, planes - p)", "many"),
+    ],
     ("cpu", f"{EDGES} -k native"): [
         ("if (!training || mean_dy || centre) return false;", "return false;"),
         ("bool wide(int64_t statistic) const { return", "bool wide(int64_t statistic) const { return false && "),
     ],
     ("cpu", NATIVE): [
-        ("a.template blend<C>(statistic + k, first + j, means[k])", "a.template blend<C>(statistic + k, j, means[k])"),
-        ("mean[statistic + k];", "mean[statistic];"),
+        ("a.template blend<C>(of, c, means[of - statistic])", "a.template blend<C>(of, j, means[of - statistic])"),
+        ("mean[j] = a.of.mean[of];", "mean[j] = a.of.mean[statistic];"),
         ("m.m2 + m.count * (m.mean - mean) * (m.mean - mean)", "m.m2"),
         ("m2[c] += q + k * (m - mean[c]) * (m - mean[c]);", "m2[c] += q;"),
         ("m = {m.g / count, m.g_xhat / count};", "m = {m.g, m.g_xhat / count};"),
@@ -70,7 +76,7 @@ TABLE = {
         ("delta * delta * cross;", "0;"),
         ("if (!far) return false;", "return false;"),
         ("if constexpr (kSkip) return u + skip;", ""),
-        ("if constexpr (kGate == Gate::leaky_relu) return u > 0 ? v : slope * v;", ""),
+        ("if constexpr (kGate == Gate::leaky_relu) return u > 0 ? v : C(slope * v);", ""),
     ],
     ("triton", CHANNELS): [
         ("x = tl.where(mask, x - broad(mean, 3), 0.0)", "x = x - broad(mean, 3)"),

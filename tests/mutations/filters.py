@@ -1,6 +1,6 @@
 """Weight norm, weight standardisation, NormProp, data norm, and what is folded into weights."""
 
-from mutations._tests import FILTERS, WITNESS
+from mutations._tests import FILTERS, REFERENCE, WITNESS
 
 TABLE = {
     ("reference", f"{WITNESS} -k weight_norm"): [
@@ -12,7 +12,7 @@ TABLE = {
         (".mean(1, keepdim=True) - xhat", ".mean(1, keepdim=True) * 0 - xhat"),
         ("eps).squeeze(1)", "eps * 0).squeeze(1)"),
     ],
-    ("reference", FILTERS): [
+    ("reference", REFERENCE): [
         ("y.clamp(a.low, a.high), y))", "y, y))"),
         ("- y * (a + (1 - a) / math.pi) / (2 * c1)", ""),
         ("(1 - f * f).clamp(min=0)", "1 - f"),

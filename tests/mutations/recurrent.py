@@ -1,6 +1,6 @@
 """Layer and batch norm in RNN, LSTM and GRU."""
 
-from mutations._tests import RECURRENT, RECURRENT_NATIVE, WITNESS
+from mutations._tests import RECURRENT, RECURRENT_NATIVE, REFERENCE, WITNESS
 
 TABLE = {
     ("ops", "tests/test_loops.py tests/test_recurrent*.py -k 'not compile'"): [
@@ -25,13 +25,13 @@ TABLE = {
         ("(1 - momentum) ** left + arrived", "(1 - momentum) + arrived"),
         ("running.update(mean, var, rows, momentum, reverse)", "pass"),
     ],
-    ("reference", RECURRENT): [
+    ("reference", REFERENCE): [
         ("(g - g.mean(dims, keepdim=True) - xhat", "(g - xhat"),
         ("buffer.shape[0] == total", "True"),
         ("dn * q_n * r * (1 - r)", "dn * q_n * r"),
         ("dh_new * z +", "0 * dh_new * z +"),
     ],
-    ("reference/recurrent", RECURRENT): [
+    ("reference/recurrent", REFERENCE): [
         ("rstd, weight, dims) + (a.dc[:n] if a.raw_cells is None else 0)", "rstd, weight, dims)"),
         ("(a.dc[:n] if cell_norm is None or a.raw_cells is not None else 0)", "a.dc[:n]"),
     ],
