@@ -55,7 +55,7 @@ void walk_forward(const Tensor& input, const Tensor& weight_hh, const OptionalTe
                   const Tensor& a, bool reverse, const F& f) {
   const int64_t total = input.size(0);
   const std::vector<SequenceStep> steps = walk(total, h.size(0), batch_sizes, reverse);
-  const Product product(torch::stable::transpose(weight_hh, 0, 1), steps.size());
+  const Product product(torch::stable::transpose(weight_hh, 0, 1), steps.size(), h.size(0));
   for (const SequenceStep& step : steps) {
     const int64_t at = kept(step, a, total);
     product(h, 0, a, at, step.rows);
@@ -68,7 +68,7 @@ template <class F>
 void walk_backward(const Tensor& da, const Tensor& weight_hh, const OptionalTensor& batch_sizes, const Tensor& dh,
                    bool reverse, const F& f) {
   const std::vector<SequenceStep> steps = walk(da.size(0), dh.size(0), batch_sizes, !reverse);
-  const Product product(weight_hh, steps.size());
+  const Product product(weight_hh, steps.size(), dh.size(0));
   for (const SequenceStep& step : steps) {
     f(step);
     product(da, step.first, dh, 0, step.rows);

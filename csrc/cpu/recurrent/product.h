@@ -9,8 +9,7 @@ namespace normkernels {
 
 constexpr int64_t kPanel = 32;    // columns of the matrix that lie together, row by row
 constexpr int64_t kFewSteps = 4;  // so many do not pay for laying the matrix out
-// Rows that are multiplied here without AVX-512 too, for a call of torch's product costs more than they do.
-constexpr int64_t kFewRows = 8;
+constexpr int64_t kFewRows = 8;   // so many cost less than a call of torch's product does
 
 // b (K, N) in panels (K, kPanel); what the last has beyond N stays as it is.
 template <class C>
@@ -20,23 +19,32 @@ void lay_out(const C* b, int64_t K, int64_t N, int64_t stride_k, int64_t stride_
 template <class C>
 void multiply(const C* a, const C* panels, C* out, int64_t M, int64_t K, int64_t N, int64_t begin, int64_t end);
 
+// Whether so many rows are multiplied here: all of them where the sums of four rows fit in the registers.
+inline bool multiplied_here(int64_t rows) {
+#if defined(NK_AVX512)
+  if (kAvx512) return true;
+#endif
+  return rows <= kFewRows;
+}
+
 // By a matrix (K, N) that all steps share: rows of `from` to rows of `to`, both contiguous.
 class Product {
  public:
-  // steps: how many will follow
-  Product(const Tensor& matrix, int64_t steps) : matrix_(matrix) {
+  // steps: how many will follow; rows: of the largest
+  Product(const Tensor& matrix, int64_t steps, int64_t rows) : matrix_(matrix) {
 #if defined(NK_SHUFFLES)
     const int32_t dtype = check::dtype(matrix);
-    if (steps < kFewSteps) return;
+    if (steps < kFewSteps || !multiplied_here(rows)) return;
     if (dtype == check::kFloat32) lay_out_into(floats_);
     if (dtype == check::kFloat64) lay_out_into(doubles_);
 #endif
   }
 
   void operator()(const Tensor& from, int64_t first, const Tensor& to, int64_t at, int64_t rows) const {
-    const bool here = rows <= kFewRows || kAvx512;
-    if (here && !floats_.empty()) return multiply_by(floats_, from, first, to, at, rows);
-    if (here && !doubles_.empty()) return multiply_by(doubles_, from, first, to, at, rows);
+#if defined(NK_SHUFFLES)
+    if (!floats_.empty()) return multiply_by(floats_, from, first, to, at, rows);
+    if (!doubles_.empty()) return multiply_by(doubles_, from, first, to, at, rows);
+#endif
     product(rows_of(from, first, rows), matrix_, rows_of(to, at, rows));
   }
 
