@@ -18,10 +18,6 @@ NK_INLINE C clamp(C u, C low, C high) {
   return u < low ? low : (u > high ? high : u);  // NaN stays NaN
 }
 template <class C>
-NK_INLINE C negative_part(C u) {
-  return u > 0 ? C(0) : u;
-}
-template <class C>
 NK_INLINE C d_silu(C u) {
   const auto [s, complement] = sigmoids(u);
   return s * (C(1) + u * complement);
@@ -85,9 +81,9 @@ NK_INLINE void activate_tile(Activation f, C slope, C* tile, int64_t n) {
     case Activation::sigmoid:
       NK_EACH(sigmoid(u))
     case Activation::elu:
-      NK_EACH(u > 0 ? u : expm1_minus(negative_part(u)))
+      NK_EACH(u > 0 ? u : expm1_minus(u))
     case Activation::selu:
-      NK_EACH(kSeluScale<C> * (u > 0 ? u : kSeluAlpha<C> * expm1_minus(negative_part(u))))
+      NK_EACH(kSeluScale<C> * (u > 0 ? u : kSeluAlpha<C> * expm1_minus(u)))
     case Activation::gelu:
       NK_EACH(gelu(u))
     case Activation::gelu_tanh:
@@ -136,9 +132,9 @@ NK_INLINE void times_derivative_tile(Activation f, C slope, const C* tile, C* ou
     case Activation::sigmoid:
       NK_EACH(out[i] * d_sigmoid(u))
     case Activation::elu:
-      NK_EACH(out[i] * (u > 0 ? C(1) : exp_minus(negative_part(u))))
+      NK_EACH(out[i] * (u > 0 ? C(1) : exp_minus(u)))
     case Activation::selu:
-      NK_EACH(out[i] * kSeluScale<C> * (u > 0 ? C(1) : kSeluAlpha<C> * exp_minus(negative_part(u))))
+      NK_EACH(out[i] * kSeluScale<C> * (u > 0 ? C(1) : kSeluAlpha<C> * exp_minus(u)))
     case Activation::gelu:
       NK_EACH(out[i] * d_gelu(u))
     case Activation::gelu_tanh:
@@ -179,7 +175,7 @@ NK_INLINE void times_derivative_of_output_tile(Activation f, const C* tile, C* o
     case Activation::selu:
       NK_EACH(out[i] * (u > 0 ? kSeluScale<C> : positive_part(u + kSeluScale<C> * kSeluAlpha<C>)))
     case Activation::softplus:
-      NK_EACH(out[i] * -expm1_minus(positive_part(u)))
+      NK_EACH(out[i] * -expm1_minus(u))
     case Activation::softsign:
       NK_EACH(out[i] * positive_part(C(1) - magnitude(u)) * positive_part(C(1) - magnitude(u)))
     default:

@@ -71,17 +71,17 @@ NK_INLINE void sums_of_eight(const D* du, const T* x, const compute_t<T>* mean, 
   using C = compute_t<T>;
   Few<C> parts[2 * kEight] = {};
   for (int64_t p = 0; p < kEight; p++) {
-    const D* const d = du + p * n;
-    const T* const v = x + p * n;
+    const D* const du_plane = du + p * n;
+    const T* const x_plane = x + p * n;
     Few<C> a = {}, b = {};
     const auto add = [&](const Few<C>& d, const Few<C>& h) NK_INLINED {
       a += d;
       b += d * h;
     };
     int64_t j = 0;
-    for (; j + kFewLanes <= n; j += kFewLanes) add(few(d + j), few(v + j) - mean[p]);
+    for (; j + kFewLanes <= n; j += kFewLanes) add(few(du_plane + j), few(x_plane + j) - mean[p]);
     j = n - kFewLanes;
-    if (n % kFewLanes) add(last ? few(d + j) : Few<C>{}, last ? few(v + j) - mean[p] : Few<C>{});
+    if (n % kFewLanes) add(last ? few(du_plane + j) : Few<C>{}, last ? few(x_plane + j) - mean[p] : Few<C>{});
     parts[2 * p] = a;
     parts[2 * p + 1] = b;
   }

@@ -32,21 +32,28 @@ NK_INLINE Moments row_moments(const RowsForward<T>& a, const T* x, const Fresh<c
   return squares_fit<T>(squares, a.N, a.eps) ? Moments{count, 0, squares} : wide_moments(x, false, a.N);
 }
 
+// xhat weight + bias of a few values from column j on; w and b, or null, are pointers of the loop's own, so that they
+// are read once.
+template <class T, class C>
+NK_INLINE Few<C> normalised(const T* x, const KnownRow<C>& row, const C* w, const C* b, int64_t j) {
+  auto v = (few(x + j) - row.mean) * row.rstd + row.shift;
+  if (w) v *= few(w + j);
+  if (b) v += few(b + j);
+  return v;
+}
+
 // y of row m, before the activation; next: a later row, which is asked for
 template <class T, class O>
 NK_INLINE void forward_row(const RowsForward<T>& a, int64_t m, const T* next, const Fresh<compute_t<T>>& last, O* y) {
   using C = compute_t<T>;
   const int64_t N = a.N;
-  const C *w = a.affine.weight, *b = a.affine.bias;
   if (a.residual) add_tiles(a.x + m * a.x_stride, a.residual + m * a.residual_stride, a.summed + m * N, N);
   const T* x = a.input(m);
-  const auto [mean, rstd, shift] = a.finish(m, row_moments(a, x, last));
+  const C *w = a.affine.weight, *b = a.affine.bias;
+  const KnownRow<C> known = a.finish(m, row_moments(a, x, last));
   const auto write = [&](int64_t j) NK_INLINED {
     __builtin_prefetch(next + j, 0, 2);
-    auto v = (few(x + j) - mean) * rstd + shift;
-    if (w) v *= few(w + j);
-    if (b) v += few(b + j);
-    put(v, y + j);
+    put(normalised(x, known, w, b, j), y + j);
   };
   for (int64_t j = 0; j + kFewLanes <= N; j += kFewLanes) write(j);
   if (N % kFewLanes) write(N - kFewLanes);
@@ -129,13 +136,8 @@ NK_INLINE void activation_backward(const RowsBackward<T>& a, int64_t m, const Kn
   const C *w = a.affine.weight, *b = a.affine.bias;
   for (int64_t r = 0; r < kRows; r++) {
     const T *x = a.x + (m + r) * a.x_stride, *dy = a.dy + (m + r) * a.dy_stride;
-    const auto [mean, rstd, shift] = known[r];
-    map_few(u + r * a.N, a.N, [&](int64_t j) NK_INLINED {
-      auto v = (few(x + j) - mean) * rstd + shift;
-      if (w) v *= few(w + j);
-      if (b) v += few(b + j);
-      return v;
-    });
+    const KnownRow<C> row = known[r];
+    map_few(u + r * a.N, a.N, [&](int64_t j) NK_INLINED { return normalised(x, row, w, b, j); });
     map_few(du + r * a.N, a.N, [&](int64_t j) NK_INLINED { return few(dy + j); });
   }
   times_derivative(a.affine.activation, a.affine.slope, u, du, kRows * a.N);
