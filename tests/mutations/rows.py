@@ -83,7 +83,6 @@ TABLE = {
         ("centred = a.mean ? share : C(0);", "centred = share;"),
         ("? out + r * kTile :", "? out :"),
         ("return squares_fit<T>(squares, a.N, a.eps) ?", "return true ?"),
-        ("about += s.a * share;", ""),
         ("if (!squares_fit<T>(m2, n, eps)) return", "if (false) return"),
         ("const int64_t head = std::min<int64_t>(", "const int64_t head = 0 * std::min<int64_t>("),
     ],
