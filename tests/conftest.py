@@ -19,7 +19,7 @@ torch.use_deterministic_algorithms(True, warn_only=True)
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores; test_properties sets its own number of threads
     torch.set_num_threads(1)
 
-settings.register_profile("normkernels", derandomize=True, database=None, deadline=None, max_examples=12)
+settings.register_profile("normkernels", derandomize=True, database=None, deadline=None, max_examples=8)
 settings.load_profile("normkernels")
 
 

@@ -61,6 +61,9 @@ LAYERS = [
 RANKS = {"BatchNorm": "2d", "BatchRenorm": "1d", "InstanceNorm": "3d"}
 RANKS |= {"OnlineNorm": "2d", "StreamingNorm": "3d", "NormPropConv": "1d"}
 KINDS = [layer for layer in LAYERS if layer.name[-2:] == RANKS.get(layer.name[:-2], layer.name[-2:])]
+# a tracer that follows one walk over time, of each kind of statistics, and one cell has followed those of other gates
+GATED = ("BatchNormRNN", "LayerNormGRU", "LayerNormLSTMCell", "LayerNormGRUCell")
+TRACED = [layer for layer in KINDS if layer.name not in GATED]
 HAS_MODES = [layer for layer in LAYERS if list(layer.make().buffers())]  # eval() is nothing to the others
 
 
@@ -79,8 +82,9 @@ def each_in_its_modes(layers: list[Layer]) -> pytest.MarkDecorator:
     )
 
 
-every_layer, every_kind = each(LAYERS), each(KINDS)
+every_layer, every_kind, every_traced = each(LAYERS), each(KINDS), each(TRACED)
 every_layer_and_mode, every_kind_and_mode = each_in_its_modes(LAYERS), each_in_its_modes(KINDS)
+every_traced_and_mode = each_in_its_modes(TRACED)
 every_trained_layer = each([a for a in LAYERS if a.name != "DataNorm"])
 
 

@@ -5,14 +5,15 @@ import io
 
 import pytest
 import torch
-from layers import LAYERS, every_kind, every_kind_and_mode, every_layer_and_mode, first
+from layers import LAYERS, every_kind_and_mode, every_layer_and_mode, every_traced, every_traced_and_mode, first
 from torch.utils.checkpoint import checkpoint
 
 import normkernels as nk
 
 # whose statistics a call that is made again moves again
 LIKE_TORCH = ("BatchNorm", "SyncBatchNorm", "InstanceNorm", "DataNorm")
-STATEFUL = [layer for layer in LAYERS if layer.name in ("BatchRenorm2d", "OnlineNorm2d", "StreamingNorm2d")]
+OF_THEIR_OWN = ("BatchRenorm", "OnlineNorm", "StreamingNorm")
+STATEFUL = [layer for layer in LAYERS if layer.name in [f"{name}2d" for name in OF_THEIR_OWN]]
 
 
 def batch_dim(layer) -> int:
@@ -114,7 +115,7 @@ def test_checkpoint(layer, training, reentrant):
         close(checked.buffers(), plain.buffers())
 
 
-@every_kind
+@every_traced
 def test_compiled_checkpoint(layer):
     """The same in a compiled step: what is computed again must see the state that the call met."""
     torch._dynamo.reset()
@@ -138,9 +139,9 @@ def test_compiled_checkpoint_by_inductor(layer):
     close(checked.buffers(), plain.buffers())
 
 
-@every_kind_and_mode
+@every_traced_and_mode
 def test_compiled_for_every_batch_size(layer, training):
-    """One graph with a symbol for the batch, forward and backward."""
+    """One graph with a symbol for the batch, forward and backward; beside a state with symbols for all numbers."""
     torch._dynamo.reset()
     graphs = []
 
@@ -149,7 +150,8 @@ def test_compiled_for_every_batch_size(layer, training):
         return torch._dynamo.backends.debugging.aot_eager(graph, inputs)
 
     plain, other = layer.used(training), layer.used(training)
-    compiled = torch.compile(other, fullgraph=True, backend=backend, dynamic=True)
+    numbers_too = layer.name.startswith(OF_THEIR_OWN) or None
+    compiled = torch.compile(other, fullgraph=True, backend=backend, dynamic=numbers_too)
     made = 0  # by the first call, which may start again
     for x in batches(layer):
         want = step(plain, x)
@@ -198,7 +200,7 @@ def test_gradients_of_exported_programs(layer, training):
     close([y.detach(), x.grad], want[:2])
 
 
-@every_kind
+@every_traced
 def test_twice_in_one_compiled_graph(layer):
     """The same tensor in two calls of one module."""
     torch._dynamo.reset()

@@ -29,6 +29,18 @@ def test_against_torch(dim, backend, device):
     torch.testing.assert_close(*results)
 
 
+@every_target
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 3, 1), (0, 3, 1, 2)])
+def test_a_weight_keeps_its_layout(order, backend, device):
+    """Forward and backward: no copy, whichever way the dims of a filter lie."""
+    need(WEIGHT_NORM, backend, device)
+    v = torch.empty_permuted((5, 4, 3, 2), order, device=device).normal_().requires_grad_()
+    w = nk.functional.weight_norm(v, torch.ones(5, device=device), backend=backend)
+    (dv,) = torch.autograd.grad(w, v, torch.ones_like(v))
+    assert backend == "reference" or w.stride() == dv.stride() == v.stride()
+    torch.testing.assert_close(w, v / v.square().sum((1, 2, 3), keepdim=True).sqrt())
+
+
 @pytest.mark.parametrize("dim", [0, 1, 2, None])
 def test_double_backward(dim):
     """Right, where torch's own is not."""

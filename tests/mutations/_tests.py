@@ -19,6 +19,7 @@ ONLINE = "tests/test_online_norm*.py -k native"
 RULES = "tests/test_batch_renorm*.py tests/test_streaming_norm*.py -k native"
 WEIGHTS = ("normprop*", "activation_moments", "weight_norm*", "parametrizations", "data_norm", "fold")
 FILTERS = " ".join(f"tests/test_{name}.py" for name in WEIGHTS) + f" {QUIET}"
+FILTERS_NATIVE = "tests/test_normprop.py tests/test_weight_norm.py -k native"
 NARROW = "tests/test_narrow_rows.py tests/test_edges.py -k 'native or narrow'"
 REPLAYS = "tests/test_replay*.py"
 RECURRENT = "tests/test_recurrent*.py tests/test_packed_sequences.py -k 'not triton and not native and not compile'"

@@ -1,6 +1,6 @@
 """Weight norm, weight standardisation, NormProp, data norm, and what is folded into weights."""
 
-from mutations._tests import FILTERS, REFERENCE, WITNESS
+from mutations._tests import FILTERS, FILTERS_NATIVE, REFERENCE, WITNESS
 
 TABLE = {
     ("reference", f"{WITNESS} -k weight_norm"): [
@@ -20,18 +20,24 @@ TABLE = {
         ("-torch.expm1(-f.clamp(min=0))", "torch.sigmoid(f)"),
         ("inner, outer = 1 / 6 if", "inner, outer = 1.0 if"),
     ],
-    ("ops", FILTERS): [
+    ("ops", FILTERS_NATIVE): [
         ("at += 4 * direction * ulp", "at -= 4 * direction * ulp"),
         ("and leak <= 0)", "and leak < -9)"),
         ("SMOOTH and dtype.itemsize > 2", "SMOOTH and dtype.itemsize > 9"),
+        ("key=lambda d: -weight.stride(d)", "key=lambda d: weight.stride(d)"),
+    ],
+    ("ops", FILTERS): [
         ("[n for t in reversed(total) for n in (0, t % 2)]", "[n for t in reversed(total) for n in (t % 2, 0)]"),
         ("input = input.to(torch.get_autocast_dtype(input.device.type))", "pass"),
-        ("ours = not (watched(u) or u._is_view())", "ours = False"),
+        (
+            "ours = not (watched(u) or u._is_view())",
+            "ours = False",
+            "y then lies beside u instead of in its place: the same numbers in more memory",
+        ),
         ("torch.autograd.graph.increment_version(weight)", "pass"),
         ("weight.copy_(shaped(filters, weight, order(weight, 0)))", "pass"),
     ],
     ("ops", "tests/test_backends.py tests/test_properties.py -k 'weight and reference'"): [
-        ("key=lambda d: -weight.stride(d)", "key=lambda d: weight.stride(d)"),
         ("back = sorted(range(len(dims)), key=dims.__getitem__)", "back = dims"),
     ],
     ("modules", FILTERS): [

@@ -14,7 +14,11 @@ TABLE = {
         ("if not (fits and t.is_cpu and t.is_contiguous()):", "if not (fits and t.is_cpu):"),
         ("offset = t.storage_offset() - source.storage_offset()", "offset = 0"),
         ('self.refuse(f"{schema.name} tells a value")', "pass"),
-        ("if len(recorder.graphs) != 1:", "if not recorder.graphs:"),
+        (
+            "if len(recorder.graphs) != 1:",
+            "if not recorder.graphs:",
+            "what a second recipe makes or takes is refused by the lines that follow: the reason given is another",
+        ),
         ("and r >= recorder.inputs for a, r", "and False for a, r"),
         ("[*gradients, *left], written", "gradients, written"),
         ("[*returned, *graphs, *after]", "[*returned, *graphs]"),
