@@ -17,18 +17,54 @@ pytestmark = pytest.mark.skipif(unusable("native", "group_norm_fwd", "cpu") is n
 @pytest.mark.parametrize("name", ["group_norm", "instance_norm", "batch_norm"])
 def test_every_end(name, positions, dtype):
     """Nine channels or more, for eight of them are added up together."""
-    op = OPS[name]
     for activation, skip in ((None, False), ("relu", True), ("silu", False), ("tanh", True), ("leaky_relu", False)):
-        torch.manual_seed(0)
-        sample = op.make((3, 18, positions, 1), torch.float32, "cpu", activation=activation, skip=skip)
-        wrong = [str(report) for report in check(op, sample, "native", dtype) if report.worst > 1]
-        assert not wrong, (activation, skip)
+        found = off(OPS[name], (3, 18, positions, 1), dtype, activation=activation, skip=skip)
+        assert not found, (activation, skip)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("channels", [6, 18, 96])
+@pytest.mark.parametrize("positions", [1, 3, 49, 64, 65])
 @pytest.mark.parametrize("name", ["group_norm", "instance_norm", "batch_norm"])
-def test_first_value_far_from_the_others(name):
-    """The moments of a run are taken about it at first."""
+def test_small_images(name, positions, channels, dtype):
+    """Channels that lie last, on both sides of what counts as small; one position lies either way."""
+    if positions == 1 and name == "instance_norm":
+        pytest.skip("a value alone has no variance")
+    for activation, skip in ((None, False), ("relu", True), ("silu", False)):
+        for last in (True, False)[: 1 + (positions == 1)]:
+            shape = 5, channels, positions, 1
+            assert not off(OPS[name], shape, dtype, last, activation=activation, skip=skip), (activation, last)
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("positions", [60, 2000])
+@pytest.mark.parametrize("name", ["group_norm", "instance_norm", "batch_norm"])
+def test_first_value_far_from_the_others(name, positions, last):
+    """The moments of a run, or of a column, are taken about it at first."""
+
+    def far(x):
+        x[:, :, 0] = 1e4
+
+    assert not off(OPS[name], (1, 8, positions, 1), torch.float32, last, far)
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("power", [-70, 66])
+@pytest.mark.parametrize("name", ["group_norm", "instance_norm", "batch_norm"])
+def test_squares_that_float_does_not_hold(name, power, last):
+    def scaled(x):
+        x *= 2.0**power
+
+    assert not off(OPS[name], (2, 8, 60, 1), torch.float32, last, scaled, eps=1e-44)
+
+
+def off(op, shape, dtype, last=False, change=None, **options):
+    """What the tolerance does not allow, in words."""
     torch.manual_seed(0)
-    sample = OPS[name].make((1, 8, 2000, 1), torch.float32, "cpu")
-    sample.tensors["input"][:, :, 0] = 1e4
-    assert not [str(report) for report in check(OPS[name], sample, "native", torch.float32) if report.worst > 1]
+    sample = op.make(shape, torch.float32, "cpu", **options)
+    if last:
+        wide = {k: t for k, t in sample.tensors.items() if t is not None and t.dim() == 4}
+        sample.tensors.update({k: t.to(memory_format=torch.channels_last) for k, t in wide.items()})
+    if change:
+        change(sample.tensors["input"])
+    return [str(report) for report in check(op, sample, "native", dtype) if report.worst > 1]

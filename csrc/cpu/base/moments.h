@@ -5,10 +5,6 @@
 
 namespace normkernels {
 
-// How far from the mean sums may be taken: the rounding of b - a^2 / n is this much larger than about the mean.
-template <class C>
-constexpr C kFar = C(4);
-
 // From sums(centre), those of x - centre and of its square: about a value near the mean, and taken again about the mean
 // if that was too far off.
 template <class T, class F>

@@ -105,6 +105,10 @@ Moments uncentred_moments(const T* x, int64_t n);
 template <class T>
 Moments wide_moments(const T* x, bool centred, int64_t n);
 
+// How far from the mean sums may be taken: the rounding of b - a^2 / n is this much larger than about the mean.
+template <class C>
+constexpr C kFar = C(4);
+
 // Whether n squares of values in T, summed in its compute type, are right: float overflows, and drops what underflows,
 // which matters where next to nothing is added to it. double holds the squares of all floats.
 template <class T>

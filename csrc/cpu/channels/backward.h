@@ -10,11 +10,6 @@ namespace normkernels {
 
 constexpr int64_t kScratch = 1 << 20;  // elements of du that are kept between two sweeps at most
 
-// What dx needs of one statistic, from the sums of its channels.
-struct Means {
-  double g = 0, g_xhat = 0;
-};
-
 // du as it leaves, rounded; T is du's own type where there is no activation.
 template <class T, class D>
 void write_du(const D* du, T* out, int64_t n) {
@@ -113,34 +108,53 @@ struct Backward {
     blend_tile(du, of.x + at, k, dx + at, n);
   }
 
-  // The coefficients, in M, of dx = rstd * (du * w - means.g - xhat * means.g_xhat)
+  // From the sums of g and g * xhat over so many statistics what dx takes: those of the whole batch where they are
+  // given, nothing where the statistics are.
+  void settle(int64_t first, int64_t count, Scratch<Means>& means) const {
+    if (sums()) {
+      for (Means& m : means) m = {m.g / of.grid.count(), m.g_xhat / of.grid.count()};
+      if (rule) rule(first, count, means.data());
+    }
+    for (int64_t i = 0; i < count && mean_dy; i++) {
+      const C w = of.weight(first + i);  // of a channel, which is a statistic then
+      means[i] = {static_cast<double>(w * mean_dy[first + i]), static_cast<double>(w * mean_dy_xhat[first + i])};
+    }
+    if (!training) std::fill(means.begin(), means.end(), Means{});
+  }
+
+  // The sums a and b of the channels of some groups, from c on, go where they belong.
+  template <class S>
+  void add(const Groups<C>& groups, int64_t c, int64_t line, const S* a, const S* b, Scratch<Means>& means) const {
+    const auto to = [=, this](C* table) { return table ? table + line * of.grid.C + c : nullptr; };
+    add_channels(groups, a, b, means.data(), to(dbias), to(dweight));
+  }
+  const C* about() const { return centre ? centre : of.mean; }
   template <class M>
-  NK_INLINE Blend<Same<M>> blend(int64_t statistic, int64_t c, Means means) const {
-    const M r = of.rstd[statistic], w = of.weight(c);
-    if (mean_dy) means = {static_cast<double>(w * mean_dy[c]), static_cast<double>(w * mean_dy_xhat[c])};
-    if (!training) means = {};
-    const C about = centre ? centre[statistic] : of.mean[statistic];
-    const double added = centre ? 0 : of.shift_of(statistic) * means.g_xhat;
-    return {{about}, {r * w}, {static_cast<M>(-r * r * means.g_xhat)}, {static_cast<M>(-r * (means.g + added))}};
+  Blend<Same<M>> blend(int64_t statistic, int64_t c, const Means& means) const {
+    return blend_of<M>(about()[statistic], of.rstd[statistic], of.weight(c), of.shift[statistic], means);
   }
 };
 
-// Adds to the sums of g and g * xhat those over channel c, from its sums of du and of du * (x - mean), which go to the
-// parameters' too.
-template <class T>
-NK_INLINE void add_channel(const Backward<T>& a, int64_t statistic, int64_t c, Pair<double> sums, int64_t line,
-                           Means& means) {
-  using C = compute_t<T>;
-  const double sum_xhat = sums.b * a.of.rstd[statistic] + sums.a * a.of.shift_of(statistic), w = a.of.weight(c);
-  means.g += w * sums.a;
-  means.g_xhat += w * sum_xhat;
-  if (a.dbias) a.dbias[line * a.of.grid.C + c] += static_cast<C>(sums.a);
-  if (a.dweight) a.dweight[line * a.of.grid.C + c] += static_cast<C>(sum_xhat);
-}
+// The coefficients of dx of the channels of some groups, in M, a value for each.
+template <class M>
+struct ChannelBlend {
+  Scratch<M> mean, a, b, c;
 
-// Sums of g and g * xhat of statistics, as means
-inline void average(Scratch<Means>& sums, double count) {
-  for (Means& m : sums) m = {m.g / count, m.g_xhat / count};
-}
+  template <class T>
+  ChannelBlend(const Backward<T>& sweep, const Groups<compute_t<T>>& groups, int64_t statistic, int64_t channel,
+               const Scratch<Means>& means)
+      : mean(groups.count * groups.D), a(mean.size()), b(mean.size()), c(mean.size()) {
+    if constexpr (std::is_same_v<M, compute_t<T>>) {
+      blend_channels(groups, sweep.about() + statistic, means.data(), mean.data(), a.data(), b.data(), c.data());
+    } else {
+      for (size_t j = 0; j < mean.size(); j++) {
+        const int64_t k = j / groups.D;
+        const auto blend = sweep.template blend<M>(statistic + k, channel + j, means[k]);
+        mean[j] = blend.mean.value, a[j] = blend.a.value, b[j] = blend.b.value, c[j] = blend.c.value;
+      }
+    }
+  }
+  Blend<const M*> at(int64_t j) const { return {&mean[j], &a[j], &b[j], &c[j]}; }
+};
 
 }  // namespace normkernels

@@ -5,12 +5,15 @@
 #pragma once
 
 #include <numeric>
+#include <utility>
 
 #include "cpu/channels/forward.h"
 
 namespace normkernels {
 
-constexpr int64_t kBlock = 32;  // lines that are summed before their sums are merged
+constexpr int64_t kBlock = 32;            // lines that are summed before their sums are merged
+constexpr int64_t kFewPositions = 64;     // of an image whose lines are not worth folding
+constexpr int64_t kSmallImage = 1 << 14;  // elements that lie in the first caches, in whatever order they are read
 
 // The lines of one image, and their segments: what one thread sums.
 struct Lines {
@@ -20,12 +23,14 @@ struct Lines {
 
   Lines(const Grid& g, int64_t run) : channels(g.C), run(run), columns(g.C * run), whole(g.S / run), rest(0) {
     segments = std::clamp<int64_t>(g.S * g.C >> 18, 1, 64);
-    if (run > 1) return;
+    if (run > 1 || g.S <= kFewPositions) return;
     const int64_t whole_bands = kBand / std::gcd(g.C, kBand), fold = whole_bands * g.C > 2048 ? 1 : whole_bands;
     columns = fold * g.C;
     whole = g.S / fold;
     rest = g.S % fold * g.C;
   }
+  // Whether one segment of lines of one position each is all
+  bool single() const { return segments == 1 && rest == 0 && columns == channels; }
   int64_t first(int64_t segment) const { return segment * whole / segments; }
   int64_t lines(int64_t segment) const { return first(segment + 1) - first(segment); }
 
@@ -38,16 +43,12 @@ struct Lines {
   }
 };
 
-// Planes of a batch too small for loops of their own: those of an image are one line, and the batch is one image.
-inline int64_t tiny_planes(const Grid& g, bool last) {
-  return !last && g.B == 1 && g.N > 1 && g.G == g.C && g.S <= 64 && g.C * g.S <= 1 << 15 ? g.S : 0;
-}
-inline Grid one_image(const Grid& g) { return {1, g.C, g.N * g.S, 1, g.C}; }
-
 // f(first line, lines, first column, n, elements ahead) for a block of lines, a few lines of a band at a time
 template <class F>
 void each_band(int64_t columns, int64_t lines, const F& f) {
-  const int64_t few = std::clamp<int64_t>(2048 / columns, 4, kBlock), ahead = columns > kBand ? 2 * few * columns : 0;
+  const int64_t most = columns * lines <= kSmallImage ? kBlock : 4;
+  const int64_t few = std::clamp<int64_t>(2048 / columns, most, kBlock),
+                ahead = columns > kBand ? 2 * few * columns : 0;
   for (int64_t line = 0; line < lines; line += few)
     for (int64_t j = 0; j < columns; j += kBand)
       f(line, std::min(few, lines - line), j, std::min(kBand, columns - j), ahead);
@@ -99,13 +100,12 @@ struct ColumnTable {
 template <class T>
 void pool(const Forward<T>& a, int64_t n, const ColumnTable& table) {
   const int64_t G = a.of.grid.G;
-  const double count = a.of.grid.count();
   Scratch<double> mean(a.of.grid.C), m2(a.of.grid.C), pooled(G);
   const auto groups = [&](const Scratch<double>& of, const auto& f) {
     for (int64_t g = 0; g < G; g++) {
       double total = 0;
       for (int64_t d = 0; d < a.of.grid.channels(); d++) total += of[g * a.of.grid.channels() + d];
-      f(g, total / count);
+      f(g, total / a.of.grid.count());
     }
   };
   table.each([&](double k, double m, double, int64_t c) { mean[c] += k * m; });
@@ -115,8 +115,47 @@ void pool(const Forward<T>& a, int64_t n, const ColumnTable& table) {
   groups(m2, [&](int64_t g, double value) { a.keep(n * G + g, pooled[g], value); });
 }
 
+// The same of a small image, whose columns need no moments of their own: sums about a value of each group, taken again
+// about the mean where that was too far off. Whether that was enough.
+template <class T>
+bool measure_small(const Forward<T>& a, int64_t n) {
+  using C = compute_t<T>;
+  const Grid& g = a.of.grid;
+  const int64_t D = g.channels();
+  const T* const x = a.of.x + n * g.S * g.C;
+  Scratch<C> buffer(3 * g.C);
+  C *about = buffer.data(), *p = about + g.C, *q = p + g.C;
+  Scratch<Pair<double>> sums(g.G);
+  for (int64_t k = 0; k < g.G; k++) std::fill_n(about + k * D, D, C(load(x[k * D])));
+  const auto measured = [&](bool last) {
+    each_band(g.C, g.S, [&](int64_t line, int64_t count, int64_t j, int64_t m, int64_t ahead) {
+      add_columns_about(x + line * g.C + j, g.C, count, ahead, about + j, p + j, q + j, m);
+    });
+    add_groups(p, q, g.G, D, sums.data());
+    bool near = true;
+    for (int64_t k = 0; k < g.G && !last; k++) {
+      const double off = sums[k].a * sums[k].a / g.count();
+      if (off <= kFar<C> * (sums[k].b - off)) continue;
+      near = false;
+      std::fill_n(about + k * D, D, about[k * D] + static_cast<C>(sums[k].a / g.count()));
+    }
+    return near;
+  };
+  if (!measured(false)) {
+    std::fill_n(p, 2 * g.C, C(0));
+    measured(true);
+  }
+  for (int64_t k = 0; k < g.G; k++) {
+    const double left = sums[k].a / g.count(), m2 = sums[k].b - sums[k].a * left;
+    if (!squares_fit<T>(m2, static_cast<int64_t>(g.count()), a.of.eps)) return false;
+    a.keep(n * g.G + k, about[k * D] + left, m2 / g.count());
+  }
+  return true;
+}
+
 template <class T>
 void measure(const Forward<T>& a, const Lines& lines, int64_t n, bool parallel) {
+  if (lines.run == 1 && a.of.grid.S <= kFewPositions && measure_small(a, n)) return;
   ColumnTable table(lines);
   const T* image = a.of.x + n * a.of.grid.S * a.of.grid.C;
   const auto row = [&](int64_t i, const T* x, int64_t columns, int64_t count) {
@@ -131,7 +170,8 @@ void measure(const Forward<T>& a, const Lines& lines, int64_t n, bool parallel) 
 
 // What each channel has, for each column of some lines.
 template <class C>
-Scratch<C> of_columns(const Lines& lines, int64_t columns, const Scratch<C>& of_channels) {
+Scratch<C> of_columns(const Lines& lines, int64_t columns, Scratch<C> of_channels) {
+  if (columns == lines.channels) return of_channels;
   Scratch<C> values(columns);
   if (lines.run > 1) {
     lines.each_column(columns, [&](int64_t j, int64_t c) { values[j] = of_channels[c]; });
@@ -144,45 +184,18 @@ Scratch<C> of_columns(const Lines& lines, int64_t columns, const Scratch<C>& of_
 
 // The coefficients of one image, a value for each column of some lines.
 template <class C>
-struct ColumnScale {
-  Scratch<C> mean, scale, shift;
-  Gate gate;
-  C slope;
-
+struct ColumnScale : ChannelScale<C> {
   template <class T>
   ColumnScale(const Channels<T>& of, const Lines& lines, int64_t columns, int64_t n)
-      : mean(of.grid.C), scale(mean), shift(mean), gate(of.gate()), slope(of.affine.slope) {
-    for (int64_t g = 0, c = 0; g < of.grid.G; g++) {
-      for (int64_t end = c + of.grid.channels(); c < end; c++) {
-        mean[c] = of.mean[n * of.grid.G + g];
-        scale[c] = of.rstd[n * of.grid.G + g] * of.weight(c);
-        shift[c] = of.added(n * of.grid.G + g, c);
-      }
-    }
-    for (auto* values : {&mean, &scale, &shift}) *values = of_columns(lines, columns, *values);
+      : ChannelScale<C>(of, of.groups(n * of.grid.G, of.grid.G, 0)) {
+    for (auto* values : {&this->mean, &this->scale, &this->shift})
+      *values = of_columns(lines, columns, std::move(*values));
   }
-  Scale<const C*> at(int64_t j) const { return {mean.data() + j, scale.data() + j, shift.data() + j, gate, slope}; }
 };
 
 // Columns of the coefficients: enough lines to make loops long.
-inline int64_t wide(const Lines& lines) { return lines.columns * std::max<int64_t>(1, kStep / lines.columns); }
-
-// f(offset, its column, n) for elements [begin, end) from the start of a line on, some columns at a time
-template <class F>
-void for_each_piece(int64_t begin, int64_t end, int64_t columns, const F& f) {
-  for (int64_t line = begin; line < end; line += columns)
-    for (int64_t j = 0; j < columns && line + j < end; j += kStep)
-      f(line + j, j, std::min({kStep, columns - j, end - line - j}));
-}
-
-// The same for an image
-template <class F>
-void each_piece(bool parallel, const Grid& g, int64_t columns, const F& f) {
-  const int64_t elements = g.S * g.C, part = std::max<int64_t>(1, kSegment / columns) * columns;
-  each(parallel, (elements + part - 1) / part, [&](int64_t s) {
-    for_each_piece(s * part, std::min(elements, (s + 1) * part), columns, f);
-    nontemporal_fence();
-  });
+inline int64_t wide(const Lines& lines) {
+  return lines.columns * std::clamp<int64_t>(kStep / lines.columns, 1, std::max<int64_t>(1, lines.whole));
 }
 
 template <class T>

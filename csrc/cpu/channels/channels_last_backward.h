@@ -1,8 +1,6 @@
 // Channels that lie last, backward: the sums down the columns of an image, then dx.
 #pragma once
 
-#include <utility>
-
 #include "cpu/channels/backward.h"
 #include "cpu/channels/channels_last.h"
 
@@ -38,10 +36,10 @@ void add_block(const Backward<T>& a, const Source& source, const ColumnScale<C>&
   }
 }
 
-// The sums of an image over its channels of du and du * (x - mean)
+// The sums of an image over each of its channels of du, then those of du * (x - mean)
 template <class T, class Source, class C>
-Scratch<Pair<double>> channel_sums(const Backward<T>& a, const Source& source, const Lines& lines, int64_t n,
-                                   const ColumnScale<C>& scale, C* kept, bool parallel) {
+Scratch<double> channel_sums(const Backward<T>& a, const Source& source, const Lines& lines, int64_t n,
+                             const ColumnScale<C>& scale, C* kept, bool parallel) {
   const int64_t columns = lines.columns;
   Scratch<double> table((lines.segments + 1) * 2 * columns);
   each(parallel, lines.segments + 1, [&](int64_t s) {
@@ -57,38 +55,28 @@ Scratch<Pair<double>> channel_sums(const Backward<T>& a, const Source& source, c
       for (int64_t i = 0; i < 2 * columns; i++) total[i] += std::exchange(buffer[i], C(0));
     }
   });
-  Scratch<Pair<double>> sums(a.of.grid.C);
+  if (lines.single()) return table;
+  Scratch<double> sums(2 * lines.channels);
   for (int64_t s = 0; s <= lines.segments; s++) {
     const double* row = &table[s * 2 * columns];
     lines.each_column(s < lines.segments ? columns : lines.rest, [&](int64_t j, int64_t c) {
-      sums[c].a += row[j];
-      sums[c].b += row[columns + j];
+      sums[c] += row[j];
+      sums[lines.channels + c] += row[columns + j];
     });
   }
   return sums;
 }
 
-// The coefficients of dx, a value for each column of a line.
-template <class C>
-struct ColumnBlend {
-  Scratch<C> mean, a, b, c;
-
+// The coefficients of dx, a value for each column of some lines.
+template <class M>
+struct ColumnBlend : ChannelBlend<M> {
   template <class T>
   ColumnBlend(const Backward<T>& sweep, const Lines& lines, int64_t columns, int64_t n, const Scratch<Means>& means)
-      : mean(sweep.of.grid.C), a(mean), b(mean), c(mean) {
-    const Grid& g = sweep.of.grid;
-    for (int64_t group = 0, channel = 0; group < g.G; group++) {
-      for (int64_t end = channel + g.channels(); channel < end; channel++) {
-        const auto k = sweep.template blend<C>(n * g.G + group, channel, means[group]);
-        mean[channel] = k.mean.value;
-        a[channel] = k.a.value;
-        b[channel] = k.b.value;
-        c[channel] = k.c.value;
-      }
-    }
-    for (auto* values : {&mean, &a, &b, &c}) *values = of_columns(lines, columns, *values);
+      : ChannelBlend<M>(sweep, sweep.of.groups(n * sweep.of.grid.G, sweep.of.grid.G, 0), n * sweep.of.grid.G, 0,
+                        means) {
+    for (auto* values : {&this->mean, &this->a, &this->b, &this->c})
+      *values = of_columns(lines, columns, std::move(*values));
   }
-  Blend<const C*> at(int64_t j) const { return {&mean[j], &a[j], &b[j], &c[j]}; }
 };
 
 template <class T>
@@ -97,22 +85,26 @@ void backward_image(const Backward<T>& a, const Lines& lines, int64_t n, int64_t
   const Grid& g = a.of.grid;
   const bool nontemporal = large<T>(g.N * g.C * g.S) && g.C * sizeof(T) % 64 == 0;
   if (a.lost(n * g.G, g.G)) measure(a.statistics(), lines, n, parallel);
-  const ColumnScale<C> scale(a.of, lines, wide(lines), n);
+  const bool plain = a.of.plain();  // du is dy then, and only the means are read
+  const ColumnScale<C> scale(a.of, lines, plain ? lines.columns : wide(lines), n);
   Scratch<Means> means(g.G);
   const auto scratch = a.scratch(g.S * g.C);
   C* const kept = scratch.get();
-  if (a.sums()) {
+  const auto groups = a.of.groups(n * g.G, g.G, 0);
+  if (a.sums() && lines.single() && g.S <= kFewPositions) {
+    Scratch<C> sums(2 * g.C);
+    add_block(a, a, scale, n * g.S * g.C, g.C, g.C, g.S, kept, {sums.data(), &sums[g.C]});
+    a.add(groups, 0, line, sums.data(), &sums[g.C], means);
+  } else if (a.sums()) {
     const auto sums = channel_sums(a, a, lines, n, scale, kept, parallel);
-    for (int64_t c = 0; c < g.C; c++)
-      add_channel(a, n * g.G + c / g.channels(), c, sums[c], line, means[c / g.channels()]);
-    average(means, g.count());
-    if (a.rule) a.rule(n * g.G, g.G, means.data());
+    a.add(groups, 0, line, sums.data(), &sums[g.C], means);
   }
   if (!a.dx) return;
+  a.settle(n * g.G, g.G, means);
   const auto each_du = [&](const auto& f) {
     each_piece(parallel, g, wide(lines), [&](int64_t offset, int64_t j, int64_t count) {
       const int64_t at = n * g.S * g.C + offset;
-      a.with_du_again(at, scale.at(j), count, kept ? kept + offset : nullptr,
+      a.with_du_again(at, scale.at(plain ? 0 : j), count, kept ? kept + offset : nullptr,
                       [&](const auto* du) { f(du, at, j, count); });
     });
   };

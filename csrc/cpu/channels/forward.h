@@ -24,6 +24,12 @@ struct Grid {
   double count() const { return static_cast<double>(images() * channels() * S); }
 };
 
+// Planes of a batch too small for loops of their own: those of an image are one line, and the batch is one image.
+inline int64_t tiny_planes(const Grid& g, bool last) {
+  return !last && g.B == 1 && g.N > 1 && g.G == g.C && g.S <= 64 && g.C * g.S <= 1 << 15 ? g.S : 0;
+}
+inline Grid one_image(const Grid& g) { return {1, g.C, g.N * g.S, 1, g.C}; }
+
 // Both directions: what is normalised, and by what.
 template <class T>
 struct Channels {
@@ -40,7 +46,6 @@ struct Channels {
     rstd_tile(var + first, eps, rstd + first, count);
     std::fill_n(shift + first, count, C(0));
   }
-  C shift_of(int64_t statistic) const { return shift ? shift[statistic] : C(0); }
 
   bool plain() const { return affine.activation == Activation::identity; }
   Gate gate() const {
@@ -52,9 +57,21 @@ struct Channels {
 
   C weight(int64_t c) const { return affine.weight ? affine.weight[c] : C(1); }
   C bias(int64_t c) const { return affine.bias ? affine.bias[c] : C(0); }
-  C added(int64_t statistic, int64_t c) const { return bias(c) + shift_of(statistic) * weight(c); }
   Scale<Same<C>> scale(int64_t statistic, int64_t c) const {
-    return {{mean[statistic]}, {rstd[statistic] * weight(c)}, {added(statistic, c)}, gate(), affine.slope};
+    const C added = shift ? shift[statistic] * weight(c) + bias(c) : bias(c);
+    return {{mean[statistic]}, {rstd[statistic] * weight(c)}, {added}, gate(), affine.slope};
+  }
+
+  // So many groups from a statistic on, and their channels from c on
+  Groups<C> groups(int64_t statistic, int64_t count, int64_t c) const {
+    const auto from = [=](const C* of_channels) { return of_channels ? of_channels + c : nullptr; };
+    return {count,
+            grid.channels(),
+            mean + statistic,
+            rstd + statistic,
+            shift ? shift + statistic : nullptr,
+            from(affine.weight),
+            from(affine.bias)};
   }
 
   // out = act((x - mean) * scale + shift + skip)
@@ -68,6 +85,21 @@ struct Channels {
     activate(affine.activation, affine.slope, u, n);
     nontemporal ? store_nontemporal(u, out, n) : store_tile(u, out, n);
   }
+};
+
+// The coefficients of the channels of some groups, a value for each.
+template <class C>
+struct ChannelScale {
+  Scratch<C> mean, scale, shift;
+  Gate gate;
+  C slope;
+
+  template <class T>
+  ChannelScale(const Channels<T>& of, const Groups<C>& groups)
+      : mean(groups.count * groups.D), scale(mean.size()), shift(mean.size()), gate(of.gate()), slope(of.affine.slope) {
+    scale_channels(groups, mean.data(), scale.data(), shift.data());
+  }
+  Scale<const C*> at(int64_t j) const { return {mean.data() + j, scale.data() + j, shift.data() + j, gate, slope}; }
 };
 
 template <class T>
@@ -112,6 +144,24 @@ void share(int64_t parts, int64_t elements, const F& f) {
       for (int64_t i = begin; i < end; i++) f(i, false);
     });
   }
+}
+
+// f(offset, its column, n) for elements [begin, end) from the start of a line on, some columns at a time
+template <class F>
+void for_each_piece(int64_t begin, int64_t end, int64_t columns, const F& f) {
+  for (int64_t line = begin; line < end; line += columns)
+    for (int64_t j = 0; j < columns && line + j < end; j += kStep)
+      f(line + j, j, std::min({kStep, columns - j, end - line - j}));
+}
+
+// The same for an image
+template <class F>
+void each_piece(bool parallel, const Grid& g, int64_t columns, const F& f) {
+  const int64_t elements = g.S * g.C, part = std::max<int64_t>(1, kSegment / columns) * columns;
+  each(parallel, (elements + part - 1) / part, [&](int64_t s) {
+    for_each_piece(s * part, std::min(elements, (s + 1) * part), columns, f);
+    nontemporal_fence();
+  });
 }
 
 }  // namespace normkernels

@@ -14,7 +14,7 @@ void sweep_backward(Backward<T> a, bool last) {
     a.of.grid = one_image(a.of.grid);
     return backward_channels_last(a, run);
   }
-  last ? backward_channels_last(a) : backward_planes(a);
+  lies_last(a.of.grid, last) ? backward_channels_last(a) : backward_planes(a);
 }
 
 template <class T>

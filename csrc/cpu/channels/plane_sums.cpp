@@ -67,7 +67,7 @@ NK_CLONES Pair<compute_t<T>> sums_about(const D* du, const T* x, compute_t<T> me
 // Of eight planes of some lanes each: sixteen sums, whose lanes are added up together
 template <class T, class D>
 NK_INLINE void sums_of_eight(const D* du, const T* x, const compute_t<T>* mean, int64_t n,
-                             const Fresh<compute_t<T>>& last, Pair<compute_t<T>>* sums) {
+                             const Fresh<compute_t<T>>& last, compute_t<T>* of_du, compute_t<T>* of_both) {
   using C = compute_t<T>;
   Few<C> parts[2 * kEight] = {};
   for (int64_t p = 0; p < kEight; p++) {
@@ -82,29 +82,35 @@ NK_INLINE void sums_of_eight(const D* du, const T* x, const compute_t<T>* mean, 
     for (; j + kFewLanes <= n; j += kFewLanes) add(few(du_plane + j), few(x_plane + j) - mean[p]);
     j = n - kFewLanes;
     if (n % kFewLanes) add(last ? few(du_plane + j) : Few<C>{}, last ? few(x_plane + j) - mean[p] : Few<C>{});
-    parts[2 * p] = a;
-    parts[2 * p + 1] = b;
+    parts[p] = a;
+    parts[kEight + p] = b;
   }
-  put<C>(add_up_each<C>(parts), &sums->a);
+  const Few<C> sums = add_up_each<C>(parts);
+  std::memcpy(of_du, &sums, kEight * sizeof(C));
+  std::memcpy(of_both, reinterpret_cast<const C*>(&sums) + kEight, kEight * sizeof(C));
 }
 #endif
 
 template <class T, class D>
 NK_CLONES void sums_of_planes(const D* du, const T* x, const compute_t<T>* mean, int64_t planes, int64_t n,
-                              Pair<compute_t<T>>* sums) {
+                              compute_t<T>* a, compute_t<T>* b) {
   int64_t p = 0;
 #if defined(NK_SHUFFLES)
   if (n >= kFewLanes && n < 4 * kLanes) {
     const auto last = fresh<compute_t<T>>(n);
-    for (; p + kEight <= planes; p += kEight) sums_of_eight(du + p * n, x + p * n, mean + p, n, last, sums + p);
+    for (; p + kEight <= planes; p += kEight) sums_of_eight(du + p * n, x + p * n, mean + p, n, last, a + p, b + p);
   }
 #endif
-  for (; p < planes; p++) sums[p] = plane_sums(du + p * n, x + p * n, mean[p], n);
+  for (; p < planes; p++) {
+    const auto sums = plane_sums(du + p * n, x + p * n, mean[p], n);
+    a[p] = sums.a;
+    b[p] = sums.b;
+  }
 }
 
 #define NK_GRADIENTS(T, D)                                                           \
   template Pair<compute_t<T>> sums_about(const D*, const T*, compute_t<T>, int64_t); \
-  template void sums_of_planes(const D*, const T*, const compute_t<T>*, int64_t, int64_t, Pair<compute_t<T>>*);
+  template void sums_of_planes(const D*, const T*, const compute_t<T>*, int64_t, int64_t, compute_t<T>*, compute_t<T>*);
 #define NK_SUMS(T)                                                         \
   template Moments moments_about(const T*, compute_t<T>, int64_t, double); \
   NK_GRADIENTS(T, compute_t<T>)

@@ -4,13 +4,22 @@
 
 namespace normkernels {
 
+namespace {
+
+template <class C>
+NK_INLINE Scale<Same<C>> of_plane(const Scale<const C*>& k, int64_t p) {
+  return {{k.mean[p]}, {k.scale[p]}, {k.shift[p]}, k.gate, k.slope};
+}
+
+}  // namespace
+
 template <class T, class Out>
-NK_CLONES void scale_planes(const T* x, const T* skip_planes, const Scale<Same<compute_t<T>>>* scales, Out* u,
+NK_CLONES void scale_planes(const T* x, const T* skip_planes, const Scale<const compute_t<T>*>& scales, Out* u,
                             int64_t planes, int64_t n) {
   using C = compute_t<T>;
+  const C slope = static_cast<C>(scales.slope);
   for (int64_t p = 0; p < planes; p++) {
-    const auto k = scales[p];
-    const C slope = static_cast<C>(k.slope);
+    const auto k = of_plane(scales, p);
     const T *from = x + p * n, *skip = skip_planes ? skip_planes + p * n : nullptr, *second = skip ? skip : from;
     Out* const to = u + p * n;
 #if defined(NK_SHUFFLES)
@@ -30,17 +39,18 @@ NK_CLONES void scale_planes(const T* x, const T* skip_planes, const Scale<Same<c
 }
 
 template <class T>
-NK_CLONES void gate_planes(const T* dy, const T* x, const T* skip, const Scale<Same<compute_t<T>>>* k, T* du,
+NK_CLONES void gate_planes(const T* dy, const T* x, const T* skip, const Scale<const compute_t<T>*>& k, T* du,
                            int64_t planes, int64_t n) {
   for (int64_t p = 0; p < planes; p++)
-    gate_elements(dy + p * n, x + p * n, skip ? skip + p * n : nullptr, k[p], du + p * n, n);
+    gate_elements(dy + p * n, x + p * n, skip ? skip + p * n : nullptr, of_plane(k, p), du + p * n, n);
 }
 
 template <class T, class D>
-NK_CLONES void blend_planes(const D* du, const T* x, const Blend<Same<compute_t<T>>>* k, T* dx, int64_t planes,
+NK_CLONES void blend_planes(const D* du, const T* x, const Blend<const compute_t<T>*>& k, T* dx, int64_t planes,
                             int64_t n) {
+  using C = compute_t<T>;
   for (int64_t p = 0; p < planes; p++) {
-    const auto f = blended(k[p]);
+    const auto f = blended(Blend<Same<C>>{{k.mean[p]}, {k.a[p]}, {k.b[p]}, {k.c[p]}});
     const int64_t first = p * n;
 #if defined(NK_SHUFFLES)
     if (n >= kFewLanes) {
@@ -52,12 +62,12 @@ NK_CLONES void blend_planes(const D* du, const T* x, const Blend<Same<compute_t<
   }
 }
 
-#define NK_OUT(T, Out)                                                                                      \
-  template void scale_planes(const T*, const T*, const Scale<Same<compute_t<T>>>*, Out*, int64_t, int64_t); \
-  template void blend_planes(const Out*, const T*, const Blend<Same<compute_t<T>>>*, T*, int64_t, int64_t);
+#define NK_OUT(T, Out)                                                                                       \
+  template void scale_planes(const T*, const T*, const Scale<const compute_t<T>*>&, Out*, int64_t, int64_t); \
+  template void blend_planes(const Out*, const T*, const Blend<const compute_t<T>*>&, T*, int64_t, int64_t);
 #define NK_PLANES(T) \
   NK_OUT(T, T)       \
-  template void gate_planes(const T*, const T*, const T*, const Scale<Same<compute_t<T>>>*, T*, int64_t, int64_t);
+  template void gate_planes(const T*, const T*, const T*, const Scale<const compute_t<T>*>&, T*, int64_t, int64_t);
 NK_PLANES(double)
 NK_PLANES(float)
 NK_PLANES(bfloat16)

@@ -39,14 +39,6 @@ struct Run {
   int64_t index, statistic, image, c, begin, n;
 };
 
-// f(statistic, channel, which of its channels) for every channel of a bundle
-template <class F>
-void each_channel(const Grid& g, const Bundle& bundle, const F& f) {
-  const int64_t D = g.channels(), statistic = bundle.line * g.G + bundle.group;
-  for (int64_t k = 0; k < bundle.groups; k++)
-    for (int64_t j = k * D; j < (k + 1) * D; j++) f(statistic + k, bundle.group * D + j, j);
-}
-
 // f(run) for every segment of every run of so many adjacent channels of a bundle's images
 template <class F>
 void each_run(bool parallel, const Grid& g, const Bundle& bundle, int64_t channels, const F& f) {
@@ -110,10 +102,9 @@ void measure(const Forward<T>& a, const Bundle& bundle, bool parallel) {
 constexpr int64_t kSmall = 1024;  // positions of a plane that costs less than the walk to it
 
 template <class T>
-Scratch<Scale<Same<compute_t<T>>>> scales_of(const Channels<T>& of, const Bundle& bundle) {
-  Scratch<Scale<Same<compute_t<T>>>> scales(bundle.groups * of.grid.channels());
-  each_channel(of.grid, bundle, [&](int64_t statistic, int64_t c, int64_t j) { scales[j] = of.scale(statistic, c); });
-  return scales;
+Groups<compute_t<T>> groups_of(const Channels<T>& of, const Bundle& bundle) {
+  const Grid& g = of.grid;
+  return of.groups(bundle.line * g.G + bundle.group, bundle.groups, bundle.group * g.channels());
 }
 
 // f(first plane, planes) for as many small planes at once as a tile holds
@@ -126,18 +117,18 @@ void each_tile_of_planes(int64_t planes, int64_t S, const F& f) {
 template <class T>
 void write_small(const Forward<T>& a, const Bundle& bundle) {
   const Grid& g = a.of.grid;
-  const auto scales = scales_of(a.of, bundle);
-  const int64_t width = scales.size();
+  const ChannelScale<compute_t<T>> scales(a.of, groups_of(a.of, bundle));
+  const int64_t width = scales.mean.size();
   for (int64_t n = 0; n < g.images(); n++) {
     const int64_t at = g.plane(bundle.image + n, bundle.group * g.channels());
     const T *x = a.of.x + at, *skip = a.of.skip ? a.of.skip + at : nullptr;
     if (a.of.plain() || a.of.gated()) {
-      scale_planes(x, skip, scales.data(), a.y + at, width, g.S);
+      scale_planes(x, skip, scales.at(0), a.y + at, width, g.S);
       continue;
     }
     alignas(64) compute_t<T> u[kTile];
     each_tile_of_planes(width, g.S, [&](int64_t p, int64_t count) {
-      scale_planes(x + p * g.S, skip ? skip + p * g.S : nullptr, &scales[p], u, count, g.S);
+      scale_planes(x + p * g.S, skip ? skip + p * g.S : nullptr, scales.at(p), u, count, g.S);
       activate(a.of.affine.activation, a.of.affine.slope, u, count * g.S);
       store_tile(u, a.y + at + p * g.S, count * g.S);
     });

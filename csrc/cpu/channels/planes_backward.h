@@ -6,34 +6,21 @@
 
 namespace normkernels {
 
-// From the sums of g and g * xhat of a bundle's groups what dx needs
+// The sums of a bundle's channels, from those of its planes' segments
 template <class T>
-void finish_means(const Backward<T>& a, const Bundle& bundle, Scratch<Means>& means) {
-  average(means, a.of.grid.count());
-  if (a.rule) a.rule(bundle.line * a.of.grid.G + bundle.group, bundle.groups, means.data());
-}
-
-// Per group of a bundle: what dx needs, from the sums of its planes' segments; and the parameters' gradients.
-template <class T>
-Scratch<Means> gather(const Backward<T>& a, const Bundle& bundle, const Scratch<Pair<double>>& table) {
+void gather(const Backward<T>& a, const Bundle& bundle, const Scratch<Pair<double>>& table, Scratch<Means>& means) {
   const Grid& g = a.of.grid;
-  const int64_t parts = segments(g.S), D = g.channels(), line = bundle.groups * D * parts;
-  Scratch<Means> means(bundle.groups);
-  for (int64_t k = 0; k < bundle.groups; k++) {
-    for (int64_t j = k * D; j < (k + 1) * D; j++) {
-      Pair<double> sums = {};
-      for (int64_t n = 0; n < g.images(); n++) {
-        for (int64_t p = 0; p < parts; p++) {
-          sums.a += table[n * line + j * parts + p].a;
-          sums.b += table[n * line + j * parts + p].b;
-        }
+  const int64_t parts = segments(g.S), width = bundle.groups * g.channels();
+  Scratch<double> sums(2 * width);
+  for (int64_t n = 0, at = 0; n < g.images(); n++) {
+    for (int64_t j = 0; j < width; j++) {
+      for (int64_t p = 0; p < parts; p++, at++) {
+        sums[j] += table[at].a;
+        sums[width + j] += table[at].b;
       }
-      const int64_t group = bundle.group + k;
-      add_channel(a, bundle.line * g.G + group, bundle.group * D + j, sums, bundle.line, means[k]);
     }
   }
-  finish_means(a, bundle, means);
-  return means;
+  a.add(groups_of(a.of, bundle), bundle.group * g.channels(), bundle.line, sums.data(), &sums[width], means);
 }
 
 // Whether the planes of an image can be taken at once: small ones, with at most a gate after them.
@@ -55,39 +42,39 @@ template <class T, class F>
 void blend_small(const Backward<T>& a, const Bundle& bundle, const F& du) {
   using C = compute_t<T>;
   const Grid& g = a.of.grid;
-  const int64_t width = bundle.groups * g.channels(), statistic = bundle.line * g.G + bundle.group;
-  const auto at = [&](int64_t n) { return g.plane(bundle.image + n, bundle.group * g.channels()); };
+  const int64_t channel = bundle.group * g.channels(), width = bundle.groups * g.channels();
+  const int64_t statistic = bundle.line * g.G + bundle.group;
+  const auto groups = groups_of(a.of, bundle);
+  const auto at = [&](int64_t n) { return g.plane(bundle.image + n, channel); };
   Scratch<Means> means(bundle.groups);
   if (a.sums()) {
-    Scratch<C> mean(width);
-    each_channel(g, bundle, [&](int64_t of, int64_t, int64_t j) { mean[j] = a.of.mean[of]; });
-    Scratch<Pair<C>> sums(width);
-    Scratch<Pair<double>> totals(width);
+    Scratch<C> mean(width), sums(2 * width);
+    for (int64_t k = 0; k < groups.count; k++) std::fill_n(&mean[k * groups.D], groups.D, groups.mean[k]);
+    Scratch<double> totals(g.images() > 1 ? 2 * width : 0);
     for (int64_t n = 0; n < g.images(); n++) {
-      sums_of_planes(du(n), a.of.x + at(n), mean.data(), width, g.S, sums.data());
-      for (int64_t j = 0; j < width; j++) totals[j] = {totals[j].a + sums[j].a, totals[j].b + sums[j].b};
+      sums_of_planes(du(n), a.of.x + at(n), mean.data(), width, g.S, sums.data(), &sums[width]);
+      for (size_t j = 0; j < totals.size(); j++) totals[j] += sums[j];
     }
-    each_channel(g, bundle, [&](int64_t of, int64_t c, int64_t j) {
-      add_channel(a, of, c, totals[j], bundle.line, means[of - statistic]);
-    });
-    finish_means(a, bundle, means);
+    if (g.images() > 1) {
+      a.add(groups, channel, bundle.line, totals.data(), &totals[width], means);
+    } else {
+      a.add(groups, channel, bundle.line, sums.data(), &sums[width], means);
+    }
   }
   if (!a.dx) return;
-  Scratch<Blend<Same<C>>> blends(width);
-  each_channel(g, bundle, [&](int64_t of, int64_t c, int64_t j) {
-    blends[j] = a.template blend<C>(of, c, means[of - statistic]);
-  });
-  for (int64_t n = 0; n < g.images(); n++) blend_planes(du(n), a.of.x + at(n), blends.data(), a.dx + at(n), width, g.S);
+  a.settle(statistic, bundle.groups, means);
+  const ChannelBlend<C> blends(a, groups, statistic, channel, means);
+  for (int64_t n = 0; n < g.images(); n++) blend_planes(du(n), a.of.x + at(n), blends.at(0), a.dx + at(n), width, g.S);
 }
 
 // du of the small planes of an image, where the activation is no gate
 template <class T>
-void small_du(const Backward<T>& a, const Scratch<Scale<Same<compute_t<T>>>>& scales, int64_t at, compute_t<T>* du) {
+void small_du(const Backward<T>& a, const ChannelScale<compute_t<T>>& scales, int64_t at, compute_t<T>* du) {
   const int64_t S = a.of.grid.S;
   alignas(64) compute_t<T> u[kTile];
-  each_tile_of_planes(scales.size(), S, [&](int64_t p, int64_t count) {
+  each_tile_of_planes(scales.mean.size(), S, [&](int64_t p, int64_t count) {
     const int64_t from = at + p * S, n = count * S;
-    scale_planes(a.of.x + from, a.of.skip ? a.of.skip + from : nullptr, &scales[p], u, count, S);
+    scale_planes(a.of.x + from, a.of.skip ? a.of.skip + from : nullptr, scales.at(p), u, count, S);
     load_tile(a.dy + from, du + p * S, n);
     times_derivative(a.of.affine.activation, a.of.affine.slope, u, du + p * S, n);
     if (a.dskip) store_tile(du + p * S, a.dskip + from, n);
@@ -100,8 +87,8 @@ void backward_small(const Backward<T>& a, const Bundle& bundle) {
   const Grid& g = a.of.grid;
   const auto at = [&](int64_t n) { return g.plane(bundle.image + n, bundle.group * g.channels()); };
   if (a.of.plain()) return blend_small(a, bundle, [&](int64_t n) { return a.dy + at(n); });
-  const auto scales = scales_of(a.of, bundle);
-  const int64_t width = scales.size(), size = width * g.S;
+  const ChannelScale<C> scales(a.of, groups_of(a.of, bundle));
+  const int64_t width = scales.mean.size(), size = width * g.S;
   if (!a.of.gated()) {
     Scratch<C> kept(g.images() * size);
     for (int64_t n = 0; n < g.images(); n++) small_du(a, scales, at(n), &kept[n * size]);
@@ -110,8 +97,7 @@ void backward_small(const Backward<T>& a, const Bundle& bundle) {
   Scratch<T> kept(a.dskip ? 0 : g.images() * size);
   const auto du = [&](int64_t n) { return a.dskip ? a.dskip + at(n) : &kept[n * size]; };
   for (int64_t n = 0; n < g.images(); n++)
-    gate_planes(a.dy + at(n), a.of.x + at(n), a.of.skip ? a.of.skip + at(n) : nullptr, scales.data(), du(n), width,
-                g.S);
+    gate_planes(a.dy + at(n), a.of.x + at(n), a.of.skip ? a.of.skip + at(n) : nullptr, scales.at(0), du(n), width, g.S);
   blend_small(a, bundle, [&](int64_t n) { return static_cast<const T*>(du(n)); });
 }
 
@@ -156,9 +142,10 @@ void backward_planes(const Backward<T>& a) {
         });
         table[r.index] = total;
       });
-      means = gather(a, bundle, table);
+      gather(a, bundle, table, means);
     }
     if (!a.dx) return;
+    a.settle(statistic, bundle.groups, means);
     each_run(parallel, g, bundle, 1, [&](const Run& r) {
       const int64_t plane = g.plane(r.image, r.c);
       const auto scale = a.of.scale(r.statistic, r.c);

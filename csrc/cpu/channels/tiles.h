@@ -29,6 +29,45 @@ struct Blend {
   K mean, a, b, c;
 };
 
+// What dx needs of one statistic: the sums of g and g * xhat of its channels, then their means.
+struct Means {
+  double g = 0, g_xhat = 0;
+};
+
+// The coefficients, in C, of dx = rstd * (du * w - means.g - xhat * means.g_xhat), xhat = (x - mean) * rstd + shift
+template <class C>
+NK_INLINE Blend<Same<C>> blend_of(C mean, C rstd, C w, double shift, const Means& means) {
+  const double rest = means.g + shift * means.g_xhat;
+  return {{mean}, {rstd * w}, {static_cast<C>(-rstd * rstd * means.g_xhat)}, {static_cast<C>(-rstd * rest)}};
+}
+
+// Adjacent groups of D channels each, and the parameters of these channels.
+template <class C>
+struct Groups {
+  int64_t count, D;
+  const C *mean, *rstd, *shift;  // of each group; shift: or null for zeros, where nothing is differentiated
+  const C *weight, *bias;        // of each channel, or null
+};
+
+// The coefficients of every channel; how its sums go into those of its group; sums over groups: coefficients.cpp.
+
+// mean, rstd * w and b + shift * w
+template <class C>
+void scale_channels(const Groups<C>& of, C* mean, C* scale, C* shift);
+
+// Those of blend_of; about: of each group, the mean or what dx is centred about
+template <class C>
+void blend_channels(const Groups<C>& of, const C* about, const Means* means, C* mean, C* a, C* b, C* c);
+
+// From the sums of du (a) and of du * (x - mean) (b) of every channel: adds to the sums of g and g * xhat of its group,
+// and to the gradients of bias and weight, where they are wanted.
+template <class C, class S>
+void add_channels(const Groups<C>& of, const S* a, const S* b, Means* means, C* dbias, C* dweight);
+
+// The sums over each group of a and b of its channels
+template <class C>
+void add_groups(const C* a, const C* b, int64_t count, int64_t D, Pair<double>* sums);
+
 // u, as the compute type or rounded to T; skip may be null
 template <class T, class K, class Out>
 void scale_tile(const T* x, const T* skip, const Scale<K>& k, Out* u, int64_t n);
@@ -41,14 +80,14 @@ void gate_tile(const T* dy, const T* x, const T* skip, const Scale<K>& k, Out* d
 template <class T, class K, class D>
 void blend_tile(const D* du, const T* x, const Blend<K>& k, T* dx, int64_t n);
 
-// The three for so many adjacent planes of n positions, each with coefficients of its own: planes.cpp.
+// The three for so many adjacent planes of n positions, with a coefficient for each: planes.cpp.
 template <class T, class Out>
-void scale_planes(const T* x, const T* skip, const Scale<Same<compute_t<T>>>* k, Out* u, int64_t planes, int64_t n);
+void scale_planes(const T* x, const T* skip, const Scale<const compute_t<T>*>& k, Out* u, int64_t planes, int64_t n);
 template <class T>
-void gate_planes(const T* dy, const T* x, const T* skip, const Scale<Same<compute_t<T>>>* k, T* du, int64_t planes,
+void gate_planes(const T* dy, const T* x, const T* skip, const Scale<const compute_t<T>*>& k, T* du, int64_t planes,
                  int64_t n);
 template <class T, class D>
-void blend_planes(const D* du, const T* x, const Blend<Same<compute_t<T>>>* k, T* dx, int64_t planes, int64_t n);
+void blend_planes(const D* du, const T* x, const Blend<const compute_t<T>*>& k, T* dx, int64_t planes, int64_t n);
 
 // For results that will have left the caches before anybody reads them; nontemporal_fence() orders them.
 template <class T, class K>
@@ -72,10 +111,10 @@ Moments moments_about(const T* x, compute_t<T> about, int64_t n, double eps);
 template <class T, class D>
 Pair<compute_t<T>> sums_about(const D* du, const T* x, compute_t<T> mean, int64_t n);
 
-// The same of so many adjacent planes of n positions, each about its own mean
+// The same of so many adjacent planes of n positions, each about its own mean, in a and b
 template <class T, class D>
-void sums_of_planes(const D* du, const T* x, const compute_t<T>* mean, int64_t planes, int64_t n,
-                    Pair<compute_t<T>>* sums);
+void sums_of_planes(const D* du, const T* x, const compute_t<T>* mean, int64_t planes, int64_t n, compute_t<T>* a,
+                    compute_t<T>* b);
 
 constexpr int64_t kBand = 64;  // columns whose sums stay in registers, if there are just as many
 

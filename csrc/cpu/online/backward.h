@@ -84,7 +84,7 @@ void sum_block(const OnlineBackward<T>& a, bool parallel, int64_t first, int64_t
       const auto sums =
           channel_sums(a.sweep, a, lines, first + i, column_scale(a.samples, lines, wide(lines), first + i),
                        place((first + i) * a.samples.values()), inside);
-      for (int64_t c = 0; c < z.C; c++) record(first + i, c, sums[c].a, sums[c].b);
+      for (int64_t c = 0; c < z.C; c++) record(first + i, c, sums[c], sums[z.C + c]);
     });
   }
   Scratch<Pair<double>> sums(samples * z.C);
