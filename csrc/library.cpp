@@ -1,9 +1,12 @@
-// normkernels._C: importing it registers the ops of this binary; build_info() says how it was built.
+// normkernels._C: importing it registers the ops of this binary; build_info() says how it was built, and
+// parallel_regions() how often its kernels shared work among threads.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <map>
 #include <string>
+
+#include "cpu/base/work.h"
 
 #define NK_STRING(x) #x
 #define NK_TEXT(x) NK_STRING(x)
@@ -24,4 +27,5 @@ PYBIND11_MODULE(_C, m) {
         {"stable ABI target", NK_TEXT(TORCH_TARGET_VERSION)},
     };
   });
+  m.def("parallel_regions", [] { return normkernels::parallel_regions.load(); });
 }

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -16,7 +17,14 @@
 
 namespace normkernels {
 
-using torch::stable::parallel_for;
+// How often work was shared among threads since the library was loaded: what users with many of them wait for.
+inline std::atomic<int64_t> parallel_regions{0};
+
+template <class F>
+void parallel_for(int64_t begin, int64_t end, int64_t grain, const F& f) {
+  if (end - begin > grain && torch::stable::get_num_threads() > 1) parallel_regions++;
+  torch::stable::parallel_for(begin, end, grain, f);
+}
 
 constexpr int64_t kStep = 512;            // the part of a tile between two requests for memory that will be read next
 constexpr int64_t kSegment = 32 * kTile;  // the part of a long row that one thread takes

@@ -115,42 +115,26 @@ void pool(const Forward<T>& a, int64_t n, const ColumnTable& table) {
   groups(m2, [&](int64_t g, double value) { a.keep(n * G + g, pooled[g], value); });
 }
 
-// The same of a small image, whose columns need no moments of their own: sums about a value of each group, taken again
-// about the mean where that was too far off. Whether that was enough.
+// The same of a small image, whose columns need no moments of their own.
 template <class T>
 bool measure_small(const Forward<T>& a, int64_t n) {
   using C = compute_t<T>;
   const Grid& g = a.of.grid;
   const int64_t D = g.channels();
   const T* const x = a.of.x + n * g.S * g.C;
-  Scratch<C> buffer(3 * g.C);
-  C *about = buffer.data(), *p = about + g.C, *q = p + g.C;
-  Scratch<Pair<double>> sums(g.G);
-  for (int64_t k = 0; k < g.G; k++) std::fill_n(about + k * D, D, C(load(x[k * D])));
-  const auto measured = [&](bool last) {
+  Scratch<C> first(g.G);
+  for (int64_t k = 0; k < g.G; k++) first[k] = load(x[k * D]);
+  return keep_moments(a, n * g.G, first, [&](const Scratch<C>& of_groups) {
+    Scratch<C> buffer(3 * g.C);
+    C *about = buffer.data(), *p = about + g.C, *q = p + g.C;
+    for (int64_t k = 0; k < g.G; k++) std::fill_n(about + k * D, D, of_groups[k]);
     each_band(g.C, g.S, [&](int64_t line, int64_t count, int64_t j, int64_t m, int64_t ahead) {
       add_columns_about(x + line * g.C + j, g.C, count, ahead, about + j, p + j, q + j, m);
     });
+    Scratch<Pair<double>> sums(g.G);
     add_groups(p, q, g.G, D, sums.data());
-    bool near = true;
-    for (int64_t k = 0; k < g.G && !last; k++) {
-      const double off = sums[k].a * sums[k].a / g.count();
-      if (off <= kFar<C> * (sums[k].b - off)) continue;
-      near = false;
-      std::fill_n(about + k * D, D, about[k * D] + static_cast<C>(sums[k].a / g.count()));
-    }
-    return near;
-  };
-  if (!measured(false)) {
-    std::fill_n(p, 2 * g.C, C(0));
-    measured(true);
-  }
-  for (int64_t k = 0; k < g.G; k++) {
-    const double left = sums[k].a / g.count(), m2 = sums[k].b - sums[k].a * left;
-    if (!squares_fit<T>(m2, static_cast<int64_t>(g.count()), a.of.eps)) return false;
-    a.keep(n * g.G + k, about[k * D] + left, m2 / g.count());
-  }
-  return true;
+    return sums;
+  });
 }
 
 template <class T>

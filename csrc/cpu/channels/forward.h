@@ -125,6 +125,29 @@ struct Forward {
   }
 };
 
+// mean and var of statistics from first on, from sums(about): of each the sums of x - about and of its square, taken
+// again about the mean where about was too far off. Whether C held the squares.
+template <class T, class F>
+bool keep_moments(const Forward<T>& a, int64_t first, Scratch<compute_t<T>>& about, const F& sums) {
+  using C = compute_t<T>;
+  const double count = a.of.grid.count();
+  auto found = sums(about);
+  bool far = false;
+  for (size_t k = 0; k < about.size(); k++) {
+    const double off = found[k].a * found[k].a / count;
+    if (off <= kFar<C> * (found[k].b - off)) continue;
+    far = true;
+    about[k] += static_cast<C>(found[k].a / count);
+  }
+  if (far) found = sums(about);
+  for (size_t k = 0; k < about.size(); k++) {
+    const double left = found[k].a / count, m2 = found[k].b - found[k].a * left;
+    if (!squares_fit<T>(m2, static_cast<int64_t>(count), a.of.eps)) return false;
+    a.keep(first + k, about[k] + left, m2 / count);
+  }
+  return true;
+}
+
 // f(i) for 0 <= i < n, on this thread or on all
 template <class F>
 void each(bool parallel, int64_t n, const F& f) {

@@ -52,7 +52,7 @@ inline bool lies_last(const Grid& g, bool last) { return last || (g.S == 1 && g.
 // With rstd given where mean is
 template <class T>
 void sweep_forward(Forward<T> a, bool last) {
-  if (const int64_t run = tiny_planes(a.of.grid, last)) {
+  if (const int64_t run = tiny_planes(a.of.grid, last); run && run < 2 * kFewLanes) {
     a.of.grid = one_image(a.of.grid);
     return forward_channels_last(a, run);
   }

@@ -14,14 +14,17 @@ NK_INLINE Pair<C> short_or_long(int64_t n, const F& f) {
 }  // namespace
 
 template <class T>
-NK_CLONES Moments moments_about(const T* x, compute_t<T> about, int64_t n, double eps) {
+NK_INLINE Pair<compute_t<T>> sums_of_squares(const T* x, compute_t<T> centre, int64_t n) {
   using C = compute_t<T>;
-  const auto sums = [&](C centre) NK_INLINED {
-    return short_or_long<C>(n, [=](int64_t i) NK_INLINED {
-      const C d = load(x[i]) - centre;
-      return Pair<C>{d, d * d};
-    });
-  };
+  return short_or_long<C>(n, [=](int64_t i) NK_INLINED {
+    const C d = load(x[i]) - centre;
+    return Pair<C>{d, d * d};
+  });
+}
+
+template <class T>
+NK_CLONES Moments moments_about(const T* x, compute_t<T> about, int64_t n, double eps) {
+  const auto sums = [=](compute_t<T> centre) NK_INLINED { return sums_of_squares(x, centre, n); };
   return moments_by(sums, x, about, n, eps);
 }
 
@@ -64,55 +67,83 @@ NK_CLONES Pair<compute_t<T>> sums_about(const D* du, const T* x, compute_t<T> me
 }
 
 #if defined(NK_SHUFFLES)
-// Of eight planes of some lanes each: sixteen sums, whose lanes are added up together
-template <class T, class D>
-NK_INLINE void sums_of_eight(const D* du, const T* x, const compute_t<T>* mean, int64_t n,
-                             const Fresh<compute_t<T>>& last, compute_t<T>* of_du, compute_t<T>* of_both) {
-  using C = compute_t<T>;
+// Of eight planes of some lanes each: sixteen sums, whose lanes are added up together. of(p, j): what a few elements of
+// plane p from j on add to both of its sums.
+template <class C, class F>
+NK_INLINE void sums_of_eight(int64_t n, const Fresh<C>& last, const F& of, C* a, C* b) {
   Few<C> parts[2 * kEight] = {};
   for (int64_t p = 0; p < kEight; p++) {
-    const D* const du_plane = du + p * n;
-    const T* const x_plane = x + p * n;
-    Few<C> a = {}, b = {};
-    const auto add = [&](const Few<C>& d, const Few<C>& h) NK_INLINED {
-      a += d;
-      b += d * h;
-    };
+    Pair<Few<C>> sums = {};
     int64_t j = 0;
-    for (; j + kFewLanes <= n; j += kFewLanes) add(few(du_plane + j), few(x_plane + j) - mean[p]);
-    j = n - kFewLanes;
-    if (n % kFewLanes) add(last ? few(du_plane + j) : Few<C>{}, last ? few(x_plane + j) - mean[p] : Few<C>{});
-    parts[p] = a;
-    parts[kEight + p] = b;
+    for (; j + kFewLanes <= n; j += kFewLanes) {
+      const auto v = of(p, j);
+      sums.a += v.a;
+      sums.b += v.b;
+    }
+    if (n % kFewLanes) {
+      const auto v = of(p, n - kFewLanes);
+      sums.a += last ? v.a : Few<C>{};
+      sums.b += last ? v.b : Few<C>{};
+    }
+    parts[p] = sums.a;
+    parts[kEight + p] = sums.b;
   }
   const Few<C> sums = add_up_each<C>(parts);
-  std::memcpy(of_du, &sums, kEight * sizeof(C));
-  std::memcpy(of_both, reinterpret_cast<const C*>(&sums) + kEight, kEight * sizeof(C));
+  std::memcpy(a, &sums, kEight * sizeof(C));
+  std::memcpy(b, reinterpret_cast<const C*>(&sums) + kEight, kEight * sizeof(C));
 }
 #endif
 
-template <class T, class D>
-NK_CLONES void sums_of_planes(const D* du, const T* x, const compute_t<T>* mean, int64_t planes, int64_t n,
-                              compute_t<T>* a, compute_t<T>* b) {
+// Both sums of so many planes: of_few(p, j) as above, of_one(p) of one plane whatever its size
+template <class C, class F, class G>
+NK_INLINE void sums_of_each(int64_t planes, int64_t n, const F& of_few, const G& of_one, C* a, C* b) {
   int64_t p = 0;
 #if defined(NK_SHUFFLES)
   if (n >= kFewLanes && n < 4 * kLanes) {
-    const auto last = fresh<compute_t<T>>(n);
-    for (; p + kEight <= planes; p += kEight) sums_of_eight(du + p * n, x + p * n, mean + p, n, last, a + p, b + p);
+    const auto last = fresh<C>(n);
+    for (; p + kEight <= planes; p += kEight)
+      sums_of_eight<C>(n, last, [&](int64_t k, int64_t j) NK_INLINED { return of_few(p + k, j); }, a + p, b + p);
   }
 #endif
   for (; p < planes; p++) {
-    const auto sums = plane_sums(du + p * n, x + p * n, mean[p], n);
+    const Pair<C> sums = of_one(p);
     a[p] = sums.a;
     b[p] = sums.b;
   }
 }
 
+template <class T, class D>
+NK_CLONES void sums_of_planes(const D* du, const T* x, const compute_t<T>* mean, int64_t planes, int64_t n,
+                              compute_t<T>* a, compute_t<T>* b) {
+  using C = compute_t<T>;
+  sums_of_each<C>(
+      planes, n,
+      [=](int64_t p, int64_t j) NK_INLINED {
+        const auto d = few(du + p * n + j);
+        return Pair<decltype(d)>{d, d * (few(x + p * n + j) - mean[p])};
+      },
+      [=](int64_t p) NK_INLINED { return plane_sums(du + p * n, x + p * n, mean[p], n); }, a, b);
+}
+
+template <class T>
+NK_CLONES void moments_of_planes(const T* x, const compute_t<T>* about, int64_t planes, int64_t n, compute_t<T>* a,
+                                 compute_t<T>* b) {
+  using C = compute_t<T>;
+  sums_of_each<C>(
+      planes, n,
+      [=](int64_t p, int64_t j) NK_INLINED {
+        const auto d = few(x + p * n + j) - about[p];
+        return Pair<decltype(d)>{d, d * d};
+      },
+      [=](int64_t p) NK_INLINED { return sums_of_squares(x + p * n, about[p], n); }, a, b);
+}
+
 #define NK_GRADIENTS(T, D)                                                           \
   template Pair<compute_t<T>> sums_about(const D*, const T*, compute_t<T>, int64_t); \
   template void sums_of_planes(const D*, const T*, const compute_t<T>*, int64_t, int64_t, compute_t<T>*, compute_t<T>*);
-#define NK_SUMS(T)                                                         \
-  template Moments moments_about(const T*, compute_t<T>, int64_t, double); \
+#define NK_SUMS(T)                                                                                                \
+  template Moments moments_about(const T*, compute_t<T>, int64_t, double);                                        \
+  template void moments_of_planes(const T*, const compute_t<T>*, int64_t, int64_t, compute_t<T>*, compute_t<T>*); \
   NK_GRADIENTS(T, compute_t<T>)
 NK_SUMS(double)
 NK_SUMS(float)

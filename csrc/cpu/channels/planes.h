@@ -89,17 +89,38 @@ void pool(const Forward<T>& a, const Bundle& bundle, const Scratch<Moments>& tab
   }
 }
 
+constexpr int64_t kSmall = 1024;  // positions of a plane that costs less than the walk to it
+
+// The same of small planes, each a channel's: those of an image at once, about a value of each channel.
+template <class T>
+bool measure_small(const Forward<T>& a, const Bundle& bundle) {
+  using C = compute_t<T>;
+  const Grid& g = a.of.grid;
+  const int64_t width = bundle.groups;
+  const auto image = [&](int64_t n) { return a.of.x + g.plane(bundle.image + n, bundle.group); };
+  Scratch<C> first(width);
+  for (int64_t j = 0; j < width; j++) first[j] = load(image(0)[j * g.S]);
+  return keep_moments(a, bundle.line * g.G + bundle.group, first, [&](const Scratch<C>& about) {
+    Scratch<C> sums(2 * width);
+    Scratch<Pair<double>> totals(width);
+    for (int64_t n = 0; n < g.images(); n++) {
+      moments_of_planes(image(n), about.data(), width, g.S, sums.data(), &sums[width]);
+      for (int64_t j = 0; j < width; j++) totals[j] = {totals[j].a + sums[j], totals[j].b + sums[width + j]};
+    }
+    return totals;
+  });
+}
+
 template <class T>
 void measure(const Forward<T>& a, const Bundle& bundle, bool parallel) {
   const Grid& g = a.of.grid;
+  if (!parallel && g.S <= kSmall && g.channels() == 1 && measure_small(a, bundle)) return;
   Scratch<Moments> table(g.images() * bundle.groups * segments(g.channels() * g.S));
   each_run(parallel, g, bundle, g.channels(), [&](const Run& r) {
     table[r.index] = run_moments(a.of.x + g.plane(r.image, r.c) + r.begin, r.n, a.of.eps);
   });
   pool(a, bundle, table);
 }
-
-constexpr int64_t kSmall = 1024;  // positions of a plane that costs less than the walk to it
 
 template <class T>
 Groups<compute_t<T>> groups_of(const Channels<T>& of, const Bundle& bundle) {

@@ -111,7 +111,11 @@ Moments moments_about(const T* x, compute_t<T> about, int64_t n, double eps);
 template <class T, class D>
 Pair<compute_t<T>> sums_about(const D* du, const T* x, compute_t<T> mean, int64_t n);
 
-// The same of so many adjacent planes of n positions, each about its own mean, in a and b
+// The same of so many adjacent planes of n positions, each about its own value, in a and b: of x - about and its
+// square, of du and du * (x - mean).
+template <class T>
+void moments_of_planes(const T* x, const compute_t<T>* about, int64_t planes, int64_t n, compute_t<T>* a,
+                       compute_t<T>* b);
 template <class T, class D>
 void sums_of_planes(const D* du, const T* x, const compute_t<T>* mean, int64_t planes, int64_t n, compute_t<T>* a,
                     compute_t<T>* b);
