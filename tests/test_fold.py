@@ -74,6 +74,12 @@ LEFT = {
         ),
         1,
     ),
+    "slopes-flat-positions": (
+        lambda: nn.Sequential(
+            Conv(3, 4, 11, activation="prelu", num_parameters=4), nn.Flatten(2), nn.Linear(4, 2)
+        ),
+        1,
+    ),
     "reflected": (lambda: nn.Sequential(Conv(3, 4, 3), nn.Conv2d(4, 2, 3, padding=1, padding_mode="reflect")), 0),
     "parametrized": (
         lambda: nn.Sequential(Conv(3, 4, 3), nk.parametrizations.weight_norm(nn.Conv2d(4, 2, 3))),

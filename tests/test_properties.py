@@ -1,5 +1,7 @@
 """What must hold whatever the numbers: invariances, sums that vanish, linearity, bits that repeat."""
 
+import itertools
+
 import pytest
 import torch
 from common import (
@@ -141,6 +143,28 @@ def same_for_any_threads(op, sample):
         torch.set_num_threads(before)
     for other in found[1:]:
         assert all(torch.equal(found[0][name], other[name]) for name in other)
+
+
+@pytest.mark.parametrize("op", [op for op in NORMS if op.stem != "online_norm"], ids=str)  # which walks in blocks
+def test_work_is_shared_seldom(op):
+    """Each time costs every thread a few microseconds: one or two forward and backward, whatever the size."""
+    need(op, "native", "cpu")
+    from normkernels._C import parallel_regions
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for rows, columns in ((8, 50), (64, 1000), (300, 257)):
+            sample = small(op, rows, columns)
+            tensors, counts = leaves(op, sample), [parallel_regions()]
+            outputs = call(op, sample, "native", **tensors)
+            counts.append(parallel_regions())
+            torch.autograd.grad(outputs, list(tensors.values()), sample.cotangents)
+            counts.append(parallel_regions())
+            assert max(b - a for a, b in itertools.pairwise(counts)) <= 2, (rows, columns)
+        assert counts[2] > counts[0]
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -76,6 +76,22 @@ def test_gradients_that_can_be_differentiated(op, sample):
     agree(found, {k: want[k] for k in found}, 1e-7 if "far" in sample.id or "constant" in sample.id else 1e-9)
 
 
+@every_op
+def test_second_derivatives_of_closed_forms(op):
+    """A recipe's backward, differentiated, finds what the formula does; of a residual's sum, which is returned, too."""
+    sample = small(op, 2, 3, torch.float64, added=True, activation="silu")
+    constants, found = {"training": False} if op in STATEFUL else {}, []
+    for way in (closed_forms, contextlib.nullcontext):
+        named = leaves(op, sample)
+        with way():
+            outputs = call(op, sample, "reference", **constants, **named)
+            outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+            squares = sum(y.square().sum() for y in outputs)
+            first = torch.autograd.grad(squares, list(named.values()), create_graph=True)
+            found.append(torch.autograd.grad(sum(g.square().sum() for g in first), list(named.values())))
+    torch.testing.assert_close(*found, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("op", OPS.values(), ids=str)
 def test_without_gradients(op):
     """Nothing is kept then: a recurrent op has buffers of one step instead of all."""

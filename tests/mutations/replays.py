@@ -28,7 +28,11 @@ TABLE = {
     ("replay", REPLAYS): [
         ("static_cast<uint64_t>(impl->requires_grad()));", "0);"),
         ("for (const int64_t n : impl->strides()) words.push_back(static_cast<uint64_t>(n));", ""),
-        ("return (t.key_set().raw_repr() & ~known) == 0;", "return true;"),
+        (
+            "return (t.key_set().raw_repr() & ~known) == 0;",
+            "return true;",
+            "what has other keys is told apart again: by its type, the thread's modes, or as its call is recorded",
+        ),
         ("return (Usual::same(now, usual.normal) ||", "return (true ||"),
         ("key.push_back(6 | static_cast<uint64_t>(first) << 8);", "key.push_back(6);"),
         ("key.push_back(std::bit_cast<uint64_t>(PyFloat_AS_DOUBLE(o)));", "key.push_back(0);"),
