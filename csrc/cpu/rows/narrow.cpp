@@ -86,7 +86,7 @@ NK_INLINE void backward_rows(const RowsBackward<T>& a, int64_t m, int64_t block,
     const C n = static_cast<C>(N);
     means[r] = {a.mean ? of_g.total() / n : C(0), of_g_xhat.total() / n};
   }
-  const int64_t ahead = std::min(m + kRows, a.M - kRows);
+  const int64_t ahead = std::min(m + std::max(kRows, 4096 / N), a.M - kRows);
   const auto write = [&](int64_t j, auto count) NK_INLINED {
     Few<C> to_w = {}, to_b = {};
     if (dw) to_w = few(dw + j);
