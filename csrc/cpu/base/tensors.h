@@ -65,7 +65,8 @@ class Parameter {
       }
       if constexpr (std::is_same_v<compute_t<W>, C>) {
         copy_.resize(t->numel());
-        for (int64_t i = 0; i < t->numel(); i++) copy_[i] = load(source[i]) + static_cast<C>(offset);
+        load_tile(source, copy_.data(), copy_.size());
+        for (C& value : copy_) value += static_cast<C>(offset);
         data_ = copy_.data();
       }
     });
@@ -104,7 +105,8 @@ void store_values(const Scratch<C>& values, const OptionalTensor& t) {
   if (!t) return;
   dispatch(*t, "values", [&](auto element) {
     using W = decltype(element);
-    for (size_t i = 0; i < values.size(); i++) pointer<W>(*t)[i] = store<W>(static_cast<compute_t<W>>(values[i]));
+    W* const to = pointer<W>(*t);
+    for (size_t i = 0; i < values.size(); i++) to[i] = store<W>(static_cast<compute_t<W>>(values[i]));
   });
 }
 
