@@ -74,9 +74,12 @@ LEFT = {
         ),
         1,
     ),
-    "slopes-flat-positions": (
+    "slopes-unflattened": (
         lambda: nn.Sequential(
-            Conv(3, 4, 11, activation="prelu", num_parameters=4), nn.Flatten(2), nn.Linear(4, 2)
+            nn.Flatten(),
+            Linear(432, 8, activation="prelu", num_parameters=8),
+            nn.Unflatten(1, (2, 4)),
+            nn.Conv1d(2, 2, 1),
         ),
         1,
     ),

@@ -66,15 +66,15 @@ TABLE = {
         ("std::min(many, planes - p)", "many"),
     ],
     ("cpu", f"{EDGES} -k native"): [
+        ("shift[c] = k.shift * w(c);", "shift[c] = 0;"),
+        ("const double rest = means.g + shift * means.g_xhat;", "const double rest = means.g;"),
+        ("b[c] * k.rstd + a[c] * k.shift", "b[c] * k.rstd"),
         ("if (!training || mean_dy || centre) return false;", "return false;"),
         ("bool wide(int64_t statistic) const { return", "bool wide(int64_t statistic) const { return false && "),
     ],
     ("cpu", NATIVE): [
         ("scale[c] = k.scale * w(c);", "scale[c] = k.scale;"),
-        ("shift[c] = k.shift * w(c);", "shift[c] = 0;"),
         ("a[i] = k.a.value * w(i);", "a[i] = k.a.value;"),
-        ("const double rest = means.g + shift * means.g_xhat;", "const double rest = means.g;"),
-        ("b[c] * k.rstd + a[c] * k.shift", "b[c] * k.rstd"),
         ("groups.D, groups.mean[k]);", "groups.D, groups.mean[0]);"),
         ("m.m2 + m.count * (m.mean - mean) * (m.mean - mean)", "m.m2"),
         ("m2[c] += q + k * (m - mean[c]) * (m - mean[c]);", "m2[c] += q;"),
