@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from bench import sweep
 from bench.report import geometric_mean
 
 ROOT = Path(__file__).parents[1]
@@ -90,6 +91,14 @@ def small() -> str:
     return table(heads, ([r[h] for h in heads] for r in read(AMD, "host")))
 
 
+def grid() -> str:
+    """Of every cell the mean, and how many shapes are slower than torch's."""
+    heads = "op", "dtype", "under 50 us", "under 200 us", "under 1 ms", "longer"
+    rows = sorted(sweep.means(read(AMD, "sweep")).items())
+    cell = "{0:.2f} ({1} of {2})".format
+    return table(heads, ([*key, *(cell(*found) if found[2] else "" for found in bins)] for key, bins in rows))
+
+
 def page() -> str:
     rows = ("layer_norm", "rms_norm")
     parts = [
@@ -99,6 +108,12 @@ def page() -> str:
             "Statistics need two reads where they fit in no cache, so the share is of a copy of what two sweeps move; "
             "above 100 the second one found something in a cache. `nhwc` is channels_last.",
             kernels("rows", lambda op: not op.startswith(rows) or "2d" in op),
+        ),
+        (
+            "The grid",
+            "Training steps of plain norms at 1,672 shapes, odd and small ones too (`python -m bench.sweep`): torch "
+            "eager's time over ours, the geometric mean by torch's own time; in brackets, how many of the shapes are slower.",
+            grid(),
         ),
         ("Weights", "Eager is `torch._weight_norm`, or the formula.", kernels("weights")),
         ("NormProp", "What it adds to a convolution.", normprop()),

@@ -22,6 +22,7 @@ from rich.table import Table
 import normkernels.functional as nf
 from bench.__main__ import keep_memory_mapped
 from bench.host import ROUNDS, turns
+from bench.machine import describe
 from bench.tables import console
 
 SIZES = 8, 33, 64, 77, 100, 128, 256, 333, 512, 768, 777, 1000, 1023, 1024, 1025, 2048, 3000, 4096, 8192, 16384
@@ -31,7 +32,8 @@ IMAGES = [
     (n, c, h, h) for n in (1, 4, 32) for c in (16, 64, 256, 512) for h in SIDES if 1 < n * h * h <= (1 << 23) // c
 ]
 BINS = (0, 50, 200, 1000, math.inf)  # microseconds of torch's
-FIELDS = ("op", "dtype", "layout", "shape", "threads", "mode", "ours us", "torch us")
+ABOUT = ("cpu", "torch", "normkernels")
+FIELDS = ("op", "dtype", "layout", "shape", "threads", "mode", "ours us", "torch us", *ABOUT)
 SECONDS = 0.06  # of each, for a shape
 
 
@@ -162,7 +164,7 @@ def main(argv: list[str] | None = None) -> int:
     args = p.parse_args(argv)
     keep_memory_mapped()
     torch.set_num_threads(args.threads)
-    known, start = lines_of(args.csv), time.monotonic()
+    known, start, about = lines_of(args.csv), time.monotonic(), describe("cpu", [args.threads], 0.0)
     seen = {tuple(line[f] for f in FIELDS[:6]) for line in known}
     wanted = [c for c in cases() if args.only in c.op and c.key(args.threads, args.mode) not in seen]
     with args.csv.open("a", newline="") as file:
@@ -173,7 +175,9 @@ def main(argv: list[str] | None = None) -> int:
             if time.monotonic() - start > args.limit:
                 break
             ours, theirs = measured(case, args.mode)
-            write.writerow([*case.key(args.threads, args.mode), f"{ours:.2f}", f"{theirs:.2f}"])
+            write.writerow(
+                [*case.key(args.threads, args.mode), f"{ours:.2f}", f"{theirs:.2f}", *(about[name] for name in ABOUT)]
+            )
             file.flush()
     of_mode = [v for v in lines_of(args.csv) if (v["threads"], v["mode"]) == (str(args.threads), args.mode)]
     console().print(table(of_mode))
