@@ -112,7 +112,7 @@ def page() -> str:
         (
             "The grid",
             "Training steps of plain norms at 1,672 shapes, odd and small ones too (`python -m bench.sweep`): torch "
-            "eager's time over ours, the geometric mean by torch's own time; in brackets, how many of the shapes are slower.",
+            "eager's time over ours, the geometric mean by torch's own time; in brackets, how many are slower.",
             grid(),
         ),
         ("Weights", "Eager is `torch._weight_norm`, or the formula.", kernels("weights")),
