@@ -24,8 +24,8 @@ class Mutation(NamedTuple):
     """Replace ``old`` by ``new`` and run the tests that ``tests`` selects: one of them must fail.
 
     ``place`` is a layer, and where ``old`` is there more than once also how the path goes on:
-    ``triton/channels_backward`` is ``channels/backward.py`` as well as ``_channels_backward.py``. ``survives`` says why no
-    test can notice.
+    ``triton/channels_backward`` is ``channels/backward.py`` as well as ``_channels_backward.py``. ``survives`` says why
+    no test can notice.
     """
 
     place: str
