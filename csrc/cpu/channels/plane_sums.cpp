@@ -118,7 +118,7 @@ NK_CLONES void sums_of_planes(const D* du, const T* x, const compute_t<T>* mean,
   using C = compute_t<T>;
   sums_of_each<C>(
       planes, n,
-      [=](int64_t p, int64_t j) NK_INLINED {
+      [=](auto p, auto j) NK_INLINED {
         const auto d = few(du + p * n + j);
         return Pair<decltype(d)>{d, d * (few(x + p * n + j) - mean[p])};
       },
@@ -131,7 +131,7 @@ NK_CLONES void moments_of_planes(const T* x, const compute_t<T>* about, int64_t 
   using C = compute_t<T>;
   sums_of_each<C>(
       planes, n,
-      [=](int64_t p, int64_t j) NK_INLINED {
+      [=](auto p, auto j) NK_INLINED {
         const auto d = few(x + p * n + j) - about[p];
         return Pair<decltype(d)>{d, d * d};
       },
