@@ -91,6 +91,11 @@ def small() -> str:
     return table(heads, ([r[h] for h in heads] for r in read(AMD, "host")))
 
 
+def of_the_grid() -> str:
+    """The mean over all its shapes."""
+    return f"{geometric_mean(float(r['torch us']) / float(r['ours us']) for r in read(AMD, 'sweep')):.2f}"
+
+
 def grid() -> str:
     """Of every cell the mean, and how many shapes are slower than torch's."""
     heads = "op", "dtype", "under 50 us", "under 200 us", "under 1 ms", "longer"
@@ -112,7 +117,8 @@ def page() -> str:
         (
             "The grid",
             "Training steps of plain norms at 1,672 shapes, odd and small ones too (`python -m bench.sweep`): torch "
-            "eager's time over ours, the geometric mean by torch's own time; in brackets, how many are slower.",
+            f"eager's time over ours, {of_the_grid()} in the geometric mean ([drawn]"
+            "(../bench/results/cpu-amd-epyc/sweep.png)). By torch's own time; in brackets, how many are slower:",
             grid(),
         ),
         ("Weights", "Eager is `torch._weight_norm`, or the formula.", kernels("weights")),

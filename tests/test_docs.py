@@ -42,3 +42,4 @@ def test_short_examples(name, bar, capsys):
 
 def test_performance_is_what_the_files_say():
     assert performance.PAGE.read_text() == performance.page(), "run python -m bench.performance"
+    assert f"step on the CPU is {performance.of_the_grid()} times as fast" in (ROOT / "README.md").read_text()

@@ -14,7 +14,7 @@ void channels_bwd(const Tensor& dy, const Tensor& x, const OptionalTensor& skip,
     return;
   with_channels({x, skip, weight, bias, mean, var, eps, name, slope, last}, [&]<class T>(const Channels<T>& channels) {
     using C = compute_t<T>;
-    const int64_t lines = last ? chunks(channels.grid.N) : channels.grid.B;
+    const int64_t lines = lies_last(channels.grid, last) ? chunks(channels.grid.N) : channels.grid.B;
     GradientTable<C> dw(dweight, lines, channels.grid.C), db(dbias, lines, channels.grid.C);
     backward(Backward<T>{.of = channels,
                          .dy = pointer<T>(dy),
