@@ -123,7 +123,11 @@ bool measure_small(const Forward<T>& a, int64_t n) {
   const int64_t D = g.channels();
   const T* const x = a.of.x + n * g.S * g.C;
   Scratch<C> first(g.G);
-  for (int64_t k = 0; k < g.G; k++) first[k] = load(x[k * D]);
+  const int64_t channels = std::min(kFirst, D), positions = std::min(kFirst / channels, g.S);
+  for (int64_t s = 0; s < positions; s++)
+    for (int64_t k = 0; k < g.G; k++)
+      for (int64_t d = 0; d < channels; d++) first[k] += load(x[s * g.C + k * D + d]);
+  for (C& value : first) value /= static_cast<C>(channels * positions);
   return keep_moments(a, n * g.G, first, [&](const Scratch<C>& of_groups) {
     Scratch<C> buffer(3 * g.C);
     C *about = buffer.data(), *p = about + g.C, *q = p + g.C;

@@ -88,7 +88,11 @@ NK_CLONES void add_channels(const Groups<C>& of, const S* a, const S* b, Means* 
       means[g].g_xhat += sum_xhat;
     }
   });
-  if (dbias) each_channel_of(groups, D, spread, [=](auto, int64_t c) NK_INLINED { dbias[c] += static_cast<C>(a[c]); });
+  const int64_t n = groups * D;
+  if (dbias) {
+#pragma omp simd
+    for (int64_t c = 0; c < n; c++) dbias[c] += static_cast<C>(a[c]);
+  }
   if (!dweight) return;
   each_channel_of(groups, D, spread,
                   [=](const Spread& k, int64_t c) NK_INLINED { dweight[c] += static_cast<C>(xhat(k, c)); });

@@ -99,7 +99,11 @@ bool measure_small(const Forward<T>& a, const Bundle& bundle) {
   const int64_t width = bundle.groups;
   const auto image = [&](int64_t n) { return a.of.x + g.plane(bundle.image + n, bundle.group); };
   Scratch<C> first(width);
-  for (int64_t j = 0; j < width; j++) first[j] = load(image(0)[j * g.S]);
+  const int64_t near = std::min(kFirst, g.S);
+  for (int64_t j = 0; j < width; j++) {
+    for (int64_t i = 0; i < near; i++) first[j] += load(image(0)[j * g.S + i]);
+    first[j] /= static_cast<C>(near);
+  }
   return keep_moments(a, bundle.line * g.G + bundle.group, first, [&](const Scratch<C>& about) {
     Scratch<C> sums(2 * width);
     Scratch<Pair<double>> totals(width);
