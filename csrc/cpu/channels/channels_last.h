@@ -12,6 +12,7 @@
 namespace normkernels {
 
 constexpr int64_t kBlock = 32;            // lines that are summed before their sums are merged
+constexpr int64_t kRounded = 16;          // lines of a small image that are summed in its compute type
 constexpr int64_t kFewPositions = 64;     // of an image whose lines are not worth folding
 constexpr int64_t kSmallImage = 1 << 14;  // elements that lie in the first caches, in whatever order they are read
 
@@ -117,26 +118,29 @@ void pool(const Forward<T>& a, int64_t n, const ColumnTable& table) {
 
 // The same of a small image, whose columns need no moments of their own.
 template <class T>
-bool measure_small(const Forward<T>& a, int64_t n) {
+bool measure_small(const Forward<T>& a, int64_t image) {
   using C = compute_t<T>;
   const Grid& g = a.of.grid;
   const int64_t D = g.channels();
-  const T* const x = a.of.x + n * g.S * g.C;
+  const T* const x = a.of.x + image * g.S * g.C;
   Scratch<C> first(g.G);
   const int64_t channels = std::min(kFirst, D), positions = std::min(kFirst / channels, g.S);
   for (int64_t s = 0; s < positions; s++)
     for (int64_t k = 0; k < g.G; k++)
       for (int64_t d = 0; d < channels; d++) first[k] += load(x[s * g.C + k * D + d]);
   for (C& value : first) value /= static_cast<C>(channels * positions);
-  return keep_moments(a, n * g.G, first, [&](const Scratch<C>& of_groups) {
-    Scratch<C> buffer(3 * g.C);
-    C *about = buffer.data(), *p = about + g.C, *q = p + g.C;
-    for (int64_t k = 0; k < g.G; k++) std::fill_n(about + k * D, D, of_groups[k]);
-    each_band(g.C, g.S, [&](int64_t line, int64_t count, int64_t j, int64_t m, int64_t ahead) {
-      add_columns_about(x + line * g.C + j, g.C, count, ahead, about + j, p + j, q + j, m);
-    });
+  return keep_moments(a, image * g.G, first, [&](const Scratch<C>& of_groups) {
+    Scratch<C> about(g.C);
+    for (int64_t k = 0; k < g.G; k++) std::fill_n(&about[k * D], D, of_groups[k]);
     Scratch<Pair<double>> sums(g.G);
-    add_groups(p, q, g.G, D, sums.data());
+    for (int64_t row = 0; row < g.S; row += kRounded) {
+      Scratch<C> of_rows(2 * g.C);
+      C *p = of_rows.data(), *q = p + g.C;
+      each_band(g.C, std::min(kRounded, g.S - row), [&](int64_t line, int64_t n, int64_t j, int64_t m, int64_t ahead) {
+        add_columns_about(x + (row + line) * g.C + j, g.C, n, ahead, &about[j], p + j, q + j, m);
+      });
+      add_groups(p, q, g.G, D, sums.data());
+    }
     return sums;
   });
 }

@@ -100,6 +100,14 @@ NK_CLONES void add_channels(const Groups<C>& of, const S* a, const S* b, Means* 
 
 template <class C>
 NK_CLONES void add_groups(const C* a, const C* b, int64_t count, int64_t D, Pair<double>* sums) {
+  if (D == 1) {
+#pragma omp simd
+    for (int64_t c = 0; c < count; c++) {
+      sums[c].a += a[c];
+      sums[c].b += b[c];
+    }
+    return;
+  }
   for (int64_t g = 0; g < count; g++) {
     double of_a = 0, of_b = 0;
 #pragma omp simd reduction(+ : of_a, of_b)
@@ -107,7 +115,8 @@ NK_CLONES void add_groups(const C* a, const C* b, int64_t count, int64_t D, Pair
       of_a += a[c];
       of_b += b[c];
     }
-    sums[g] = {of_a, of_b};
+    sums[g].a += of_a;
+    sums[g].b += of_b;
   }
 }
 

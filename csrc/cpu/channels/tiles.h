@@ -64,7 +64,7 @@ void blend_channels(const Groups<C>& of, const C* about, const Means* means, C* 
 template <class C, class S>
 void add_channels(const Groups<C>& of, const S* a, const S* b, Means* means, C* dbias, C* dweight);
 
-// The sums over each group of a and b of its channels
+// Adds a and b of the channels of each group to its sums
 template <class C>
 void add_groups(const C* a, const C* b, int64_t count, int64_t D, Pair<double>* sums);
 
