@@ -121,4 +121,13 @@ NK_INLINE void store_pair(Pair<float> v, bfloat16* p) {
 }
 #endif
 
+// Ask for memory that will be read soon.
+template <class T>
+NK_INLINE void prefetch_tile(const T* tile, int64_t n) {
+#if defined(__GNUC__)
+  const char* bytes = reinterpret_cast<const char*>(tile);
+  for (int64_t i = 0; i < n * static_cast<int64_t>(sizeof(T)); i += 64) __builtin_prefetch(bytes + i, 0, 2);
+#endif
+}
+
 }  // namespace normkernels

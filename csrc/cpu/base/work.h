@@ -57,15 +57,6 @@ void for_each(int64_t n, const F& f) {
   });
 }
 
-// Ask for memory that will be read soon.
-template <class T>
-void prefetch_tile(const T* tile, int64_t n) {
-#if defined(__GNUC__)
-  const char* bytes = reinterpret_cast<const char*>(tile);
-  for (int64_t i = 0; i < n * static_cast<int64_t>(sizeof(T)); i += 64) __builtin_prefetch(bytes + i, 0, 2);
-#endif
-}
-
 // f(segment, begin, end) for every segment of a row
 template <class F>
 void for_each_segment(int64_t N, const F& f) {

@@ -44,15 +44,16 @@ struct Lines {
   }
 };
 
-// f(first line, lines, first column, n, elements ahead) for a block of lines, a few lines of a band at a time
-template <class F>
+// f(first line, lines, first column, n, elements ahead) for a block of lines, a few lines of a band at a time; C: of
+// sums
+template <class C, class F>
 void each_band(int64_t columns, int64_t lines, const F& f) {
+  const int64_t band = columns_at_once<C>();
   const int64_t most = columns * lines <= kSmallImage ? kBlock : 4;
-  const int64_t few = std::clamp<int64_t>(2048 / columns, most, kBlock),
-                ahead = columns > kBand ? 2 * few * columns : 0;
+  const int64_t few = std::clamp<int64_t>(2048 / columns, most, kBlock), ahead = columns > band ? few * columns : 0;
   for (int64_t line = 0; line < lines; line += few)
-    for (int64_t j = 0; j < columns; j += kBand)
-      f(line, std::min(few, lines - line), j, std::min(kBand, columns - j), ahead);
+    for (int64_t j = 0; j < columns; j += band)
+      f(line, std::min(few, lines - line), j, std::min(band, columns - j), ahead);
 }
 
 // The mean and m2 of every column over a segment of lines.
@@ -66,7 +67,7 @@ void column_moments(const T* x, int64_t columns, int64_t lines, double eps, doub
   for (int64_t first = 0; first < lines; first += kBlock) {
     const int64_t rows = std::min(kBlock, lines - first);
     const auto add = [&] {
-      each_band(columns, rows, [&](int64_t line, int64_t count, int64_t j, int64_t n, int64_t ahead) {
+      each_band<C>(columns, rows, [&](int64_t line, int64_t count, int64_t j, int64_t n, int64_t ahead) {
         add_columns_about(x + (first + line) * columns + j, columns, count, ahead, about + j, a + j, b + j, n);
       });
     };
@@ -136,9 +137,10 @@ bool measure_small(const Forward<T>& a, int64_t image) {
     for (int64_t row = 0; row < g.S; row += kRounded) {
       Scratch<C> of_rows(2 * g.C);
       C *p = of_rows.data(), *q = p + g.C;
-      each_band(g.C, std::min(kRounded, g.S - row), [&](int64_t line, int64_t n, int64_t j, int64_t m, int64_t ahead) {
-        add_columns_about(x + (row + line) * g.C + j, g.C, n, ahead, &about[j], p + j, q + j, m);
-      });
+      each_band<C>(g.C, std::min(kRounded, g.S - row),
+                   [&](int64_t line, int64_t n, int64_t j, int64_t m, int64_t ahead) {
+                     add_columns_about(x + (row + line) * g.C + j, g.C, n, ahead, &about[j], p + j, q + j, m);
+                   });
       add_groups(p, q, g.G, D, sums.data());
     }
     return sums;

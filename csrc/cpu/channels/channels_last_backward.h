@@ -17,7 +17,7 @@ void add_block(const Backward<T>& a, const Source& source, const ColumnScale<C>&
   const auto* mean = scale.mean.data();
   C *p = sums.a, *q = sums.b;
   if (source.plain()) {
-    return each_band(columns, rows, [&](int64_t line, int64_t count, int64_t j, int64_t n, int64_t ahead) {
+    return each_band<C>(columns, rows, [&](int64_t line, int64_t count, int64_t j, int64_t n, int64_t ahead) {
       const int64_t from = at + line * stride + j;
       add_gradient_columns(a.dy + from, stride, a.of.x + from, stride, count, ahead, mean + j, p + j, q + j, n);
     });
@@ -28,9 +28,10 @@ void add_block(const Backward<T>& a, const Source& source, const ColumnScale<C>&
     for (int64_t j = 0; j < columns; j += part) {
       const int64_t from = line * stride + j, width = std::min(part, columns - j);
       source.with_du(at + from, scale.at(j), count * width, kept ? kept + from : nullptr, [&](const auto* du) {
-        for (int64_t k = 0; k < width; k += kBand)
+        const int64_t band = columns_at_once<C>();
+        for (int64_t k = 0; k < width; k += band)
           add_gradient_columns(du + k, stride, a.of.x + at + from + k, stride, count, 0, mean + j + k, p + j + k,
-                               q + j + k, std::min(kBand, width - k));
+                               q + j + k, std::min(band, width - k));
       });
     }
   }
@@ -51,8 +52,7 @@ Scratch<double> channel_sums(const Backward<T>& a, const Source& source, const L
       const int64_t from = (first + row) * columns, at = n * a.of.grid.S * a.of.grid.C + from;
       add_block(a, source, scale, at, columns, last ? lines.rest : columns, std::min(kBlock, rows - row),
                 kept ? kept + from : nullptr, {p, q});
-      double* total = &table[s * 2 * columns];
-      for (int64_t i = 0; i < 2 * columns; i++) total[i] += std::exchange(buffer[i], C(0));
+      drain(p, &table[s * 2 * columns], 2 * columns);
     }
   });
   if (lines.single()) return table;

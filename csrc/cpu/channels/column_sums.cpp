@@ -4,12 +4,14 @@
 
 namespace normkernels {
 
-// Adds f(row, column) to the sums a and b of n columns, which stay in registers while the rows go by.
-template <int64_t n, class C, class F>
-NK_INLINE void add_rows(int64_t rows, C* a, C* b, const F& f) {
+// Adds f(row, column) to the sums a and b of n columns, which stay in registers while the rows go by; ask(row) asks for
+// memory.
+template <int64_t n, class C, class A, class F>
+NK_INLINE void add_rows(int64_t rows, C* a, C* b, const A& ask, const F& f) {
   C p[n], q[n];
   for (int64_t i = 0; i < n; i++) p[i] = a[i], q[i] = b[i];
   for (int64_t r = 0; r < rows; r++) {
+    ask(r);
     for (int64_t i = 0; i < n; i++) {
       const Pair<C> v = f(r, i);
       p[i] += v.a;
@@ -20,8 +22,10 @@ NK_INLINE void add_rows(int64_t rows, C* a, C* b, const F& f) {
 }
 
 // The same for any n.
-template <class C, class F>
-NK_INLINE void add_rows(int64_t rows, C* a, C* b, int64_t n, const F& f) {
+template <class C, class A, class F>
+NK_INLINE void add_rows(int64_t rows, C* a, C* b, int64_t n, const A& ask, const F& f) {
+  if (n == 2 * kBand) return add_rows<2 * kBand>(rows, a, b, ask, f);
+  if (n == kBand) return add_rows<kBand>(rows, a, b, ask, f);
   for (int64_t r = 0; r < rows; r++) {
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
@@ -33,13 +37,6 @@ NK_INLINE void add_rows(int64_t rows, C* a, C* b, int64_t n, const F& f) {
 }
 
 template <class T>
-NK_INLINE void prefetch_band(const T* x) {
-#if defined(__GNUC__)
-  for (size_t i = 0; i < kBand * sizeof(T); i += 64) __builtin_prefetch(reinterpret_cast<const char*>(x) + i, 0, 2);
-#endif
-}
-
-template <class T>
 NK_CLONES void add_columns_about(const T* x, int64_t stride, int64_t rows, int64_t ahead, const compute_t<T>* about,
                                  compute_t<T>* a, compute_t<T>* b, int64_t n) {
   using C = compute_t<T>;
@@ -47,10 +44,10 @@ NK_CLONES void add_columns_about(const T* x, int64_t stride, int64_t rows, int64
     const C d = load(x[r * stride + i]) - about[i];
     return Pair<C>{d, d * d};
   };
-  if (n != kBand) return add_rows(rows, a, b, n, add);
-  if (ahead)
-    for (int64_t r = 0; r < rows; r++) prefetch_band(x + ahead + r * stride);
-  add_rows<kBand>(rows, a, b, add);
+  const auto ask = [=](int64_t r) NK_INLINED {
+    if (ahead) prefetch_tile(x + ahead + r * stride, n);
+  };
+  add_rows(rows, a, b, n, ask, add);
 }
 
 template <class T>
@@ -98,6 +95,15 @@ NK_CLONES void merge_columns(int64_t count, int64_t rows, C* about, C* a, C* b, 
   }
 }
 
+template <class C>
+NK_CLONES void drain(C* sums, double* totals, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) {
+    totals[i] += sums[i];
+    sums[i] = 0;
+  }
+}
+
 template <class T, class D>
 NK_CLONES void add_gradient_columns(const D* du, int64_t d_stride, const T* x, int64_t stride, int64_t rows,
                                     int64_t ahead, const compute_t<T>* mean, compute_t<T>* a, compute_t<T>* b,
@@ -107,14 +113,12 @@ NK_CLONES void add_gradient_columns(const D* du, int64_t d_stride, const T* x, i
     const C d = load(du[r * d_stride + i]);
     return Pair<C>{d, d * (load(x[r * stride + i]) - mean[i])};
   };
-  if (n != kBand) return add_rows(rows, a, b, n, add);
-  if (ahead) {
-    for (int64_t r = 0; r < rows; r++) {
-      prefetch_band(x + ahead + r * stride);
-      prefetch_band(du + ahead + r * d_stride);
-    }
-  }
-  add_rows<kBand>(rows, a, b, add);
+  const auto ask = [=](int64_t r) NK_INLINED {
+    if (!ahead) return;
+    prefetch_tile(x + ahead + r * stride, n);
+    prefetch_tile(du + ahead + r * d_stride, n);
+  };
+  add_rows(rows, a, b, n, ask, add);
 }
 
 #define NK_GRADIENTS(T, D)                                                                                        \
@@ -126,6 +130,7 @@ NK_CLONES void add_gradient_columns(const D* du, int64_t d_stride, const T* x, i
                                   compute_t<T>*, int64_t);                                                 \
   NK_GRADIENTS(T, compute_t<T>)
 #define NK_COLUMNS(C)                                   \
+  template void drain(C*, double*, int64_t);            \
   template bool recentre(int64_t, C*, C*, C*, int64_t); \
   template void merge_columns(int64_t, int64_t, C*, C*, C*, double*, double*, int64_t);
 NK_SUMS(double)

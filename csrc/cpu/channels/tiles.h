@@ -120,7 +120,16 @@ template <class T, class D>
 void sums_of_planes(const D* du, const T* x, const compute_t<T>* mean, int64_t planes, int64_t n, compute_t<T>* a,
                     compute_t<T>* b);
 
-constexpr int64_t kBand = 64;  // columns whose sums stay in registers, if there are just as many
+constexpr int64_t kBand = 64;  // columns whose sums stay in registers, if there are just as many, or twice as many
+
+// How many columns are best taken at once: AVX-512 has room for two bands of floats, and jumps cost.
+template <class C>
+int64_t columns_at_once() {
+#if defined(NK_AVX512)
+  if (sizeof(C) == 4 && kAvx512) return 2 * kBand;
+#endif
+  return kBand;
+}
 
 // Per column of (rows, n), rows stride apart: a += x - about, b += (x - about)^2. Asks for memory
 // that many elements ahead, if any.
@@ -139,6 +148,10 @@ bool recentre(int64_t rows, C* about, C* a, C* b, int64_t n);
 // Chan's merge of such sums over rows into the moments of count rows; clears the sums, and about becomes the mean.
 template <class C>
 void merge_columns(int64_t count, int64_t rows, C* about, C* a, C* b, double* mean, double* m2, int64_t n);
+
+// Adds sums to totals and clears them.
+template <class C>
+void drain(C* sums, double* totals, int64_t n);
 
 // Per column: a += du, b += du * (x - mean); rows of x lie stride apart, those of du d_stride
 template <class T, class D>
