@@ -3,6 +3,7 @@
 import torch
 from torch.types import Device
 
+from normkernels._arguments import constructor
 from normkernels.modules._batch_norm_recurrent import SHOWN, BatchNormRecurrent
 from normkernels.ops._recurrent import check_nonlinearity
 from normkernels.ops.batch_norm_rnn import batch_norm_rnn
@@ -57,6 +58,7 @@ class BatchNormRNN(BatchNormRecurrent):
     GATES, STATES, SHOWN, FUNCTION = 1, 1, SHOWN, staticmethod(batch_norm_rnn)
     OPTIONS = ("nonlinearity", "momentum", "eps", "norm_terms", "backend")
 
+    @constructor
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "tanh", bias: bool = True,
         batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, device: Device = None,

@@ -1,13 +1,14 @@
 """LayerNorm: torch.nn.LayerNorm on fused kernels."""
 
 import math
-from typing import overload
+from typing import Never, overload
 
 import torch
 from torch import Tensor
 from torch.fx import Proxy
 from torch.types import Device
 
+from normkernels._arguments import constructor, refuse
 from normkernels.modules._leaf import leaf
 from normkernels.modules._rows import RowExtras
 from normkernels.ops.layer_norm import layer_norm
@@ -48,6 +49,7 @@ class LayerNorm(RowExtras, torch.nn.LayerNorm):
     :func:`normkernels.functional.layer_norm`.
     """
 
+    @constructor
     def __init__(
         self, normalized_shape: int | list[int] | torch.Size, eps: float = 1e-5, elementwise_affine: bool = True,
         bias: bool = True, device: Device = None, dtype: torch.dtype | None = None, *, activation: str | None = None,
@@ -70,10 +72,14 @@ class LayerNorm(RowExtras, torch.nn.LayerNorm):
     def forward(self, input: Tensor, residual: None = None) -> Tensor: ...
     @overload
     def forward(self, input: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]: ...
-    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(
+        self, input: Tensor, residual: Tensor | None = None, **unknown: Never
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """y; with a residual (y, input + residual)."""
         if isinstance(input, Proxy):
             return leaf(self, input, residual)
+        if unknown:
+            refuse(self, unknown)
         eps = self.__dict__["eps"]
         return layer_norm(
             input, self.normalized_shape, self.weight, self.bias, eps, residual=residual, **self.extras

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.types import Device
 
+from normkernels._arguments import constructor
 from normkernels.modules._cells import Cell
 from normkernels.modules._layer_norm_recurrent import LayerNormalised, LayerNormRecurrent
 from normkernels.ops.layer_norm_gru import layer_norm_gru, layer_norm_gru_cell
@@ -53,6 +54,7 @@ class LayerNormGRU(LayerNormRecurrent):
 
     GATES, SHOWN, STATES, FUNCTION = 3, SHOWN, 1, staticmethod(layer_norm_gru)
 
+    @constructor
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
         dropout: float = 0.0, bidirectional: bool = False, device: Device = None, dtype: torch.dtype | None = None, *,
@@ -91,6 +93,7 @@ class LayerNormGRUCell(LayerNormalised, Cell, nn.GRUCell):
 
     GATES, SHOWN = 3, SHOWN
 
+    @constructor
     def __init__(
         self, input_size: int, hidden_size: int, bias: bool = True, device: Device = None,
         dtype: torch.dtype | None = None, *, norm_over: str = "rz", norm_terms: str = "separate", eps: float = 1e-5,

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.types import Device
 
+from normkernels._arguments import constructor
 from normkernels.modules._cells import Cell
 from normkernels.modules._layer_norm_recurrent import LayerNormalised, LayerNormRecurrent
 from normkernels.ops.layer_norm_lstm import layer_norm_lstm, layer_norm_lstm_cell
@@ -57,6 +58,7 @@ class LayerNormLSTM(LayerNormRecurrent):
 
     GATES, SHOWN, STATES, FUNCTION = 4, SHOWN, 2, staticmethod(layer_norm_lstm)
 
+    @constructor
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
         dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0, device: Device = None,
@@ -96,6 +98,7 @@ class LayerNormLSTMCell(LayerNormalised, Cell, nn.LSTMCell):
 
     GATES, SHOWN = 4, SHOWN
 
+    @constructor
     def __init__(
         self, input_size: int, hidden_size: int, bias: bool = True, device: Device = None,
         dtype: torch.dtype | None = None, *, norm_over: str = "joint", norm_terms: str = "separate",

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.types import Device
 
+from normkernels._arguments import constructor
 from normkernels.modules._cells import Cell
 from normkernels.modules._layer_norm_recurrent import LayerNormalised, LayerNormRecurrent
 from normkernels.ops._recurrent import check_nonlinearity
@@ -52,6 +53,7 @@ class LayerNormRNN(LayerNormRecurrent):
     GATES, SHOWN, STATES = 1, SHOWN, 1
     FUNCTION, FUNCTION_OPTIONS = staticmethod(layer_norm_rnn), ("nonlinearity",)
 
+    @constructor
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "tanh", bias: bool = True,
         batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, device: Device = None,
@@ -92,6 +94,7 @@ class LayerNormRNNCell(LayerNormalised, Cell, nn.RNNCell):
 
     GATES, SHOWN = 1, SHOWN
 
+    @constructor
     def __init__(
         self, input_size: int, hidden_size: int, bias: bool = True, nonlinearity: str = "tanh", device: Device = None,
         dtype: torch.dtype | None = None, *, norm_terms: str = "sum", eps: float = 1e-5, backend: str | None = None,

@@ -1,10 +1,13 @@
 """OnlineNorm1d, 2d and 3d: batch-free normalisation with statistics over time."""
 
+from typing import Never
+
 import torch
 from torch import Tensor
 from torch.fx import Proxy
 from torch.types import Device
 
+from normkernels._arguments import constructor, refuse
 from normkernels.modules._leaf import leaf
 from normkernels.modules._state import Stateful
 from normkernels.ops.online_norm import check_settings, online_norm
@@ -61,6 +64,7 @@ class _OnlineNorm(Stateful):
     epsilon_1: Tensor
     epsilon_y: Tensor
 
+    @constructor
     def __init__(
         self, num_features: int, alpha_fwd: float = 0.999, alpha_bkw: float = 0.99, eps: float = 1e-5,
         affine: bool = True, device: Device = None, dtype: torch.dtype | None = None, *,
@@ -79,10 +83,12 @@ class _OnlineNorm(Stateful):
             self._start((), device, torch.long, num_samples_tracked=0)
         self.reset_parameters()
 
-    def forward(self, input: Tensor, skip: Tensor | None = None) -> Tensor:
+    def forward(self, input: Tensor, skip: Tensor | None = None, **unknown: Never) -> Tensor:
         """y, as the class says; the state moves in training unless it is frozen."""
         if isinstance(input, Proxy):
             return leaf(self, input, skip)
+        if unknown:
+            refuse(self, unknown)
         self._check_input_dim(input)
         return online_norm(
             input, self.running_mean, self.running_var, self.epsilon_1, self.epsilon_y, self.weight, self.bias,

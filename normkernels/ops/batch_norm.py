@@ -85,10 +85,11 @@ def batch_norm(
     Source: Ioffe & Szegedy 2015, arXiv:1502.03167, algorithms 1 and 2.
     """
     name = "batch_norm"
-    if training and eps <= 0:
+    _checks.check_eps(name, eps)
+    if training and eps == 0:
         _checks.fail(name, "eps", "be positive in training", eps)
     input, skip, weight, bias = _channels.check_channels(name, input, weight, bias, skip)
-    _channels.check_running(name, input, running_mean, running_var, needed=not training)
+    _channels.check_running(name, input, running_mean, running_var, not training, weight)
     activation = _checks.check_activation(name, activation)
     backend = requested(backend, name, input)
     N, C = input.shape[:2]

@@ -190,7 +190,8 @@ def batch_renorm(
     for argument, tensor in (("running_mean", running_mean), ("running_std", running_std)):
         if tensor is None:
             _checks.fail(name, argument, "be given", None)
-        _checks.check_parameter(name, argument, tensor, (input.shape[1],), input)
+    _checks.check_per_channel(name, input, running_mean=running_mean, running_std=running_std, weight=weight)
+    _checks.check_eps(name, eps)
     ramp = Ramp(r_max, d_max, warmup_steps, r_ramp_steps, d_ramp_steps)
     ramp.check(name)
     activation = _checks.check_activation(name, activation)

@@ -60,6 +60,7 @@ def group_norm(
     Source: Wu & He 2018, arXiv:1803.08494, eq. 1 to 7.
     """
     name = "group_norm"
+    _checks.check_eps(name, eps)
     input, skip, weight, bias = _channels.check_channels(name, input, weight, bias, skip)
     activation = _checks.check_activation(name, activation)
     backend = requested(backend, name, input)

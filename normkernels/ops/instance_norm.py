@@ -66,8 +66,9 @@ def instance_norm(
     Source: Ulyanov, Vedaldi & Lempitsky 2016, arXiv:1607.08022, eq. 3.
     """
     name = "instance_norm"
+    _checks.check_eps(name, eps)
     input, skip, weight, bias = _channels.check_channels(name, input, weight, bias, skip)
-    _channels.check_running(name, input, running_mean, running_var, needed=not use_input_stats)
+    _channels.check_running(name, input, running_mean, running_var, not use_input_stats, weight)
     activation = _checks.check_activation(name, activation)
     backend = requested(backend, name, input)
     C, count = input.shape[1], prod(input.shape[2:])

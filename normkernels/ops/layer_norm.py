@@ -182,6 +182,7 @@ def layer_norm(
     shape = _checks.check_normalized_shape("layer_norm", input, normalized_shape)
     _checks.check_parameter("layer_norm", "weight", weight, shape, input)
     _checks.check_parameter("layer_norm", "bias", bias, shape, input)
+    _checks.check_eps("layer_norm", eps)
     activation = _checks.check_activation("layer_norm", activation)
     backend = requested(backend, "layer_norm", input)
     settings = Settings(ROWS, len(shape), eps, weight_offset, activation, slope, backend)

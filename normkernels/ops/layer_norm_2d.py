@@ -88,9 +88,8 @@ def layer_norm_2d(
         _checks.fail(name, "input", "have at least 3 dimensions (B, C, *)", f"shape {tuple(input.shape)}")
     _checks.check_like_input(name, "residual", residual, input)
     input, residual, weight, bias = _checks.prepared("layer_norm", input, residual, weight, bias)
-    channels = input.shape[1]
-    _checks.check_parameter(name, "weight", weight, (channels,), input)
-    _checks.check_parameter(name, "bias", bias, (channels,), input)
+    _checks.check_per_channel(name, input, weight=weight, bias=bias)
+    _checks.check_eps(name, eps)
     activation = _checks.check_activation(name, activation)
     check_format(name, memory_format)
     backend = requested(backend, name, input)

@@ -114,12 +114,14 @@ def online_norm(
     """
     name = "online_norm"
     input, skip, weight, bias = _channels.check_channels(name, input, weight, bias, skip)
-    _channels.check_running(name, input, running_mean, running_var, needed=True)
+    _channels.check_running(name, input, running_mean, running_var, True, weight)
     for argument, tensor in (("epsilon_1", epsilon_1), ("epsilon_y", epsilon_y)):
         if training and tensor is None:
             _checks.fail(name, argument, "be given in training", None)
         _checks.check_parameter(name, argument, tensor, (input.shape[1],), input)
     check_settings(name, alpha_fwd, alpha_bkw, guard, clamp)
+    _checks.check_eps(name, eps)
+    _checks.check_eps(name, ls_eps, "ls_eps")
     activation = _checks.check_activation(name, activation)
     backend = requested(backend, name, input)
     bound = clamp if guard == "clamp" else math.inf

@@ -154,6 +154,7 @@ def rms_norm(
     backend = requested(backend, "rms_norm", input)
     if eps is None:
         eps = torch.finfo(torch.float64 if input.dtype == torch.float64 else torch.float32).eps
+    _checks.check_eps("rms_norm", eps)
     settings = Settings(len(shape), eps, weight_offset, activation, slope, backend)
     found: Any = call(RMSNormRecipe, input, residual, weight, settings)
     return found[0] if residual is None else found

@@ -98,6 +98,7 @@ def streaming_norm(
             _checks.fail(name, argument, "be given", None)
         _checks.check_parameter(name, argument, tensor, shape, input)
     check_settings(name, p, alpha, beta)
+    _checks.check_eps(name, eps)
     activation = _checks.check_activation(name, activation)
     backend = requested(backend, name, input)
     if training and N * prod(input.shape[2:]) == 1:
