@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from normkernels._activations import ACTIVATIONS
+from normkernels._activations import ACTIVATIONS, Activation
 from normkernels._messages import meant, shown
 
 PLAIN = (torch.Tensor, torch.nn.Parameter)  # what torch makes itself; a subclass may see ops its own way
@@ -147,7 +147,7 @@ def check_eps(op: str, eps: float, argument: str = "eps") -> None:
     fail(op, argument, "be positive or 0", shown(eps))
 
 
-def check_activation(op: str, activation: str | None) -> str:
+def check_activation(op: str, activation: Activation | None) -> Activation:
     """The name of the activation; None means ``"identity"``."""
     if activation is None:
         return "identity"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from math import prod
-from typing import Any, Never, Self
+from typing import TYPE_CHECKING, Any, Never, Self
 
 import torch
 from torch import Tensor
@@ -63,6 +63,16 @@ class DataNorm(WideState):
     running_mean: Tensor
     running_var: Tensor
     num_samples_tracked: Tensor
+
+    shape: tuple[int, ...]
+    mode: str
+    momentum: float | None
+    eps: float
+    backend: str | None
+
+    if TYPE_CHECKING:  # torch.nn.Module's says nothing of what it takes and returns
+
+        def __call__(self, input: Tensor) -> Tensor: ...
 
     @constructor
     def __init__(

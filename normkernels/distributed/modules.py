@@ -8,6 +8,7 @@ from torch.fx import Proxy
 from torch.types import Device
 
 from normkernels import _checks
+from normkernels._activations import Activation
 from normkernels._arguments import constructor, refuse
 from normkernels.backends import requested
 from normkernels.backends.reference.batch_renorm import corrected, correction
@@ -70,8 +71,8 @@ class SyncBatchNorm(_AnyRank, _BatchNorm):
     def __init__(
         self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
         track_running_stats: bool = True, process_group: Any = None, device: Device = None,
-        dtype: torch.dtype | None = None, *, bias: bool = True, activation: str | None = None, slope: float = 0.01,
-        backend: str | None = None,
+        dtype: torch.dtype | None = None, *, bias: bool = True, activation: Activation | None = None,
+        slope: float = 0.01, backend: str | None = None,
     ) -> None:  # fmt: skip
         extras: dict[str, Any] = {"bias": bias, "activation": activation, "slope": slope, "backend": backend}
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, **extras)
@@ -138,7 +139,7 @@ class SyncBatchRenorm(_AnyRank, _BatchRenorm):
         self, num_features: int, eps: float = 1e-5, momentum: float = 0.01, affine: bool = True, device: Device = None,
         dtype: torch.dtype | None = None, *, process_group: Any = None, r_max: float = 3.0, d_max: float = 5.0,
         warmup_steps: int = 5000, r_ramp_steps: int = 35000, d_ramp_steps: int = 20000, bias: bool = True,
-        activation: str | None = None, slope: float = 0.01, backend: str | None = None,
+        activation: Activation | None = None, slope: float = 0.01, backend: str | None = None,
     ) -> None:  # fmt: skip
         ramp: dict[str, Any] = {"r_max": r_max, "d_max": d_max, "warmup_steps": warmup_steps}
         ramp |= {"r_ramp_steps": r_ramp_steps, "d_ramp_steps": d_ramp_steps}

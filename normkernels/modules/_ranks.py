@@ -1,5 +1,7 @@
 """Layers that are written once and come for 1, 2 and 3 dims of space."""
 
+from typing import Any
+
 from torch import Tensor
 
 from normkernels._checks import fail
@@ -17,13 +19,17 @@ class Ranked:
     SPACE: int
     DIMS: tuple[int, ...]  # how many an input may have
 
-    def __init_subclass__(cls, space: int | None = None, **kwargs) -> None:
+    def __init_subclass__(cls, space: int | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if space is not None:
-            cls.SPACE, cls.DIMS = space, ((2, 3) if space == 1 else (space + 2,))
+            cls.SPACE, cls.DIMS = space, cls._dims(space)
             written = next(base.__doc__ for base in cls.__mro__ if base.__doc__) or ""
             fives = ", ".join(["5"] * space)
             cls.__doc__ = written.replace("#d", f"{space}d").replace("#space", SPACES[space]).replace("#5", fives)
+
+    @staticmethod
+    def _dims(space: int) -> tuple[int, ...]:
+        return (2, 3) if space == 1 else (space + 2,)
 
     def _check_input_dim(self, input: Tensor) -> None:
         """Asked in every call, so that what is no tensor is found by what it lacks."""

@@ -1,6 +1,7 @@
 """What the modules that carry a state share: its first values, and that it can be started again."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch.types import Device
@@ -19,7 +20,7 @@ class Stateful(Ranked, Running):
 
     def __init__(
         self, num_features: int, eps: float, affine: bool, bias: bool, device: Device, dtype: torch.dtype | None,
-        **extras,
+        **extras: Any,
     ) -> None:  # fmt: skip
         super().__init__(**extras)
         self.num_features, self.eps, self.affine, self._START = num_features, eps, affine, {}

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.fx import Proxy
 from torch.types import Device
 
+from normkernels._activations import Activation
 from normkernels._arguments import constructor, refuse
 from normkernels.modules._channels import Twin
 from normkernels.modules._leaf import leaf
@@ -53,7 +54,7 @@ class _BatchNorm(Ranked, Twin, torch.nn.modules.batchnorm._BatchNorm):
     def __init__(
         self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
         track_running_stats: bool = True, device: Device = None, dtype: torch.dtype | None = None, *,
-        bias: bool = True, activation: str | None = None, slope: float = 0.01, backend: str | None = None,
+        bias: bool = True, activation: Activation | None = None, slope: float = 0.01, backend: str | None = None,
     ) -> None:  # fmt: skip
         extras = {"activation": activation, "slope": slope, "backend": backend}
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias, **extras)

@@ -1,5 +1,7 @@
 """BatchNormLSTM."""
 
+from typing import Any
+
 import torch
 from torch.types import Device
 
@@ -48,8 +50,11 @@ class BatchNormLSTM(BatchNormRecurrent):
     Source: Cooijmans et al. 2017, arXiv:1603.09025, section 3.
     """
 
-    GATES, STATES, SHOWN = 4, 2, SHOWN | {"norm_cell": "output"}
-    FUNCTION, OPTIONS = staticmethod(batch_norm_lstm), ("momentum", "eps", "norm_terms", "norm_cell", "backend")
+    GATES: int = 4
+    STATES: int = 2
+    SHOWN: dict[str, Any] = SHOWN | {"norm_cell": "output"}
+    FUNCTION: Any = staticmethod(batch_norm_lstm)
+    OPTIONS: tuple[str, ...] = ("momentum", "eps", "norm_terms", "norm_cell", "backend")
 
     @constructor
     def __init__(

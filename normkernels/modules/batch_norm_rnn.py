@@ -1,5 +1,7 @@
 """BatchNormRNN."""
 
+from typing import Any
+
 import torch
 from torch.types import Device
 
@@ -55,8 +57,11 @@ class BatchNormRNN(BatchNormRecurrent):
     Source: Cooijmans et al. 2017, arXiv:1603.09025, section 3; the sum: Laurent et al. 2016, arXiv:1510.01378.
     """
 
-    GATES, STATES, SHOWN, FUNCTION = 1, 1, SHOWN, staticmethod(batch_norm_rnn)
-    OPTIONS = ("nonlinearity", "momentum", "eps", "norm_terms", "backend")
+    GATES: int = 1
+    STATES: int = 1
+    SHOWN: dict[str, Any] = SHOWN
+    FUNCTION: Any = staticmethod(batch_norm_rnn)
+    OPTIONS: tuple[str, ...] = ("nonlinearity", "momentum", "eps", "norm_terms", "backend")
 
     @constructor
     def __init__(

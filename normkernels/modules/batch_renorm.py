@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.fx import Proxy
 from torch.types import Device
 
+from normkernels._activations import Activation
 from normkernels._arguments import constructor, refuse
 from normkernels.modules._leaf import leaf
 from normkernels.modules._state import Stateful
@@ -59,11 +60,18 @@ class _BatchRenorm(Stateful):
     running_std: Tensor
     num_batches_tracked: Tensor
 
+    momentum: float
+    r_max: float
+    d_max: float
+    warmup_steps: int
+    r_ramp_steps: int
+    d_ramp_steps: int
+
     @constructor
     def __init__(
         self, num_features: int, eps: float = 1e-5, momentum: float = 0.01, affine: bool = True, device: Device = None,
         dtype: torch.dtype | None = None, *, r_max: float = 3.0, d_max: float = 5.0, warmup_steps: int = 5000,
-        r_ramp_steps: int = 35000, d_ramp_steps: int = 20000, bias: bool = True, activation: str | None = None,
+        r_ramp_steps: int = 35000, d_ramp_steps: int = 20000, bias: bool = True, activation: Activation | None = None,
         slope: float = 0.01, backend: str | None = None,
     ) -> None:  # fmt: skip
         extras = {"activation": activation, "slope": slope, "backend": backend}

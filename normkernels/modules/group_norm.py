@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.fx import Proxy
 from torch.types import Device
 
+from normkernels._activations import Activation
 from normkernels._arguments import constructor, refuse
 from normkernels.modules._channels import ChannelExtras
 from normkernels.modules._leaf import leaf
@@ -46,8 +47,8 @@ class GroupNorm(ChannelExtras, torch.nn.GroupNorm):
     @constructor
     def __init__(
         self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True, device: Device = None,
-        dtype: torch.dtype | None = None, *, bias: bool = True, activation: str | None = None, slope: float = 0.01,
-        backend: str | None = None,
+        dtype: torch.dtype | None = None, *, bias: bool = True, activation: Activation | None = None,
+        slope: float = 0.01, backend: str | None = None,
     ) -> None:  # fmt: skip
         extras = {"activation": activation, "slope": slope, "backend": backend}
         super().__init__(num_groups, num_channels, eps, affine, device, dtype, bias=bias, **extras)

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.fx import Proxy
 from torch.types import Device
 
+from normkernels._activations import Activation
 from normkernels._arguments import constructor, refuse
 from normkernels._messages import warn
 from normkernels.modules._channels import Twin
@@ -48,15 +49,15 @@ class _InstanceNorm(Ranked, Twin, torch.nn.modules.instancenorm._InstanceNorm):
     :func:`normkernels.functional.instance_norm`.
     """
 
-    def __init_subclass__(cls, space: int) -> None:
-        super().__init_subclass__(space=space)
-        cls.DIMS = space + 1, space + 2  # an image alone is taken too
+    @staticmethod
+    def _dims(space: int) -> tuple[int, ...]:
+        return space + 1, space + 2  # an image alone is taken too
 
     @constructor
     def __init__(
         self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = False,
         track_running_stats: bool = False, device: Device = None, dtype: torch.dtype | None = None, *,
-        bias: bool = True, activation: str | None = None, slope: float = 0.01, backend: str | None = None,
+        bias: bool = True, activation: Activation | None = None, slope: float = 0.01, backend: str | None = None,
     ) -> None:  # fmt: skip
         extras = {"activation": activation, "slope": slope, "backend": backend}
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias, **extras)

@@ -1,6 +1,7 @@
 """LayerNorm: torch.nn.LayerNorm on fused kernels."""
 
 import math
+from collections.abc import Sequence
 from typing import Never, overload
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from torch.fx import Proxy
 from torch.types import Device
 
+from normkernels._activations import Activation
 from normkernels._arguments import constructor, refuse
 from normkernels.modules._leaf import leaf
 from normkernels.modules._rows import RowExtras
@@ -51,8 +53,9 @@ class LayerNorm(RowExtras, torch.nn.LayerNorm):
 
     @constructor
     def __init__(
-        self, normalized_shape: int | list[int] | torch.Size, eps: float = 1e-5, elementwise_affine: bool = True,
-        bias: bool = True, device: Device = None, dtype: torch.dtype | None = None, *, activation: str | None = None,
+        self, normalized_shape: int | Sequence[int], eps: float = 1e-5, elementwise_affine: bool = True,
+        bias: bool = True, device: Device = None, dtype: torch.dtype | None = None, *,
+        activation: Activation | None = None,
         slope: float = 0.01, weight_offset: float = 0.0, backend: str | None = None,
     ) -> None:  # fmt: skip
         extras = {"activation": activation, "slope": slope, "weight_offset": weight_offset, "backend": backend}

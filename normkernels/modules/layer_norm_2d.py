@@ -1,5 +1,6 @@
 """LayerNorm2d: layer norm over the channels of each pixel."""
 
+from collections.abc import Sequence
 from typing import Never, overload
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor
 from torch.fx import Proxy
 from torch.types import Device
 
+from normkernels._activations import Activation
 from normkernels._arguments import constructor, refuse
 from normkernels.modules._extras import extra
 from normkernels.modules._leaf import leaf
@@ -50,9 +52,9 @@ class LayerNorm2d(LayerNorm):
 
     @constructor
     def __init__(
-        self, normalized_shape: int, eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True,
-        device: Device = None, dtype: torch.dtype | None = None, *,
-        memory_format: torch.memory_format = torch.preserve_format, activation: str | None = None,
+        self, normalized_shape: int | Sequence[int], eps: float = 1e-5, elementwise_affine: bool = True,
+        bias: bool = True, device: Device = None, dtype: torch.dtype | None = None, *,
+        memory_format: torch.memory_format = torch.preserve_format, activation: Activation | None = None,
         slope: float = 0.01, weight_offset: float = 0.0, backend: str | None = None,
     ) -> None:  # fmt: skip
         check_format(type(self).__name__, memory_format)

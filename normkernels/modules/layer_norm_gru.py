@@ -1,5 +1,7 @@
 """LayerNormGRU and LayerNormGRUCell."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.types import Device
@@ -52,7 +54,10 @@ class LayerNormGRU(LayerNormRecurrent):
     Source: Ba et al. 2016, arXiv:1607.06450, equations 23 to 26.
     """
 
-    GATES, SHOWN, STATES, FUNCTION = 3, SHOWN, 1, staticmethod(layer_norm_gru)
+    GATES: int = 3
+    STATES: int = 1
+    SHOWN: dict[str, Any] = SHOWN
+    FUNCTION: Any = staticmethod(layer_norm_gru)
 
     @constructor
     def __init__(
@@ -91,7 +96,8 @@ class LayerNormGRUCell(LayerNormalised, Cell, nn.GRUCell):
     Source: as :class:`LayerNormGRU`.
     """
 
-    GATES, SHOWN = 3, SHOWN
+    GATES: int = 3
+    SHOWN: dict[str, Any] = SHOWN
 
     @constructor
     def __init__(

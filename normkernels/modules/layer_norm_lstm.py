@@ -1,5 +1,7 @@
 """LayerNormLSTM and LayerNormLSTMCell."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.types import Device
@@ -56,7 +58,10 @@ class LayerNormLSTM(LayerNormRecurrent):
     Source: Ba et al. 2016, arXiv:1607.06450, equations 20 to 22.
     """
 
-    GATES, SHOWN, STATES, FUNCTION = 4, SHOWN, 2, staticmethod(layer_norm_lstm)
+    GATES: int = 4
+    STATES: int = 2
+    SHOWN: dict[str, Any] = SHOWN
+    FUNCTION: Any = staticmethod(layer_norm_lstm)
 
     @constructor
     def __init__(
@@ -96,7 +101,8 @@ class LayerNormLSTMCell(LayerNormalised, Cell, nn.LSTMCell):
     Source: as :class:`LayerNormLSTM`.
     """
 
-    GATES, SHOWN = 4, SHOWN
+    GATES: int = 4
+    SHOWN: dict[str, Any] = SHOWN
 
     @constructor
     def __init__(

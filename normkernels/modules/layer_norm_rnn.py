@@ -1,5 +1,7 @@
 """LayerNormRNN and LayerNormRNNCell."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.types import Device
@@ -50,8 +52,11 @@ class LayerNormRNN(LayerNormRecurrent):
     Source: Ba et al. 2016, arXiv:1607.06450, equation 4.
     """
 
-    GATES, SHOWN, STATES = 1, SHOWN, 1
-    FUNCTION, FUNCTION_OPTIONS = staticmethod(layer_norm_rnn), ("nonlinearity",)
+    GATES: int = 1
+    STATES: int = 1
+    SHOWN: dict[str, Any] = SHOWN
+    FUNCTION: Any = staticmethod(layer_norm_rnn)
+    FUNCTION_OPTIONS: tuple[str, ...] = ("nonlinearity",)
 
     @constructor
     def __init__(
@@ -92,7 +97,8 @@ class LayerNormRNNCell(LayerNormalised, Cell, nn.RNNCell):
     Source: as :class:`LayerNormRNN`.
     """
 
-    GATES, SHOWN = 1, SHOWN
+    GATES: int = 1
+    SHOWN: dict[str, Any] = SHOWN
 
     @constructor
     def __init__(

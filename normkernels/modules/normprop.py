@@ -57,6 +57,9 @@ class NormPropLinear(NormProp):
     :func:`normkernels.functional.normprop_linear`.
     """
 
+    in_features: int
+    out_features: int
+
     @constructor
     def __init__(
         self, in_features: int, out_features: int, activation: Activation = "relu", *,
@@ -112,6 +115,15 @@ class _NormPropConv(Ranked, NormProp):
     Source: Arpit et al. 2016, arXiv:1603.01431, equations 11 and 12; dtypes, gradients and determinism:
     :func:`normkernels.functional.normprop_conv`.
     """
+
+    in_channels: int
+    out_channels: int
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: str | tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+    padding_mode: str
 
     @constructor
     def __init__(

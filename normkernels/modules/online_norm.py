@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.fx import Proxy
 from torch.types import Device
 
+from normkernels._activations import Activation
 from normkernels._arguments import constructor, refuse
 from normkernels.modules._leaf import leaf
 from normkernels.modules._state import Stateful
@@ -64,12 +65,20 @@ class _OnlineNorm(Stateful):
     epsilon_1: Tensor
     epsilon_y: Tensor
 
+    alpha_fwd: float
+    alpha_bkw: float
+    guard: str | None
+    ls_eps: float
+    clamp: float
+    stable: bool
+    bias_correction: bool
+
     @constructor
     def __init__(
         self, num_features: int, alpha_fwd: float = 0.999, alpha_bkw: float = 0.99, eps: float = 1e-5,
         affine: bool = True, device: Device = None, dtype: torch.dtype | None = None, *,
         guard: str | None = "layer_scaling", ls_eps: float = 1e-5, clamp: float = 5.0, stable: bool = False,
-        bias_correction: bool = False, bias: bool = True, activation: str | None = None, slope: float = 0.01,
+        bias_correction: bool = False, bias: bool = True, activation: Activation | None = None, slope: float = 0.01,
         backend: str | None = None,
     ) -> None:  # fmt: skip
         extras = {"activation": activation, "slope": slope, "backend": backend}

@@ -1,5 +1,6 @@
 """RMSNorm: torch.nn.RMSNorm on fused kernels."""
 
+from collections.abc import Sequence
 from typing import Never, overload
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor
 from torch.fx import Proxy
 from torch.types import Device
 
+from normkernels._activations import Activation
 from normkernels._arguments import constructor, refuse
 from normkernels.modules._leaf import leaf
 from normkernels.modules._rows import RowExtras
@@ -47,9 +49,10 @@ class RMSNorm(RowExtras, torch.nn.RMSNorm):
 
     @constructor
     def __init__(
-        self, normalized_shape: int | list[int] | torch.Size, eps: float | None = None,
+        self, normalized_shape: int | Sequence[int], eps: float | None = None,
         elementwise_affine: bool = True, device: Device = None, dtype: torch.dtype | None = None, *,
-        activation: str | None = None, slope: float = 0.01, weight_offset: float = 0.0, backend: str | None = None,
+        activation: Activation | None = None, slope: float = 0.01, weight_offset: float = 0.0,
+        backend: str | None = None,
     ) -> None:  # fmt: skip
         extras = {"activation": activation, "slope": slope, "weight_offset": weight_offset, "backend": backend}
         super().__init__(normalized_shape, eps, elementwise_affine, device, dtype, **extras)

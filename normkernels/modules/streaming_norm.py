@@ -9,6 +9,7 @@ from torch.fx import Proxy
 from torch.types import Device
 from torch.utils.hooks import RemovableHandle
 
+from normkernels._activations import Activation
 from normkernels._arguments import constructor, refuse
 from normkernels.modules._leaf import leaf
 from normkernels.modules._state import Stateful
@@ -64,12 +65,17 @@ class _StreamingNorm(Stateful):
     short_term: Tensor
     counts: Tensor
 
+    p: float
+    alpha: tuple[float, ...]
+    beta: tuple[float, ...]
+    kappa: tuple[float, ...]
+
     @constructor
     def __init__(
         self, num_features: int, eps: float = 1e-5, affine: bool = True, device: Device = None,
         dtype: torch.dtype | None = None, *, p: float = 2.0, alpha: Sequence[float] = (0.7, 0.3),
         beta: Sequence[float] = (0.7, 0.0, 0.3), kappa: Sequence[float] = (0.7, 0.3, 0.7, 0.3), bias: bool = True,
-        activation: str | None = None, slope: float = 0.01, backend: str | None = None,
+        activation: Activation | None = None, slope: float = 0.01, backend: str | None = None,
     ) -> None:  # fmt: skip
         extras = {"activation": activation, "slope": slope, "backend": backend}
         super().__init__(num_features, eps, affine, bias, device, dtype, **extras)

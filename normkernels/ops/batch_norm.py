@@ -5,6 +5,7 @@ from math import prod
 from torch import Tensor
 
 from normkernels import _checks
+from normkernels._activations import Activation
 from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.ops import _channels
@@ -38,7 +39,7 @@ batch_norm_dx = kernel(
 def batch_norm(
     input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
     bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5, *,
-    skip: Tensor | None = None, activation: str | None = None, slope: float = 0.01, backend: str | None = None,
+    skip: Tensor | None = None, activation: Activation | None = None, slope: float = 0.01, backend: str | None = None,
 ) -> Tensor:  # fmt: skip
     r"""Batch normalisation of each channel over batch and space, with an optional skip connection and activation.
 
