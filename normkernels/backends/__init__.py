@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from normkernels._checks import PLAIN, fail
 from normkernels._messages import meant, shown, warn
+from normkernels._place import to_build
 
 NAMES = ("triton", "native", "reference")
 KEYS = {"cpu": torch._C.DispatchKey.CPU, "cuda": torch._C.DispatchKey.CUDA}
@@ -183,8 +184,7 @@ def _native_unusable(op: str, device: str) -> str | None:
     try:
         importlib.import_module("normkernels._C")
     except ImportError as error:
-        how = "reinstall with a C++ compiler at hand: pip install --no-build-isolation ."
-        return f"the extension normkernels._C is not built ({error}); {how}"
+        return f"the extension normkernels._C is not built ({error}); {to_build()}"
     if device not in KEYS:
         return f"runs on cpu and cuda, not {device}"
     if not hasattr(torch.ops.normkernels_C, op):
