@@ -35,6 +35,8 @@ def arguments() -> argparse.Namespace:
     add("--seconds", type=float, help="of timing for each provider and row")
     add("--limit", type=float, default=float("inf"), help="start no new shape after this many seconds")
     add("--quick", action="store_true", help="one shape, without torch.compile: under a minute")
+    add("--with", nargs="+", dest="own", metavar="MODULE:FUNCTION", default=[], help="race functions of your own too")
+    add("--compare", nargs=2, type=Path, metavar="CSV", help="two files of --csv side by side; nothing is timed")
     add("--base", metavar="REF", help="time a git commit as well, and add a column")
     add("--csv", type=Path, metavar="FILE")
     add("--json", type=Path, metavar="FILE")
@@ -51,14 +53,14 @@ def main() -> int:
     args = arguments()
     keep_memory_mapped()
     deadline = time.monotonic() + args.limit
-    import torch
     import torch._functorch.config as functorch
 
-    from bench import cli
+    from bench import checks, cli, compare, tables
 
+    if args.compare:
+        return compare.main(args.compare, tables.console())
     functorch.donated_buffer = False  # a compiled backward that frees its buffers cannot be run twice
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return cli.main(args, device, deadline)
+    return cli.main(args, checks.device(args.device), deadline)
 
 
 if __name__ == "__main__":

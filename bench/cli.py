@@ -1,13 +1,14 @@
 """From arguments to rows, and from rows to the terminal and files."""
 
+import difflib
 import time
 from dataclasses import replace
 from itertools import product
 
 import torch
-from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from bench import base, machine, report, shapes, tables
+from bench import base, checks, machine, own, report, shapes, tables
 from bench.providers import CHANNELS, Task, available
 from bench.report import Row
 from bench.run import overhead, run
@@ -19,6 +20,8 @@ from normkernels.cases import OPS
 def main(args, device: str, deadline: float) -> int:
     """Everything, in order; the exit status: 1 if a backend of ours is off, or if no shape was run."""
     out, tasks = tables.console(), _tasks(args, device)
+    checks.arguments(args, tasks)
+    tasks = _with_own(args, tasks)
     about = machine.describe(device, args.threads, machine.copy_gb_s(device))
     out.print("# " + machine.line(about), highlight=False, soft_wrap=True)
     rows = _run(args, device, tasks, deadline, about, out)
@@ -38,10 +41,11 @@ def _tasks(args, device: str) -> list[Task]:
     ops = args.op or [*timed, *([] if args.quick else shapes.VARIANTS)]
     for op in ops:
         stem, *extras = op.split("+")
+        near = "".join(f" (did you mean {name!r}?)" for name in difflib.get_close_matches(stem, timed, 1))
         if stem not in timed or ("residual" if stem in CHANNELS else "skip") in extras:
             raise SystemExit(
                 f"bench: op must be one of {', '.join(timed)} (with +activation, and +residual, or +skip for "
-                f"{', '.join(CHANNELS)}), got {op!r}"
+                f"{', '.join(CHANNELS)}), got {op!r}{near}"
             )
     listed = {op: shapes.of(op, device, args.quick, args.shape) for op in ops}
     turns = product(range(max(map(len, listed.values()))), args.dtype, ops)
@@ -53,11 +57,18 @@ def _tasks(args, device: str) -> list[Task]:
     return tasks
 
 
+def _with_own(args, tasks: list[Task]) -> list[Task]:
+    """With the functions of ``--with``, each as the op of a task can call it."""
+    found = {spec: own.load(spec) for spec in args.own}
+    return [replace(t, own=tuple((spec, own.fitted(f, spec, t)) for spec, f in found.items())) for t in tasks]
+
+
 def _run(args, device: str, tasks: list[Task], deadline: float, about: dict, out) -> list[Row]:
     """The rows, printed and written as they come where nobody watches a progress bar."""
     seconds = args.seconds or (0.08 if args.quick else 0.25)
-    columns = TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn()
+    columns = TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
     rows: list[Row] = []
+    start = time.monotonic()
     with Progress(*columns, console=out, transient=True) as progress, own_stream(device):
         bar = progress.add_task("", total=len(tasks) * len(args.threads))
         for threads, task in product(args.threads, tasks):
@@ -66,6 +77,7 @@ def _run(args, device: str, tasks: list[Task], deadline: float, about: dict, out
             progress.update(bar, description=f"{task.op} {task.shape} {str(task.dtype)[6:]}")
             left_out = [*args.without, *(["compile"] if args.quick else [])]
             names = args.backend or [n for n in available(task.op, device) if n not in left_out]
+            names = [*names, *args.own]
             try:
                 found = run(replace(task), names, args.mode, threads, seconds)
             except torch.OutOfMemoryError:
@@ -74,6 +86,10 @@ def _run(args, device: str, tasks: list[Task], deadline: float, about: dict, out
                 rows += found
                 _tell(args, found, rows, about, out)
             progress.advance(bar)
+            done, left = int(progress.tasks[0].completed), int(progress.tasks[0].remaining or 0)
+            if left and not out.is_terminal:
+                seconds_left = (time.monotonic() - start) / done * left
+                out.print(f"{done} of {done + left} shapes, about {seconds_left:.0f} s to go", highlight=False)
         left = int(progress.tasks[0].remaining)
     if left:
         out.print(f"[yellow]time is up: {left} of {len(tasks) * len(args.threads)} shapes were not run[/]")
@@ -97,7 +113,7 @@ def _write(args, rows: list[Row], about: dict, out) -> None:
     if args.plot:
         from bench.plots import write_plots  # matplotlib is only needed here
 
-        out.print(f"{len(write_plots(args.plot, rows, machine.line(about)))} plots in {args.plot}")
+        out.print(f"{len(write_plots(args.plot, rows, about))} plots in {args.plot}")
 
 
 def _verdict(rows: list[Row], out) -> int:

@@ -31,7 +31,8 @@ def line(about: dict) -> str:
     device = f"{about['device']} (driver {about['driver']}), " if about["driver"] else ""
     return (
         f"{device}{about['cpu']}, torch {about['torch']}, triton {about['triton']}, "
-        f"normkernels {about['normkernels']}, threads {about['threads_set']}, copy {about['copy_gb_s']} GB/s"
+        f"normkernels {about['normkernels']}, threads {about['threads_set']}, "
+        f"copy beyond caches {about['copy_gb_s']} GB/s"
     )
 
 

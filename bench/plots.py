@@ -5,6 +5,7 @@ from pathlib import Path
 import matplotlib
 import matplotlib.pyplot as plt
 
+from bench.machine import line
 from bench.report import Row
 
 COLOURS = {"native": "#0b6e4f", "triton": "#1f5fbf", "reference": "#9c6ade",
@@ -12,16 +13,16 @@ COLOURS = {"native": "#0b6e4f", "triton": "#1f5fbf", "reference": "#9c6ade",
 LABELS = {"torch": "torch eager", "compile": "torch.compile"}
 
 
-def write_plots(folder: Path, rows: list[Row], machine: str) -> list[Path]:
+def write_plots(folder: Path, rows: list[Row], about: dict) -> list[Path]:
     """The paths of the plots written."""
     matplotlib.use("Agg")
     folder.mkdir(parents=True, exist_ok=True)
     timed = [r for r in rows if r.us and r.gb_s]
     figures = dict.fromkeys((r.op, r.dtype, r.threads) for r in timed)
-    return [_figure(folder, key, [r for r in timed if (r.op, r.dtype, r.threads) == key], machine) for key in figures]
+    return [_figure(folder, key, [r for r in timed if (r.op, r.dtype, r.threads) == key], about) for key in figures]
 
 
-def _figure(folder: Path, key: tuple, rows: list[Row], machine: str) -> Path:
+def _figure(folder: Path, key: tuple, rows: list[Row], about: dict) -> Path:
     op, dtype, threads = key
     modes = list(dict.fromkeys(r.mode for r in rows))
     shapes = list(dict.fromkeys(r.shape for r in rows))
@@ -29,12 +30,14 @@ def _figure(folder: Path, key: tuple, rows: list[Row], machine: str) -> Path:
     figure, axes = plt.subplots(1, len(modes), figsize=size, sharey=True, squeeze=False)
     for axis, mode in zip(axes[0], modes, strict=True):
         _bars(axis, shapes, [r for r in rows if r.mode == mode])
+        beyond = f"copy beyond caches, {about['copy_gb_s']}"
+        axis.axhline(about["copy_gb_s"], color="#222222", linestyle=":", lw=0.8, label=beyond)
         axis.set_title({"fwd": "forward", "bwd": "backward"}.get(mode, mode), fontsize=11, loc="left")
     axes[0][0].set_ylabel("GB/s (minimum bytes / time)")
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="upper right", ncols=len(labels), frameon=False, fontsize=9)
     figure.suptitle(f"{op}, {dtype}", x=0.01, ha="left", fontsize=13, fontweight="bold")
-    figure.text(0.01, 0.005, machine, fontsize=6.5, color="#666666")
+    figure.text(0.01, 0.005, line(about), fontsize=6.5, color="#666666")
     figure.tight_layout(rect=(0, 0.02, 1, 0.98))
     name = f"{op}-{dtype}" + (f"-{threads}threads" if threads > 1 else "")
     path = folder / f"{name.replace('+', '_')}.png"

@@ -48,6 +48,7 @@ class Task:
     shape: str
     dtype: torch.dtype
     device: str
+    own: tuple[tuple[str, Callable], ...] = ()  # functions of --with, by what they are called
 
     @property
     def stem(self) -> str:
@@ -74,7 +75,8 @@ class Task:
         op = OPS[self.stem]
         torch.compiler.reset()
         compiled = torch.compile(op.torch, fullgraph=True, dynamic=False)
-        return {"torch": op.torch, "compile": compiled, "liger": liger.FUNCTIONS.get(self.op, liger.missing)}
+        peers = {"torch": op.torch, "compile": compiled, "liger": liger.FUNCTIONS.get(self.op, liger.missing)}
+        return peers | dict(self.own)
 
     @property
     def extents(self) -> list[int]:

@@ -15,7 +15,7 @@ def run(task: Task, providers: list[str], modes: list[str], threads: int, second
     """A row for every mode and provider. Ours are timed only when right; peers always, since people run them anyway."""
     torch.set_num_threads(threads)
     checks = {p: _check(task, p) for p in providers if p != "copy"}
-    right = [p for p in providers if checks.get(p, "ok") == "ok" or (p in PEERS and checks[p].startswith("OFF"))]
+    right = [p for p in providers if checks.get(p, "ok") == "ok" or (p not in NAMES and checks[p].startswith("OFF"))]
     sets, rows = task.sets(), []
     for mode in modes:
         calls = {}

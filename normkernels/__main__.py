@@ -1,12 +1,16 @@
-"""``python -m normkernels info`` and ``python -m normkernels validate``; ``--help`` after either lists its options."""
+"""``python -m normkernels info``, ``validate`` and ``bench``; ``--help`` after one lists its options."""
 
 import argparse
 import importlib
+import subprocess
 import sys
+
+from normkernels._place import FOLDER, source_tree
 
 COMMANDS = {
     "info": "what runs here, on which backend, and why not",
     "validate": "every op, backend and dtype against float64",
+    "bench": "speed, beside a copy, torch eager and torch.compile: in a source tree",
 }
 
 
@@ -20,7 +24,21 @@ def main(argv: list[str]) -> int:
     if args.command is None:
         parser.print_help()
         return 0
+    if args.command == "bench":
+        return bench(rest)
     return importlib.import_module(f"normkernels.{args.command}").main(rest)
+
+
+def bench(argv: list[str]) -> int:
+    """python -m bench of the source tree that this package is imported from."""
+    tree = source_tree()
+    if tree is None:
+        sys.stderr.write(
+            f"normkernels: the benchmark is the folder bench of the source, and no part of an install ({FOLDER}): "
+            "run python -m bench where the source was unpacked or cloned\n"
+        )
+        return 2
+    return subprocess.run([sys.executable, "-m", "bench", *argv], cwd=tree).returncode
 
 
 if __name__ == "__main__":

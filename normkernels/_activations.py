@@ -2,11 +2,16 @@
 
 import math
 from collections.abc import Callable
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Activation = Literal[  # for type checkers, and for editors that complete it
+    "leaky_relu", "identity", "relu", "relu6", "tanh", "sigmoid", "elu", "selu", "gelu", "gelu_tanh", "silu",
+    "softplus", "hardtanh", "hardsigmoid", "hardswish", "mish", "softsign",
+]  # fmt: skip
 SELU_SCALE, SELU_ALPHA = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
 
 
@@ -67,7 +72,7 @@ _TABLE: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]]
     "mish": (F.mish, _d_mish),
     "softsign": (F.softsign, lambda u: (1 + u.abs()).square().reciprocal()),
 }
-ACTIVATIONS = ("leaky_relu", *_TABLE)
+ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 
 
 def activation(name: str, u: Tensor, slope: float) -> Tensor:

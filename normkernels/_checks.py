@@ -1,14 +1,17 @@
 """Argument checks: ``<function>: <argument> must <rule>, got <value>``, before anything is written."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
-from normkernels._activations import ACTIVATIONS
+from normkernels._activations import ACTIVATIONS, Activation
+from normkernels._messages import meant, shown
 
 PLAIN = (torch.Tensor, torch.nn.Parameter)  # what torch makes itself; a subclass may see ops its own way
+LAYERS_OWN = ("weight", "bias")  # which a layer gives to its function, and nobody sees
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -16,8 +19,8 @@ class ArgumentError(ValueError, RuntimeError):
     """A wrong argument: torch raises ValueError for some of them, RuntimeError for others."""
 
 
-def fail(op: str, argument: str, rule: str, got: object) -> NoReturn:
-    raise ArgumentError(f"{op}: {argument} must {rule}, got {got}")
+def fail(op: str, argument: str, rule: str, got: object, hint: str = "") -> NoReturn:
+    raise ArgumentError(f"{op}: {argument} must {rule}, got {got}" + (f" ({hint})" if hint else ""))
 
 
 def check_input(op: str, input: Tensor) -> None:
@@ -84,8 +87,25 @@ def check_parameter(
         fail(op, argument, f"have shape {shape}", tuple(tensor.shape))
     if tensor.dtype != input.dtype and not (tensor.dtype == torch.float32 and input.dtype.itemsize == 2):
         rule = f"have {like}'s dtype {input.dtype}" + (" or float32" if input.dtype.itemsize == 2 else "")
-        fail(op, argument, rule, tensor.dtype)
+        hint = f"cast one: input.to({tensor.dtype}), or a layer.to({input.dtype})"
+        fail(op, argument, rule, tensor.dtype, hint if argument in LAYERS_OWN else "")
     check_device(op, argument, tensor, input, like)
+
+
+def check_per_channel(op: str, input: Tensor, **parameters: Tensor | None) -> None:
+    """Each must have a value for every channel, dim 1. Where all have as many as each other, input is what is wrong."""
+    try:
+        for argument, tensor in parameters.items():
+            check_parameter(op, argument, tensor, (input.shape[1],), input)
+    except ArgumentError:
+        given = {k: len(t) for k, t in parameters.items() if isinstance(t, Tensor) and t.dim() == 1}
+        sizes = {*given.values()}
+        if len(sizes) != 1 or input.shape[1] in sizes:
+            raise
+        (argument, size), *_ = given.items()
+        hint = "channels lie last: input.movedim(-1, 1)" if input.shape[-1] == size else ""
+        rule = f"have {size} channels in dim 1, as {argument} has values"
+        fail(op, "input", rule, f"shape {tuple(input.shape)}", hint)
 
 
 def check_dense(op: str, argument: str, tensor: Tensor) -> None:
@@ -97,15 +117,18 @@ def check_dense(op: str, argument: str, tensor: Tensor) -> None:
 
 def check_device(op: str, argument: str, tensor: Tensor, input: Tensor, like: str = "input") -> None:
     if tensor.device != input.device:
-        fail(op, argument, f"be on {like}'s device {input.device}", tensor.device)
+        hint = f"move one: input.to({str(tensor.device)!r}), or a layer.to({str(input.device)!r})"
+        rule = f"be on {like}'s device {input.device}"
+        fail(op, argument, rule, tensor.device, hint if argument in LAYERS_OWN else "")
 
 
-def check_normalized_shape(
-    op: str, input: Tensor, normalized_shape: int | list[int] | tuple[int, ...]
-) -> tuple[int, ...]:
+def check_normalized_shape(op: str, input: Tensor, normalized_shape: int | Sequence[int]) -> tuple[int, ...]:
     """``normalized_shape`` as a tuple; input must end in it."""
     if isinstance(normalized_shape, int):
         normalized_shape = (normalized_shape,)
+    if not isinstance(normalized_shape, Sequence):
+        hint = "weight comes after it" if isinstance(normalized_shape, Tensor) else ""
+        fail(op, "normalized_shape", "be an int or a sequence of ints", shown(normalized_shape), hint)
     shape = tuple(normalized_shape)
     if not shape:
         fail(op, "normalized_shape", "have at least one dimension", shape)
@@ -114,10 +137,21 @@ def check_normalized_shape(
     return shape
 
 
-def check_activation(op: str, activation: str | None) -> str:
+def check_eps(op: str, eps: float, argument: str = "eps") -> None:
+    """A number that is not negative, for the root of such a sum may be NaN."""
+    try:
+        if eps >= 0:
+            return
+    except TypeError:
+        fail(op, argument, "be a number", shown(eps))
+    fail(op, argument, "be positive or 0", shown(eps))
+
+
+def check_activation(op: str, activation: Activation | None) -> Activation:
     """The name of the activation; None means ``"identity"``."""
     if activation is None:
         return "identity"
     if activation not in ACTIVATIONS:
-        fail(op, "activation", f"be None or one of {', '.join(ACTIVATIONS)}", repr(activation))
+        rule = f"be None or one of {', '.join(ACTIVATIONS)}"
+        fail(op, "activation", rule, shown(activation), meant(activation, ACTIVATIONS))
     return activation

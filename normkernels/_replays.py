@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from normkernels import _record
+from normkernels._place import to_build
 from normkernels._record import Recorder
 
 NAME = "normkernels._replay_" + "_".join(torch.__version__.split(".")[:2])
@@ -26,7 +27,7 @@ def _extension() -> tuple[Any, str | None]:
     try:
         return importlib.import_module(NAME), None
     except ImportError as error:
-        return None, f"not built ({error}); pip install --no-build-isolation . builds it for the torch at hand"
+        return None, f"not built for torch {torch.__version__} ({error}); {to_build()}"
 
 
 extension, missing = _extension()

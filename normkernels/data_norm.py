@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable
 from math import prod
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Never, Self
 
 import torch
 from torch import Tensor
 from torch.fx import Proxy
 from torch.types import Device
 
+from normkernels._arguments import constructor, refuse
 from normkernels._checks import fail
 from normkernels.backends import check_name
 from normkernels.modules._leaf import leaf
@@ -63,6 +64,17 @@ class DataNorm(WideState):
     running_var: Tensor
     num_samples_tracked: Tensor
 
+    shape: tuple[int, ...]
+    mode: str
+    momentum: float | None
+    eps: float
+    backend: str | None
+
+    if TYPE_CHECKING:  # torch.nn.Module's says nothing of what it takes and returns
+
+        def __call__(self, input: Tensor) -> Tensor: ...
+
+    @constructor
     def __init__(
         self, shape: int | tuple[int, ...], mode: str = "global", *, momentum: float | None = None, eps: float = 1e-5,
         device: Device = None, dtype: torch.dtype | None = None, backend: str | None = None,
@@ -107,9 +119,11 @@ class DataNorm(WideState):
         self._fitted = True
         return self
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor, **unknown: Never) -> Tensor:
         if isinstance(input, Proxy):
             return leaf(self, input)
+        if unknown:
+            refuse(self, unknown)
         self._check(input)
         x = input.reshape(input.shape[0], prod(self.shape))
         mean, var = self.running_mean.view(-1), self.running_var.view(-1)

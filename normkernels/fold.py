@@ -10,6 +10,7 @@ from normkernels import _folding
 from normkernels._checks import fail
 from normkernels._folding import Pending
 from normkernels.modules._normprop import NormProp
+from normkernels.modules.weight_norm import Layer
 
 POOLS = (
     nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
@@ -32,7 +33,7 @@ class Link(NamedTuple):
 
 
 @torch.no_grad()
-def fold_(model: nn.Module) -> nn.Module:
+def fold_(model: Layer) -> Layer:
     r"""Replace every NormProp layer of ``model`` by a plain layer and activation that together compute the same.
 
     The norm and gain go into the weight. The constants of :math:`(f(u) - c_2) / c_1` go into the weight and bias of the

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 import normkernels as nk
-from normkernels import _replays
+from normkernels import _place, _replays
 from normkernels.backends import NAMES, triton_version
 
 FEATURES = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_bf16", "avx512_fp16", "amx_bf16", "asimd", "sve")
@@ -28,6 +28,7 @@ def versions() -> dict[str, str]:
         triton = f"cannot be imported ({error})"
     return {
         "normkernels": nk.__version__,
+        "imported from": f"the source tree {tree}" if (tree := _place.source_tree()) else str(_place.FOLDER),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "triton": triton,

@@ -102,7 +102,11 @@ CHANNELS_WRONG = {
         r"input must have at least 2 dimensions .*, got .*\(33,\)",
     ),
     "one-dim-instance": ("instance_norm", {"input": torch.ones(33)}, r"input must have at least 2 dimensions \(N, C"),
-    "other-channels": ("batch_norm", {"input": torch.ones(6, 34)}, r"weight must have shape \(34,\), got \(33,\)"),
+    "other-channels": (
+        "batch_norm",
+        {"input": torch.ones(6, 34)},
+        r"input must have 33 channels in dim 1, as weight has values, got shape \(6, 34\)",
+    ),
     "mean-size": ("batch_norm", {"running_mean": torch.zeros(5)}, r"running_mean must have shape \(33,\), got \(5,\)"),
     "var-size": ("instance_norm", {"running_var": torch.ones(5)}, r"running_var must have shape \(33,\), got \(5,\)"),
     "mean-dtype": ("batch_norm", {"running_mean": torch.zeros(33).double()}, "running_mean must have input's dtype"),

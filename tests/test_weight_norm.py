@@ -162,7 +162,7 @@ WRONG = {
     "v-list": ({"v": [1.0]}, "v must be a torch.Tensor or None, got list"),
     "v-scalar": ({"v": torch.ones(())}, "v must have at least one dimension, got a scalar"),
     "v-sparse": ({"v": torch.ones(5, 3).to_sparse()}, "v must be a dense tensor, got torch.sparse_coo"),
-    "backend": ({"backend": "cuda"}, "backend must be one of triton, native, reference, got 'cuda'"),
+    "backend": ({"backend": "x"}, "backend must be one of triton, native, reference, got 'x'"),
 }
 
 

@@ -11,7 +11,6 @@ import functools
 import importlib
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 
 import torch
@@ -19,7 +18,9 @@ from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from normkernels._checks import PLAIN
+from normkernels._checks import PLAIN, fail
+from normkernels._messages import meant, shown, warn
+from normkernels._place import to_build
 
 NAMES = ("triton", "native", "reference")
 KEYS = {"cpu": torch._C.DispatchKey.CPU, "cuda": torch._C.DispatchKey.CUDA}
@@ -30,7 +31,7 @@ AUTOMATIC = {"cuda": ("triton", "native", "reference"), "cpu": ("native", "refer
 def check_name(name: str | None, source: str) -> str | None:
     """``name`` if it is a backend or None, else a ValueError that lists the backends."""
     if name is not None and name not in NAMES:
-        raise ValueError(f"{source}: backend must be one of {', '.join(NAMES)}, got {name!r}")
+        fail(source, "backend", f"be one of {', '.join(NAMES)}", shown(name), meant(name, NAMES))
     return name
 
 
@@ -130,7 +131,7 @@ def native(op: str) -> torch._ops.OpOverload:
 
 @functools.cache
 def _say_once(device: str, missing: str) -> None:
-    warnings.warn(f"normkernels runs in plain PyTorch on {device}. {missing}", stacklevel=4)
+    warn(f"normkernels runs in plain PyTorch on {device}. {missing}")
 
 
 def unusable(name: str, op: str, device: str) -> str | None:
@@ -183,8 +184,7 @@ def _native_unusable(op: str, device: str) -> str | None:
     try:
         importlib.import_module("normkernels._C")
     except ImportError as error:
-        how = "reinstall with a C++ compiler at hand: pip install --no-build-isolation ."
-        return f"the extension normkernels._C is not built ({error}); {how}"
+        return f"the extension normkernels._C is not built ({error}); {to_build()}"
     if device not in KEYS:
         return f"runs on cpu and cuda, not {device}"
     if not hasattr(torch.ops.normkernels_C, op):

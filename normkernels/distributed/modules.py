@@ -1,6 +1,6 @@
 """SyncBatchNorm, SyncBatchRenorm and ``synchronize_``: one batch over several processes."""
 
-from typing import Any
+from typing import Any, Never
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +8,8 @@ from torch.fx import Proxy
 from torch.types import Device
 
 from normkernels import _checks
+from normkernels._activations import Activation
+from normkernels._arguments import constructor, refuse
 from normkernels.backends import requested
 from normkernels.backends.reference.batch_renorm import corrected, correction
 from normkernels.conversion import twins
@@ -65,11 +67,12 @@ class SyncBatchNorm(_AnyRank, _BatchNorm):
     Source: Ioffe & Szegedy 2015, arXiv:1502.03167, algorithms 1 and 2, over the batches of all processes.
     """
 
+    @constructor
     def __init__(
         self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
         track_running_stats: bool = True, process_group: Any = None, device: Device = None,
-        dtype: torch.dtype | None = None, *, bias: bool = True, activation: str | None = None, slope: float = 0.01,
-        backend: str | None = None,
+        dtype: torch.dtype | None = None, *, bias: bool = True, activation: Activation | None = None,
+        slope: float = 0.01, backend: str | None = None,
     ) -> None:  # fmt: skip
         extras: dict[str, Any] = {"bias": bias, "activation": activation, "slope": slope, "backend": backend}
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, **extras)
@@ -81,10 +84,12 @@ class SyncBatchNorm(_AnyRank, _BatchNorm):
         synchronize_(module, process_group)
         return module
 
-    def forward(self, input: Tensor, skip: Tensor | None = None) -> Tensor:
+    def forward(self, input: Tensor, skip: Tensor | None = None, **unknown: Never) -> Tensor:
         training = (self.training and not self.frozen_statistics) or self.running_mean is None
         if isinstance(input, Proxy):
             return leaf(self, input, skip)
+        if unknown:
+            refuse(self, unknown)
         if not training or not spans(self.process_group):
             return super().forward(input, skip)
         self._check_input_dim(input)
@@ -129,11 +134,12 @@ class SyncBatchRenorm(_AnyRank, _BatchRenorm):
     Source: Ioffe 2017, arXiv:1702.03275, algorithm 1, over the batches of all processes.
     """
 
+    @constructor
     def __init__(
         self, num_features: int, eps: float = 1e-5, momentum: float = 0.01, affine: bool = True, device: Device = None,
         dtype: torch.dtype | None = None, *, process_group: Any = None, r_max: float = 3.0, d_max: float = 5.0,
         warmup_steps: int = 5000, r_ramp_steps: int = 35000, d_ramp_steps: int = 20000, bias: bool = True,
-        activation: str | None = None, slope: float = 0.01, backend: str | None = None,
+        activation: Activation | None = None, slope: float = 0.01, backend: str | None = None,
     ) -> None:  # fmt: skip
         ramp: dict[str, Any] = {"r_max": r_max, "d_max": d_max, "warmup_steps": warmup_steps}
         ramp |= {"r_ramp_steps": r_ramp_steps, "d_ramp_steps": d_ramp_steps}
@@ -141,9 +147,11 @@ class SyncBatchRenorm(_AnyRank, _BatchRenorm):
         super().__init__(num_features, eps, momentum, affine, device, dtype, **ramp, **extras)
         self.process_group = process_group
 
-    def forward(self, input: Tensor, skip: Tensor | None = None) -> Tensor:
+    def forward(self, input: Tensor, skip: Tensor | None = None, **unknown: Never) -> Tensor:
         if isinstance(input, Proxy):
             return leaf(self, input, skip)
+        if unknown:
+            refuse(self, unknown)
         if not self._statistics_move() or not spans(self.process_group):
             return super().forward(input, skip)
         self._check_input_dim(input)

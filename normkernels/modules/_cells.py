@@ -1,13 +1,17 @@
 """What the recurrent cells share: torch.nn's inputs and states, with a batch or without, around one step."""
 
-from typing import Any
+from typing import Any, Never
 
+import torch
 from torch import Tensor, nn
 from torch.fx import Proxy
 
-from normkernels._checks import ArgumentError
+from normkernels._arguments import refuse
+from normkernels._checks import ArgumentError, fail
+from normkernels._messages import shown
 from normkernels.modules._leaf import leaf
 from normkernels.modules._normalised import Normalised
+from normkernels.modules._recurrent import check_states
 
 
 class Cell(Normalised):
@@ -18,7 +22,7 @@ class Cell(Normalised):
 
     def _check(self, x: Tensor, states: tuple[Tensor, ...]) -> None:
         """In torch's words."""
-        name, inputs = type(self).__name__, self.weight_ih.shape[1]
+        name, inputs, dtype = type(self).__name__, self.weight_ih.shape[1], self.weight_ih.dtype
         if x.shape[1] != inputs:
             raise ArgumentError(f"{name}: input has inconsistent input_size: got {x.shape[1]} expected {inputs}")
         for i, s in enumerate(states):
@@ -30,19 +34,30 @@ class Cell(Normalised):
                 raise ArgumentError(
                     f"{name}: hidden{i} has inconsistent hidden_size: got {s.shape[1]}, expected {self.hidden_size}"
                 )
+        if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
+            raise ArgumentError(
+                f"{name}: input dtype ({x.dtype}) does not match weight dtype ({dtype}). "
+                f"Convert input: input.to({dtype}), or convert the layer: layer.to({x.dtype})"
+            )
 
     def _step(self, x: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The new states of a batch."""
         raise NotImplementedError
 
     def forward(
-        self, input: Tensor, hx: Tensor | tuple[Tensor, Tensor] | None = None
+        self, input: Tensor, hx: Tensor | tuple[Tensor, Tensor] | None = None, **unknown: Never
     ) -> Tensor | tuple[Tensor, ...]:  # fmt: skip
         """As in torch.nn: the new state, or ``(h, c)``."""
         if isinstance(input, Proxy):
             return leaf(self, input, hx)
+        if unknown:
+            refuse(self, unknown)  # type: ignore[arg-type]
         name, two = type(self).__name__, isinstance(self, nn.LSTMCell)
         given: Any = () if hx is None else hx if two else (hx,)
+        if not isinstance(input, Tensor):
+            fail(name, "input", "be a torch.Tensor", shown(input))
+        if hx is not None:
+            check_states(name, hx, 2 if two else 1)
         names = [f"hx[{i}]" for i in range(2)] if two else ["hidden"]
         for what, t in zip(("input", *names), (input, *given), strict=False):
             if t.dim() not in (1, 2):

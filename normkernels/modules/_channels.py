@@ -1,6 +1,6 @@
 """What the modules of the channel family share: their extras, and freezing."""
 
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
@@ -12,10 +12,14 @@ from normkernels.modules._wide_state import WideState
 class ChannelExtras(Extras, torch.nn.Module):
     """The extras of a norm over channels: ``activation``, ``slope`` and ``backend``; ``skip`` is given to forward."""
 
-    def __init__(self, *arguments, bias: bool = True, **extras) -> None:
+    def __init__(self, *arguments: Any, bias: bool = True, **extras: Any) -> None:
         super().__init__(*arguments, **extras)
         if not bias:  # the torch.nn twins of later releases take it, those of older ones do not
             self.register_parameter("bias", None)
+
+    if TYPE_CHECKING:  # torch.nn.Module's says nothing of what it takes and returns
+
+        def __call__(self, input: Tensor, skip: Tensor | None = None) -> Tensor: ...
 
 
 class Running(WideState, ChannelExtras):

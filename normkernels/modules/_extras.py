@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from normkernels import _checks
+from normkernels._activations import Activation
 from normkernels.backends import check_name
 
 DEFAULTS = {
@@ -29,12 +30,12 @@ def extra(name: str) -> Any:
 class Extras:
     """Mixin: keeps the extras, shows those that are not the default, and hands them to the function."""
 
-    activation: str | None = extra("activation")
+    activation: Activation | None = extra("activation")
     slope: float = extra("slope")
     backend: str | None = extra("backend")
     extras: dict[str, Any]
 
-    def __init__(self, *arguments, **extras) -> None:
+    def __init__(self, *arguments: Any, **extras: Any) -> None:
         """``arguments`` are those of the torch.nn twin, whose constructor may read the extras already."""
         name = type(self).__name__
         _checks.check_activation(name, extras["activation"])

@@ -1,6 +1,7 @@
 """What NormProp layers share: parameters, their first values, and what is shown of them."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,14 @@ class NormProp(nn.Module):
     bias: nn.Parameter | None
     slope: nn.Parameter | float | None
     moments: Moments | None
+    activation: Activation
+    gain_init: str | float
+    slope_init: float | None
+    backend: str | None
+
+    if TYPE_CHECKING:  # torch.nn.Module's says nothing of what it takes and returns
+
+        def __call__(self, input: Tensor) -> Tensor: ...
 
     def _set_up(
         self, shape: tuple[int, ...], activation: Activation, gain_init: str | float, bias: bool,

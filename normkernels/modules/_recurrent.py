@@ -1,6 +1,6 @@
 """What the recurrent layers share: torch.nn's inputs, states, layers and directions, around one call for each."""
 
-from typing import Any
+from typing import Any, Never
 
 import torch
 import torch.nn.functional as F
@@ -8,11 +8,22 @@ from torch import Tensor, nn
 from torch.fx import Proxy
 from torch.nn.utils.rnn import PackedSequence
 
+from normkernels._arguments import refuse
 from normkernels._checks import fail
+from normkernels._messages import shown
 from normkernels.modules._leaf import leaf
 from normkernels.modules._normalised import Normalised
 
 States = tuple[Tensor, ...]
+
+
+def check_states(name: str, hx: Any, count: int) -> None:
+    """A tensor, or the pair of an LSTM."""
+    pair = isinstance(hx, tuple | list)
+    if count == 2 and not (pair and len(hx) == 2 and all(isinstance(s, Tensor) for s in hx)):
+        fail(name, "hx", "be a pair of tensors (h_0, c_0)", shown(hx), "zeros are layer(input)")
+    if count == 1 and not isinstance(hx, Tensor):
+        fail(name, "hx", "be a tensor h_0", shown(hx), "it has no cell c_0" if pair else "")
 
 
 class Recurrent(Normalised, nn.RNNBase):
@@ -48,11 +59,13 @@ class Recurrent(Normalised, nn.RNNBase):
         pass
 
     def forward(
-        self, input: Tensor | PackedSequence, hx: Tensor | States | None = None
+        self, input: Tensor | PackedSequence, hx: Tensor | States | None = None, **unknown: Never
     ) -> tuple[Tensor | PackedSequence, Tensor | States]:
         """As in torch.nn: ``output, h_n``, or ``output, (h_n, c_n)``."""
         if isinstance(input, Proxy):
             return leaf(self, input, hx)
+        if unknown:
+            refuse(self, unknown)
         if isinstance(input, PackedSequence):
             data, sizes, order, back = input
             states = self._states(data, hx, int(sizes[0]))
@@ -62,6 +75,8 @@ class Recurrent(Normalised, nn.RNNBase):
             states = states if back is None else tuple(s.index_select(1, back) for s in states)
             return PackedSequence(y, sizes, order, back), self._handed_out(states)
         name = type(self).__name__
+        if not isinstance(input, Tensor):
+            fail(name, "input", "be a torch.Tensor or a PackedSequence", shown(input))
         if input.dim() not in (2, 3):
             raise ValueError(f"{name}: Expected input to be 2D or 3D, got {input.dim()}D instead")
         batched, batch_dim = input.dim() == 3, 0 if self.batch_first else 1
@@ -80,6 +95,7 @@ class Recurrent(Normalised, nn.RNNBase):
     def _states(self, input: Tensor, hx: Any, batch: int) -> States:
         """hx, or zeros."""
         if hx is not None:
+            check_states(type(self).__name__, hx, self.STATES)
             return tuple(hx) if self.STATES == 2 else (hx,)
         sizes = (self.proj_size or self.hidden_size, self.hidden_size)[: self.STATES]
         return tuple(input.new_zeros(len(self.suffixes()), batch, size) for size in sizes)

@@ -1,6 +1,9 @@
 """What the modules of the row families share: their extras, and a weight that starts the layer with scale 1."""
 
+from typing import TYPE_CHECKING, overload
+
 import torch
+from torch import Tensor
 
 from normkernels.modules._extras import Extras, extra
 
@@ -17,3 +20,11 @@ class RowExtras(Extras):
         super().reset_parameters()  # type: ignore[misc]
         if self.elementwise_affine:
             torch.nn.init.constant_(self.weight, 1.0 - self.weight_offset)
+
+    if TYPE_CHECKING:  # torch.nn.Module's says nothing of what it takes and returns
+
+        @overload
+        def __call__(self, input: Tensor, residual: None = None) -> Tensor: ...
+        @overload
+        def __call__(self, input: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]: ...
+        def __call__(self, input: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]: ...

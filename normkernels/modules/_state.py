@@ -1,12 +1,11 @@
 """What the modules that carry a state share: its first values, and that it can be started again."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
-from torch import Tensor
 from torch.types import Device
 
-from normkernels._checks import fail
 from normkernels.modules._channels import Running
 from normkernels.modules._ranks import Ranked
 
@@ -21,7 +20,7 @@ class Stateful(Ranked, Running):
 
     def __init__(
         self, num_features: int, eps: float, affine: bool, bias: bool, device: Device, dtype: torch.dtype | None,
-        **extras,
+        **extras: Any,
     ) -> None:  # fmt: skip
         super().__init__(**extras)
         self.num_features, self.eps, self.affine, self._START = num_features, eps, affine, {}
@@ -46,12 +45,6 @@ class Stateful(Ranked, Running):
         for parameter, value in ((self.weight, 1.0), (self.bias, 0.0)):
             if parameter is not None:
                 torch.nn.init.constant_(parameter, value)
-
-    def _check_input_dim(self, input: Tensor) -> None:
-        ranks = (2, 3) if self.SPACE == 1 else (self.SPACE + 2,)
-        if input.dim() not in ranks:
-            rule = "have " + " or ".join(map(str, ranks)) + " dimensions (N, C, *)"
-            fail(type(self).__name__, "input", rule, f"shape {tuple(input.shape)}")
 
     def _statistics_move(self) -> bool:
         return self.training and not self.frozen_statistics

@@ -1,10 +1,14 @@
 """BatchNorm1d, 2d and 3d: torch.nn's batch norms on fused kernels."""
 
+from typing import Never
+
 import torch
 from torch import Tensor
 from torch.fx import Proxy
 from torch.types import Device
 
+from normkernels._activations import Activation
+from normkernels._arguments import constructor, refuse
 from normkernels.modules._channels import Twin
 from normkernels.modules._leaf import leaf
 from normkernels.modules._ranks import Ranked
@@ -46,18 +50,21 @@ class _BatchNorm(Ranked, Twin, torch.nn.modules.batchnorm._BatchNorm):
     :func:`normkernels.functional.batch_norm`.
     """
 
+    @constructor
     def __init__(
         self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
         track_running_stats: bool = True, device: Device = None, dtype: torch.dtype | None = None, *,
-        bias: bool = True, activation: str | None = None, slope: float = 0.01, backend: str | None = None,
+        bias: bool = True, activation: Activation | None = None, slope: float = 0.01, backend: str | None = None,
     ) -> None:  # fmt: skip
         extras = {"activation": activation, "slope": slope, "backend": backend}
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias, **extras)
 
-    def forward(self, input: Tensor, skip: Tensor | None = None) -> Tensor:
+    def forward(self, input: Tensor, skip: Tensor | None = None, **unknown: Never) -> Tensor:
         """y, as the class says; running statistics move in training unless they are frozen."""
         if isinstance(input, Proxy):
             return leaf(self, input, skip)
+        if unknown:
+            refuse(self, unknown)
         self._check_input_dim(input)
         training = self.training and not self.frozen_statistics
         tracks = training and self.track_running_stats

@@ -1,8 +1,11 @@
 """BatchNormLSTM."""
 
+from typing import Any
+
 import torch
 from torch.types import Device
 
+from normkernels._arguments import constructor
 from normkernels.modules._batch_norm_recurrent import SHOWN, BatchNormRecurrent
 from normkernels.ops.batch_norm_lstm import batch_norm_lstm
 
@@ -47,9 +50,13 @@ class BatchNormLSTM(BatchNormRecurrent):
     Source: Cooijmans et al. 2017, arXiv:1603.09025, section 3.
     """
 
-    GATES, STATES, SHOWN = 4, 2, SHOWN | {"norm_cell": "output"}
-    FUNCTION, OPTIONS = staticmethod(batch_norm_lstm), ("momentum", "eps", "norm_terms", "norm_cell", "backend")
+    GATES: int = 4
+    STATES: int = 2
+    SHOWN: dict[str, Any] = SHOWN | {"norm_cell": "output"}
+    FUNCTION: Any = staticmethod(batch_norm_lstm)
+    OPTIONS: tuple[str, ...] = ("momentum", "eps", "norm_terms", "norm_cell", "backend")
 
+    @constructor
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
         dropout: float = 0.0, bidirectional: bool = False, device: Device = None, dtype: torch.dtype | None = None, *,

@@ -1,8 +1,11 @@
 """BatchNormRNN."""
 
+from typing import Any
+
 import torch
 from torch.types import Device
 
+from normkernels._arguments import constructor
 from normkernels.modules._batch_norm_recurrent import SHOWN, BatchNormRecurrent
 from normkernels.ops._recurrent import check_nonlinearity
 from normkernels.ops.batch_norm_rnn import batch_norm_rnn
@@ -54,9 +57,13 @@ class BatchNormRNN(BatchNormRecurrent):
     Source: Cooijmans et al. 2017, arXiv:1603.09025, section 3; the sum: Laurent et al. 2016, arXiv:1510.01378.
     """
 
-    GATES, STATES, SHOWN, FUNCTION = 1, 1, SHOWN, staticmethod(batch_norm_rnn)
-    OPTIONS = ("nonlinearity", "momentum", "eps", "norm_terms", "backend")
+    GATES: int = 1
+    STATES: int = 1
+    SHOWN: dict[str, Any] = SHOWN
+    FUNCTION: Any = staticmethod(batch_norm_rnn)
+    OPTIONS: tuple[str, ...] = ("nonlinearity", "momentum", "eps", "norm_terms", "backend")
 
+    @constructor
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "tanh", bias: bool = True,
         batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, device: Device = None,

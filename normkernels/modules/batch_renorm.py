@@ -1,10 +1,14 @@
 """BatchRenorm1d, 2d and 3d: batch norm that trains on what it will infer with."""
 
+from typing import Never
+
 import torch
 from torch import Tensor
 from torch.fx import Proxy
 from torch.types import Device
 
+from normkernels._activations import Activation
+from normkernels._arguments import constructor, refuse
 from normkernels.modules._leaf import leaf
 from normkernels.modules._state import Stateful
 from normkernels.ops.batch_renorm import Ramp, batch_renorm
@@ -56,10 +60,18 @@ class _BatchRenorm(Stateful):
     running_std: Tensor
     num_batches_tracked: Tensor
 
+    momentum: float
+    r_max: float
+    d_max: float
+    warmup_steps: int
+    r_ramp_steps: int
+    d_ramp_steps: int
+
+    @constructor
     def __init__(
         self, num_features: int, eps: float = 1e-5, momentum: float = 0.01, affine: bool = True, device: Device = None,
         dtype: torch.dtype | None = None, *, r_max: float = 3.0, d_max: float = 5.0, warmup_steps: int = 5000,
-        r_ramp_steps: int = 35000, d_ramp_steps: int = 20000, bias: bool = True, activation: str | None = None,
+        r_ramp_steps: int = 35000, d_ramp_steps: int = 20000, bias: bool = True, activation: Activation | None = None,
         slope: float = 0.01, backend: str | None = None,
     ) -> None:  # fmt: skip
         extras = {"activation": activation, "slope": slope, "backend": backend}
@@ -78,10 +90,12 @@ class _BatchRenorm(Stateful):
         """r_max and d_max of the next training call, scalars on the module's device."""
         return self._ramp().bounds(self.running_std, self.num_batches_tracked)
 
-    def forward(self, input: Tensor, skip: Tensor | None = None) -> Tensor:
+    def forward(self, input: Tensor, skip: Tensor | None = None, **unknown: Never) -> Tensor:
         """y, as the class says; running statistics move in training unless they are frozen."""
         if isinstance(input, Proxy):
             return leaf(self, input, skip)
+        if unknown:
+            refuse(self, unknown)
         self._check_input_dim(input)
         return batch_renorm(
             input, self.running_mean, self.running_std, self.weight, self.bias, self._statistics_move(), self.momentum,

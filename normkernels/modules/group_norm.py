@@ -1,10 +1,14 @@
 """GroupNorm: torch.nn.GroupNorm on fused kernels."""
 
+from typing import Never
+
 import torch
 from torch import Tensor
 from torch.fx import Proxy
 from torch.types import Device
 
+from normkernels._activations import Activation
+from normkernels._arguments import constructor, refuse
 from normkernels.modules._channels import ChannelExtras
 from normkernels.modules._leaf import leaf
 from normkernels.ops.group_norm import group_norm
@@ -40,16 +44,19 @@ class GroupNorm(ChannelExtras, torch.nn.GroupNorm):
     :func:`normkernels.functional.group_norm`.
     """
 
+    @constructor
     def __init__(
         self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True, device: Device = None,
-        dtype: torch.dtype | None = None, *, bias: bool = True, activation: str | None = None, slope: float = 0.01,
-        backend: str | None = None,
+        dtype: torch.dtype | None = None, *, bias: bool = True, activation: Activation | None = None,
+        slope: float = 0.01, backend: str | None = None,
     ) -> None:  # fmt: skip
         extras = {"activation": activation, "slope": slope, "backend": backend}
         super().__init__(num_groups, num_channels, eps, affine, device, dtype, bias=bias, **extras)
 
-    def forward(self, input: Tensor, skip: Tensor | None = None) -> Tensor:
+    def forward(self, input: Tensor, skip: Tensor | None = None, **unknown: Never) -> Tensor:
         """y, as the class says."""
         if isinstance(input, Proxy):
             return leaf(self, input, skip)
+        if unknown:
+            refuse(self, unknown)
         return group_norm(input, self.num_groups, self.weight, self.bias, self.eps, skip=skip, **self.extras)

@@ -1,12 +1,15 @@
 """InstanceNorm1d, 2d and 3d: torch.nn's instance norms on fused kernels."""
 
-import warnings
+from typing import Never
 
 import torch
 from torch import Tensor
 from torch.fx import Proxy
 from torch.types import Device
 
+from normkernels._activations import Activation
+from normkernels._arguments import constructor, refuse
+from normkernels._messages import warn
 from normkernels.modules._channels import Twin
 from normkernels.modules._leaf import leaf
 from normkernels.modules._ranks import Ranked
@@ -46,22 +49,29 @@ class _InstanceNorm(Ranked, Twin, torch.nn.modules.instancenorm._InstanceNorm):
     :func:`normkernels.functional.instance_norm`.
     """
 
+    @staticmethod
+    def _dims(space: int) -> tuple[int, ...]:
+        return space + 1, space + 2  # an image alone is taken too
+
+    @constructor
     def __init__(
-        self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = False,
+        self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = False,
         track_running_stats: bool = False, device: Device = None, dtype: torch.dtype | None = None, *,
-        bias: bool = True, activation: str | None = None, slope: float = 0.01, backend: str | None = None,
+        bias: bool = True, activation: Activation | None = None, slope: float = 0.01, backend: str | None = None,
     ) -> None:  # fmt: skip
         extras = {"activation": activation, "slope": slope, "backend": backend}
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias, **extras)
 
-    def forward(self, input: Tensor, skip: Tensor | None = None) -> Tensor:
+    def forward(self, input: Tensor, skip: Tensor | None = None, **unknown: Never) -> Tensor:
         """y, as the class says; running statistics, if there are any, move in training unless they are frozen."""
         if isinstance(input, Proxy):
             return leaf(self, input, skip)
+        if unknown:
+            refuse(self, unknown)
         self._check_input_dim(input)
         channels = input.shape[input.dim() - self._get_no_batch_dim()]
         if channels != self.num_features and not self.affine and not self.track_running_stats:
-            warnings.warn(f"input has {channels} channels, not num_features={self.num_features}", stacklevel=2)
+            warn(f"input has {channels} channels, not num_features={self.num_features}")
         if input.dim() == self._get_no_batch_dim():
             return self.forward(input.unsqueeze(0), None if skip is None else skip.unsqueeze(0)).squeeze(0)
         use_input_stats = not self.track_running_stats or (self.training and not self.frozen_statistics)

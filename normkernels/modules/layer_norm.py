@@ -1,13 +1,16 @@
 """LayerNorm: torch.nn.LayerNorm on fused kernels."""
 
 import math
-from typing import overload
+from collections.abc import Sequence
+from typing import Never, overload
 
 import torch
 from torch import Tensor
 from torch.fx import Proxy
 from torch.types import Device
 
+from normkernels._activations import Activation
+from normkernels._arguments import constructor, refuse
 from normkernels.modules._leaf import leaf
 from normkernels.modules._rows import RowExtras
 from normkernels.ops.layer_norm import layer_norm
@@ -48,9 +51,11 @@ class LayerNorm(RowExtras, torch.nn.LayerNorm):
     :func:`normkernels.functional.layer_norm`.
     """
 
+    @constructor
     def __init__(
-        self, normalized_shape: int | list[int] | torch.Size, eps: float = 1e-5, elementwise_affine: bool = True,
-        bias: bool = True, device: Device = None, dtype: torch.dtype | None = None, *, activation: str | None = None,
+        self, normalized_shape: int | Sequence[int], eps: float = 1e-5, elementwise_affine: bool = True,
+        bias: bool = True, device: Device = None, dtype: torch.dtype | None = None, *,
+        activation: Activation | None = None,
         slope: float = 0.01, weight_offset: float = 0.0, backend: str | None = None,
     ) -> None:  # fmt: skip
         extras = {"activation": activation, "slope": slope, "weight_offset": weight_offset, "backend": backend}
@@ -70,10 +75,14 @@ class LayerNorm(RowExtras, torch.nn.LayerNorm):
     def forward(self, input: Tensor, residual: None = None) -> Tensor: ...
     @overload
     def forward(self, input: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]: ...
-    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(
+        self, input: Tensor, residual: Tensor | None = None, **unknown: Never
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """y; with a residual (y, input + residual)."""
         if isinstance(input, Proxy):
             return leaf(self, input, residual)
+        if unknown:
+            refuse(self, unknown)
         eps = self.__dict__["eps"]
         return layer_norm(
             input, self.normalized_shape, self.weight, self.bias, eps, residual=residual, **self.extras

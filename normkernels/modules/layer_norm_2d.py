@@ -1,12 +1,15 @@
 """LayerNorm2d: layer norm over the channels of each pixel."""
 
-from typing import overload
+from collections.abc import Sequence
+from typing import Never, overload
 
 import torch
 from torch import Tensor
 from torch.fx import Proxy
 from torch.types import Device
 
+from normkernels._activations import Activation
+from normkernels._arguments import constructor, refuse
 from normkernels.modules._extras import extra
 from normkernels.modules._leaf import leaf
 from normkernels.modules.layer_norm import LayerNorm
@@ -47,10 +50,11 @@ class LayerNorm2d(LayerNorm):
 
     memory_format: torch.memory_format = extra("memory_format")
 
+    @constructor
     def __init__(
-        self, normalized_shape: int, eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True,
-        device: Device = None, dtype: torch.dtype | None = None, *,
-        memory_format: torch.memory_format = torch.preserve_format, activation: str | None = None,
+        self, normalized_shape: int | Sequence[int], eps: float = 1e-5, elementwise_affine: bool = True,
+        bias: bool = True, device: Device = None, dtype: torch.dtype | None = None, *,
+        memory_format: torch.memory_format = torch.preserve_format, activation: Activation | None = None,
         slope: float = 0.01, weight_offset: float = 0.0, backend: str | None = None,
     ) -> None:  # fmt: skip
         check_format(type(self).__name__, memory_format)
@@ -62,8 +66,12 @@ class LayerNorm2d(LayerNorm):
     def forward(self, input: Tensor, residual: None = None) -> Tensor: ...
     @overload
     def forward(self, input: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]: ...
-    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(
+        self, input: Tensor, residual: Tensor | None = None, **unknown: Never
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """y; with a residual (y, input + residual)."""
         if isinstance(input, Proxy):
             return leaf(self, input, residual)
+        if unknown:
+            refuse(self, unknown)
         return layer_norm_2d(input, self.weight, self.bias, self.__dict__["eps"], residual=residual, **self.extras)

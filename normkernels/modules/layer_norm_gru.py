@@ -1,9 +1,12 @@
 """LayerNormGRU and LayerNormGRUCell."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.types import Device
 
+from normkernels._arguments import constructor
 from normkernels.modules._cells import Cell
 from normkernels.modules._layer_norm_recurrent import LayerNormalised, LayerNormRecurrent
 from normkernels.ops.layer_norm_gru import layer_norm_gru, layer_norm_gru_cell
@@ -51,8 +54,12 @@ class LayerNormGRU(LayerNormRecurrent):
     Source: Ba et al. 2016, arXiv:1607.06450, equations 23 to 26.
     """
 
-    GATES, SHOWN, STATES, FUNCTION = 3, SHOWN, 1, staticmethod(layer_norm_gru)
+    GATES: int = 3
+    STATES: int = 1
+    SHOWN: dict[str, Any] = SHOWN
+    FUNCTION: Any = staticmethod(layer_norm_gru)
 
+    @constructor
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
         dropout: float = 0.0, bidirectional: bool = False, device: Device = None, dtype: torch.dtype | None = None, *,
@@ -89,8 +96,10 @@ class LayerNormGRUCell(LayerNormalised, Cell, nn.GRUCell):
     Source: as :class:`LayerNormGRU`.
     """
 
-    GATES, SHOWN = 3, SHOWN
+    GATES: int = 3
+    SHOWN: dict[str, Any] = SHOWN
 
+    @constructor
     def __init__(
         self, input_size: int, hidden_size: int, bias: bool = True, device: Device = None,
         dtype: torch.dtype | None = None, *, norm_over: str = "rz", norm_terms: str = "separate", eps: float = 1e-5,

@@ -1,9 +1,12 @@
 """LayerNormLSTM and LayerNormLSTMCell."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.types import Device
 
+from normkernels._arguments import constructor
 from normkernels.modules._cells import Cell
 from normkernels.modules._layer_norm_recurrent import LayerNormalised, LayerNormRecurrent
 from normkernels.ops.layer_norm_lstm import layer_norm_lstm, layer_norm_lstm_cell
@@ -55,8 +58,12 @@ class LayerNormLSTM(LayerNormRecurrent):
     Source: Ba et al. 2016, arXiv:1607.06450, equations 20 to 22.
     """
 
-    GATES, SHOWN, STATES, FUNCTION = 4, SHOWN, 2, staticmethod(layer_norm_lstm)
+    GATES: int = 4
+    STATES: int = 2
+    SHOWN: dict[str, Any] = SHOWN
+    FUNCTION: Any = staticmethod(layer_norm_lstm)
 
+    @constructor
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
         dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0, device: Device = None,
@@ -94,8 +101,10 @@ class LayerNormLSTMCell(LayerNormalised, Cell, nn.LSTMCell):
     Source: as :class:`LayerNormLSTM`.
     """
 
-    GATES, SHOWN = 4, SHOWN
+    GATES: int = 4
+    SHOWN: dict[str, Any] = SHOWN
 
+    @constructor
     def __init__(
         self, input_size: int, hidden_size: int, bias: bool = True, device: Device = None,
         dtype: torch.dtype | None = None, *, norm_over: str = "joint", norm_terms: str = "separate",

@@ -1,9 +1,12 @@
 """LayerNormRNN and LayerNormRNNCell."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.types import Device
 
+from normkernels._arguments import constructor
 from normkernels.modules._cells import Cell
 from normkernels.modules._layer_norm_recurrent import LayerNormalised, LayerNormRecurrent
 from normkernels.ops._recurrent import check_nonlinearity
@@ -49,9 +52,13 @@ class LayerNormRNN(LayerNormRecurrent):
     Source: Ba et al. 2016, arXiv:1607.06450, equation 4.
     """
 
-    GATES, SHOWN, STATES = 1, SHOWN, 1
-    FUNCTION, FUNCTION_OPTIONS = staticmethod(layer_norm_rnn), ("nonlinearity",)
+    GATES: int = 1
+    STATES: int = 1
+    SHOWN: dict[str, Any] = SHOWN
+    FUNCTION: Any = staticmethod(layer_norm_rnn)
+    FUNCTION_OPTIONS: tuple[str, ...] = ("nonlinearity",)
 
+    @constructor
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "tanh", bias: bool = True,
         batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, device: Device = None,
@@ -90,8 +97,10 @@ class LayerNormRNNCell(LayerNormalised, Cell, nn.RNNCell):
     Source: as :class:`LayerNormRNN`.
     """
 
-    GATES, SHOWN = 1, SHOWN
+    GATES: int = 1
+    SHOWN: dict[str, Any] = SHOWN
 
+    @constructor
     def __init__(
         self, input_size: int, hidden_size: int, bias: bool = True, nonlinearity: str = "tanh", device: Device = None,
         dtype: torch.dtype | None = None, *, norm_terms: str = "sum", eps: float = 1e-5, backend: str | None = None,

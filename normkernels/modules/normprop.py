@@ -1,6 +1,7 @@
 """NormPropLinear and NormPropConv1d, 2d, 3d: layers that carry unit statistics from input to output."""
 
 from collections.abc import Iterable
+from typing import Never
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +10,7 @@ from torch.fx import Proxy
 from torch.types import Device
 
 from normkernels import _checks
+from normkernels._arguments import constructor, refuse
 from normkernels.modules._leaf import leaf
 from normkernels.modules._normprop import Activation, NormProp
 from normkernels.modules._ranks import Ranked
@@ -55,6 +57,10 @@ class NormPropLinear(NormProp):
     :func:`normkernels.functional.normprop_linear`.
     """
 
+    in_features: int
+    out_features: int
+
+    @constructor
     def __init__(
         self, in_features: int, out_features: int, activation: Activation = "relu", *,
         gain_init: str | float = "jacobian", bias: bool = True, slope: float | None = None, num_parameters: int = 1,
@@ -65,10 +71,12 @@ class NormPropLinear(NormProp):
         shape = (out_features, in_features)
         self._set_up(shape, activation, gain_init, bias, slope, num_parameters, device, dtype, backend)
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor, **unknown: Never) -> Tensor:
         """o, as the class says."""
         if isinstance(input, Proxy):
             return leaf(self, input)
+        if unknown:
+            refuse(self, unknown)
         return normprop_linear(
             input, self.weight, self.gain, self.bias, self.activation, self.slope, backend=self.backend,
             moments=self.moments,
@@ -108,6 +116,16 @@ class _NormPropConv(Ranked, NormProp):
     :func:`normkernels.functional.normprop_conv`.
     """
 
+    in_channels: int
+    out_channels: int
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: str | tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+    padding_mode: str
+
+    @constructor
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, ...],
         stride: int | tuple[int, ...] = 1, padding: int | tuple[int, ...] | str = 0,
@@ -134,10 +152,12 @@ class _NormPropConv(Ranked, NormProp):
         shape = (out_channels, in_channels // groups, *self.kernel_size)
         self._set_up(shape, activation, gain_init, bias, slope, num_parameters, device, dtype, backend)
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor, **unknown: Never) -> Tensor:
         """o, as the class says."""
         if isinstance(input, Proxy):
             return leaf(self, input)
+        if unknown:
+            refuse(self, unknown)
         padding = self.padding
         if self.padding_mode != "zeros":
             input, padding = F.pad(input, self._pads(), self.padding_mode), 0

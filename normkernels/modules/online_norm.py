@@ -1,10 +1,14 @@
 """OnlineNorm1d, 2d and 3d: batch-free normalisation with statistics over time."""
 
+from typing import Never
+
 import torch
 from torch import Tensor
 from torch.fx import Proxy
 from torch.types import Device
 
+from normkernels._activations import Activation
+from normkernels._arguments import constructor, refuse
 from normkernels.modules._leaf import leaf
 from normkernels.modules._state import Stateful
 from normkernels.ops.online_norm import check_settings, online_norm
@@ -61,11 +65,20 @@ class _OnlineNorm(Stateful):
     epsilon_1: Tensor
     epsilon_y: Tensor
 
+    alpha_fwd: float
+    alpha_bkw: float
+    guard: str | None
+    ls_eps: float
+    clamp: float
+    stable: bool
+    bias_correction: bool
+
+    @constructor
     def __init__(
         self, num_features: int, alpha_fwd: float = 0.999, alpha_bkw: float = 0.99, eps: float = 1e-5,
         affine: bool = True, device: Device = None, dtype: torch.dtype | None = None, *,
         guard: str | None = "layer_scaling", ls_eps: float = 1e-5, clamp: float = 5.0, stable: bool = False,
-        bias_correction: bool = False, bias: bool = True, activation: str | None = None, slope: float = 0.01,
+        bias_correction: bool = False, bias: bool = True, activation: Activation | None = None, slope: float = 0.01,
         backend: str | None = None,
     ) -> None:  # fmt: skip
         extras = {"activation": activation, "slope": slope, "backend": backend}
@@ -79,10 +92,12 @@ class _OnlineNorm(Stateful):
             self._start((), device, torch.long, num_samples_tracked=0)
         self.reset_parameters()
 
-    def forward(self, input: Tensor, skip: Tensor | None = None) -> Tensor:
+    def forward(self, input: Tensor, skip: Tensor | None = None, **unknown: Never) -> Tensor:
         """y, as the class says; the state moves in training unless it is frozen."""
         if isinstance(input, Proxy):
             return leaf(self, input, skip)
+        if unknown:
+            refuse(self, unknown)
         self._check_input_dim(input)
         return online_norm(
             input, self.running_mean, self.running_var, self.epsilon_1, self.epsilon_y, self.weight, self.bias,

@@ -1,12 +1,15 @@
 """RMSNorm: torch.nn.RMSNorm on fused kernels."""
 
-from typing import overload
+from collections.abc import Sequence
+from typing import Never, overload
 
 import torch
 from torch import Tensor
 from torch.fx import Proxy
 from torch.types import Device
 
+from normkernels._activations import Activation
+from normkernels._arguments import constructor, refuse
 from normkernels.modules._leaf import leaf
 from normkernels.modules._rows import RowExtras
 from normkernels.ops.rms_norm import rms_norm
@@ -44,10 +47,12 @@ class RMSNorm(RowExtras, torch.nn.RMSNorm):
     :func:`normkernels.functional.rms_norm`.
     """
 
+    @constructor
     def __init__(
-        self, normalized_shape: int | list[int] | torch.Size, eps: float | None = None,
+        self, normalized_shape: int | Sequence[int], eps: float | None = None,
         elementwise_affine: bool = True, device: Device = None, dtype: torch.dtype | None = None, *,
-        activation: str | None = None, slope: float = 0.01, weight_offset: float = 0.0, backend: str | None = None,
+        activation: Activation | None = None, slope: float = 0.01, weight_offset: float = 0.0,
+        backend: str | None = None,
     ) -> None:  # fmt: skip
         extras = {"activation": activation, "slope": slope, "weight_offset": weight_offset, "backend": backend}
         super().__init__(normalized_shape, eps, elementwise_affine, device, dtype, **extras)
@@ -56,8 +61,12 @@ class RMSNorm(RowExtras, torch.nn.RMSNorm):
     def forward(self, input: Tensor, residual: None = None) -> Tensor: ...
     @overload
     def forward(self, input: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]: ...
-    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(
+        self, input: Tensor, residual: Tensor | None = None, **unknown: Never
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """y; with a residual (y, input + residual)."""
         if isinstance(input, Proxy):
             return leaf(self, input, residual)
+        if unknown:
+            refuse(self, unknown)
         return rms_norm(input, self.normalized_shape, self.weight, self.eps, residual=residual, **self.extras)

@@ -1,6 +1,7 @@
 """StreamingNorm1d, 2d and 3d: long- and short-term statistics, and gradients of statistics."""
 
 from collections.abc import Sequence
+from typing import Never
 
 import torch
 from torch import Tensor
@@ -8,6 +9,8 @@ from torch.fx import Proxy
 from torch.types import Device
 from torch.utils.hooks import RemovableHandle
 
+from normkernels._activations import Activation
+from normkernels._arguments import constructor, refuse
 from normkernels.modules._leaf import leaf
 from normkernels.modules._state import Stateful
 from normkernels.ops.streaming_norm import check_settings, long_term_statistics, streaming_norm, streaming_norm_update
@@ -62,11 +65,17 @@ class _StreamingNorm(Stateful):
     short_term: Tensor
     counts: Tensor
 
+    p: float
+    alpha: tuple[float, ...]
+    beta: tuple[float, ...]
+    kappa: tuple[float, ...]
+
+    @constructor
     def __init__(
         self, num_features: int, eps: float = 1e-5, affine: bool = True, device: Device = None,
         dtype: torch.dtype | None = None, *, p: float = 2.0, alpha: Sequence[float] = (0.7, 0.3),
         beta: Sequence[float] = (0.7, 0.0, 0.3), kappa: Sequence[float] = (0.7, 0.3, 0.7, 0.3), bias: bool = True,
-        activation: str | None = None, slope: float = 0.01, backend: str | None = None,
+        activation: Activation | None = None, slope: float = 0.01, backend: str | None = None,
     ) -> None:  # fmt: skip
         extras = {"activation": activation, "slope": slope, "backend": backend}
         super().__init__(num_features, eps, affine, bias, device, dtype, **extras)
@@ -99,10 +108,12 @@ class _StreamingNorm(Stateful):
         """Call :meth:`weights_changed` after every step of ``optimizer``, until the handle returned is removed."""
         return optimizer.register_step_post_hook(lambda *_: self.weights_changed())
 
-    def forward(self, input: Tensor, skip: Tensor | None = None) -> Tensor:
+    def forward(self, input: Tensor, skip: Tensor | None = None, **unknown: Never) -> Tensor:
         """y, as the class says; the short term moves in training unless it is frozen."""
         if isinstance(input, Proxy):
             return leaf(self, input, skip)
+        if unknown:
+            refuse(self, unknown)
         self._check_input_dim(input)
         return streaming_norm(
             input, self.long_term, self.short_term, self.counts, self.weight, self.bias, self._statistics_move(),

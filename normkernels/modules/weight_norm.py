@@ -1,7 +1,7 @@
 """Weight norm as a parametrization of a module, and its data-dependent first values."""
 
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,8 @@ from normkernels._checks import fail
 from normkernels.backends import check_name
 from normkernels.ops._filters import check_weight
 from normkernels.ops.weight_norm import weight_norm as weight_norm_function
+
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
 class WeightNorm(nn.Module):
@@ -45,9 +47,7 @@ def parameter(function: str, module: nn.Module, name: str) -> Tensor:
     return found
 
 
-def weight_norm(
-    module: nn.Module, name: str = "weight", dim: int | None = 0, *, backend: str | None = None
-) -> nn.Module:
+def weight_norm(module: Layer, name: str = "weight", dim: int | None = 0, *, backend: str | None = None) -> Layer:
     """Give ``module`` weight norm: ``module.weight`` is then g v / |v| of two parameters.
 
     torch.nn.utils.parametrizations.weight_norm with our kernels: the same keys (``parametrizations.weight.original0``
@@ -101,7 +101,7 @@ def _normalised(module: nn.Module) -> Any:
 
 
 @torch.no_grad()
-def init_weight_norm_(model: nn.Module, batch: Tensor) -> nn.Module:
+def init_weight_norm_(model: Layer, batch: Tensor) -> Layer:
     r"""Data-dependent first values: every layer with weight norm gives mean 0 and variance 1 on ``batch``.
 
     In the order of the forward pass, with :math:`t = v \cdot x / \|v\|` of each output channel over batch and space:

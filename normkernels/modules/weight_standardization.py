@@ -6,7 +6,7 @@ from torch.nn.utils import parametrize
 
 from normkernels._checks import fail
 from normkernels.backends import check_name
-from normkernels.modules.weight_norm import parameter
+from normkernels.modules.weight_norm import Layer, parameter
 from normkernels.ops.weight_standardization import weight_standardization as weight_standardization_function
 
 
@@ -34,8 +34,8 @@ class WeightStandardization(nn.Module):
 
 
 def weight_standardization(
-    module: nn.Module, name: str = "weight", *, gain: float | None = None, eps: float = 1e-5, backend: str | None = None
-) -> nn.Module:
+    module: Layer, name: str = "weight", *, gain: float | None = None, eps: float = 1e-5, backend: str | None = None
+) -> Layer:
     """Give ``module`` weight standardisation: each filter of ``module.weight`` then has mean 0 and variance 1.
 
     Args:

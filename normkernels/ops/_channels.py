@@ -166,18 +166,19 @@ def check_channels(
     _checks.check_like_input(name, "skip", skip, input)
     if skip is not None or input.dtype.itemsize == 2:
         input, skip, weight, bias = _checks.prepared(name, input, skip, weight, bias)
-    _checks.check_parameter(name, "weight", weight, (input.shape[1],), input)
-    _checks.check_parameter(name, "bias", bias, (input.shape[1],), input)
+    _checks.check_per_channel(name, input, weight=weight, bias=bias)
     return input, skip, weight, bias
 
 
-def check_running(name: str, input: Tensor, mean: Tensor | None, var: Tensor | None, needed: bool) -> None:
-    """running_mean and running_var must be (C,), both or neither; ``needed``: both."""
+def check_running(
+    name: str, input: Tensor, mean: Tensor | None, var: Tensor | None, needed: bool, weight: Tensor | None
+) -> None:
+    """running_mean and running_var must be (C,), as the weight is; both or neither; ``needed``: both."""
     for argument, tensor, other in (("running_mean", mean, var), ("running_var", var, mean)):
         if tensor is None and (needed or other is not None):
             rule = "be given where no statistics are taken from input" if needed else "come with its twin"
             _checks.fail(name, argument, rule, None)
-        _checks.check_parameter(name, argument, tensor, (input.shape[1],), input)
+    _checks.check_per_channel(name, input, running_mean=mean, running_var=var, weight=weight)
 
 
 def given_statistics(input: Tensor, *statistics: Tensor | None) -> list[Tensor]:

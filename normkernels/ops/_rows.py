@@ -5,11 +5,13 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
+from normkernels._activations import Activation
+
 
 class RowOptions(TypedDict, total=False):
     """The keyword-only extras of a norm over rows, for a type checker."""
 
-    activation: str | None
+    activation: Activation | None
     slope: float
     weight_offset: float
     backend: str | None

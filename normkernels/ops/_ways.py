@@ -9,7 +9,6 @@ AD, batched gradients, jit, ONNX, tensors that are made of others; and always wi
 import contextlib
 import functools
 import importlib
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -18,7 +17,9 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from normkernels import _record, _replays
+from normkernels._arguments import explained
 from normkernels._checks import PLAIN
+from normkernels._messages import warn
 from normkernels.backends import transformed
 from normkernels.ops._buffers import differentiable_backward
 
@@ -140,7 +141,7 @@ def own_gradient(value, gradient, inputs, seen) -> Tensor:
     if not torch.is_grad_enabled():
         return value(*inputs)
     if torch._C._get_tracing_state() is not None:
-        warnings.warn("a trace cannot hold a gradient that is not the derivative: no gradient flows here", stacklevel=2)
+        warn("a trace cannot hold a gradient that is not the derivative: no gradient flows here")
         return value(*(None if t is None else t.detach() for t in inputs))
     given = len(inputs)
     return OwnGradient.apply(lambda *tensors: value(*tensors[:given]), gradient, *inputs, *seen)
@@ -176,15 +177,21 @@ def function(public: Public) -> Public:
 
     @functools.wraps(public)
     def seen(*args, **kwargs):
-        if calls and not (torch.compiler.is_dynamo_compiling() or _closed_forms):
-            found = _replays.replay(calls, _BACKENDS._request, args, kwargs)
-            if found is not None:
-                return _replays.record(calls, found, public, args, kwargs) if type(found) is bytes else found
-        if args and (type(args[0]) in PLAIN or getattr(args[0], "is_nested", False) is True):
+        try:
+            if calls and not (torch.compiler.is_dynamo_compiling() or _closed_forms):
+                found = _replays.replay(calls, _BACKENDS._request, args, kwargs)
+                if found is not None:
+                    return _replays.record(calls, found, public, args, kwargs) if type(found) is bytes else found
+            if args and (type(args[0]) in PLAIN or getattr(args[0], "is_nested", False) is True):
+                return public(*args, **kwargs)
+            given = (*args, *kwargs.values())
+            if has_torch_function(given):
+                return handle_torch_function(seen, given, *args, **kwargs)
             return public(*args, **kwargs)
-        given = (*args, *kwargs.values())
-        if has_torch_function(given):
-            return handle_torch_function(seen, given, *args, **kwargs)
-        return public(*args, **kwargs)
+        except (TypeError, AttributeError, RuntimeError) as error:
+            better = explained(error, public, args, kwargs)
+            if better is error:
+                raise
+            raise better from None
 
     return seen  # type: ignore[return-value]

@@ -5,6 +5,7 @@ from math import prod
 from torch import Tensor
 
 from normkernels import _checks
+from normkernels._activations import Activation
 from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.ops import _channels
@@ -38,7 +39,7 @@ batch_norm_dx = kernel(
 def batch_norm(
     input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
     bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5, *,
-    skip: Tensor | None = None, activation: str | None = None, slope: float = 0.01, backend: str | None = None,
+    skip: Tensor | None = None, activation: Activation | None = None, slope: float = 0.01, backend: str | None = None,
 ) -> Tensor:  # fmt: skip
     r"""Batch normalisation of each channel over batch and space, with an optional skip connection and activation.
 
@@ -85,10 +86,11 @@ def batch_norm(
     Source: Ioffe & Szegedy 2015, arXiv:1502.03167, algorithms 1 and 2.
     """
     name = "batch_norm"
-    if training and eps <= 0:
+    _checks.check_eps(name, eps)
+    if training and eps == 0:
         _checks.fail(name, "eps", "be positive in training", eps)
     input, skip, weight, bias = _channels.check_channels(name, input, weight, bias, skip)
-    _channels.check_running(name, input, running_mean, running_var, needed=not training)
+    _channels.check_running(name, input, running_mean, running_var, not training, weight)
     activation = _checks.check_activation(name, activation)
     backend = requested(backend, name, input)
     N, C = input.shape[:2]

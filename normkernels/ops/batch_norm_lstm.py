@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from normkernels._checks import check_eps
 from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.backends.reference.batch_norm_lstm import batch_norm_lstm_ref
@@ -161,6 +162,7 @@ def batch_norm_lstm(
     """
     name = "batch_norm_lstm"
     sequence = recurrent.check_sequence(name, input, weight_hh, 4, batch_sizes, h_0=h_0, c_0=c_0)
+    check_eps(name, eps)
     hidden, normed = sequence.hidden, norm_cell is not None
     recurrent.check_parameters(name, input, 4 * hidden, weight=weight, bias=bias)
     recurrent.check_cell_parameters(name, input, hidden, norm_cell, cell_weight, cell_bias)

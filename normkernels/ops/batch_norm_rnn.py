@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from normkernels._checks import check_eps
 from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.backends.reference.batch_norm_rnn import Measured, batch_norm_rnn_ref
@@ -144,6 +145,7 @@ def batch_norm_rnn(
     """
     name = "batch_norm_rnn"
     sequence = recurrent.check_sequence(name, input, weight_hh, 1, batch_sizes, h_0=h_0)
+    check_eps(name, eps)
     recurrent.check_parameters(name, input, sequence.hidden, weight=weight, bias=bias)
     given = {"running_mean": running_mean, "running_var": running_var}
     running = check_statistics(name, input, sequence.hidden, not training, **given)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from normkernels import _checks
+from normkernels._activations import Activation
 from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.backends.reference._channels import moments
@@ -127,8 +128,8 @@ def batch_renorm(
     input: Tensor, running_mean: Tensor, running_std: Tensor, weight: Tensor | None = None,
     bias: Tensor | None = None, training: bool = False, momentum: float = 0.01, eps: float = 1e-5, *,
     r_max: float = 3.0, d_max: float = 5.0, num_batches_tracked: Tensor | None = None, warmup_steps: int = 5000,
-    r_ramp_steps: int = 35000, d_ramp_steps: int = 20000, skip: Tensor | None = None, activation: str | None = None,
-    slope: float = 0.01, backend: str | None = None,
+    r_ramp_steps: int = 35000, d_ramp_steps: int = 20000, skip: Tensor | None = None,
+    activation: Activation | None = None, slope: float = 0.01, backend: str | None = None,
 ) -> Tensor:  # fmt: skip
     r"""Batch Renormalization: batch normalisation whose training output is that of inference, up to bounds.
 
@@ -190,7 +191,8 @@ def batch_renorm(
     for argument, tensor in (("running_mean", running_mean), ("running_std", running_std)):
         if tensor is None:
             _checks.fail(name, argument, "be given", None)
-        _checks.check_parameter(name, argument, tensor, (input.shape[1],), input)
+    _checks.check_per_channel(name, input, running_mean=running_mean, running_std=running_std, weight=weight)
+    _checks.check_eps(name, eps)
     ramp = Ramp(r_max, d_max, warmup_steps, r_ramp_steps, d_ramp_steps)
     ramp.check(name)
     activation = _checks.check_activation(name, activation)

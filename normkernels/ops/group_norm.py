@@ -5,6 +5,7 @@ from math import prod
 from torch import Tensor
 
 from normkernels import _checks
+from normkernels._activations import Activation
 from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.ops import _channels
@@ -18,7 +19,7 @@ group_norm_bwd = kernel("group_norm_bwd" + BWD)
 @function
 def group_norm(
     input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5, *,
-    skip: Tensor | None = None, activation: str | None = None, slope: float = 0.01, backend: str | None = None,
+    skip: Tensor | None = None, activation: Activation | None = None, slope: float = 0.01, backend: str | None = None,
 ) -> Tensor:  # fmt: skip
     r"""Group normalisation: each group of C / G adjacent channels of each image over those channels and space.
 
@@ -60,6 +61,7 @@ def group_norm(
     Source: Wu & He 2018, arXiv:1803.08494, eq. 1 to 7.
     """
     name = "group_norm"
+    _checks.check_eps(name, eps)
     input, skip, weight, bias = _channels.check_channels(name, input, weight, bias, skip)
     activation = _checks.check_activation(name, activation)
     backend = requested(backend, name, input)

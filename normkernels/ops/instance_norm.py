@@ -5,6 +5,7 @@ from math import prod
 from torch import Tensor
 
 from normkernels import _checks
+from normkernels._activations import Activation
 from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.ops import _channels
@@ -20,7 +21,7 @@ instance_norm_bwd = kernel("instance_norm_bwd" + BWD)
 def instance_norm(
     input: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None,
     weight: Tensor | None = None, bias: Tensor | None = None, use_input_stats: bool = True, momentum: float = 0.1,
-    eps: float = 1e-5, *, skip: Tensor | None = None, activation: str | None = None, slope: float = 0.01,
+    eps: float = 1e-5, *, skip: Tensor | None = None, activation: Activation | None = None, slope: float = 0.01,
     backend: str | None = None,
 ) -> Tensor:  # fmt: skip
     r"""Instance normalisation: each channel of each image over space.
@@ -66,8 +67,9 @@ def instance_norm(
     Source: Ulyanov, Vedaldi & Lempitsky 2016, arXiv:1607.08022, eq. 3.
     """
     name = "instance_norm"
+    _checks.check_eps(name, eps)
     input, skip, weight, bias = _channels.check_channels(name, input, weight, bias, skip)
-    _channels.check_running(name, input, running_mean, running_var, needed=not use_input_stats)
+    _channels.check_running(name, input, running_mean, running_var, not use_input_stats, weight)
     activation = _checks.check_activation(name, activation)
     backend = requested(backend, name, input)
     C, count = input.shape[1], prod(input.shape[2:])

@@ -1,6 +1,6 @@
 """Layer normalisation over the trailing dims (Ba, Kiros & Hinton 2016, arXiv:1607.06450)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, NamedTuple, Unpack, overload
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from normkernels import _checks
+from normkernels._activations import Activation
 from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.backends.reference.layer_norm import layer_norm_ref
@@ -116,19 +117,19 @@ def normalised(input: Tensor, dims: int) -> int:
 
 @overload
 def layer_norm(
-    input: Tensor, normalized_shape: int | list[int] | tuple[int, ...], weight: Tensor | None = None,
+    input: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None,
     bias: Tensor | None = None, eps: float = 1e-5, *, residual: None = None, **options: Unpack[RowOptions],
 ) -> Tensor: ...  # fmt: skip
 @overload
 def layer_norm(
-    input: Tensor, normalized_shape: int | list[int] | tuple[int, ...], weight: Tensor | None = None,
+    input: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None,
     bias: Tensor | None = None, eps: float = 1e-5, *, residual: Tensor, **options: Unpack[RowOptions],
 ) -> tuple[Tensor, Tensor]: ...  # fmt: skip
 @function
 def layer_norm(
-    input: Tensor, normalized_shape: int | list[int] | tuple[int, ...], weight: Tensor | None = None,
-    bias: Tensor | None = None, eps: float = 1e-5, *, residual: Tensor | None = None, activation: str | None = None,
-    slope: float = 0.01, weight_offset: float = 0.0, backend: str | None = None,
+    input: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None,
+    bias: Tensor | None = None, eps: float = 1e-5, *, residual: Tensor | None = None,
+    activation: Activation | None = None, slope: float = 0.01, weight_offset: float = 0.0, backend: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
     r"""Layer normalisation over the trailing dims, with an optional residual before it and activation after it.
 
@@ -182,6 +183,7 @@ def layer_norm(
     shape = _checks.check_normalized_shape("layer_norm", input, normalized_shape)
     _checks.check_parameter("layer_norm", "weight", weight, shape, input)
     _checks.check_parameter("layer_norm", "bias", bias, shape, input)
+    _checks.check_eps("layer_norm", eps)
     activation = _checks.check_activation("layer_norm", activation)
     backend = requested(backend, "layer_norm", input)
     settings = Settings(ROWS, len(shape), eps, weight_offset, activation, slope, backend)

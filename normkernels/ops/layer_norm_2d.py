@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from normkernels import _checks
+from normkernels._activations import Activation
 from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.ops import _rows
@@ -47,8 +48,8 @@ def layer_norm_2d(
 @function
 def layer_norm_2d(
     input: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5, *,
-    residual: Tensor | None = None, activation: str | None = None, slope: float = 0.01, weight_offset: float = 0.0,
-    memory_format: torch.memory_format = torch.preserve_format, backend: str | None = None,
+    residual: Tensor | None = None, activation: Activation | None = None, slope: float = 0.01,
+    weight_offset: float = 0.0, memory_format: torch.memory_format = torch.preserve_format, backend: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
     r"""Layer normalisation of every pixel over its channels: :func:`layer_norm` along dim 1 of an image.
 
@@ -88,9 +89,8 @@ def layer_norm_2d(
         _checks.fail(name, "input", "have at least 3 dimensions (B, C, *)", f"shape {tuple(input.shape)}")
     _checks.check_like_input(name, "residual", residual, input)
     input, residual, weight, bias = _checks.prepared("layer_norm", input, residual, weight, bias)
-    channels = input.shape[1]
-    _checks.check_parameter(name, "weight", weight, (channels,), input)
-    _checks.check_parameter(name, "bias", bias, (channels,), input)
+    _checks.check_per_channel(name, input, weight=weight, bias=bias)
+    _checks.check_eps(name, eps)
     activation = _checks.check_activation(name, activation)
     check_format(name, memory_format)
     backend = requested(backend, name, input)

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from normkernels._checks import check_eps
 from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.backends.reference.layer_norm_gru import layer_norm_gru_ref
@@ -133,6 +134,7 @@ def layer_norm_gru(
     """
     name = "layer_norm_gru"
     sequence = recurrent.check_sequence(name, input, weight_hh, 3, batch_sizes, h_0=h_0)
+    check_eps(name, eps)
     recurrent.check_parameters(name, input, 3 * sequence.hidden, weight=weight, bias=bias)
     groups, separate = recurrent.check_groups(name, norm_over, 3), recurrent.check_terms(name, norm_terms)
     kept = wants_grad(input, weight_hh, weight, bias, h_0)

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from normkernels._checks import check_eps
 from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.backends.reference.layer_norm_lstm import layer_norm_lstm_ref
@@ -150,6 +151,7 @@ def layer_norm_lstm(
     """
     name = "layer_norm_lstm"
     recurrent.check_sequence(name, input, weight_hh, 4, batch_sizes, weight_hr, h_0=h_0, c_0=c_0)
+    check_eps(name, eps)
     hidden = weight_hh.shape[0] // 4
     recurrent.check_parameters(name, input, 4 * hidden, weight=weight, bias=bias)
     recurrent.check_cell_parameters(name, input, hidden, norm_cell, cell_weight, cell_bias)

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from normkernels._checks import check_eps
 from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.backends.reference.layer_norm_rnn import layer_norm_rnn_ref
@@ -130,6 +131,7 @@ def layer_norm_rnn(
     """
     name = "layer_norm_rnn"
     sequence = recurrent.check_sequence(name, input, weight_hh, 1, batch_sizes, h_0=h_0)
+    check_eps(name, eps)
     recurrent.check_parameters(name, input, sequence.hidden, weight=weight, bias=bias)
     separate = recurrent.check_terms(name, norm_terms)
     kept = wants_grad(input, weight_hh, weight, bias, h_0)

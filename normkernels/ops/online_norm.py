@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from normkernels import _checks
+from normkernels._activations import Activation
 from normkernels.backends import requested
 from normkernels.ops import _channels
 from normkernels.ops._buffers import statistic_dtype
@@ -31,7 +32,7 @@ def online_norm(
     epsilon_y: Tensor | None = None, weight: Tensor | None = None, bias: Tensor | None = None,
     training: bool = False, alpha_fwd: float = 0.999, alpha_bkw: float = 0.99, eps: float = 1e-5, *,
     guard: str | None = "layer_scaling", ls_eps: float = 1e-5, clamp: float = 5.0, stable: bool = False,
-    num_samples_tracked: Tensor | None = None, skip: Tensor | None = None, activation: str | None = None,
+    num_samples_tracked: Tensor | None = None, skip: Tensor | None = None, activation: Activation | None = None,
     slope: float = 0.01, backend: str | None = None,
 ) -> Tensor:  # fmt: skip
     r"""Online Normalization: each sample is normalised with the statistics of the samples before it, at any batch size.
@@ -114,12 +115,14 @@ def online_norm(
     """
     name = "online_norm"
     input, skip, weight, bias = _channels.check_channels(name, input, weight, bias, skip)
-    _channels.check_running(name, input, running_mean, running_var, needed=True)
+    _channels.check_running(name, input, running_mean, running_var, True, weight)
     for argument, tensor in (("epsilon_1", epsilon_1), ("epsilon_y", epsilon_y)):
         if training and tensor is None:
             _checks.fail(name, argument, "be given in training", None)
         _checks.check_parameter(name, argument, tensor, (input.shape[1],), input)
     check_settings(name, alpha_fwd, alpha_bkw, guard, clamp)
+    _checks.check_eps(name, eps)
+    _checks.check_eps(name, ls_eps, "ls_eps")
     activation = _checks.check_activation(name, activation)
     backend = requested(backend, name, input)
     bound = clamp if guard == "clamp" else math.inf

@@ -1,5 +1,6 @@
 """Root-mean-square normalisation over the trailing dims (Zhang & Sennrich 2019, arXiv:1910.07467)."""
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any, NamedTuple, Unpack, overload
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from normkernels import _checks
+from normkernels._activations import Activation
 from normkernels._library import kernel
 from normkernels.backends import requested
 from normkernels.backends.reference.rms_norm import rms_norm_ref
@@ -87,19 +89,19 @@ class RMSNormRecipe(Recipe):
 
 @overload
 def rms_norm(
-    input: Tensor, normalized_shape: int | list[int] | tuple[int, ...], weight: Tensor | None = None,
+    input: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None,
     eps: float | None = None, *, residual: None = None, **options: Unpack[RowOptions],
 ) -> Tensor: ...  # fmt: skip
 @overload
 def rms_norm(
-    input: Tensor, normalized_shape: int | list[int] | tuple[int, ...], weight: Tensor | None = None,
+    input: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None,
     eps: float | None = None, *, residual: Tensor, **options: Unpack[RowOptions],
 ) -> tuple[Tensor, Tensor]: ...  # fmt: skip
 @function
 def rms_norm(
-    input: Tensor, normalized_shape: int | list[int] | tuple[int, ...], weight: Tensor | None = None,
-    eps: float | None = None, *, residual: Tensor | None = None, activation: str | None = None, slope: float = 0.01,
-    weight_offset: float = 0.0, backend: str | None = None,
+    input: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None,
+    eps: float | None = None, *, residual: Tensor | None = None, activation: Activation | None = None,
+    slope: float = 0.01, weight_offset: float = 0.0, backend: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
     r"""Root-mean-square normalisation over the trailing dims, with an optional residual before and activation after it.
 
@@ -154,6 +156,7 @@ def rms_norm(
     backend = requested(backend, "rms_norm", input)
     if eps is None:
         eps = torch.finfo(torch.float64 if input.dtype == torch.float64 else torch.float32).eps
+    _checks.check_eps("rms_norm", eps)
     settings = Settings(len(shape), eps, weight_offset, activation, slope, backend)
     found: Any = call(RMSNormRecipe, input, residual, weight, settings)
     return found[0] if residual is None else found

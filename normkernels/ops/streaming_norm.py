@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from normkernels import _checks
+from normkernels._activations import Activation
 from normkernels.backends import requested
 from normkernels.ops import _channels
 from normkernels.ops._buffers import statistic_dtype
@@ -25,7 +26,7 @@ def streaming_norm(
     input: Tensor, long_term: Tensor, short_term: Tensor, counts: Tensor, weight: Tensor | None = None,
     bias: Tensor | None = None, training: bool = False, alpha: Sequence[float] = (0.7, 0.3),
     beta: Sequence[float] = (0.7, 0.0, 0.3), p: float = 2.0, eps: float = 1e-5, *, skip: Tensor | None = None,
-    activation: str | None = None, slope: float = 0.01, backend: str | None = None,
+    activation: Activation | None = None, slope: float = 0.01, backend: str | None = None,
 ) -> Tensor:  # fmt: skip
     r"""Streaming Normalization: statistics, and their gradients, mixed from a long and a short memory.
 
@@ -98,6 +99,7 @@ def streaming_norm(
             _checks.fail(name, argument, "be given", None)
         _checks.check_parameter(name, argument, tensor, shape, input)
     check_settings(name, p, alpha, beta)
+    _checks.check_eps(name, eps)
     activation = _checks.check_activation(name, activation)
     backend = requested(backend, name, input)
     if training and N * prod(input.shape[2:]) == 1:

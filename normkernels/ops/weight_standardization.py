@@ -102,5 +102,6 @@ def weight_standardization(
     """
     name = "weight_standardization"
     check_weight(name, "w", w)
+    _checks.check_eps(name, eps)
     _checks.check_parameter(name, "gain", gain, (w.shape[0],), w, like="w")
     return call(WeightStandardizationRecipe, w, gain, Settings(eps, requested(backend, name, w)))[0]
