@@ -7,23 +7,21 @@ for NormProp: there the rate is 0.02.
 
 import sys
 import time
-from pathlib import Path
 from statistics import median
 
 import torch
-from _cifar import cifar10
-from _common import console, options
+from _common import DATA_OPTIONS, console, images, options
+from _data import DIGITS, Images
 from _nin import LARGE_BATCH_RATE, NONE, RATE, RATE_WITHOUT_NORM, VARIANTS, network, optimizer, step
 from _nin_time import report, step_times
 from rich.progress import track
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import StepLR
 
 import normkernels as nk
 
 OPTIONS = {
-    "--data": {"default": "digits", "help": "digits, enlarged to 3x32x32, or the folder of CIFAR-10"},
+    **DATA_OPTIONS,
     "--variants": {"nargs": "+", "choices": VARIANTS, "default": VARIANTS, "help": "what to train"},
     "--epochs": {"type": int, "default": 30, "help": "times through the training images"},
     "--halve": {"type": int, "default": 10, "help": "epochs until the rate is halved"},
@@ -33,17 +31,17 @@ OPTIONS = {
     "--time": {"action": "store_true", "help": "do not train: time one step of each variant on one CPU thread"},
 }
 QUICK = {"epochs": 2, "width": 0.125}
-DIGITS, DIGITS_RATE = "digits", 0.02
-Images = tuple[Tensor, Tensor, Tensor, Tensor]  # to train with, uint8 and labels, and to test with
+DIGITS_RATE = 0.02
 
 
-def digits() -> Images:
-    """The 8x8 digits of scikit-learn, four times as large and grey; the last fifth is for testing."""
-    found = load_digits()
-    small = torch.tensor(found.images, dtype=torch.float32)[:, None] * 15
-    images = nn.functional.interpolate(small, scale_factor=4.0, mode="bilinear").expand(-1, 3, -1, -1).to(torch.uint8)
-    labels = torch.tensor(found.target)
-    return images[:1437], labels[:1437], images[1437:], labels[1437:]
+def enlarged(images: Tensor) -> Tensor:
+    """3x32x32: digits four times as large, others as they are or padded; what is grey stays so."""
+    side = images.shape[-1]
+    if side == 8:
+        images = nn.functional.interpolate(images.float(), scale_factor=4.0, mode="bilinear").to(torch.uint8)
+    elif side < 32:
+        images = nn.functional.pad(images, [(32 - side) // 2] * 4)
+    return images.expand(-1, 3, -1, -1)
 
 
 @torch.no_grad()
@@ -58,7 +56,8 @@ def accuracy(model: nn.Module, norm: nn.Module, images: Tensor, labels: Tensor) 
 def train(chosen, data: Images) -> None:
     """The variants take turns, batch by batch; a line for each epoch."""
     torch.manual_seed(0)
-    images, labels, *test = (t.to(chosen.device) for t in data)
+    images, test = (enlarged(found).to(chosen.device) for found in (data.images, data.test_images))
+    labels, test_labels = data.labels.to(chosen.device), data.test_labels.to(chosen.device)
     norm = nk.DataNorm((3, 32, 32), "global").to(chosen.device).fit(images.split(1000))
     rate = DIGITS_RATE if chosen.data == DIGITS else RATE if chosen.batch < 100 else LARGE_BATCH_RATE
     models = {v: network(v, chosen.width, chosen.as_printed, chosen.backend).to(chosen.device) for v in chosen.variants}
@@ -77,7 +76,7 @@ def train(chosen, data: Images) -> None:
                 times[v].append(1e3 * (time.perf_counter() - start))
         for schedule in schedules:
             schedule.step()
-        right = {v: f"{100 * accuracy(model, norm, *test):.1f} %" for v, model in models.items()}
+        right = {v: f"{100 * accuracy(model, norm, test, test_labels):.1f} %" for v, model in models.items()}
         line(f"{epoch:5}" + "".join(f"{right[v]:>8}{median(times[v]):>7.1f} ms" for v in models))
 
 
@@ -93,12 +92,7 @@ def main() -> int:
         torch.set_num_threads(1)
         report(step_times(chosen.width, chosen.as_printed, chosen.backend), chosen.width)
         return 0
-    try:
-        data = digits() if chosen.data == DIGITS else cifar10(Path(chosen.data))
-    except (FileNotFoundError, ValueError) as error:
-        line(str(error))
-        return 1
-    train(chosen, data)
+    train(chosen, images(chosen))
     return 0
 
 

@@ -1,0 +1,59 @@
+"""docs/claims.md is what the committed results say, and its commands exist."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+import _results
+import claims
+from _claim import VERDICTS, judged
+
+ROOT = Path(__file__).parents[1]
+CLAIMS = claims.collected()
+
+
+def test_the_page_is_what_the_results_say():
+    assert claims.PAGE.read_text(encoding="utf-8") == claims.page(), "run python examples/claims.py"
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.words[:40])
+def test_every_claim_has_all_its_parts(claim):
+    assert claim.seed in claims.SEEDS
+    assert claim.verdict in VERDICTS
+    assert all((claim.where, claim.words, claim.paper, claim.ours))
+    assert not claim.plot or (_results.FOLDER / claim.plot).is_file()
+    script = re.fullmatch(r"python (examples/\w+\.py)( --[a-z]+( [\w./-]+)*)*", claim.command)
+    assert script, claim.command
+    assert (ROOT / script[1]).is_file()
+
+
+def test_every_text_has_claims_and_every_result_is_used():
+    assert {claim.seed for claim in CLAIMS} <= set(claims.SEEDS)
+    used = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "examples").glob("_claims_*.py"))
+    for path in _results.FOLDER.glob("*.csv"):
+        assert re.search(rf"\b{path.stem}\b", used), path.name
+    plots = {claim.plot for claim in CLAIMS}
+    assert {path.name for path in _results.FOLDER.glob("*.png")} <= plots
+
+
+def test_verdicts():
+    assert [judged(True, True), judged(True, False), judged(False)] == ["reproduced", "partly", "not reproduced"]
+
+
+def test_results_are_read_as_they_were_written(tmp_path, monkeypatch):
+    numbers = [_results.Number("digits", "a", "loss", value, seed, 2) for seed, value in enumerate((1.5, 2.5))]
+    numbers.append(_results.Number("digits", "a", "loss", 9.0, 0, 1))
+    _results.write(numbers, tmp_path, "some")
+    monkeypatch.setattr(_results, "FOLDER", tmp_path)
+    found = _results.read("some")
+    assert found.numbers == numbers
+    assert (found.data, found.arms("loss"), found.at("a", "loss")) == ("digits", ["a"], [1, 2])
+    assert found.curve("a", "loss") == [9.0, 2.0]
+    assert found.show("a", "loss") == "2.0 ± 0.7"
+    assert found.show("a", "loss", 2, at=1) == "9.00"
+    assert not found.on("fashion").numbers
+    with pytest.raises(KeyError, match="no 'gain' of 'a'"):
+        found.mean("a", "gain")
