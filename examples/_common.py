@@ -21,6 +21,10 @@ from normkernels.backends import NAMES
 
 console = Console()
 GREY, RED = "#8d99ae", "#d1495b"
+QUICK: dict[str, Callable[[Any], Any]] = {
+    "seeds": lambda seeds: seeds[:1], "epochs": lambda n: max(1, n // 5), "images": lambda n: 512,
+    "tested": lambda n: 256, "samples": lambda n: n // 5,
+}  # fmt: skip
 
 
 def options(description: str, more: Mapping[str, Mapping[str, Any]] | None = None) -> argparse.Namespace:
@@ -36,9 +40,8 @@ def options(description: str, more: Mapping[str, Mapping[str, Any]] | None = Non
         parser.add_argument(name, **settings)
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
-    if chosen.quick and "seeds" in chosen:
-        chosen.seeds, chosen.epochs = chosen.seeds[:1], max(1, chosen.epochs // 5)
-        chosen.images, chosen.tested = 512, 256
+    if chosen.quick:
+        vars(chosen).update({name: QUICK[name](value) for name, value in vars(chosen).items() if name in QUICK})
     return chosen
 
 
