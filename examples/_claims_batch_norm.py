@@ -23,8 +23,8 @@ def _flow(found: Results) -> Claim:
     ends = {arm: [found.mean(arm, GRADIENT, s) for s in scales] for arm in (NONE, BATCH_NORM)}
     text = "; ".join(f"{arm} {values[0]:.1e} to {values[-1]:.1e}" for arm, values in ends.items())
     return _row(
-        "improves gradient flow", f"gradient at layer 1 over that at layer 10, weights of {scales[0]:g} to {scales[-1]:g} "
-        f"times Glorot's: {text}: of one size whatever the weights, though it grows by about 1.2 a layer",
+        "improves gradient flow", f"gradient at layer 1 over that at layer 10, weights of {scales[0]:g} to "
+        f"{scales[-1]:g} times Glorot's: {text}: one size whatever the weights, though about 1.2 more with each layer",
         max(ends[BATCH_NORM]) / min(ends[BATCH_NORM]) < 2, max(ends[NONE]) / min(ends[NONE]) > 1000,
     )  # fmt: skip
 
@@ -34,7 +34,8 @@ def _rates(found: Results) -> Claim:
            for arm in (NONE, BATCH_NORM)}  # fmt: skip
     return _row(
         "allows higher learning rates",
-        f"the highest rate that gets {TRAINS} %: {top[BATCH_NORM]:g}, without {top[NONE]:g}", top[BATCH_NORM] > top[NONE],
+        f"the highest rate that gets {TRAINS} %: {top[BATCH_NORM]:g}, without {top[NONE]:g}",
+        top[BATCH_NORM] > top[NONE],
     )  # fmt: skip
 
 

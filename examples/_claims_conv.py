@@ -52,8 +52,8 @@ def _any_batch(found: dict[int, Results]) -> Claim:
     others = max(found[1].mean(arm, ACCURACY) for arm in SINGLE)
     return _row(
         ONLINE, "3", "online norm trains at any batch size, 1 included, as well as other norms or better",
-        f"% right; batch norm in batches of 64 {found[64].show(BATCH, ACCURACY)}; {text}; the best other norm of single "
-        f"samples {others:.1f}", ours[1] >= bar, ours[64] >= bar, ours[1] > others,
+        f"% right; batch norm in batches of 64 {found[64].show(BATCH, ACCURACY)}; {text}; the best other norm of "
+        f"single samples {others:.1f}", ours[1] >= bar, ours[64] >= bar, ours[1] > others,
     )  # fmt: skip
 
 
@@ -68,7 +68,7 @@ def _large_enough(found: dict[int, Results]) -> Claim:
 
 def _refused(found: dict[int, Results]) -> list[Claim]:
     refused = found[1].mean(BATCH, REFUSED) == 1
-    text = "a call of ours with one value for each channel raises an error, as torch's does"
+    text = "one value for each channel raises an error, as in torch (with one image batch norm is instance norm)"
     places = (
         (NORMPROP, "Abstract", "batch norm cannot train with batches of 1"),
         (BLOG, "Introduction", "batch norm is no option for streams of single samples"),

@@ -37,7 +37,7 @@ ROWS = [
     (SLIDES, "Batch Normalization", "algorithm 1, the batch normalising transform", BATCH),
     (SLIDES, "Batch Normalization", "tf.nn.batch_normalization, ε = 0.001", TENSORFLOW),
     (SLIDES, "Some details", "in a CNN, layer norm sums over (C, H, W)", GROUPS),
-    (SLIDES, "Some details", "in an RNN, h = f[g / σ (a - μ) + b], a = W h + W x", RNN),
+    (SLIDES, "Some details", "in an RNN, h = f[g / sigma (a - mu) + b], a = W h + W x", RNN),
 ]
 
 
@@ -51,7 +51,7 @@ def claims() -> list[Claim]:
 
 def _row(found: Results, seed: str, where: str, words: str, arm: str) -> Claim:
     apart = found.mean(arm, APART)
-    return Claim(seed, where, words, "a formula", f"{apart:.0e} apart in float64", judged(apart < 1e-12), COMMAND)
+    return Claim(seed, where, words, "a formula", f"{apart:.1g} apart in float64", judged(apart < 1e-12), COMMAND)
 
 
 def _remark(found: Results, where: str, arm: str, mean: float, variance: float, paper: str) -> Claim:

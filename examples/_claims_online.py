@@ -32,8 +32,8 @@ def _output(found: Results) -> Claim:
     mean, square = found.mean(ONLINE, OUT_MEAN), found.mean(ONLINE, OUT_SQUARE)
     return Claim(
         SEED, "2", "output activations have mean 0 and mean square 1", "μ[y] = 0, μ[y²] = 1",
-        f"over a stream of 20,000 samples {mean:.3f} and {square:.3f}", judged(abs(mean) < 0.05, abs(square - 1) < 0.05),
-        COMMAND,
+        f"over a stream of 20,000 samples {mean:.3f} and {square:.3f}",
+        judged(abs(mean) < 0.05, abs(square - 1) < 0.05), COMMAND,
     )  # fmt: skip
 
 
@@ -52,9 +52,9 @@ def _unbiased(found: Results) -> Claim:
 def _tangent(found: Results) -> Claim:
     ours, raw = found.mean(ONLINE, CORRELATION), found.mean(RAW, CORRELATION)
     return Claim(
-        SEED, "2", "it is a projection to the tangent plane, 1/σ (I - P_1)(I - P_y) y'", "a formula",
-        f"correlation of single gradients with the projection over all samples: {ours:.3f}; without projection {raw:.3f}; "
-        f"the exact one has mean {found.mean(EXACT, MEAN):.0e}",
+        SEED, "2", "it is a projection to the tangent plane, 1/sigma (I - P_1)(I - P_y) y'", "a formula",
+        f"correlation of single gradients with the projection over all samples: {ours:.3f}; without projection "
+        f"{raw:.3f}; the exact one has mean {found.mean(EXACT, MEAN):.0e}",
         judged(ours > 0.98, ours > raw), COMMAND,
     )  # fmt: skip
 
@@ -66,7 +66,7 @@ def _guards(found: Results) -> Claim:
     return Claim(
         SEED, "2.1", "errors of estimates compound to numerical instability; layer scaling stops that", "in words",
         f"30 layers on single samples, 5 seeds: not finite from sample {spoilt(found, NONE)} without a guard; "
-        f"{spoilt(found, SCALING)} with layer scaling; {spoilt(found, CLAMP)} with a clamp, which the blog does not name; "
-        f"after 10 samples the last layer's rms is {found.mean(SCALING, ROOT_MEAN_SQUARE, 10):.2f} with layer scaling",
+        f"{spoilt(found, SCALING)} with layer scaling; {spoilt(found, CLAMP)} with a clamp, which the blog does "
+        f"not name; after 10 samples the rms of layer 30 is {found.mean(SCALING, ROOT_MEAN_SQUARE, 10):.2f}",
         judged(all(found.values(NONE, FINITE)), survives(SCALING)), COMMAND, f"{NAME}.png",
     )  # fmt: skip

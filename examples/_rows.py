@@ -14,7 +14,7 @@ import normkernels as nk
 WIDTH = 64
 TRAINED = 1024  # images
 PLAIN_LSTM, LN_LSTM, PLAIN_RNN, LN_RNN = "torch.nn.LSTM", "LayerNormLSTM", "torch.nn.RNN", "LayerNormRNN"
-BN_RNN, BN_FAILS = "BatchNormRNN", "BatchNormRNN, sum"
+BN_RNN, BN_FIRST = "BatchNormRNN", "BatchNormRNN, as first tried"
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def arms(backend: str | None) -> dict[str, Callable[..., nn.Module]]:
         PLAIN_RNN: nn.RNN,
         LN_RNN: partial(nk.LayerNormRNN, backend=backend),
         BN_RNN: partial(nk.BatchNormRNN, backend=backend),
-        BN_FAILS: partial(nk.BatchNormRNN, norm_terms="sum", max_steps=1, gain=1.0, backend=backend),
+        BN_FIRST: partial(nk.BatchNormRNN, norm_terms="sum", max_steps=1, gain=1.0, backend=backend),
     }
 
 

@@ -4,11 +4,12 @@ Each _claims_*.py has the claims of one result file of examples/results; a verdi
 """
 
 import argparse
+import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
 
-from _claim import BLOG, NORMPROP, ONLINE, SLIDES, VERDICTS, Claim
+from _claim import BLOG, NORMPROP, ONLINE, SLIDES, UNMEASURED, VERDICTS, Claim
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "claims.md"
@@ -55,8 +56,30 @@ def page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def quick(command: str, folder: Path) -> list[str]:
+    """The command on digits, which lie everywhere, in its quick form, with its files in another folder."""
+    words = iter(command.split()[1:])
+    kept = [word for word in words if word not in ("--data", "--out") or not next(words)]
+    return [sys.executable, *kept, "--quick", "--out", str(folder.resolve())]
+
+
+def run_quickly(folder: Path) -> int:
+    """Every command of the page but those of what was not measured; how many of them failed."""
+    commands = dict.fromkeys(claim.command for claim in collected() if claim.verdict != UNMEASURED)
+    failed = 0
+    for command in commands:
+        print(command, flush=True)  # noqa: T201
+        failed += subprocess.run(quick(command, folder), cwd=HERE.parent).returncode != 0
+    return failed
+
+
 def main() -> int:
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="do not write: run every command in its quick form")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for what quick forms write")
+    chosen = parser.parse_args()
+    if chosen.quick:
+        return run_quickly(chosen.out)
     PAGE.write_text(page(), encoding="utf-8")
     return 0
 

@@ -7,6 +7,7 @@ is left; the rate is halved three times.
 
 import sys
 from functools import partial
+from itertools import pairwise
 
 import torch
 from _common import Job, console, experiment, images, options, run, save, table, tidy
@@ -44,7 +45,7 @@ def numbers(data: Images, found: dict[tuple[str, int], Run]) -> list[Number]:
 def worst_drop(found: Results, name: str) -> float:
     """The most points that any seed lost from one epoch to the next."""
     epochs = [found.values(name, ACCURACY, at) for at in found.at(name, ACCURACY)]
-    pairs = zip(epochs, epochs[1:], strict=False)
+    pairs = pairwise(epochs)
     return max((a - b for before, after in pairs for a, b in zip(before, after, strict=True)), default=0.0)
 
 

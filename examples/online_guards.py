@@ -36,10 +36,8 @@ OPTIONS = {
 def deep(guard: str, samples: int, rate: float, seed: int) -> Generator[None, None, dict[int, float]]:
     """By sample the root mean square of what layer 30 puts out; the target is 1 for normal input."""
     torch.manual_seed(seed)
-    layers = [
-        nn.Sequential(nn.Linear(WIDTH, WIDTH, bias=False), nk.OnlineNorm1d(WIDTH, guard=GUARDS[guard], activation="relu"))
-        for _ in range(DEPTH)
-    ]  # fmt: skip
+    norms = [nk.OnlineNorm1d(WIDTH, guard=GUARDS[guard], activation="relu") for _ in range(DEPTH)]
+    layers = [nn.Sequential(nn.Linear(WIDTH, WIDTH, bias=False), norm) for norm in norms]
     for layer in layers:
         nn.init.kaiming_normal_(layer[0].weight)
     body, head, found = nn.Sequential(*layers), nn.Linear(WIDTH, 1), {}
