@@ -107,7 +107,7 @@ def _step_time(job: Job) -> float:
         start = time.perf_counter()
         next(steps, None)
         times.append(time.perf_counter() - start)
-    return median(times[1:] or times)
+    return median(times[1:] or times or [0.0])
 
 
 def _minutes(seconds: float) -> str:

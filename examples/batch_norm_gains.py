@@ -89,6 +89,8 @@ def plot(found: Results) -> Figure:
         axes.set(xlabel=label, xscale="log")
         axes.legend(frameon=False)
         tidy(axes)
+    figure.axes[1].set_xticks(SCALES, [f"{scale:g}" for scale in SCALES])
+    figure.axes[1].minorticks_off()
     figure.axes[0].set_ylabel("% of the test right")
     figure.suptitle(f"Ten hidden layers: {found.data}", fontsize="medium")
     return figure

@@ -102,15 +102,19 @@ def spoilt(found: Results, guard: str) -> str:
 def plot(found: Results) -> Figure:
     figure = Figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
+    end = max(found.at("layer scaling", ROOT_MEAN_SQUARE))
     for guard, colour in zip(GUARDS, (GREY, RED, "#1f5fbf"), strict=True):
-        left.plot(
-            found.at(guard, ROOT_MEAN_SQUARE), found.curve(guard, ROOT_MEAN_SQUARE), "o-", color=colour, label=guard
-        )
-    left.set(title="30 layers, one sample at a time", xlabel="samples", ylabel="rms of the last layer", yscale="log")
+        ends = sorted(value or 2 * end for value in found.values(guard, FINITE))
+        left_over = range(len(ends), -1, -1)
+        left.step([0, *ends], left_over, where="post", color=colour, linewidth=2, label=guard)
+    left.set(
+        xlabel="samples", xlim=(0, end), ylabel="nets that are still finite", title=f"{DEPTH} layers, single samples"
+    )
+    left.yaxis.get_major_locator().set_params(integer=True)
     for arm, colour in ((ONLINE, RED), (RAW, GREY), (EXACT, "black")):
         right.plot(found.at(arm, MEAN), found.curve(arm, MEAN), "o-", color=colour, label=arm)
-    right.set(title="a layer's gradient, mean over the stream", xlabel="samples", ylabel="|mean|, over channels",
-              xscale="log", yscale="log")  # fmt: skip
+    right.set(title="a layer's gradient, mean over the stream", xlabel="samples", ylabel="|mean|, over channels")
+    right.set(xscale="log", yscale="log", ylim=(5e-4, 1))
     for axes in (left, right):
         axes.legend(frameon=False, fontsize="small")
         tidy(axes)

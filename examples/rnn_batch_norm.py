@@ -108,9 +108,10 @@ def plot(found: Results) -> Figure:
     axes.set_yticks([k + 0.18 for k in range(4)], BATCH_NORMS)
     axes.axvline(10, color="black", linewidth=0.8, linestyle=":")
     axes.invert_yaxis()
-    axes.set(xlabel="% of the test right (dotted: by guessing)", title=f"Batch norm in an RNN: {found.data}")
-    axes.legend(frameon=False, title="tested with")
+    axes.set(xlabel="% of the test right (dotted: by guessing)", xlim=(0, 100))
+    axes.legend(frameon=False, title="tested with", loc="upper right")
     tidy(axes)
+    figure.suptitle(f"Batch norm in an RNN: {found.data}", fontsize="medium")
     return figure
 
 

@@ -3,13 +3,17 @@
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+import _common
+import _nin
 import _results
 import claims
+import conv_batch_sizes
 from _claim import VERDICTS, judged
 
 ROOT = Path(__file__).parents[1]
@@ -52,6 +56,25 @@ def test_the_shortest_command_writes_its_file(tmp_path):
     written, committed = ((folder / "formulas.csv").read_text() for folder in (tmp_path, _results.FOLDER))
     keys = [re.sub(r",[^,]*(,[^,]*,[^,]*)$", r"\1", line, flags=re.MULTILINE) for line in (written, committed)]
     assert keys[0] == keys[1]  # all but the values, whose last digits are a machine's
+
+
+def test_rates_of_smaller_batches():
+    """Online norm's recipe: as much for a sample, forgotten after as many samples. NormProp's: in proportion."""
+    rate, momentum = conv_batch_sizes.scaled(0.05, 1)
+    assert momentum**64 == pytest.approx(0.9)
+    assert rate / (1 - momentum) == pytest.approx(0.05 / (1 - 0.9) / 64)
+    assert conv_batch_sizes.scaled(0.05, 64) == pytest.approx((0.05, 0.9))
+    assert [_nin.scaled(0.05, batch) for batch in (1, 50, 100)] == pytest.approx([0.001, 0.05, 0.08])
+
+
+def test_jobs_run_one_after_the_other(capsys):
+    def count(n: int):
+        for _ in range(n):
+            yield
+        return n
+
+    assert _common.run({n: _common.Job(n, partial(count, n)) for n in (3, 0, 9)}) == {3: 3, 0: 0, 9: 9}
+    assert "3 runs: about 0 s" in capsys.readouterr().out
 
 
 def test_verdicts():
