@@ -43,9 +43,10 @@ def arms(backend: str | None) -> list[Arm]:
         Arm("none", None),
         Arm("layer norm", partial(nk.LayerNorm, backend=backend)),
         Arm("group norm", partial(_group_norm, backend=backend)),
-        Arm("online norm", partial(online, stable=True, bias_correction=True)),
-        Arm("online norm, as in the paper", online),
+        Arm("online norm", online),
+        Arm("online norm, stable, bias-corrected", partial(online, stable=True, bias_correction=True)),
         Arm("batch renorm, in pairs", partial(nk.BatchRenorm1d, momentum=0.03, **ramp, backend=backend), batch=2),
+        Arm("streaming norm, in pairs", partial(nk.StreamingNorm1d, backend=backend), batch=2),
     ]
 
 
@@ -77,6 +78,9 @@ def learn(arm: Arm, stream: Stream, rate: float, seed: int, device: str) -> list
     samples, labels = stream.samples.to(device), stream.labels.to(device)
     model = network(arm, samples.shape[1], int(labels.max()) + 1, seed).to(device)
     optimizer, right = torch.optim.SGD(model.parameters(), rate), []
+    for module in model.modules():
+        if isinstance(module, nk.StreamingNorm1d):
+            module.follow(optimizer)
     for x, label in zip(samples.split(arm.batch), labels.split(arm.batch), strict=True):
         scores = model(x) if arm.batch == 1 else _answer(model, x)  # one sample cannot look at its own statistics
         right.append(scores.argmax(1) == label)

@@ -4,6 +4,7 @@ from normkernels import functional, parametrizations
 from normkernels._activations import ACTIVATIONS
 from normkernels._version import __version__
 from normkernels.backends import backends, use_backend
+from normkernels.canonical import canonical_error_bound, coherence
 from normkernels.conversion import convert, revert
 from normkernels.data_norm import DataNorm
 from normkernels.distributed import SyncBatchNorm, SyncBatchRenorm, synchronize_
@@ -38,7 +39,7 @@ __all__ = [
     "LayerNorm", "LayerNorm2d", "LayerNormGRU", "LayerNormGRUCell", "LayerNormLSTM", "LayerNormLSTMCell",
     "LayerNormRNN", "LayerNormRNNCell", "NormPropConv1d", "NormPropConv2d", "NormPropConv3d", "NormPropLinear",
     "OnlineNorm1d", "OnlineNorm2d", "OnlineNorm3d", "RMSNorm", "StreamingNorm1d", "StreamingNorm2d", "StreamingNorm3d",
-    "SyncBatchNorm", "SyncBatchRenorm", "__version__", "activation_moments", "backends", "convert", "fold_",
-    "functional", "init_weight_norm_", "parametrizations", "project_unit_norm_", "revert", "synchronize_",
-    "use_backend",
+    "SyncBatchNorm", "SyncBatchRenorm", "__version__", "activation_moments", "backends", "canonical_error_bound",
+    "coherence", "convert", "fold_", "functional", "init_weight_norm_", "parametrizations", "project_unit_norm_",
+    "revert", "synchronize_", "use_backend",
 ]  # fmt: skip

@@ -29,7 +29,7 @@ class DataNorm(WideState):
 
     * ``"global"``: statistics of a whole data set, found once by :meth:`fit`, used in training and evaluation.
     * ``"batch"``: those of each mini-batch in training (eps added to its variance), running averages in ``eval()``, as
-      batch norm; a batch of one is refused.
+      batch norm; a batch of one is refused in training.
     * ``"running"``: those of everything seen so far, this batch included, in training too: any batch size. An element
       whose statistics in a batch are not finite keeps those that it had.
 
@@ -128,6 +128,9 @@ class DataNorm(WideState):
         x = input.reshape(input.shape[0], prod(self.shape))
         mean, var = self.running_mean.view(-1), self.running_var.view(-1)
         if self.training and self.mode == "batch":
+            if input.shape[0] == 1:
+                rule = "have more than one sample in training where mode is 'batch' ('global' and 'running' take one)"
+                fail("DataNorm", "input", rule, f"shape {tuple(input.shape)}")
             momentum = 0.1 if self.momentum is None else self.momentum
             y = batch_norm(x, mean, var, None, None, True, momentum, self.eps, backend=self.backend)
             count(self.num_samples_tracked, input.shape[0])

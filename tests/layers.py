@@ -18,7 +18,7 @@ class Layer(NamedTuple):
     switches: dict
 
     def __str__(self) -> str:
-        return self.name
+        return self.name + "-per_step" * ("per_step_affine" in self.switches)
 
     def make(self, **switches) -> nn.Module:
         torch.manual_seed(0)
@@ -54,6 +54,7 @@ LAYERS = [
     Layer("NormPropLinear", (4, 3), (6, 4), {"activation": "tanh"}),
     *(Layer(f"NormPropConv{rank}", (4, 3, 2), shape, {"activation": "tanh"}) for rank, shape in IMAGES.items()),
     *(Layer(name, (4, 3), (5, 6, 4), {}) for name in ("BatchNormRNN", "BatchNormLSTM")),
+    Layer("BatchNormLSTM", (4, 3), (5, 6, 4), {"per_step_affine": True, "max_steps": 2}),
     *(Layer(f"LayerNorm{kind}", (4, 3), (5, 6, 4), {"num_layers": 2}) for kind in ("RNN", "LSTM", "GRU")),
     *(Layer(f"LayerNorm{kind}Cell", (4, 3), (6, 4), {}) for kind in ("RNN", "LSTM", "GRU")),
 ]

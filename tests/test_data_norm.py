@@ -108,7 +108,10 @@ WRONG = {
     "shape": (lambda: nk.DataNorm(3)(torch.ones(2, 4)), r"DataNorm: input must have shape \(N, 3\), got \(2, 4\)"),
     "list": (lambda: nk.DataNorm(3)([1.0]), r"DataNorm: input must have shape \(N, 3\), got list"),
     "nothing": (lambda: nk.DataNorm(3).fit([]), "DataNorm.fit: data must have samples, got none"),
-    "one": (lambda: nk.DataNorm(3, "batch")(torch.ones(1, 3)), "batch_norm: input must have more than one value"),
+    "one": (
+        lambda: nk.DataNorm(3, "batch")(torch.ones(1, 3)),
+        r"DataNorm: input must have more than one sample .* where mode is 'batch' \('global' and 'running' take one\)",
+    ),
     "backend": (lambda: nk.DataNorm(3, backend="cuda"), "DataNorm: backend must be one of"),
 }
 

@@ -1,6 +1,6 @@
 """What recurrent layers and cells share: the norms' parameters, and the terms of a step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -27,7 +27,9 @@ class Normalised:
     norm_terms: str
     register_parameter: Callable[[str, nn.Parameter | None], None]
 
-    def _add_norms(self, suffixes: list[str], sizes: dict[str, int], device: Device, dtype: torch.dtype | None) -> None:
+    def _add_norms(
+        self, suffixes: list[str], sizes: Mapping[str, Any], device: Device, dtype: torch.dtype | None
+    ) -> None:
         check_name(self.backend, type(self).__name__)
         for suffix in suffixes:
             for name, size in sizes.items():

@@ -25,7 +25,8 @@ class _BatchNorm(Ranked, Twin, torch.nn.modules.batchnorm._BatchNorm):
     ``freeze()`` keeps running statistics, weight and bias as they are.
 
     Args:
-        num_features, eps, momentum, affine, track_running_stats, device, dtype: as in torch.nn.BatchNorm#d.
+        num_features, eps, momentum, affine, track_running_stats, device, dtype: as in torch.nn.BatchNorm#d. momentum
+            is the weight of the new batch: Keras, whose 0.99 is the weight of the old, has 0.01 here (and eps 0.001).
         bias: without, an affine layer has a weight only.
         activation: None or a name of ``normkernels.ACTIVATIONS``, applied last.
         slope: of ``"leaky_relu"`` for negative values.

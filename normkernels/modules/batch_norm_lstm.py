@@ -25,8 +25,8 @@ class BatchNormLSTM(BatchNormRecurrent):
         device, dtype: of the parameters and buffers.
         norm_terms: normalise both terms apart (``"separate"``), or their ``"sum"`` once.
         norm_cell: hand the cell on as it is (``"output"``) or normalised (``"carried"``), or None: no norm.
-        eps, momentum, max_steps, track_running_stats, gain, backend: as in :class:`BatchNormRNN`, which says too how to
-            get the recipe that does not work.
+        eps, momentum, max_steps, track_running_stats, gain, per_step_affine, backend: as in :class:`BatchNormRNN`,
+            which says too how to get what was tried first.
 
     Shape:
         input ``(L, N, H_in)``, with ``batch_first`` ``(N, L, H_in)``, or a PackedSequence, in training with N > 1 at
@@ -35,7 +35,9 @@ class BatchNormLSTM(BatchNormRecurrent):
     Attributes: beside torch's, for layer k (and ``_reverse``) ``norm_weight_ih_l{k}`` and ``norm_weight_hh_l{k}``
     (``norm_weight_l{k}`` of the sum), ``(4 * hidden_size,)``, ``norm_weight_cell_l{k}`` and ``norm_bias_cell_l{k}``,
     ``(hidden_size,)``; for each norm the buffers ``running_mean_{ih,hh,cell}_l{k}`` and ``running_var_...``,
-    ``(max_steps, ...)``, and ``num_batches_tracked_l{k}``, ``(max_steps,)``. A state_dict of torch.nn.LSTM loads.
+    ``(max_steps, ...)``, and ``num_batches_tracked_l{k}``, ``(max_steps,)``. With ``per_step_affine`` these parameters
+    too are ``(max_steps, ...)``, and ``norm_bias_l{k}``, ``(max_steps, 4 * hidden_size)``, at first 0, is added to b. A
+    state_dict of torch.nn.LSTM loads.
 
     Raises:
         ValueError, RuntimeError: as torch.nn.LSTM does, if a shape or dtype is wrong; ValueError if a name or
@@ -61,10 +63,12 @@ class BatchNormLSTM(BatchNormRecurrent):
         self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
         dropout: float = 0.0, bidirectional: bool = False, device: Device = None, dtype: torch.dtype | None = None, *,
         norm_terms: str = "separate", norm_cell: str | None = "output", eps: float = 1e-5, momentum: float = 0.1,
-        max_steps: int = 128, track_running_stats: bool = True, gain: float = 0.1, backend: str | None = None,
+        max_steps: int = 128, track_running_stats: bool = True, gain: float = 0.1, per_step_affine: bool = False,
+        backend: str | None = None,
     ) -> None:  # fmt: skip
         sizes = input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional
         super().__init__("LSTM", *sizes, device=device, dtype=dtype)
         switches = {"norm_terms": norm_terms, "norm_cell": norm_cell, "eps": eps, "momentum": momentum}
         switches |= {"max_steps": max_steps, "track_running_stats": track_running_stats, "gain": gain}
-        self._set_up(switches | {"backend": backend}, device, dtype)
+        switches |= {"per_step_affine": per_step_affine, "backend": backend}
+        self._set_up(switches, device, dtype)

@@ -19,9 +19,10 @@ class BatchNormRNN(BatchNormRecurrent):
 
     with statistics over the batch at step t, and a small gain at first: larger ones saturate f, and gradients vanish.
 
-    ``norm_terms="sum"`` with ``max_steps=1`` and ``gain=1.0`` is the recipe that came before and does not work,
+    ``norm_terms="sum"`` with ``max_steps=1`` and ``gain=1.0`` is what was tried first,
     :math:`h_t = f(\\text{BN}(W_{ih} x_t + W_{hh} h_{t-1}))` with one set of running statistics for all steps: in
     training each step is normalised by its own batch, in ``eval()`` all by the same statistics, which fit none of them.
+    It is the statistics that fail there, not the sum: with those of each step ``eval()`` is as good as training.
 
     Args:
         input_size, hidden_size, num_layers, nonlinearity, bias, batch_first, dropout, bidirectional: as in
@@ -34,6 +35,9 @@ class BatchNormRNN(BatchNormRecurrent):
             later than any in training the last one seen there. A reverse direction counts from the last step.
         track_running_stats: without, ``eval()`` normalises with the statistics of the batch too.
         gain: of the norms at first.
+        per_step_affine: each of the first ``max_steps`` steps has a gain and a bias of its own, later ones those of the
+            last; in ``eval()`` steps later than any in training have those of the last one that was. Each such step is
+            a call of its own, slower than one call of them all.
         backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
 
     Shape:
@@ -43,7 +47,8 @@ class BatchNormRNN(BatchNormRecurrent):
     Attributes: beside torch's, for layer k (and ``_reverse``) ``norm_weight_ih_l{k}`` and ``norm_weight_hh_l{k}``
     (``norm_weight_l{k}`` of the sum), ``(hidden_size,)``; buffers ``running_mean_ih_l{k}``, ``running_var_ih_l{k}``,
     ``running_mean_hh_l{k}``, ``running_var_hh_l{k}``, ``(max_steps, hidden_size)``, at first 0 and 1, and
-    ``num_batches_tracked_l{k}``, ``(max_steps,)``. A state_dict of torch.nn.RNN loads.
+    ``num_batches_tracked_l{k}``, ``(max_steps,)``. With ``per_step_affine`` every ``norm_weight`` is ``(max_steps,
+    hidden_size)``, and ``norm_bias_l{k}`` of that shape, at first 0, is added to b. A state_dict of torch.nn.RNN loads.
 
     Raises:
         ValueError, RuntimeError: as torch.nn.RNN does, if a shape or dtype is wrong; ValueError if a name or number is.
@@ -68,7 +73,8 @@ class BatchNormRNN(BatchNormRecurrent):
         self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "tanh", bias: bool = True,
         batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, device: Device = None,
         dtype: torch.dtype | None = None, *, norm_terms: str = "separate", eps: float = 1e-5, momentum: float = 0.1,
-        max_steps: int = 128, track_running_stats: bool = True, gain: float = 0.1, backend: str | None = None,
+        max_steps: int = 128, track_running_stats: bool = True, gain: float = 0.1, per_step_affine: bool = False,
+        backend: str | None = None,
     ) -> None:  # fmt: skip
         check_nonlinearity(type(self).__name__, nonlinearity)
         sizes = input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional
@@ -76,4 +82,5 @@ class BatchNormRNN(BatchNormRecurrent):
         self.nonlinearity = nonlinearity
         switches = {"norm_terms": norm_terms, "eps": eps, "momentum": momentum, "max_steps": max_steps}
         switches |= {"track_running_stats": track_running_stats, "gain": gain, "backend": backend}
+        switches["per_step_affine"] = per_step_affine
         self._set_up(switches, device, dtype)

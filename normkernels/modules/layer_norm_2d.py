@@ -23,6 +23,9 @@ class LayerNorm2d(LayerNorm):
         s = x + \text{residual}, \quad y = \text{activation}\Big(
         \frac{s - \text{mean}_c(s)}{\sqrt{\text{var}_c(s) + \epsilon}} (w_c + \text{weight\_offset}) + b_c\Big)
 
+    The layer norm of a CNN in texts that sum over (C, H, W) is another one: ``LayerNorm((C, H, W))``, or, with a weight
+    of each channel, ``GroupNorm(1, C)``.
+
     Args:
         normalized_shape: C.
         memory_format: the layout of the output: input's, or ``torch.contiguous_format`` or ``torch.channels_last``

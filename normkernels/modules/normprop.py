@@ -42,8 +42,9 @@ class NormPropLinear(NormProp):
     Shape:
         input ``(*, in_features)``; output ``(*, out_features)``.
 
-    Attributes: ``weight`` (Glorot-uniform), ``(out_features, in_features)``; ``gain`` (by gain_init) and ``bias`` (0),
-    ``(out_features,)``, bias or None; ``slope``, learnt with ``"prelu"`` only.
+    Attributes: ``weight`` (Glorot-uniform), ``(out_features, in_features)``; ``gain`` (the paper's :math:`\gamma`, by
+    gain_init) and ``bias`` (its :math:`\beta`, 0), ``(out_features,)``, bias or None; ``slope``, learnt with
+    ``"prelu"`` only.
 
     Raises:
         ValueError: a number, name, shape or dtype is wrong.

@@ -13,8 +13,8 @@ from normkernels.ops.instance_norm import instance_norm_bwd, instance_norm_fwd
 
 
 def step_norm(
-    p: Tensor, sizes: Tensor | None, weight: Tensor, bias: Tensor | None, running: Statistics | None, training: bool,
-    momentum: float, eps: float, reverse: bool, backend: str | None,
+    p: Tensor, sizes: Tensor | None, weight: Tensor | None, bias: Tensor | None, running: Statistics | None,
+    training: bool, momentum: float, eps: float, reverse: bool, backend: str | None,
 ) -> Tensor:  # fmt: skip
     """p, (T, B, columns) or packed with so many rows in each step: each column normalised over the rows of its step."""
     if not training and running is not None:
@@ -42,7 +42,8 @@ def _with_running(p, sizes, weight, bias, running: Statistics, eps: float, rever
     else:
         rows = filled_with(sizes, p.device)
         mean, var = (t.repeat_interleave(rows, 0, output_size=len(p)) for t in (mean, var))
-    y = (p - mean) * (var + eps).rsqrt() * weight
+    y = (p - mean) * (var + eps).rsqrt()
+    y = y if weight is None else y * weight
     return (y if bias is None else y + bias).to(p.dtype)
 
 

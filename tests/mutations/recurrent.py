@@ -51,4 +51,13 @@ TABLE = {
         ("torch.where(unseen, buffer[last], buffer)", "buffer"),
         ("training = self.training or not self.track_running_stats", "training = self.training"),
     ],
+    ("modules", "tests/test_step_affine.py"): [
+        ("(steps - stop, steps - start) if reverse", "(start, stop) if reverse"),
+        ("ys[::-1] if reverse else ys", "ys"),
+        ("slots.flip(0) if reverse else slots]", "slots]"),
+        ("device=parameter.device).clamp(max=last)]", "device=parameter.device)]"),
+        ("t if t is None else t[slot : slot + 1]", "t"),
+        ("torch.cat([a, s[n:]]) for a, s", "s for a, s"),
+        ('bias if norm_bias is None or self.norm_terms == "separate" else bias + norm_bias', "bias"),
+    ],
 }

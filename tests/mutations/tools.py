@@ -1,6 +1,13 @@
-"""``validate``, and the run on a GPU."""
+"""``validate``, the run on a GPU, and what is measured of filters."""
 
 TABLE = {
+    ("package/canonical", "tests/test_canonical.py"): [
+        ("torch.where(apart, cosines, 0)", "cosines"),
+        ("(filters @ filters.T).abs()", "filters @ filters.T"),
+        ("pairs = 2 * (squares[1:]", "pairs = (squares[1:]"),
+        ("return std**2 * coherence", "return std * coherence"),
+        ("filters = filters / torch.where(largest == 0, 1, largest)", ""),
+    ],
     ("package", "tests/test_validate.py"): [
         ("self.samples += other.samples", ""),
         ('(other.status == "error", other.worst) >= (self.status == "error", self.worst)', "True"),
