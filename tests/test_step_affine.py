@@ -149,7 +149,7 @@ def test_keys_and_errors():
     ours.load_state_dict(nn.LSTM(3, 4).state_dict())
     assert "per_step_affine=True" in repr(ours)
     assert not hasattr(nk.BatchNormRNN(3, 4, bias=False, per_step_affine=True), "norm_bias_l0")
-    with pytest.raises(ValueError, match="BatchNormRNN: per_step_affine must be a bool, got 'yes'"):
+    with pytest.raises(ValueError, match="BatchNormRNN: per_step_affine must be True or False, got 'yes'"):
         nk.BatchNormRNN(3, 4, per_step_affine="yes")
     with pytest.raises(RuntimeError, match="size mismatch for norm_weight_ih_l0"):
         ours.load_state_dict(nk.BatchNormLSTM(3, 4).state_dict() | {"norm_bias_l0": torch.zeros(7, 16)})
