@@ -55,9 +55,9 @@ def test_what_the_last_lanes_read_twice_counts_once(N, at):
     assert torch.isfinite(dbias).sum() == N - 1
 
 
-@pytest.mark.parametrize(("N", "activation"), [(1000, None), (1001, None), (1001, "relu")])
+@pytest.mark.parametrize(("N", "activation"), [(1024, None), (1024, "relu"), (1000, None), (1001, "relu")])
 def test_results_that_go_past_the_caches(N, activation, monkeypatch):
-    """16 MB and more, whose rows begin anywhere in a cache line; one draw, for a tolerance below that of all."""
+    """16 MB and more, in whole cache lines or anywhere in them; one draw, for a tolerance below that of all."""
     monkeypatch.setattr(tolerance, "DRAWS", 1)
     assert not wrong(small(LAYER_NORM, (16 << 20) // (4 * N) + 1, N, added=True, activation=activation))
 

@@ -73,6 +73,8 @@ TABLE = {
         ("bool wide(int64_t statistic) const { return", "bool wide(int64_t statistic) const { return false && "),
     ],
     ("cpu", NATIVE): [
+        ("totals[i] += sums[i];", "totals[i] = sums[i];"),
+        ("return add_rows<2 * kBand>(rows, a, b, ask, f);", "return add_rows<kBand>(rows, a, b, ask, f);"),
         ("scale[c] = k.scale * w(c);", "scale[c] = k.scale;"),
         ("a[i] = k.a.value * w(i);", "a[i] = k.a.value;"),
         ("groups.D, groups.mean[k]);", "groups.D, groups.mean[0]);"),

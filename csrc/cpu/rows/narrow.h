@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "cpu/base/few.h"
 #include "cpu/base/tiles.h"
 
 namespace normkernels {
@@ -36,5 +37,17 @@ template <class T>
 void narrow_backward(const RowsBackward<T>& a, int64_t block);
 template <class T>
 void short_backward(const RowsBackward<T>& a, int64_t block);
+
+#if defined(NK_SHUFFLES)
+// xhat weight + bias of a few values from column j on; w and b, or null, are pointers of the loop's own, so that they
+// are read once.
+template <class T, class C>
+NK_INLINE Few<C> normalised(const T* x, const KnownRow<C>& row, const C* w, const C* b, int64_t j) {
+  auto v = (few(x + j) - row.mean) * row.rstd + row.shift;
+  if (w) v *= few(w + j);
+  if (b) v += few(b + j);
+  return v;
+}
+#endif
 
 }  // namespace normkernels

@@ -1,0 +1,93 @@
+// Loops over rows of one tile, forward. Their last lanes overlap those before, so that no row has a rest.
+#include "cpu/base/few.h"
+#include "cpu/base/moments.h"
+#include "cpu/rows/forward.h"
+
+#if defined(NK_SHUFFLES)
+namespace normkernels {
+namespace {
+
+constexpr int64_t kAhead = 1024;  // elements: how far ahead memory is asked for
+
+// The sums of v - about and of its square
+template <class C, class T>
+NK_INLINE Pair<C> sums_about(const T* x, C about, int64_t N, const Fresh<C>& last) {
+  Sum<C> a, b;
+  const auto add = [&](const Few<C>& d, int64_t k) NK_INLINED {
+    a.part[k] += d;
+    b.part[k] += d * d;
+  };
+  each_few(N, [&](int64_t j, int64_t k) NK_INLINED { add(few(x + j) - about, k); });
+  if (N % kFewLanes) add(last ? few(x + N - kFewLanes) - about : Few<C>{}, 3);
+  return {a.total(), b.total()};
+}
+
+template <class T>
+NK_INLINE Moments row_moments(const RowsForward<T>& a, const T* x, const Fresh<compute_t<T>>& last) {
+  using C = compute_t<T>;
+  const auto sums = [&](C centre) NK_INLINED { return sums_about(x, centre, a.N, last); };
+  if (a.mean) return moments_by(sums, x, add_up<C>(few(x)) / C(kFewLanes), a.N, a.eps);
+  const double squares = sums(C(0)).b, count = static_cast<double>(a.N);
+  return squares_fit<T>(squares, a.N, a.eps) ? Moments{count, 0, squares} : wide_moments(x, false, a.N);
+}
+
+// y of row m, before the activation; next: a later row, which is asked for
+template <class T, class O>
+NK_INLINE void forward_row(const RowsForward<T>& a, int64_t m, const T* next, const Fresh<compute_t<T>>& last, O* y) {
+  using C = compute_t<T>;
+  const int64_t N = a.N;
+  if (a.residual) add_tiles(a.x + m * a.x_stride, a.residual + m * a.residual_stride, a.summed + m * N, N);
+  const T* x = a.input(m);
+  const C *w = a.affine.weight, *b = a.affine.bias;
+  const KnownRow<C> known = a.finish(m, row_moments(a, x, last));
+  const auto write = [&](int64_t j) NK_INLINED {
+    __builtin_prefetch(next + j, 0, 2);
+    put(normalised(x, known, w, b, j), y + j);
+  };
+  for (int64_t j = 0; j + kFewLanes <= N; j += kFewLanes) write(j);
+  if (N % kFewLanes) write(N - kFewLanes);
+}
+
+// Rows whose y together is at most a tile, so that one call of the activation serves them all.
+template <class T>
+NK_INLINE void forward_activated(const RowsForward<T>& a, int64_t begin, int64_t end, int64_t ahead,
+                                 const Fresh<compute_t<T>>& last, T* out) {
+  alignas(64) compute_t<T> u[kTile];
+  const int64_t rows = kTile / a.N;
+  for (int64_t m = begin; m < end; m += rows) {
+    const int64_t count = std::min(rows, end - m), n = count * a.N;
+    for (int64_t r = m; r < m + count; r++)
+      forward_row(a, r, a.x + std::min(r + ahead, a.M - 1) * a.x_stride, last, u + (r - m) * a.N);
+    activate(a.affine.activation, a.affine.slope, u, n);
+    store_tile(u, a.nontemporal ? out : a.y + m * a.N, n);
+    if (a.nontemporal) copy_nontemporal(out, a.y + m * a.N, n * sizeof(T));
+  }
+}
+
+}  // namespace
+
+template <class T>
+NK_CLONES void narrow_forward(const RowsForward<T>& a, int64_t begin, int64_t end) {
+  alignas(64) T out[kTile];
+  const auto last = fresh<compute_t<T>>(a.N);
+  const int64_t ahead = std::max<int64_t>(1, kAhead / a.N);
+  if (a.affine.activation != Activation::identity) {
+    forward_activated(a, begin, end, ahead, last, out);
+  } else {
+    for (int64_t m = begin; m < end; m++) {
+      T* const y = a.y + m * a.N;
+      forward_row(a, m, a.x + std::min(m + ahead, a.M - 1) * a.x_stride, last, a.nontemporal ? out : y);
+      if (a.nontemporal) copy_nontemporal(out, y, a.N * sizeof(T));
+    }
+  }
+  if (a.nontemporal) nontemporal_fence();
+}
+
+#define NK_NARROW(T) template void narrow_forward(const RowsForward<T>&, int64_t, int64_t);
+NK_NARROW(double)
+NK_NARROW(float)
+NK_NARROW(bfloat16)
+NK_NARROW(float16)
+
+}  // namespace normkernels
+#endif
