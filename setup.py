@@ -125,15 +125,23 @@ def replays():
     import torch
     from torch.utils.cpp_extension import CppExtension
 
-    flags = ["/O2", "/std:c++20"] if sys.platform == "win32" else ["-O3", "-std=c++20", "-g0", "-fvisibility=hidden"]
+    flags = ["/O2", "/std:c++20"]
+    if sys.platform != "win32":
+        headers = os.path.dirname(torch.__file__)  # their checks name their files, as ours do
+        flags = [
+            "-O3",
+            "-std=c++20",
+            "-g0",
+            "-fvisibility=hidden",
+            *(f"-ffile-prefix-map={f}=." for f in (ROOT, headers)),
+        ]
     name = "_".join(map(str, version(torch.__version__)))
     sources = sorted(glob("csrc/replay/*.cpp"))
     return CppExtension(f"normkernels._replay_{name}", sources, include_dirs=[CSRC], extra_compile_args=flags)
 
 
 def extension():
-    """The extension, from the same globs as CMakeLists.txt."""
-    import pybind11
+    """The extension, from the same globs as CMakeLists.txt: on Python's stable ABI, for 3.11 and every later one."""
     import torch
 
     archs, why_not = cuda()
@@ -158,7 +166,36 @@ def extension():
         cxx.append(f"-DNORMKERNELS_WITHOUT_CUDA={words}")
         sys.stderr.write(f"normkernels: CPU kernels only: {why_not}\n")
     kind = CUDAExtension if archs else CppExtension
-    return kind("normkernels._C", sources, include_dirs=[CSRC, pybind11.get_include()], extra_compile_args=flags)
+    return kind("normkernels._C", sources, include_dirs=[CSRC], extra_compile_args=flags, py_limited_api=True)
+
+
+def ninjas(folder: str) -> list[int]:
+    """Processes of ninja that work in or below a folder: a build that was killed leaves its own running."""
+    found = []
+    for entry in glob("/proc/[0-9]*"):
+        try:
+            with open(f"{entry}/comm") as name:
+                if name.read().strip() == "ninja" and f"{os.readlink(f'{entry}/cwd')}/".startswith(f"{folder}/"):
+                    found.append(int(os.path.basename(entry)))
+        except OSError:  # it has ended, or is another user's
+            pass
+    return found
+
+
+def build_extensions() -> type:
+    """torch's command; one build at a time in a folder, and none of what an earlier one left in the way of this one."""
+    from torch.utils.cpp_extension import BuildExtension
+
+    class OneAtATime(BuildExtension):
+        def run(self) -> None:
+            if others := ninjas(os.path.join(ROOT, "build")):
+                way_on = f"wait for its ninja (process {others[0]}), or end it"
+                sys.exit(f"\nnormkernels: another build runs in {ROOT}.\n  {way_on}.\n")
+            for stale in glob("normkernels/_C.cpython-*.so"):  # which Python would take before the new one
+                os.remove(stale)
+            super().run()
+
+    return OneAtATime
 
 
 def build() -> dict:
@@ -168,9 +205,11 @@ def build() -> dict:
     if os.environ.get("NORMKERNELS_NATIVE") == "0" or NO_BUILD & set(sys.argv):
         return {}
     check()
-    from torch.utils.cpp_extension import BuildExtension
-
-    return {"ext_modules": [extension(), replays()], "cmdclass": {"build_ext": BuildExtension}}
+    return {
+        "ext_modules": [extension(), replays()],
+        "cmdclass": {"build_ext": build_extensions()},
+        "options": {"bdist_wheel": {"py_limited_api": "cp311"}},  # the replays are CPython 3.11's: later ones lack them
+    }
 
 
 if __name__ == "__main__":
