@@ -128,13 +128,8 @@ def replays():
     flags = ["/O2", "/std:c++20"]
     if sys.platform != "win32":
         headers = os.path.dirname(torch.__file__)  # their checks name their files, as ours do
-        flags = [
-            "-O3",
-            "-std=c++20",
-            "-g0",
-            "-fvisibility=hidden",
-            *(f"-ffile-prefix-map={f}=." for f in (ROOT, headers)),
-        ]
+        hidden = [f"-ffile-prefix-map={folder}=." for folder in (ROOT, headers)]
+        flags = ["-O3", "-std=c++20", "-g0", "-fvisibility=hidden", *hidden]
     name = "_".join(map(str, version(torch.__version__)))
     sources = sorted(glob("csrc/replay/*.cpp"))
     return CppExtension(f"normkernels._replay_{name}", sources, include_dirs=[CSRC], extra_compile_args=flags)

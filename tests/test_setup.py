@@ -5,11 +5,13 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+in_proc = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="processes are found in /proc")
 
 
 @pytest.fixture
@@ -29,11 +31,13 @@ def ninja(tmp_path):
     shutil.copy(shutil.which("sleep"), program)
     folder.mkdir(parents=True)
     with subprocess.Popen([program, "60"], cwd=folder) as process:
+        while Path(f"/proc/{process.pid}/comm").read_text() != "ninja\n":  # it has its name a moment after it started
+            time.sleep(0.01)
         yield process.pid
         process.kill()
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="processes are found in /proc")
+@in_proc
 def test_another_build_is_found(setup, ninja, tmp_path):
     assert setup.ninjas(str(tmp_path / "build")) == [ninja]
     assert setup.ninjas(str(tmp_path / "bui")) == setup.ninjas(str(tmp_path / "elsewhere")) == []
@@ -50,6 +54,7 @@ def built(setup, monkeypatch) -> list[str]:
     return done
 
 
+@in_proc
 def test_a_build_beside_another_ends(setup, ninja, monkeypatch):
     with pytest.raises(SystemExit, match=rf"another build runs in .*\n  wait for its ninja \(process {ninja}\)"):
         built(setup, monkeypatch)
