@@ -48,10 +48,6 @@ def check() -> None:
         stop("torch is not there to build for (pip hides it unless told not to)", f"pip install torch, then {again}")
     if version(torch.__version__) < OLDEST["torch"]:
         stop(f"torch {torch.__version__} is too old, 2.11 is needed", f"pip install 'torch>=2.11', then {again}")
-    try:
-        import pybind11  # noqa: F401
-    except ImportError:
-        stop("pybind11 is not there", f"pip install pybind11 ninja, then {again}")
     from torch.utils.cpp_extension import get_cxx_compiler, is_ninja_available
 
     compiler = get_cxx_compiler().split()[0]
@@ -195,7 +191,7 @@ def build_extensions() -> type:
 
 def build() -> dict:
     if version(setuptools.__version__) < OLDEST["setuptools"] and os.path.exists("pyproject.toml"):  # it cannot read it
-        needed = "pip install 'setuptools>=77' wheel ninja pybind11, then pip install --no-build-isolation ."
+        needed = "pip install 'setuptools>=77' wheel ninja, then pip install --no-build-isolation ."
         sys.exit(f"\nnormkernels: setuptools {setuptools.__version__} is too old.\n  {needed}\n")
     if os.environ.get("NORMKERNELS_NATIVE") == "0" or NO_BUILD & set(sys.argv):
         return {}
