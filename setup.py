@@ -116,6 +116,13 @@ def usable(home: str, torch_cuda: str, archs: list[str]) -> Cuda:
     return Cuda(archs, "" if archs else "this nvcc knows none of the architectures")
 
 
+def without_paths() -> list[str]:
+    """No path of this machine in a binary: checks name their files, torch's headers theirs."""
+    import torch
+
+    return [f"-ffile-prefix-map={folder}=." for folder in (ROOT, os.path.dirname(torch.__file__))]
+
+
 def replays():
     """The replays, which no stable ABI covers: a binary for one minor version of torch, and named after it."""
     import torch
@@ -123,9 +130,7 @@ def replays():
 
     flags = ["/O2", "/std:c++20"]
     if sys.platform != "win32":
-        headers = os.path.dirname(torch.__file__)  # their checks name their files, as ours do
-        hidden = [f"-ffile-prefix-map={folder}=." for folder in (ROOT, headers)]
-        flags = ["-O3", "-std=c++20", "-g0", "-fvisibility=hidden", *hidden]
+        flags = ["-O3", "-std=c++20", "-g0", "-fvisibility=hidden", *without_paths()]
     name = "_".join(map(str, version(torch.__version__)))
     sources = sorted(glob("csrc/replay/*.cpp"))
     return CppExtension(f"normkernels._replay_{name}", sources, include_dirs=[CSRC], extra_compile_args=flags)
@@ -141,11 +146,11 @@ def extension():
     kernels = glob("csrc/c*/**/*.cpp", recursive=True) + (glob("csrc/cuda/**/*.cu", recursive=True) if archs else [])
     sources = sorted(glob("csrc/*.cpp") + kernels)
     defines = [f"-DTORCH_TARGET_VERSION={STABLE_ABI}", f"-DNORMKERNELS_TORCH_VERSION={torch.__version__}"]
-    cxx = ["-O3", "-std=c++20", "-g0", "-fvisibility=hidden", f"-ffile-prefix-map={ROOT}=.", *defines]
+    cxx = ["-O3", "-std=c++20", "-g0", "-fvisibility=hidden", *defines]
     if sys.platform == "win32":
         cxx = ["/O2", "/std:c++20", "/openmp:experimental", *defines]
     else:
-        cxx += ["-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math"]
+        cxx += ["-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", *without_paths()]
     flags = {"cxx": cxx}
     if archs:
         cxx += ["-DNORMKERNELS_WITH_CUDA", f"-DNORMKERNELS_CUDA_ARCHS={'_'.join(archs)}"]
