@@ -9,7 +9,7 @@ CPP = $(shell find csrc tests/cpp -name '*.cpp' -o -name '*.h' -o -name '*.cu' -
 MAPPED := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo claims test gpu bench lint
+.PHONY: help setup demo claims test gpu bench lint docs
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
@@ -22,6 +22,10 @@ $(VENV)/.requirements: requirements-dev.txt
 $(VENV)/.build: $(VENV)/.requirements $(NATIVE)
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	touch $@
+
+docs: setup ## the docs site, in build/site
+	$(PY) docs/pages.py
+	$(PY) -m mkdocs build --strict
 
 setup: $(VENV)/.build ## .venv with the dependencies and the built package
 

@@ -48,10 +48,6 @@ def check() -> None:
         stop("torch is not there to build for (pip hides it unless told not to)", f"pip install torch, then {again}")
     if version(torch.__version__) < OLDEST["torch"]:
         stop(f"torch {torch.__version__} is too old, 2.11 is needed", f"pip install 'torch>=2.11', then {again}")
-    try:
-        import pybind11  # noqa: F401
-    except ImportError:
-        stop("pybind11 is not there", f"pip install pybind11 ninja, then {again}")
     from torch.utils.cpp_extension import get_cxx_compiler, is_ninja_available
 
     compiler = get_cxx_compiler().split()[0]
@@ -120,20 +116,28 @@ def usable(home: str, torch_cuda: str, archs: list[str]) -> Cuda:
     return Cuda(archs, "" if archs else "this nvcc knows none of the architectures")
 
 
+def without_paths() -> list[str]:
+    """No path of this machine in a binary: checks name their files, torch's headers theirs."""
+    import torch
+
+    return [f"-ffile-prefix-map={folder}=." for folder in (ROOT, os.path.dirname(torch.__file__))]
+
+
 def replays():
     """The replays, which no stable ABI covers: a binary for one minor version of torch, and named after it."""
     import torch
     from torch.utils.cpp_extension import CppExtension
 
-    flags = ["/O2", "/std:c++20"] if sys.platform == "win32" else ["-O3", "-std=c++20", "-g0", "-fvisibility=hidden"]
+    flags = ["/O2", "/std:c++20"]
+    if sys.platform != "win32":
+        flags = ["-O3", "-std=c++20", "-g0", "-fvisibility=hidden", *without_paths()]
     name = "_".join(map(str, version(torch.__version__)))
     sources = sorted(glob("csrc/replay/*.cpp"))
     return CppExtension(f"normkernels._replay_{name}", sources, include_dirs=[CSRC], extra_compile_args=flags)
 
 
 def extension():
-    """The extension, from the same globs as CMakeLists.txt."""
-    import pybind11
+    """The extension, from the same globs as CMakeLists.txt: on Python's stable ABI, for 3.11 and every later one."""
     import torch
 
     archs, why_not = cuda()
@@ -142,11 +146,11 @@ def extension():
     kernels = glob("csrc/c*/**/*.cpp", recursive=True) + (glob("csrc/cuda/**/*.cu", recursive=True) if archs else [])
     sources = sorted(glob("csrc/*.cpp") + kernels)
     defines = [f"-DTORCH_TARGET_VERSION={STABLE_ABI}", f"-DNORMKERNELS_TORCH_VERSION={torch.__version__}"]
-    cxx = ["-O3", "-std=c++20", "-g0", "-fvisibility=hidden", f"-ffile-prefix-map={ROOT}=.", *defines]
+    cxx = ["-O3", "-std=c++20", "-g0", "-fvisibility=hidden", *defines]
     if sys.platform == "win32":
         cxx = ["/O2", "/std:c++20", "/openmp:experimental", *defines]
     else:
-        cxx += ["-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math"]
+        cxx += ["-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", *without_paths()]
     flags = {"cxx": cxx}
     if archs:
         cxx += ["-DNORMKERNELS_WITH_CUDA", f"-DNORMKERNELS_CUDA_ARCHS={'_'.join(archs)}"]
@@ -158,19 +162,50 @@ def extension():
         cxx.append(f"-DNORMKERNELS_WITHOUT_CUDA={words}")
         sys.stderr.write(f"normkernels: CPU kernels only: {why_not}\n")
     kind = CUDAExtension if archs else CppExtension
-    return kind("normkernels._C", sources, include_dirs=[CSRC, pybind11.get_include()], extra_compile_args=flags)
+    return kind("normkernels._C", sources, include_dirs=[CSRC], extra_compile_args=flags, py_limited_api=True)
+
+
+def ninjas(folder: str) -> list[int]:
+    """Processes of ninja that work in or below a folder: a build that was killed leaves its own running."""
+    found = []
+    for entry in glob("/proc/[0-9]*"):
+        try:
+            with open(f"{entry}/comm") as name:
+                if name.read().strip() == "ninja" and f"{os.readlink(f'{entry}/cwd')}/".startswith(f"{folder}/"):
+                    found.append(int(os.path.basename(entry)))
+        except OSError:  # it has ended, or is another user's
+            pass
+    return found
+
+
+def build_extensions() -> type:
+    """torch's command; one build at a time in a folder, and none of what an earlier one left in the way of this one."""
+    from torch.utils.cpp_extension import BuildExtension
+
+    class OneAtATime(BuildExtension):
+        def run(self) -> None:
+            if others := ninjas(os.path.join(ROOT, "build")):
+                way_on = f"wait for its ninja (process {others[0]}), or end it"
+                sys.exit(f"\nnormkernels: another build runs in {ROOT}.\n  {way_on}.\n")
+            for stale in glob("normkernels/_C.cpython-*.so"):  # which Python would take before the new one
+                os.remove(stale)
+            super().run()
+
+    return OneAtATime
 
 
 def build() -> dict:
     if version(setuptools.__version__) < OLDEST["setuptools"] and os.path.exists("pyproject.toml"):  # it cannot read it
-        needed = "pip install 'setuptools>=77' wheel ninja pybind11, then pip install --no-build-isolation ."
+        needed = "pip install 'setuptools>=77' wheel ninja, then pip install --no-build-isolation ."
         sys.exit(f"\nnormkernels: setuptools {setuptools.__version__} is too old.\n  {needed}\n")
     if os.environ.get("NORMKERNELS_NATIVE") == "0" or NO_BUILD & set(sys.argv):
         return {}
     check()
-    from torch.utils.cpp_extension import BuildExtension
-
-    return {"ext_modules": [extension(), replays()], "cmdclass": {"build_ext": BuildExtension}}
+    return {
+        "ext_modules": [extension(), replays()],
+        "cmdclass": {"build_ext": build_extensions()},
+        "options": {"bdist_wheel": {"py_limited_api": "cp311"}},  # the replays are CPython 3.11's: later ones lack them
+    }
 
 
 if __name__ == "__main__":

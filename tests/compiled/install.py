@@ -36,20 +36,19 @@ class Row(NamedTuple):
 
 ROWS = (
     Row("old setuptools", ("setuptools==65.5.0", "wheel"), "setuptools 65.5.0 is too old"),
-    Row("no torch", (*NEW, "pybind11"), "torch is not there", torch=None),
-    Row("old torch", (*NEW, "pybind11"), "torch 2.10.0 is too old, 2.11 is needed", torch="2.10.0"),
-    Row("no pybind11", NEW, "pybind11 is not there"),
-    Row("no compiler", (*NEW, "pybind11"), "no C++ compiler (nosuch-c++", variables={"CXX": "nosuch-c++"}),
+    Row("no torch", NEW, "torch is not there", torch=None),
+    Row("old torch", NEW, "torch 2.10.0 is too old, 2.11 is needed", torch="2.10.0"),
+    Row("no compiler", NEW, "no C++ compiler (nosuch-c++", variables={"CXX": "nosuch-c++"}),
     Row("isolated", NEW, "torch is not there", options=("--no-deps",)),
-    Row("no ninja", (*NEW, "pybind11"), "ninja is not there"),  # and then the compiler below fails
-    Row("failing compiler", (*NEW, "pybind11", "ninja"), "error:", variables={"CXX": "false"}),
-    Row("nvcc of another CUDA", (*NEW, "pybind11"), "nvcc is of CUDA 11.8, torch of CUDA 13.0",
+    Row("no ninja", NEW, "ninja is not there"),  # and then the compiler below fails
+    Row("failing compiler", (*NEW, "ninja"), "error:", variables={"CXX": "false"}),
+    Row("nvcc of another CUDA", NEW, "nvcc is of CUDA 11.8, torch of CUDA 13.0",
         variables={"NORMKERNELS_CUDA_ARCHS": "80", "STAND_IN_CUDA": "13.0"}),
-    Row("no nvcc", (*NEW, "pybind11"), "no nvcc",
+    Row("no nvcc", NEW, "no nvcc",
         variables={"NORMKERNELS_CUDA_ARCHS": "80", "STAND_IN_CUDA": "13.0", "CUDA_HOME": "/nowhere"}),
-    Row("CUDA asked of a CPU build", (*NEW, "pybind11"), "torch is a CPU build",
+    Row("CUDA asked of a CPU build", NEW, "torch is a CPU build",
         variables={"NORMKERNELS_CUDA_ARCHS": "80"}),
-    Row("no such GPU", (*NEW, "pybind11"), "ampere: no compute capability",
+    Row("no such GPU", NEW, "ampere: no compute capability",
         variables={"NORMKERNELS_CUDA_ARCHS": "ampere"}),
     Row("without native kernels", NEW, "Successfully installed normkernels", True, None, {"NORMKERNELS_NATIVE": "0"}),
 )  # fmt: skip

@@ -1,0 +1,100 @@
+"""What a built wheel is: its tag, what lies in it, that no path of the builder does, and that its kernels run.
+
+python tests/compiled/wheel.py dist/normkernels-0.1.0-cp311-abi3-linux_x86_64.whl
+"""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+TAG = re.compile(r"normkernels-[\w.+]+-cp311-abi3-(manylinux_\w+|linux_\w+|macosx_\w+|win_\w+)\.whl")
+PATHS = (rb"/home/", rb"/root/", rb"/tmp/", rb"/work/", rb"/project/")  # that a builder works in
+# tool -> how it looks at a wheel
+TOOLS = {
+    "twine": ("check", "--strict"), "check_wheel_contents": (), "auditwheel": ("show",), "abi3audit": ("--strict",),
+}  # fmt: skip
+SMOKE = """
+import sys, torch, normkernels as nk
+assert nk.__file__.startswith(sys.argv[1]), nk.__file__
+table = nk.backends("cpu")
+missing = {op: row["native"] for op, row in table.items() if row["native"]}
+assert not missing, missing
+with nk.use_backend("native"):
+    for ours, theirs, shape in (
+        (nk.LayerNorm(64), torch.nn.LayerNorm(64), (8, 64)), (nk.GroupNorm(4, 8), torch.nn.GroupNorm(4, 8), (2, 8, 5)),
+        (nk.BatchNorm2d(8), torch.nn.BatchNorm2d(8), (4, 8, 3, 3)),
+    ):
+        x = torch.randn(shape)
+        a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+        dy = torch.randn(shape)
+        ours(a).backward(dy), theirs(b).backward(dy)
+        torch.testing.assert_close(a.grad, b.grad)
+print(f"{len(table)} ops, torch {torch.__version__}, Python {sys.version.split()[0]}")
+"""
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+def wrong(path: Path) -> Iterator[str]:
+    """What is wrong with the file itself."""
+    if not TAG.fullmatch(path.name):
+        yield f"the name {path.name} has no tag cp311-abi3"
+    with zipfile.ZipFile(path) as wheel:
+        names = wheel.namelist()
+        kernels = [n for n in names if re.fullmatch(r"normkernels/_C\.(abi3\.so|pyd)", n)]
+        if len(kernels) != 1:
+            yield f"it has {len(kernels)} binaries of the stable ABI"
+        if "normkernels/py.typed" not in names:
+            yield "it has no py.typed"
+        for name in (n for n in names if n.endswith((".so", ".pyd"))):
+            found = {p.decode() for p in PATHS if p in wheel.read(name)}
+            if found:
+                yield f"{name} has paths of its builder: {', '.join(sorted(found))}"
+
+
+def tools(path: Path) -> Iterator[str]:
+    """What the tools for wheels say, where they are installed."""
+    folder = tempfile.TemporaryDirectory()
+    with zipfile.ZipFile(path) as wheel:  # of the two binaries the one of every Python: the replays are of one
+        kernels = [wheel.extract(n, folder.name) for n in wheel.namelist() if "/_C.abi3" in n]
+    for tool, arguments in TOOLS.items():
+        if importlib.util.find_spec(tool) is None:
+            say(f"{tool} is not installed")
+            continue
+        command = [sys.executable, "-m", tool, *arguments, *(kernels if tool == "abi3audit" else [str(path)])]
+        done = subprocess.run(command, capture_output=True, text=True)
+        say(f"{tool}: {'ok' if done.returncode == 0 else 'WRONG'}")
+        if done.returncode:
+            yield f"{tool}: {(done.stdout + done.stderr).strip()[-400:]}"
+
+
+def runs(path: Path) -> Iterator[str]:
+    """Unpacked by pip into a folder of its own, in front of everything else."""
+    with tempfile.TemporaryDirectory() as folder:
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder, str(path)]
+        subprocess.run(pip, check=True)
+        environment = os.environ | {"PYTHONPATH": folder}
+        command = [sys.executable, "-c", SMOKE, folder]
+        done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
+        say(done.stdout.strip())
+        if done.returncode:
+            yield f"its kernels do not run: {done.stderr.strip()[-400:]}"
+
+
+def main(path: Path) -> int:
+    found = [*wrong(path), *tools(path), *runs(path)]
+    for line in found:
+        say(f"{path.name}: {line}")
+    return min(len(found), 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
