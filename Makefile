@@ -9,7 +9,7 @@ CPP = $(shell find csrc tests/cpp -name '*.cpp' -o -name '*.h' -o -name '*.cu' -
 MAPPED := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test gpu bench lint
+.PHONY: help setup demo claims test gpu bench lint
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
@@ -33,10 +33,14 @@ demo: setup ## train, compare with torch.nn, validate, benchmark; plots in out/
 	$(PY) examples/digits_normprop.py --quick --out $(OUT)
 	$(PY) examples/nin.py --data digits --quick
 	$(PY) examples/digits_rows.py --quick --out $(OUT)
+	$(PY) examples/claims.py --quick --out $(OUT)
 	$(PY) -m normkernels info
 	$(PY) -m normkernels validate --quick
 	$(MAPPED) $(PY) -m bench --quick --csv $(OUT)/bench.csv --plot $(OUT)
 	@echo "Done. Plots and bench.csv are in $(abspath $(OUT)):" && ls $(OUT)
+
+claims: setup ## every command of docs/claims.md, in its quick form
+	$(PY) examples/claims.py --quick --out $(OUT)
 
 test: setup ## the whole test suite
 	$(PY) -m pytest -n 2 --dist worksteal tests

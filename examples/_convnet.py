@@ -9,7 +9,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-WIDTHS = (1, 32, 64, 64, 64)
+WIDTHS = (1, 32, 64, 64, 64)  # channels of the images, then of each convolution
 BATCH, EPOCHS, RATE = 64, 8, 0.05
 
 
@@ -28,13 +28,15 @@ class Twin(nn.Module):
 class ConvNet(nn.Module):
     """Four 3x3 convolutions with norm and ReLU; the second halves the image, the last two are a residual block."""
 
-    def __init__(self, norm: Callable[[int], nn.Module], seed: int) -> None:
+    def __init__(
+        self, norm: Callable[[int], nn.Module], seed: int, widths: tuple[int, ...] = WIDTHS, classes: int = 10
+    ) -> None:
         super().__init__()
         torch.manual_seed(seed)
-        convs = [nn.Conv2d(a, b, 3, padding=1, bias=False) for a, b in pairwise(WIDTHS)]
+        convs = [nn.Conv2d(a, b, 3, padding=1, bias=False) for a, b in pairwise(widths)]
         convs[1].stride = (2, 2)
-        self.convs, self.norms = nn.ModuleList(convs), nn.ModuleList(map(norm, WIDTHS[1:]))
-        self.head = nn.Linear(WIDTHS[-1], 10)
+        self.convs, self.norms = nn.ModuleList(convs), nn.ModuleList(map(norm, widths[1:]))
+        self.head = nn.Linear(widths[-1], classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.norms[0](self.convs[0](x))
@@ -70,14 +72,16 @@ def train(models: list[ConvNet], training: Data, test: Data, seed: int) -> list[
             images, labels = (t[rows.to(t.device)] for t in (training.images, training.labels))
             for i, model in enumerate(models):
                 start = time.perf_counter()
-                losses[i].append(_step(model, optimizers[i], images, labels))
+                losses[i].append(step(model, optimizers[i], images, labels))
                 seconds[i].append(time.perf_counter() - start)
         for schedule in schedules:
             schedule.step()
-    return [Run(torch.tensor(losses[i]), median(seconds[i]), _accuracy(model, test)) for i, model in enumerate(models)]
+    right = [accuracy(model, test.images, test.labels) for model in models]
+    return [Run(torch.tensor(losses[i]), median(seconds[i]), right[i]) for i in range(len(models))]
 
 
-def _step(model: ConvNet, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> float:
+def step(model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> float:
+    """One step of training, and its loss."""
     loss = nn.functional.cross_entropy(model(images), labels)
     optimizer.zero_grad()
     loss.backward()
@@ -86,5 +90,6 @@ def _step(model: ConvNet, optimizer: torch.optim.Optimizer, images: Tensor, labe
 
 
 @torch.no_grad()
-def _accuracy(model: ConvNet, test: Data) -> float:
-    return (model.eval()(test.images).argmax(1) == test.labels).float().mean().item()
+def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """In evaluation mode, which it leaves the model in."""
+    return (model.eval()(images).argmax(1) == labels).float().mean().item()

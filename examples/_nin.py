@@ -10,18 +10,26 @@ RATE, LARGE_BATCH_RATE, RATE_WITHOUT_NORM = 0.05, 0.08, 0.0001  # the paper's; w
 DECAY, MOMENTUM = 0.0005, 0.9
 
 
-def network(variant: str, width: float, as_printed: bool, backend: str | None) -> nn.Sequential:
-    """9 convolutions of 192, 160 and 96 filters, times ``width``; the last one, of 10, is plain.
+def network(
+    variant: str,
+    width: float,
+    as_printed: bool,
+    backend: str | None,
+    channels: int = 3,
+    classes: int = 10,
+    gain: float | str = "jacobian",
+) -> nn.Sequential:
+    """9 convolutions of 192, 160 and 96 filters, times ``width``; the last one, of the classes, is plain.
 
     In print the 5x5 convolution on 8x8 pixels has padding 0 and the 1x1 after it has 2, which makes 48 of 64 positions
     constants; here it is the other way round, unless ``as_printed``.
     """
-    channels, layers = 3, []
+    layers = []
 
     def convolution(filters: int, size: int, padding: int = 0) -> None:
         nonlocal channels
         filters = round(width * filters)
-        layers.extend(_block(variant, channels, filters, size, padding, backend))
+        layers.extend(_block(variant, channels, filters, size, padding, backend, gain))
         channels = filters
 
     convolution(192, 5, 2)
@@ -34,14 +42,17 @@ def network(variant: str, width: float, as_printed: bool, backend: str | None) -
     convolution(192, 1)
     convolution(192, 5, 0 if as_printed else 2)
     convolution(192, 1, 2 if as_printed else 0)
-    layers += [_glorot(nn.Conv2d(channels, 10, 1)), nn.AvgPool2d(8), nn.Flatten()]
+    layers += [_glorot(nn.Conv2d(channels, classes, 1)), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     return nn.Sequential(*layers)
 
 
-def _block(variant: str, inputs: int, filters: int, size: int, padding: int, backend: str | None) -> list[nn.Module]:
+def _block(
+    variant: str, inputs: int, filters: int, size: int, padding: int, backend: str | None, gain: float | str
+) -> list[nn.Module]:
     """A convolution, its norm and ReLU."""
     if variant == NORMPROP:
-        return [nk.NormPropConv2d(inputs, filters, size, padding=padding, activation="relu", backend=backend)]
+        extras = {"activation": "relu", "gain_init": gain, "backend": backend}
+        return [nk.NormPropConv2d(inputs, filters, size, padding=padding, **extras)]
     convolution = _glorot(nn.Conv2d(inputs, filters, size, padding=padding, bias=variant == NONE))
     if variant == OURS:
         return [convolution, nk.BatchNorm2d(filters, activation="relu", backend=backend)]
@@ -57,12 +68,17 @@ def _glorot(convolution: nn.Conv2d) -> nn.Conv2d:
     return convolution
 
 
-def optimizer(model: nn.Module, rate: float) -> SGD:
+def optimizer(model: nn.Module, rate: float, decay: float = DECAY, momentum: float = MOMENTUM) -> SGD:
     """Weight decay on everything but the filters of NormProp, whose length is set to 1 after every step anyway."""
     free = [layer.weight for layer in model.modules() if isinstance(layer, nk.NormPropConv2d)]
     rest = [p for p in model.parameters() if not any(p is weight for weight in free)]
-    groups = [{"params": rest, "weight_decay": DECAY}, {"params": free, "weight_decay": 0.0}]
-    return SGD([group for group in groups if group["params"]], rate, momentum=MOMENTUM)
+    groups = [{"params": rest, "weight_decay": decay}, {"params": free, "weight_decay": 0.0}]
+    return SGD([group for group in groups if group["params"]], rate, momentum=momentum)
+
+
+def scaled(rate: float, batch: int) -> float:
+    """The rate of this batch size, from that of 50: in proportion below, the paper's 0.08 / 0.05 from 100 up."""
+    return rate * (batch / 50 if batch < 50 else LARGE_BATCH_RATE / RATE if batch >= 100 else 1)
 
 
 def step(model: nn.Module, optimizer: Optimizer, images: Tensor, labels: Tensor) -> float:

@@ -1,11 +1,13 @@
 """What a training step of each variant of the Network in Network takes, and how much of it are convolutions."""
 
 import time
+from pathlib import Path
 from statistics import median
 
 import torch
 from _common import console
 from _nin import NONE, TORCH, VARIANTS, network, optimizer, step
+from _results import Number, write
 from rich.box import SIMPLE_HEAD
 from rich.progress import track
 from rich.table import Table
@@ -47,8 +49,8 @@ def step_times(width: float, as_printed: bool, backend: str | None) -> dict[str,
     return times
 
 
-def report(times: dict[str, list[tuple[float, float]]], width: float) -> None:
-    """Medians; ratios are medians over the turns."""
+def report(times: dict[str, list[tuple[float, float]]], width: float, folder: Path) -> None:
+    """Medians, which go to a file too; ratios are medians over the turns."""
     title = f"A training step, batch {BATCH}, {width:g} of the width, one CPU thread: medians of {REPEATS} turns, ms"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("variant")
@@ -63,3 +65,9 @@ def report(times: dict[str, list[tuple[float, float]]], width: float) -> None:
         row = [f"{value:.1f}" for value in (whole, inside, rest)] + [f"{ratio:.3f}" for ratio in ratios]
         table.add_row(variant, *row)
     console.print(table)
+    lines = []
+    for variant, found in times.items():
+        data = f"{width:g} of the width, batches of {BATCH}"
+        lines.append(Number(data, variant, "ms a step", median(whole for whole, _ in found)))
+        lines.append(Number(data, variant, "ms without convolutions", median(a - b for a, b in found)))
+    console.print(f"results: {write(lines, folder, 'nin_time')}")

@@ -14,7 +14,7 @@ import normkernels as nk
 WIDTH = 64
 TRAINED = 1024  # images
 PLAIN_LSTM, LN_LSTM, PLAIN_RNN, LN_RNN = "torch.nn.LSTM", "LayerNormLSTM", "torch.nn.RNN", "LayerNormRNN"
-BN_RNN, BN_FAILS = "BatchNormRNN", "BatchNormRNN, sum"
+BN_RNN, BN_FIRST = "BatchNormRNN", "BatchNormRNN, as first tried"
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,14 @@ class Run:
 
 
 def arms(backend: str | None) -> dict[str, Callable[..., nn.Module]]:
-    """By name what makes the layer, as torch.nn.LSTM(...) does; the last one is the recipe that does not work."""
+    """By name what makes the layer, as torch.nn.LSTM(...) does; the last one is what was tried first."""
     return {
         PLAIN_LSTM: nn.LSTM,
         LN_LSTM: partial(nk.LayerNormLSTM, backend=backend),
         PLAIN_RNN: nn.RNN,
         LN_RNN: partial(nk.LayerNormRNN, backend=backend),
         BN_RNN: partial(nk.BatchNormRNN, backend=backend),
-        BN_FAILS: partial(nk.BatchNormRNN, norm_terms="sum", max_steps=1, gain=1.0, backend=backend),
+        BN_FIRST: partial(nk.BatchNormRNN, norm_terms="sum", max_steps=1, gain=1.0, backend=backend),
     }
 
 
@@ -89,13 +89,14 @@ def learn(reading: Reading, arm: str, rate: float, seed: int, device: str, backe
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
-    by_batch = _right(deepcopy(model).train(), test, reading.batch)  # a copy, for batch norm goes on tracking
+    by_batch = right(deepcopy(model).train(), test, reading.batch)  # a copy, for batch norm goes on tracking
     model.eval()
-    return Run(losses, _right(model, validation, reading.batch), _right(model, test, reading.batch), by_batch)
+    return Run(losses, right(model, validation, reading.batch), right(model, test, reading.batch), by_batch)
 
 
 @torch.no_grad()
-def _right(model: Reader, part: tuple[Tensor, Tensor], batch: int) -> float:
+def right(model: Reader, part: tuple[Tensor, Tensor], batch: int) -> float:
+    """The share of a part that comes out right."""
     images, labels = part
     answers = torch.cat([model(x).argmax(1) for x in images.split(batch)])
     return (answers == labels).float().mean().item()

@@ -43,8 +43,8 @@ def arms(backend: str | None) -> list[Arm]:
         Arm("none", None),
         Arm("layer norm", partial(nk.LayerNorm, backend=backend)),
         Arm("group norm", partial(_group_norm, backend=backend)),
-        Arm("online norm", partial(online, stable=True, bias_correction=True)),
-        Arm("online norm, as in the paper", online),
+        Arm("online norm", online),
+        Arm("online norm, stable, bias-corrected", partial(online, stable=True, bias_correction=True)),
         Arm("batch renorm, in pairs", partial(nk.BatchRenorm1d, momentum=0.03, **ramp, backend=backend), batch=2),
         Arm("streaming norm, in pairs", partial(nk.StreamingNorm1d, backend=backend), batch=2),
     ]

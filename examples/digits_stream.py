@@ -144,8 +144,8 @@ def main() -> int:
     for result in results:
         report(result, tried)
     console.print(
-        "online norm: stable=True, bias_correction=True, else the defaults (alpha_fwd 0.999, alpha_bkw 0.99, layer "
-        "scaling); as in the paper: the defaults;\nbatch renorm: bounds ramp up a hundred times as fast as by default "
+        "online norm: as in the paper, by the defaults (alpha_fwd 0.999, alpha_bkw 0.99, layer scaling); "
+        "this is what is judged;\nbatch renorm: bounds ramp up a hundred times as fast as by default "
         f"(there are few steps), momentum 0.03; streaming norm: the defaults\nbatch norm: {refusal()}",
         highlight=False, soft_wrap=True,
     )  # fmt: skip

@@ -50,7 +50,7 @@ class TestStatistics:
         close(ours.running_mean_ih_l0[2], (stood_in + own) / 2)
 
     def test_one_set_of_statistics(self):
-        """The recipe that does not work: each step moves the same statistics on, one after the other."""
+        """What was tried first: each step moves the same statistics on, one after the other."""
         ours = nk.BatchNormRNN(3, 4, norm_terms="sum", max_steps=1, momentum=0.5, dtype=torch.float64)
         x, mean = torch.randn(3, 6, 3, dtype=torch.float64), torch.zeros(4, dtype=torch.float64)
         y = ours(x)[0]

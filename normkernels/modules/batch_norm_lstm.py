@@ -23,7 +23,7 @@ class BatchNormLSTM(BatchNormRecurrent):
         norm_terms: normalise both terms apart (``"separate"``), or their ``"sum"`` once.
         norm_cell: hand the cell on as it is (``"output"``) or normalised (``"carried"``), or None: no norm.
         eps, momentum, max_steps, track_running_stats, gain, per_step_affine, backend: as in :class:`BatchNormRNN`,
-            which says too how to get the recipe that does not work.
+            which says too how to get what was tried first.
 
     Shape:
         input ``(L, N, H_in)``, with ``batch_first`` ``(N, L, H_in)``, or a PackedSequence, in training with N > 1 at
