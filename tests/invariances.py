@@ -1,15 +1,18 @@
 """What does and does not change the output of every normaliser: measured in float64, written to docs/invariances.
 
-python tests/invariances.py --write
+python tests/invariances.py --out docs
 
 A norm of input stands behind a product with weights, as in a net; a layer with weights is measured by its own. Every
 layer of ``layers.py`` is, and both norms of weights, so that a new one is in the table once it is listed there.
 """
 
+import argparse
 import inspect
+import itertools
 import sys
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -176,9 +179,11 @@ def _trains(subject: Subject, module: nn.Module, x: Tensor) -> str:
 
 
 def main() -> int:
-    if sys.argv[1:] != ["--write"]:
-        sys.exit(__doc__)
-    write([measure(subject) for subject in subjects()])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for table and page")
+    parser.add_argument("--quick", action="store_true", help="the first five rows")
+    chosen = parser.parse_args()
+    write([measure(subject) for subject in itertools.islice(subjects(), 5 if chosen.quick else None)], chosen.out)
     return 0
 
 

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 DOCS = Path(__file__).parents[1] / "docs"
-CSV, PAGE = DOCS / "invariances.csv", DOCS / "invariances.md"
+CSV, PAGE = "invariances.csv", "invariances.md"
 FACTOR = 3.0
 CALLS, SAMPLES = 120, 100  # that a state adapts over: 12,000 samples leave 6e-6 of what online norm started with
 EXACT, ADAPTED = 1e-6, 1e-2  # relative changes below which a norm is invariant: at once, and with its state adapted
@@ -12,7 +12,7 @@ SHRINKS, MODES, OTHERS = "updates shrink", "training against eval()", "others in
 SINGLE, PIXEL = "one sample", "one sample of one pixel"
 INTRODUCTION = f"""# What changes the output of which norm
 
-Written by `python tests/invariances.py --write`: float64, eps 1e-30, in training. A norm of input stands behind a
+Written by `python tests/invariances.py --out docs`: float64, eps 1e-30, in training. A norm of input stands behind a
 product with weights; layers with weights of their own, and the two norms of weights, are measured as they are. The
 numbers are in [invariances.csv](invariances.csv).
 
@@ -54,13 +54,14 @@ def page(rows: list[dict[str, str]]) -> str:
 
 
 def read() -> list[dict[str, str]]:
-    with CSV.open(newline="", encoding="utf-8") as file:
+    with (DOCS / CSV).open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
-def write(rows: list[dict[str, str]]) -> None:
-    with CSV.open("w", newline="", encoding="utf-8") as file:
+def write(rows: list[dict[str, str]], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / CSV).open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    PAGE.write_text(page(rows), encoding="utf-8")
+    (folder / PAGE).write_text(page(rows), encoding="utf-8")

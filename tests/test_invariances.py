@@ -2,7 +2,7 @@
 
 import pytest
 from invariances import COLUMNS, measure, subjects
-from invariances_page import PAGE, SINGLE, cell, page, read
+from invariances_page import DOCS, PAGE, SINGLE, cell, page, read
 from layers import KINDS
 
 SUBJECTS = list(subjects())
@@ -10,7 +10,7 @@ ROWS = {row["layer"]: row for row in read()}
 
 
 def test_page():
-    assert PAGE.read_text(encoding="utf-8") == page(list(ROWS.values()))
+    assert (DOCS / PAGE).read_text(encoding="utf-8") == page(list(ROWS.values()))
     assert set(ROWS) == {s.name for s in SUBJECTS} >= {str(layer) for layer in KINDS}
 
 
