@@ -100,8 +100,9 @@ def main() -> int:
             lines.append(Number(name, arm, SHARE, neighbours(codes, data.test_labels), seed))
     for name in sets:
         found = Results(lines).on(name)
-        rows = [[arm, *(found.show(arm, q, 2, at) for at in (1, 2) for q in (COST, LENGTH))] for arm in (PLAIN, LAYER)]
-        table(name, ["", *(f"{q}, epoch {at}" for at in (1, 2) for q in (COST, LENGTH))], rows)
+        shown = [(q, at) for at in found.at(PLAIN, COST) for q in (COST, LENGTH)]
+        rows = [[arm, *(found.show(arm, q, 1, at) for q, at in shown)] for arm in (PLAIN, LAYER)]
+        table(name, ["", *(f"{q}, epoch {at:g}" for q, at in shown)], rows)
     found = Results(lines).on(data.name)
     table(SHARE, ["", data.name], [[arm, found.show(arm, SHARE)] for arm in (PIXELS, PLAIN, LAYER)])
     console.print(f"results: {write(lines, chosen.out, NAME)}")
