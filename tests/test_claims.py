@@ -30,7 +30,7 @@ def test_every_claim_has_all_its_parts(claim):
     assert claim.verdict in VERDICTS
     assert all((claim.where, claim.words, claim.paper, claim.ours))
     assert not claim.plot or (_results.FOLDER / claim.plot).is_file()
-    script = re.fullmatch(r"python (examples/\w+\.py)( --[a-z]+( [\w./-]+)*)*", claim.command)
+    script = re.fullmatch(r"python ((?:examples|tests)/\w+\.py)( --[a-z]+( [\w./-]+)*)*", claim.command)
     assert script, claim.command
     assert (ROOT / script[1]).is_file()
 
