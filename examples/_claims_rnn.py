@@ -2,7 +2,7 @@
 
 from _claim import SLIDES, Claim, judged
 from _results import Results, read
-from rnn_batch_norm import BATCH, EVAL, FIRST, GAIN, LAYER, PIXELS, REPAIRED, ROWS, STEPS, TRAIN
+from rnn_batch_norm import BATCH, EVAL, FIRST, GAIN, LAYER, PIXELS, PLAIN, REPAIRED, ROWS, STEPS, TRAIN
 
 NAME = "rnn_batch_norm"
 COMMAND = "python examples/rnn_batch_norm.py --data fashion-mnist --out examples/results"
@@ -12,7 +12,7 @@ GAP = 10  # points between running and batch statistics, that count as one
 def claims() -> list[Claim]:
     found = read(NAME)
     pixels, rows = (Results(n for n in found.numbers if n.data.endswith(r)) for r in (PIXELS, ROWS))
-    return [_fails(pixels), _per_step(pixels), _small_batches(rows)]
+    return [_fails(pixels), _per_step(pixels), _small_batches(rows), _not_for_rnns(rows)]
 
 
 def _gap(found: Results, arm: str) -> float:
@@ -43,16 +43,26 @@ def _per_step(found: Results) -> Claim:
     )  # fmt: skip
 
 
-def _small_batches(found: Results) -> Claim:
-    def best(arm: str, batch: int) -> float:
-        return max(found.mean(a, EVAL, batch) for a in found.arms(EVAL) if a.startswith(arm))
+def _best(found: Results, arm: str, batch: int) -> float:
+    """At the better one of the rates."""
+    return max(found.mean(a, EVAL, batch) for a in found.arms(EVAL) if a.startswith(arm))
 
-    shares = {batch: (best(LAYER, batch), best(BATCH, batch)) for batch in (32, 4)}
-    text = "; ".join(
-        f"batches of {batch}: {layer:.1f} against {other:.1f} %" for batch, (layer, other) in shares.items()
-    )
+
+def _small_batches(found: Results) -> Claim:
+    shares = {batch: (_best(found, LAYER, batch), _best(found, BATCH, batch)) for batch in (32, 4)}
+    text = "; ".join(f"batches of {batch}: {ln:.1f} against {bn:.1f} %" for batch, (ln, bn) in shares.items())
     return Claim(
         SLIDES, "Layer Norm, list", "effective in an RNN with small mini-batches, where BN is not", "in words",
         f"row by row, each at its best rate, LN against BN: {text}",
         judged(shares[4][0] > shares[4][1], shares[4][0] > shares[32][0] - GAP), COMMAND,
+    )  # fmt: skip
+
+
+def _not_for_rnns(found: Results) -> Claim:
+    shares = {batch: (_best(found, BATCH, batch), _best(found, PLAIN, batch)) for batch in (32, 4)}
+    text = "; ".join(f"batches of {batch}: {bn:.1f}, no norm {none:.1f} %" for batch, (bn, none) in shares.items())
+    return Claim(
+        SLIDES, "Batch Norm, list", "not good for RNN, LSTM", "in words",
+        f"the repaired form, row by row, each at its best rate: {text}; of small batches it is true",
+        judged(*(bn < none for bn, none in shares.values())), COMMAND,
     )  # fmt: skip

@@ -22,8 +22,8 @@ from normkernels.backends import NAMES
 console = Console()
 GREY, RED = "#8d99ae", "#d1495b"
 QUICK: dict[str, Callable[[Any], Any]] = {
-    "seeds": lambda seeds: seeds[:1], "epochs": lambda n: max(1, n // 5), "images": lambda n: 512,
-    "tested": lambda n: 256, "samples": lambda n: n // 5,
+    "seeds": lambda seeds: seeds[:1], "epochs": lambda n: max(1, n // 5), "images": lambda n: 256,
+    "tested": lambda n: 128, "samples": lambda n: n // 5,
 }  # fmt: skip
 
 

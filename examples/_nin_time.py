@@ -30,14 +30,16 @@ class Convolutions(TorchDispatchMode):
         return found
 
 
-def step_times(width: float, as_printed: bool, backend: str | None) -> dict[str, list[tuple[float, float]]]:
+def step_times(
+    width: float, as_printed: bool, backend: str | None, repeats: int
+) -> dict[str, list[tuple[float, float]]]:
     """Milliseconds of a step, and of the convolutions in another one, the variants taking turns."""
     torch.manual_seed(0)
     images, labels = torch.randn(BATCH, 3, 32, 32), torch.randint(10, (BATCH,))
     models: dict[str, nn.Module] = {variant: network(variant, width, as_printed, backend) for variant in VARIANTS}
     optimizers = {variant: optimizer(model, 0.01) for variant, model in models.items()}
     times: dict[str, list[tuple[float, float]]] = {variant: [] for variant in VARIANTS}
-    for repeat in track(range(REPEATS + 1), "timing", console=console, transient=True):
+    for repeat in track(range(repeats + 1), "timing", console=console, transient=True):
         for variant, model in models.items():
             start = time.process_time()  # of one thread: what else runs here does not count
             step(model, optimizers[variant], images, labels)
@@ -51,7 +53,9 @@ def step_times(width: float, as_printed: bool, backend: str | None) -> dict[str,
 
 def report(times: dict[str, list[tuple[float, float]]], width: float, folder: Path) -> None:
     """Medians, which go to a file too; ratios are medians over the turns."""
-    title = f"A training step, batch {BATCH}, {width:g} of the width, one CPU thread: medians of {REPEATS} turns, ms"
+    title = (
+        f"A training step, batch {BATCH}, {width:g} of the width, one thread: medians of {len(times[NONE])} turns, ms"
+    )
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("variant")
     for column in ("step", "convolutions", "the rest", f"step / {TORCH}", f"step / {NONE}"):

@@ -14,7 +14,7 @@ import torch
 from _common import DATA_OPTIONS, console, images, options
 from _data import DIGITS, Images
 from _nin import DECAY, NONE, RATE, RATE_WITHOUT_NORM, VARIANTS, network, optimizer, scaled, step
-from _nin_time import report, step_times
+from _nin_time import REPEATS, report, step_times
 from rich.progress import track
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import StepLR
@@ -37,7 +37,7 @@ OPTIONS = {
     "--as-printed": {"action": "store_true", "help": "the two paddings as they are printed in the paper"},
     "--time": {"action": "store_true", "help": "do not train: time one step of each variant on one CPU thread"},
 }
-QUICK = {"epochs": 2, "width": 0.125}
+QUICK = {"epochs": 2, "width": 0.125, "images": None, "tested": None}
 DIGITS_RATE = 0.02
 
 
@@ -116,7 +116,8 @@ def main() -> int:
         vars(chosen).update(QUICK)
     if chosen.time:
         torch.set_num_threads(1)
-        report(step_times(chosen.width, chosen.as_printed, chosen.backend), chosen.width, chosen.out)
+        repeats = 3 if chosen.quick else REPEATS
+        report(step_times(chosen.width, chosen.as_printed, chosen.backend, repeats), chosen.width, chosen.out)
         return 0
     train(chosen, images(chosen))
     return 0

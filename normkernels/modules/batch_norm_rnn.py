@@ -22,7 +22,7 @@ class BatchNormRNN(BatchNormRecurrent):
     ``norm_terms="sum"`` with ``max_steps=1`` and ``gain=1.0`` is what was tried first,
     :math:`h_t = f(\\text{BN}(W_{ih} x_t + W_{hh} h_{t-1}))` with one set of running statistics for all steps: in
     training each step is normalised by its own batch, in ``eval()`` all by the same statistics, which fit none of them.
-    It is the statistics that fail there, not the sum: with those of each step ``eval()`` is as good as training.
+    It is the statistics that fail there, not the sum: with those of each step ``eval()`` is as good at that gain.
 
     Args:
         input_size, hidden_size, num_layers, nonlinearity, bias, batch_first, dropout, bidirectional: as in

@@ -1,0 +1,55 @@
+"""Claims of the blog about layer norm in an auto-encoder."""
+
+from _claim import BLOG, Claim, judged
+from _results import Results, read
+from blog_autoencoder import BAGS, COST, LAYER, LENGTH, PIXELS, PLAIN, SHARE, ratios
+from blog_autoencoder import BLOG as FIGURES
+
+NAME = "blog_autoencoder"
+COMMAND = "python examples/blog_autoencoder.py --data fashion-mnist --out examples/results"
+
+
+def claims() -> list[Claim]:
+    found = read(NAME)
+    bags = found.on(BAGS)
+    return [_costs(bags), _lengths(bags), _neighbours(Results(n for n in found.numbers if n not in bags.numbers))]
+
+
+def _line(values: list[float]) -> str:
+    return ", ".join(f"{value:.3f}" for value in values)
+
+
+def _of_the_blog(quantity: str) -> list[float]:
+    return [layer / plain for plain, layer in zip(*FIGURES[quantity].values(), strict=True)]
+
+
+def _costs(found: Results) -> Claim:
+    ours, theirs = ratios(found, COST), _of_the_blog(COST)
+    return Claim(
+        BLOG, "The comparison", "layer norm halves the cost of two epochs",
+        f"2.6762, 1.5721; with LN 1.4755, 0.8076: {_line(theirs)} of it",
+        f"bags of words of our own, summed cost: {_line(ours[:2])} of the plain one; epochs 3 to {len(ours)}: "
+        f"{_line(ours[2:])}",
+        judged(*(abs(a - b) < 0.1 for a, b in zip(ours, theirs, strict=False))), COMMAND, f"{NAME}.png",
+    )  # fmt: skip
+
+
+def _lengths(found: Results) -> Claim:
+    ours, theirs = ratios(found, LENGTH), _of_the_blog(LENGTH)
+    return Claim(
+        BLOG, "The comparison", "the weights grow otherwise with layer norm",
+        f"|W| 20.89, 21.36; with LN 27.84, 31.24: {_line(theirs)} times",
+        f"{_line(ours[:2])} times; epochs 3 to {len(ours)}: {_line(ours[2:])}",
+        judged(all(r > 1 for r in ours[:2]), *(abs(a - b) < 0.15 for a, b in zip(ours, theirs, strict=False))),
+        COMMAND, f"{NAME}.png",
+    )  # fmt: skip
+
+
+def _neighbours(found: Results) -> Claim:
+    shares = {arm: found.mean(arm, SHARE) for arm in (PLAIN, LAYER, PIXELS)}
+    text = ", ".join(f"{arm} {found.show(arm, SHARE)}" for arm in shares)
+    return Claim(
+        BLOG, "The comparison", "nearest neighbours of some samples look promising", "in words",
+        f"{found.data}: % of the 5 nearest codes of a test image that are of its class: {text}; guessing gets 10",
+        judged(shares[LAYER] > 50, shares[LAYER] > shares[PLAIN] - 1), COMMAND,
+    )  # fmt: skip
