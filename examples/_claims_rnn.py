@@ -2,7 +2,7 @@
 
 from _claim import SLIDES, Claim, judged
 from _results import Results, read
-from rnn_batch_norm import BATCH, EVAL, FIRST, GAIN, LAYER, PIXELS, PLAIN, REPAIRED, ROWS, STEPS, TRAIN
+from rnn_batch_norm import AFFINE, BATCH, EVAL, FIRST, GAIN, LAYER, PIXELS, PLAIN, REPAIRED, ROWS, STEPS, TRAIN
 
 NAME = "rnn_batch_norm"
 COMMAND = "python examples/rnn_batch_norm.py --data fashion-mnist --out examples/results"
@@ -38,8 +38,10 @@ def _per_step(found: Results) -> Claim:
         SLIDES, "Why BN: BN on RNN", "horizontal: may need different parameters for different time steps", "a guess",
         f"statistics per step alone: {_both(found, STEPS)} %, so the gap to batch statistics goes from "
         f"{_gap(found, FIRST):.0f} to {_gap(found, STEPS):.0f} points; "
-        f"the small gain takes batch statistics to {found.mean(GAIN, TRAIN):.1f} %",
-        judged(_gap(found, FIRST) > GAP, _gap(found, STEPS) < _gap(found, FIRST) / 2), COMMAND, f"{NAME}.png",
+        f"the small gain takes batch statistics to {found.mean(GAIN, TRAIN):.1f} %; gain and bias per step on top of the "
+        f"repaired form ({_both(found, REPAIRED)}): {_both(found, AFFINE)} %",
+        judged(_gap(found, FIRST) > GAP, _gap(found, STEPS) < _gap(found, FIRST) / 2,
+               found.mean(AFFINE, EVAL) > found.mean(REPAIRED, EVAL)), COMMAND, f"{NAME}.png",
     )  # fmt: skip
 
 

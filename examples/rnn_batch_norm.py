@@ -1,8 +1,8 @@
 """Batch norm in an RNN: what fails, what repairs it, and layer norm in small batches.
 
 Images are read pixel by pixel (larger ones are first averaged down to 7x7) or row by row, and the last state is
-classified. Four batch norms lie between the first attempt and the one that works: of the sum or of each term, with one
-running statistic or one for each step, with gain 1 or 0.1; each is tested with running and with batch statistics.
+classified. Batch norms from the first attempt to the one that works best: of the sum or of each term, with one
+running statistic or one for each step, with gain 1 or 0.1, or of each step; each is tested with running and with batch statistics.
 """
 
 import sys
@@ -22,9 +22,10 @@ import normkernels as nk
 
 NAME = "rnn_batch_norm"
 EVAL, TRAIN = "% right, running statistics", "% right, batch statistics"
-FIRST, STEPS, GAIN, REPAIRED = BATCH_NORMS = (
+FIRST, STEPS, GAIN, REPAIRED, AFFINE = BATCH_NORMS = (
     "sum, one statistic, gain 1", "sum, statistics per step, gain 1",
     "sum, statistics per step, gain 0.1", "separate, statistics per step, gain 0.1",
+    "the same, gain and bias per step",
 )  # fmt: skip
 PLAIN, LAYER, BATCH = "no norm", "layer norm", "batch norm"
 PIXELS, ROWS = "pixel by pixel", "row by row"
@@ -34,6 +35,7 @@ LAYERS = {
     STEPS: partial(nk.BatchNormRNN, norm_terms="sum", gain=1.0),
     GAIN: partial(nk.BatchNormRNN, norm_terms="sum", gain=0.1),
     REPAIRED: partial(nk.BatchNormRNN, norm_terms="separate", gain=0.1),
+    AFFINE: partial(nk.BatchNormRNN, norm_terms="separate", gain=0.1, per_step_affine=True),
     PLAIN: nn.RNN, LAYER: nk.LayerNormRNN, BATCH: nk.BatchNormRNN,
 }  # fmt: skip
 Parts = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]  # sequences and labels, to train and to test with
@@ -99,13 +101,19 @@ def report(found: Results, reading: str) -> None:
 
 
 def plot(found: Results) -> Figure:
-    """The four batch norms, side by side."""
+    """The batch norms, side by side."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     axes = figure.subplots()
     for i, (quantity, colour) in enumerate(((EVAL, RED), (TRAIN, GREY))):
         means = [found.mean(arm, quantity) for arm in BATCH_NORMS]
-        axes.barh([k + 0.36 * i for k in range(4)], means, 0.34, color=colour, label=quantity[len("% right, ") :])
-    axes.set_yticks([k + 0.18 for k in range(4)], BATCH_NORMS)
+        axes.barh(
+            [k + 0.36 * i for k in range(len(BATCH_NORMS))],
+            means,
+            0.34,
+            color=colour,
+            label=quantity[len("% right, ") :],
+        )
+    axes.set_yticks([k + 0.18 for k in range(len(BATCH_NORMS))], BATCH_NORMS)
     axes.axvline(10, color="black", linewidth=0.8, linestyle=":")
     axes.invert_yaxis()
     axes.set(xlabel="% of the test right (dotted: by guessing)", xlim=(0, 100))
