@@ -38,8 +38,8 @@ def _per_step(found: Results) -> Claim:
         SLIDES, "Why BN: BN on RNN", "horizontal: may need different parameters for different time steps", "a guess",
         f"statistics per step alone: {_both(found, STEPS)} %, so the gap to batch statistics goes from "
         f"{_gap(found, FIRST):.0f} to {_gap(found, STEPS):.0f} points; "
-        f"the small gain takes batch statistics to {found.mean(GAIN, TRAIN):.1f} %; gain and bias per step on top of the "
-        f"repaired form ({_both(found, REPAIRED)}): {_both(found, AFFINE)} %",
+        f"the small gain takes batch statistics to {found.mean(GAIN, TRAIN):.1f} %; gain and bias per step on top "
+        f"of the repaired form ({_both(found, REPAIRED)}): {_both(found, AFFINE)} %",
         judged(_gap(found, FIRST) > GAP, _gap(found, STEPS) < _gap(found, FIRST) / 2,
                found.mean(AFFINE, EVAL) > found.mean(REPAIRED, EVAL)), COMMAND, f"{NAME}.png",
     )  # fmt: skip

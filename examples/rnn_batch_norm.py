@@ -2,7 +2,8 @@
 
 Images are read pixel by pixel (larger ones are first averaged down to 7x7) or row by row, and the last state is
 classified. Batch norms from the first attempt to the one that works best: of the sum or of each term, with one
-running statistic or one for each step, with gain 1 or 0.1, or of each step; each is tested with running and with batch statistics.
+running statistic or one for each step, with gain 1 or 0.1, or of each step; each is
+tested with running and with batch statistics.
 """
 
 import sys
