@@ -83,7 +83,7 @@ TABLE = {
         ("centred = a.mean ? share : C(0);", "centred = share;"),
         ("? out + r * kTile :", "? out :"),
         ("a.nontemporal && a.N % kFewLanes == 0 &&", "a.nontemporal &&"),
-        ("movntps512(a.dx + (m + r) * a.N + j,", "movntps512(a.dx + m * a.N + j,"),
+        ("__builtin_ia32_movntps512(a.dx + (m + r)", "__builtin_ia32_movntps512(a.dx + (m)"),
         ("return squares_fit<T>(squares, a.N, a.eps) ?", "return true ?"),
         ("if (!squares_fit<T>(m2, n, eps)) return", "if (false) return"),
         ("const int64_t head = std::min<int64_t>(", "const int64_t head = 0 * std::min<int64_t>("),
