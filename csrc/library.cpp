@@ -40,9 +40,7 @@ PyObject* build_info(PyObject*, PyObject*) {
   return facts;
 }
 
-PyObject* parallel_regions(PyObject*, PyObject*) {
-  return PyLong_FromLongLong(normkernels::parallel_regions.load());
-}
+PyObject* parallel_regions(PyObject*, PyObject*) { return PyLong_FromLongLong(normkernels::parallel_regions.load()); }
 
 PyMethodDef kMethods[] = {
     {"build_info", build_info, METH_NOARGS, "How this binary was built."},
