@@ -143,7 +143,7 @@ ACTIVATIONS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("written", ACTIVATIONS, ids=str)
+@pytest.mark.parametrize("written", ACTIVATIONS, ids=lambda w: getattr(w, "__name__", str(w)))
 def test_an_activation_that_was_meant(written):
     meant = re.escape(f"(did you mean {ACTIVATIONS[written]!r}?)")
     for call in (lambda: nk.GroupNorm(2, 6, activation=written), lambda: F.layer_norm(ROWS, 8, activation=written)):

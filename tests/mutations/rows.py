@@ -81,7 +81,7 @@ TABLE = {
         ("lost = a.mean ? left[r] / count : 0", "lost = 0"),
         ("squares_fit<T>(m2, a.N, a.eps) ? found :", "true ? found :"),
         ("centred = a.mean ? share : C(0);", "centred = share;"),
-        ("? out + r * kTile :", "? out :"),
+        ("out + r * kBuffer / rows() :", "out :"),
         ("a.nontemporal && a.N % kFewLanes == 0 &&", "a.nontemporal &&"),
         ("__builtin_ia32_movntps512(a.dx + (m + r)", "__builtin_ia32_movntps512(a.dx + (m)"),
         ("return squares_fit<T>(squares, a.N, a.eps) ?", "return true ?"),

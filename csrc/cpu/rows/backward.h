@@ -140,7 +140,7 @@ template <class T>
 void backward(const RowsBackward<T>& a) {
   if (short_rows(a.N)) return for_each(a.blocks(), [&](int64_t block) { short_backward(a, block); });
   // In 16 bits conversions are the limit, and four rows at once leave them too few registers.
-  const bool at_once = narrow(a.N) && (sizeof(T) > 2 || a.N < 256);
+  const bool at_once = narrow(a.N, 2 * kTile) && (sizeof(T) > 2 || a.N < 256);
   if (at_once) return for_each(a.blocks(), [&](int64_t block) { narrow_backward(a, block); });
   if (!split_rows(a.M, a.N)) {
     for_each(a.blocks(), [&](int64_t block) { backward_block(a, block); });

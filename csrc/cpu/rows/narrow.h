@@ -14,10 +14,10 @@ struct RowsForward;
 template <class T>
 struct RowsBackward;
 
-// Whether rows are taken so.
-inline bool narrow(int64_t N) {
+// Whether rows are taken so, those of two tiles too where most says so.
+inline bool narrow(int64_t N, int64_t most = kTile) {
 #if defined(NK_SHUFFLES)
-  return N >= kFewLanes && N <= kTile;
+  return N >= kFewLanes && N <= most;
 #else
   return false;
 #endif

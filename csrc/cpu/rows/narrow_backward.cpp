@@ -1,4 +1,4 @@
-// Loops over rows of one tile, backward. Their last lanes overlap those before, so that no row has a rest.
+// Loops over rows of one tile or two, backward. Their last lanes overlap those before, so that no row has a rest.
 #include "cpu/base/few.h"
 #include "cpu/rows/backward.h"
 
@@ -6,7 +6,9 @@
 namespace normkernels {
 namespace {
 
-constexpr int64_t kTogether = 4;  // rows whose sums for the parameters are read and written once
+constexpr int64_t kTogether =
+    4;  // rows whose sums for the parameters are read and written once: half as many of two tiles
+constexpr int64_t kBuffer = kTogether * kTile;  // what they are together at most
 
 // du: the gradient of what the activation is given, kRows rows of it; keep(r, j, a few of row r's dx from column j on)
 template <int64_t kRows, class T, class D, class K>
@@ -63,7 +65,7 @@ template <int64_t kRows, class T>
 NK_INLINE void activation_backward(const RowsBackward<T>& a, int64_t m, const KnownRow<compute_t<T>>* known,
                                    compute_t<T>* du) {
   using C = compute_t<T>;
-  alignas(64) C u[kRows * kTile];
+  alignas(64) C u[kRows == 1 ? 2 * kTile : kBuffer];
   const C *w = a.affine.weight, *b = a.affine.bias;
   for (int64_t r = 0; r < kRows; r++) {
     const T *x = a.x + (m + r) * a.x_stride, *dy = a.dy + (m + r) * a.dy_stride;
@@ -84,13 +86,20 @@ NK_INLINE void backward_together(const RowsBackward<T>& a, int64_t m, int64_t bl
   backward_rows<kRows>(a, m, block, last, known, du, a.N, keep);
 }
 
-// f(rows, first row) for all rows of a block, four at a time
+// f(rows, first row) for all rows of a block, four or two at a time
 template <class T, class F>
 NK_INLINE void each_together(const RowsBackward<T>& a, int64_t block, const F& f) {
   const int64_t end = a.first_row(block + 1);
   int64_t m = a.first_row(block);
-  for (; m + kTogether <= end; m += kTogether) f(std::integral_constant<int64_t, kTogether>(), m);
-  for (; m < end; m++) f(std::integral_constant<int64_t, 1>(), m);
+  const auto some = [&](auto rows) NK_INLINED {
+    for (; m + rows() <= end; m += rows()) f(rows, m);
+  };
+  if (a.N <= kTile) {
+    some(std::integral_constant<int64_t, kTogether>());
+  } else {
+    some(std::integral_constant<int64_t, kTogether / 2>());
+  }
+  some(std::integral_constant<int64_t, 1>());
 }
 
 #if defined(NK_AVX512)
@@ -100,7 +109,7 @@ bool whole_lines(const RowsBackward<float>& a) {
 }
 
 NK_AVX512 void stream_backward(const RowsBackward<float>& a, int64_t block) {
-  alignas(64) float du[kTogether * kTile];
+  alignas(64) float du[kBuffer];
   const auto last = fresh<float>(a.N);
   each_together(a, block, [&](auto rows, int64_t m) NK_INLINED {
     const auto keep = [&](int64_t r, int64_t j, const auto& g)
@@ -113,15 +122,16 @@ NK_AVX512 void stream_backward(const RowsBackward<float>& a, int64_t block) {
 
 template <class T>
 NK_CLONES void cached_backward(const RowsBackward<T>& a, int64_t block) {
-  alignas(64) T out[kTogether * kTile];
-  alignas(64) compute_t<T> du[kTogether * kTile];
+  alignas(64) T out[kBuffer];
+  alignas(64) compute_t<T> du[kBuffer];
   const auto last = fresh<compute_t<T>>(a.N);
   each_together(a, block, [&](auto rows, int64_t m) NK_INLINED {
-    const auto keep = [&](int64_t r, int64_t j, const auto& g)
-                          NK_INLINED { put<T>(g, (a.nontemporal ? out + r * kTile : a.dx + (m + r) * a.N) + j); };
+    const auto keep = [&](int64_t r, int64_t j, const auto& g) NK_INLINED {
+      put<T>(g, (a.nontemporal ? out + r * kBuffer / rows() : a.dx + (m + r) * a.N) + j);
+    };
     backward_together<rows()>(a, m, block, last, du, keep);
     for (int64_t r = 0; r < rows() && a.nontemporal; r++)
-      copy_nontemporal(out + r * kTile, a.dx + (m + r) * a.N, a.N * sizeof(T));
+      copy_nontemporal(out + r * kBuffer / rows(), a.dx + (m + r) * a.N, a.N * sizeof(T));
   });
   if (a.nontemporal) nontemporal_fence();
 }
