@@ -50,7 +50,8 @@ def test_functions(info, dtype, backend, device):
         return found + [t for t in tensors if not t.requires_grad]  # the running statistics
 
     samples = [s for s in info.sample_inputs(device, dtype, requires_grad=True) if s.input.dim() > 1]
-    for sample in samples:  # but for an empty input of shape (0,), which is an error here
+    samples = [s for s in samples if s.kwargs.get("eps", 0) >= 0]
+    for sample in samples:  # but for an empty input of shape (0,) and a negative eps, which are errors here
         compare(results(op.function, sample, backend=backend), results(info.op, sample), sample)
     assert len(samples) >= 9
 
