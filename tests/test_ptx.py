@@ -18,6 +18,8 @@ from ptx.grid import run
 from ptx.memory import Memory, PTXError
 from ptx.parser import parse
 
+from normkernels.cases import OPS
+
 ROOT = Path(__file__).parents[1]
 THREADS = 128
 
@@ -25,7 +27,7 @@ THREADS = 128
 SUM = """
 .visible .entry neighbours(.param .u64 .ptr .global .align 1 X, .param .u64 .ptr .global .align 1 Y, .param .u32 N)
 {
-	.reg .pred %p<2>;
+	.reg .pred %p<4>;
 	.reg .b32 %r<10>;
 	.reg .b64 %rd<5>;
 	.shared .align 16 .b8 smem[512];
@@ -70,6 +72,25 @@ def launch(ptx: str, N: int, order: random.Random | None = None) -> tuple[np.nda
 def test_a_right_kernel_runs(N, order):
     got, want = launch(SUM, N, order)
     assert (got == want).all()
+
+
+@pytest.mark.parametrize(
+    ("instruction", "want"),
+    [
+        ("bfe.s32 %r9, 8, 3, 1", 2**32 - 1),
+        ("bfe.u32 %r9, 8, 3, 1", 1),
+        ("selp.b32 %r9, 5, 6, %p0", 5),
+        ("prmt.b32 %r9, 33023, 0, 0x7701U", 0xFF80),
+        ("shr.s32 %r9, -8, 40", 2**32 - 1),
+        ("div.s32 %r9, -7, 2", 2**32 - 3),
+        ("setp.gt.bf16x2 %p2|%p3, 0x3f80bf80, 0; selp.b32 %r9, 5, 6, %p2", 6),
+        ("setp.gt.bf16x2 %p3|%p2, 0x3f80bf80, 0; selp.b32 %r9, 5, 6, %p2", 5),
+    ],
+)
+def test_instructions_that_have_a_trap(instruction, want):
+    """Signs, halves, bytes and predicates: %p0 is true, as -1."""
+    got, _ = launch(changed("add.f32 %r9, %r3, %r8;", f"mov.pred %p0, -1;\n\t{instruction};"), 33)
+    assert (got.view(np.uint32) == want).all()
 
 
 def changed(old: str, new: str) -> str:
@@ -131,11 +152,12 @@ def compiled(*args: str) -> str:
     return done.stdout
 
 
-def test_ops_compiled_are_within_their_tolerance():
-    """Two ops of rows and weights and two of channels, in either dtype, warps in random order; the command runs all."""
-    ops = ("rms_norm", "group_norm", "weight_norm")
-    printed = compiled("-m", "tests.ptx", "--samples", "1", "--order", "random", *ops)
-    assert len(printed.splitlines()) == 1 + 2 * len(ops)
+@pytest.mark.parametrize(("first", "dtype"), [(0, "float32"), (1, "bfloat16")])
+def test_ops_compiled_are_within_their_tolerance(first, dtype):
+    """A sample of each op in one dtype or the other, warps in random order; the command runs more of them."""
+    ops = list(OPS)[first::2]
+    printed = compiled("-m", "tests.ptx", "--samples", "1", "--order", "random", "--dtype", dtype, *ops)
+    assert len(printed.splitlines()) == 1 + len(ops)
 
 
 BARRIERS = """

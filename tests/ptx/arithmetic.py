@@ -63,9 +63,11 @@ def _shift(function):
 
 
 def _extract(a, at, size):
-    """bfe: so many bits from there on."""
-    mask = (np.uint64(1) << size.astype(np.uint64)) - np.uint64(1)
-    return ((a.astype(np.uint64) >> at.astype(np.uint64)) & mask).astype(a.dtype)
+    """bfe: so many bits from there on, the highest of them the sign where integers have one."""
+    at, size = at.astype(np.uint64), size.astype(np.uint64)
+    bits = (a.astype(np.uint64) >> at) & ((np.uint64(1) << size) - np.uint64(1))
+    top = np.uint64(1) << np.maximum(size, np.uint64(1)) - np.uint64(1)
+    return ((bits ^ top) - top if a.dtype.kind == "i" else bits).astype(a.dtype)
 
 
 OPERATIONS = {

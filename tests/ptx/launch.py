@@ -99,7 +99,7 @@ def _bytes(storage: torch.UntypedStorage) -> torch.Tensor:
 
 
 def _address(t: torch.Tensor, at: dict[int, int]) -> int:
-    return at[t.untyped_storage().data_ptr()] + t.storage_offset() * t.element_size()
+    return at[t.untyped_storage().data_ptr()] + int(t.storage_offset()) * t.element_size()
 
 
 @contextlib.contextmanager
