@@ -26,9 +26,9 @@ def _move(block, instruction) -> None:
     parts = listed(source if source[0] == "{" else into)
     width = 8 * BYTES[kind] // len(parts)
     if source[0] == "{":
-        whole = sum(
-            block.get(part, f"b{width}").astype(np.uint64) << np.uint64(width * k) for k, part in enumerate(parts)
-        )
+        whole = np.zeros(len(block.lanes), np.uint64)
+        for k, part in enumerate(parts):
+            whole |= block.get(part, f"b{width}").astype(np.uint64) << np.uint64(width * k)
         block.put(into, whole.astype(UNSIGNED[BYTES[kind]]))
     elif into[0] == "{":
         whole = block.get(source, f"b{8 * BYTES[kind]}").astype(np.uint64)

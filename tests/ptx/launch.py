@@ -48,7 +48,7 @@ class Runner:
     def __init__(self, order: random.Random | None, edit: Edit) -> None:
         self.order, self.edit, self.launched, self.compiled, self.table = order, edit, [], {}, _table()
 
-    def launch(self, kernel, args: tuple, grid, options: dict) -> None:
+    def launch(self, kernel, args: tuple, grid: Any, options: dict) -> None:
         """Compile, copy the tensors in, run, and copy them out."""
         given = dict(zip(kernel.arg_names, args, strict=False)) | options
         made = self.table.specialise(kernel, args, options, "")
@@ -69,11 +69,12 @@ class Runner:
         storages = {t.untyped_storage().data_ptr(): t.untyped_storage() for t in values if isinstance(t, torch.Tensor)}
         memory = Memory(sum(s.nbytes() + 2 * GAP for s in storages.values()) + 4 * GAP, "global")
         at = {key: memory.allocate(s.nbytes(), _bytes(s).numpy()) for key, s in storages.items()}
+        programs: Any = grid(given) if callable(grid) else grid
         run(
             code,
             memory,
             [_address(v, at) if isinstance(v, torch.Tensor) else v for v in values],
-            (*(grid(given) if callable(grid) else grid), 1, 1)[:3],
+            (*programs, 1, 1)[:3],
             metadata.num_warps,
             metadata.shared,
             self.order,
