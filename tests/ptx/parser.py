@@ -1,0 +1,93 @@
+"""PTX as text, to a kernel that can be run."""
+
+import re
+from typing import NamedTuple
+
+BYTES = {"pred": 1, "bf16": 2, "bf16x2": 4} | {
+    f"{kind}{bits}": bits // 8 for kind in "busf" for bits in (8, 16, 32, 64)
+}
+
+
+class Instruction(NamedTuple):
+    """``@!%p1 ld.global.b32 %r1, [%rd1];`` has guard %p1, negated, and opcode (ld, global, b32)."""
+
+    guard: str
+    negated: bool
+    opcode: tuple[str, ...]
+    arguments: tuple[str, ...]
+    text: str
+
+
+class Kernel(NamedTuple):
+    """One .entry: the bytes of its parameters, where its shared memory lies, types of registers, and its code."""
+
+    name: str
+    parameters: dict[str, tuple[int, int]]  # (offset, bytes)
+    shared: dict[str, int]
+    shared_bytes: int
+    registers: dict[str, str]
+    code: list[Instruction]
+    labels: dict[str, int]
+
+
+def parse(ptx: str) -> Kernel:
+    """The first .entry of a module."""
+    ptx = re.sub(r"//[^\n]*", "", ptx)
+    ptx = re.sub(r"(?m)^\s*\.(loc|file)\b[^\n]*$", "", ptx)
+    entry = re.search(r"\.entry\s+([\w$]+)\s*\((.*?)\)[^{]*\{", ptx, re.S)
+    assert entry is not None, "no .entry in the PTX"
+    depth, end = 1, entry.end()
+    while depth:
+        depth += {"{": 1, "}": -1}.get(ptx[end], 0)
+        end += 1
+    body = ptx[entry.end() : end - 1]
+    shared, shared_bytes = _shared(ptx[: entry.start()] + body)
+    return Kernel(entry[1], _parameters(entry[2]), shared, shared_bytes, _registers(body), *_code(body))
+
+
+def _parameters(text: str) -> dict[str, tuple[int, int]]:
+    found, offset = {}, 0
+    for kind, name in re.findall(r"\.param\s+\.(\w+)\s[^,]*?([\w$]+)\s*(?:,|$)", text.strip()):
+        offset = -(-offset // BYTES[kind]) * BYTES[kind]
+        found[name] = offset, BYTES[kind]
+        offset += BYTES[kind]
+    return found
+
+
+def _shared(text: str) -> tuple[dict[str, int], int]:
+    """Where each array begins; that of Triton has no size and comes last."""
+    found, at = {}, 0
+    for align, kind, name, size in re.findall(r"\.shared\s+\.align\s+(\d+)\s+\.(\w+)\s+([\w$]+)\[(\d*)\]", text):
+        at = -(-at // int(align)) * int(align)
+        found[name] = at
+        at += BYTES[kind] * int(size or 0)
+    return found, at
+
+
+def _registers(body: str) -> dict[str, str]:
+    found = {}
+    for kind, names in re.findall(r"\.reg\s+\.(\w+)\s+([^;]+);", body):
+        for name in names.split(","):
+            many = re.fullmatch(r"(%\w+)<(\d+)>", name.strip())
+            each = [f"{many[1]}{i}" for i in range(int(many[2]))] if many else [name.strip()]
+            found |= dict.fromkeys(each, kind)
+    return found
+
+
+def _code(body: str) -> tuple[list[Instruction], dict[str, int]]:
+    code, labels = [], {}
+    for statement in body.split(";"):
+        text = " ".join(statement.split()).lstrip("{} ")
+        while label := re.match(r"(\$?\w+):\s*", text):
+            labels[label[1]] = len(code)
+            text = text[label.end() :].lstrip("{} ")
+        if not text or text.startswith("."):
+            continue
+        guard = re.match(r"@(!?)(%?\w+)\s+", text)
+        plain = text[guard.end() :] if guard else text
+        opcode, _, rest = plain.partition(" ")
+        found = re.findall(r"\{[^}]*\}|\[[^\]]*\]|[^,{}\[\]]+", rest)
+        arguments = tuple(a.strip() for a in found if a.strip())
+        negated = guard is not None and guard[1] == "!"
+        code.append(Instruction(guard[2] if guard else "", negated, tuple(opcode.split(".")), arguments, text))
+    return code, labels

@@ -1,0 +1,191 @@
+"""The machine code's own text: PTX of every Triton op run on CPU tensors, and faults in PTX, each found.
+
+The suite's own process interprets Triton, so what compiles runs in another one.
+"""
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("numpy")
+
+import numpy as np
+from ptx.grid import run
+from ptx.memory import Memory, PTXError
+from ptx.parser import parse
+
+from normkernels.cases import OPS
+
+ROOT = Path(__file__).parents[1]
+THREADS = 128
+
+# y[i] = x[i] + x of the same lane of the next warp, by way of shared memory; threads beyond N load and store nothing
+SUM = """
+.visible .entry neighbours(.param .u64 .ptr .global .align 1 X, .param .u64 .ptr .global .align 1 Y, .param .u32 N)
+{
+	.reg .pred %p<4>;
+	.reg .b32 %r<10>;
+	.reg .b64 %rd<5>;
+	.shared .align 16 .b8 smem[512];
+	ld.param.b64 %rd1, [X];
+	ld.param.b64 %rd2, [Y];
+	ld.param.b32 %r1, [N];
+	mov.u32 %r2, %tid.x;
+	setp.lt.s32 %p1, %r2, %r1;
+	mul.wide.s32 %rd3, %r2, 4;
+	add.s64 %rd1, %rd1, %rd3;
+	add.s64 %rd2, %rd2, %rd3;
+	mov.b32 %r3, 0;
+	@%p1 ld.global.b32 %r3, [%rd1];
+	shl.b32 %r4, %r2, 2;
+	mov.b32 %r5, smem;
+	add.s32 %r6, %r5, %r4;
+	st.shared.b32 [%r6], %r3;
+	bar.sync 0;
+	add.s32 %r7, %r4, 128;
+	and.b32 %r7, %r7, 511;
+	add.s32 %r7, %r5, %r7;
+	ld.shared.b32 %r8, [%r7];
+	add.f32 %r9, %r3, %r8;
+	@%p1 st.global.b32 [%rd2], %r9;
+	ret;
+}
+"""
+
+
+def launch(ptx: str, N: int, order: random.Random | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """(y, what it should be)."""
+    x = np.arange(N, dtype=np.float32)
+    memory = Memory(2**14, "global")
+    at, y = memory.allocate(x.nbytes, x.view(np.uint8)), memory.allocate(x.nbytes)
+    run(parse(ptx), memory, [at, y, N], (1, 1, 1), THREADS // 32, order=order)
+    padded = np.pad(x, (0, THREADS - N))
+    return memory.bytes[y : y + x.nbytes].view(np.float32), (padded + np.roll(padded, -32))[:N]
+
+
+@pytest.mark.parametrize("order", [None, random.Random(0)], ids=["lockstep", "random"])
+@pytest.mark.parametrize("N", [1, 33, 127, 128])
+def test_a_right_kernel_runs(N, order):
+    got, want = launch(SUM, N, order)
+    assert (got == want).all()
+
+
+@pytest.mark.parametrize(
+    ("instruction", "want"),
+    [
+        ("bfe.s32 %r9, 8, 3, 1", 2**32 - 1),
+        ("bfe.u32 %r9, 8, 3, 1", 1),
+        ("selp.b32 %r9, 5, 6, %p0", 5),
+        ("prmt.b32 %r9, 33023, 0, 0x7701U", 0xFF80),
+        ("shr.s32 %r9, -8, 40", 2**32 - 1),
+        ("div.s32 %r9, -7, 2", 2**32 - 3),
+        ("setp.gt.bf16x2 %p2|%p3, 0x3f80bf80, 0; selp.b32 %r9, 5, 6, %p2", 6),
+        ("setp.gt.bf16x2 %p3|%p2, 0x3f80bf80, 0; selp.b32 %r9, 5, 6, %p2", 5),
+    ],
+)
+def test_instructions_that_have_a_trap(instruction, want):
+    """Signs, halves, bytes and predicates: %p0 is true, as -1."""
+    got, _ = launch(changed("add.f32 %r9, %r3, %r8;", f"mov.pred %p0, -1;\n\t{instruction};"), 33)
+    assert (got.view(np.uint32) == want).all()
+
+
+def changed(old: str, new: str) -> str:
+    assert SUM.count(old) == 1
+    return SUM.replace(old, new)
+
+
+def test_a_barrier_removed_is_found():
+    """A warp reads what another has not written yet; in lockstep nothing shows, as on a GPU that is lucky."""
+    broken = changed("bar.sync 0;", "")
+    launch(broken, THREADS)
+    with pytest.raises(PTXError, match="read of shared memory that nobody wrote"):
+        launch(broken, THREADS, random.Random(0))
+
+
+def test_a_barrier_that_some_skip_is_found():
+    with pytest.raises(PTXError, match="barrier that some threads never reach"):
+        launch(changed("bar.sync 0;", "@!%p1 ret;\n\tbar.sync 0;"), 33, random.Random(0))
+
+
+def test_a_mask_off_by_one_is_found():
+    """N is a multiple of what nothing pads to, so the next element is nobody's."""
+    with pytest.raises(PTXError, match=r"global memory out of bounds: @%p1 ld\.global"):
+        launch(changed("setp.lt.s32", "setp.le.s32"), 33)
+
+
+def test_no_mask_is_found():
+    with pytest.raises(PTXError, match=r"out of bounds: st\.global"):
+        launch(changed("@%p1 st.global", "st.global"), 33)
+
+
+def test_an_uninitialised_partial_is_found():
+    """Only the threads within N write their partial, and all are read."""
+    with pytest.raises(PTXError, match="read of shared memory that nobody wrote"):
+        launch(changed("st.shared", "@%p1 st.shared"), 33)
+
+
+def test_a_workspace_that_nobody_filled_is_found():
+    with pytest.raises(PTXError, match="read of global memory that nobody wrote"):
+        launch(changed("ld.global.b32 %r3, [%rd1]", "ld.global.b32 %r3, [%rd2]"), 33)
+
+
+def test_misaligned_is_found():
+    with pytest.raises(PTXError, match="misaligned"):
+        launch(changed("[%rd1];", "[%rd1 + 2];"), 33)
+
+
+def test_an_unknown_instruction_is_named():
+    with pytest.raises(PTXError, match=r"unknown instruction: frob\.f32"):
+        launch(changed("add.f32", "frob.f32"), 33)
+
+
+def compiled(*args: str) -> str:
+    """``python`` where Triton compiles; what it prints, and fails with it."""
+    pytest.importorskip("triton")
+    env = {k: v for k, v in os.environ.items() if k not in ("TRITON_INTERPRET", "NORMKERNELS_BACKEND")}
+    done = subprocess.run([sys.executable, *args], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(("first", "dtype"), [(0, "float32"), (1, "bfloat16")])
+def test_ops_compiled_are_within_their_tolerance(first, dtype):
+    """A sample of each op in one dtype or the other, warps in random order; the command runs more of them."""
+    ops = list(OPS)[first::2]
+    printed = compiled("-m", "tests.ptx", "--samples", "1", "--order", "random", "--dtype", dtype, *ops)
+    assert len(printed.splitlines()) == 1 + len(ops)
+
+
+BARRIERS = """
+import random, re, torch
+from tests.ptx.launch import running
+from tests.ptx.memory import PTXError
+from triton.runtime.jit import JITFunction
+import normkernels as nk
+before = JITFunction.run
+x = torch.randn(3, 4099)
+def call(edit):
+    with running(random.Random(0), edit) as launched:
+        y = nk.functional.rms_norm(x, (4099,), backend="triton")
+    assert launched
+    return y
+whole = call(str)
+torch.testing.assert_close(whole, torch.nn.functional.rms_norm(x, (4099,)))
+try:
+    broken = call(lambda ptx: re.sub(r"bar\\.sync[^;]*;|barrier\\.sync[^;]*;", "", ptx))
+except PTXError as error:
+    print(error)
+else:
+    print("differs" if not torch.equal(whole, broken) else "not noticed")
+assert JITFunction.run is before, "not undone"
+"""
+
+
+def test_barriers_removed_from_a_compiled_kernel_are_found():
+    """Those of a real kernel, and what runs PTX leaves the package as it was."""
+    printed = compiled("-c", BARRIERS)
+    assert "nobody wrote" in printed or "differs" in printed
