@@ -81,6 +81,8 @@ def test_a_right_kernel_runs(N, order):
         ("bfe.u32 %r9, 8, 3, 1", 1),
         ("selp.b32 %r9, 5, 6, %p0", 5),
         ("prmt.b32 %r9, 33023, 0, 0x7701U", 0xFF80),
+        ("shf.l.wrap.b32 %r9, 0xc0000001, 5, 34", 0x17),
+        ("shf.r.wrap.b32 %r9, 0xc0000001, 5, 34", 0x70000000),
         ("shr.s32 %r9, -8, 40", 2**32 - 1),
         ("div.s32 %r9, -7, 2", 2**32 - 3),
         ("setp.gt.bf16x2 %p2|%p3, 0x3f80bf80, 0; selp.b32 %r9, 5, 6, %p2", 6),

@@ -104,6 +104,16 @@ def _permute(block, instruction) -> None:
     block.put(into, found)
 
 
+def _funnel(block, instruction) -> None:
+    """shf: one word of two registers shifted as one; by the amount modulo 32, or 32 at most."""
+    into, low, high, amount = instruction.arguments
+    both = block.get(low, "u32").astype(np.uint64) | block.get(high, "u32").astype(np.uint64) << np.uint64(32)
+    by = block.get(amount, "u32")
+    by = (by & np.uint32(31) if "wrap" in instruction.opcode else np.minimum(by, np.uint32(32))).astype(np.uint64)
+    found = both >> by if "r" in instruction.opcode else both << by >> np.uint64(32)
+    block.put(into, found.astype(np.uint32))
+
+
 def _calculate(block, instruction) -> None:
     into, *sources = instruction.arguments
     name, kind = instruction.opcode[0], instruction.opcode[-1]
@@ -131,4 +141,5 @@ SPECIAL |= {
     "shfl": _shuffle,
     "cvt": _convert,
     "prmt": _permute,
+    "shf": _funnel,
 }
