@@ -12,6 +12,7 @@ from statistics import mean, median
 import torch
 from _common import console, options, save, tidy
 from _mlp import BATCH, LAYER, NONE, NORMPROP, UNIT_GAIN, Data, Run, digits, network, train
+from _results import Number, write
 from _stream import refusal
 from matplotlib import colormaps
 from matplotlib.figure import Figure
@@ -20,7 +21,7 @@ from rich.progress import track
 from rich.table import Table
 
 ARMS = (NONE, BATCH, LAYER, NORMPROP)
-DEPTH, DEEPER, SEEDS = 10, 20, 2
+DEPTH, DEEPER = 10, 20
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,22 @@ SETTINGS = [
 Results = dict[tuple[int, float, str], list[Run]]  # by batch, rate and arm, one for each seed
 
 
-def compare(settings: list[Setting], seeds: int, data: Data, backend: str | None) -> Results:
+def compare(settings: list[Setting], seeds: list[int], data: Data, backend: str | None) -> Results:
     results: Results = {}
-    turns = [(s, rate, seed) for s in settings for rate, seed in product(s.rates, range(seeds))]
+    turns = [(s, rate, seed) for s in settings for rate, seed in product(s.rates, seeds)]
     for s, rate, seed in track(turns, "training", console=console, transient=True):
         models = [network(arm, DEPTH, seed, backend).to(data.images.device) for arm in s.arms]
         for arm, run in zip(s.arms, train(models, data, s.batch, rate, s.epochs, seed), strict=True):
             results.setdefault((s.batch, rate, arm), []).append(run)
     return results
+
+
+def numbers(results: Results, seeds: list[int]) -> list[Number]:
+    """The batch is part of the data's name; ``at`` is the learning rate."""
+    pairs = [(key, seed, run) for key, runs in results.items() for seed, run in zip(seeds, runs, strict=True)]
+    return [
+        Number(f"digits, batches of {b}", arm, "% right", 100 * r.accuracy, s, rate) for (b, rate, arm), s, r in pairs
+    ]
 
 
 def accuracy(runs: list[Run]) -> float:
@@ -86,10 +95,10 @@ def single_samples(results: Results) -> bool:
     return _verdict(f"single samples, {rate:g}", ours, none, "none", "85 %, and 20 points more", passed)
 
 
-def jacobian_factor(data: Data, backend: str | None) -> bool:
+def jacobian_factor(data: Data, seeds: list[int], backend: str | None) -> bool:
     """Whether twenty layers want the gain that keeps the gradient's size."""
     arms, found = (NORMPROP, UNIT_GAIN), []
-    for seed in track(range(SEEDS), f"{DEEPER} layers", console=console, transient=True):
+    for seed in track(seeds, f"{DEEPER} layers", console=console, transient=True):
         models = [network(arm, DEEPER, seed, backend).to(data.images.device) for arm in arms]
         found.append(train(models, data, 64, 0.01, 20, seed))
     ours, unit = (accuracy(list(runs)) for runs in zip(*found, strict=True))
@@ -130,12 +139,13 @@ def plot(runs: dict[str, Run], text: str) -> Figure:
 
 
 def main() -> int:
-    chosen = options(__doc__)
+    chosen = options(__doc__, {"--seeds": {"type": int, "nargs": "+", "default": [0, 1], "help": "one run for each"}})
     settings = [s.quick() for s in SETTINGS] if chosen.quick else SETTINGS
     data = digits(chosen.device)
-    results = compare(settings, 1 if chosen.quick else SEEDS, data, chosen.backend)
+    results = compare(settings, chosen.seeds, data, chosen.backend)
     report(settings, results)
-    passed = chosen.quick or all([single_samples(results), jacobian_factor(data, chosen.backend)])
+    passed = chosen.quick or all([single_samples(results), jacobian_factor(data, chosen.seeds, chosen.backend)])
+    console.print(f"results: {write(numbers(results, chosen.seeds), chosen.out, 'digits_normprop')}")
     rate = SETTINGS[-1].rates[1]
     shown = {arm: results[64, rate, arm][0] for arm in (NORMPROP, BATCH)}
     save(plot(shown, f"{DEPTH} hidden layers, batches of 64, {rate:g}"), chosen.out, "digits_normprop.png")
