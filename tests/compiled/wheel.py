@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 TAG = re.compile(r"normkernels-[\w.+]+-cp311-abi3-(manylinux_\w+|linux_\w+|macosx_\w+|win_\w+)\.whl")
-PATHS = (rb"/home/", rb"/root/", rb"/tmp/", os.fsencode(Path(__file__).parents[2]))  # that a builder works in
+PATHS = [os.fsencode(p) + b"/" for p in (Path.home(), tempfile.gettempdir(), Path(__file__).parents[2])]  # a builder's
 # tool -> how it looks at a wheel
 TOOLS = {
     "twine": ("check", "--strict"), "check_wheel_contents": (), "auditwheel": ("show",), "abi3audit": ("--strict",),
