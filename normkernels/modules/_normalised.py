@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.types import Device
 
 from normkernels.backends import check_name
+from normkernels.ops._products import linear
 
 NORMS = ("norm_", "running_", "num_batches")  # how the names of their parameters and buffers start
 
@@ -79,7 +79,7 @@ class Normalised:
         def of(name: str) -> Any:
             return getattr(self, name + suffix, None)
 
-        p, bias_ih, bias_hh = F.linear(x, of("weight_ih")), of("bias_ih"), of("bias_hh")
+        p, bias_ih, bias_hh = linear(x, of("weight_ih")), of("bias_ih"), of("bias_hh")
         weight_hh = in_dtype(of("weight_hh"), p.dtype)
         if self.norm_terms == "separate":
             return norm_input(p, of("norm_weight_ih"), bias_ih), weight_hh, of("norm_weight_hh"), bias_hh

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from normkernels.ops._buffers import empty, flat, statistic_dtype
+from normkernels.ops._products import weight_gradient
 
 
 class Sizes(NamedTuple):
@@ -117,7 +118,7 @@ class WayBack(NamedTuple):
 
     def gradients(self, previous: Tensor) -> tuple[Any, ...]:
         """After the op: of all arguments of the recipe. ``previous`` is h before each step."""
-        dweight_hh = (self.dinput if self.da is None else self.da).t() @ previous  # one product serves all steps
+        dweight_hh = weight_gradient(self.dinput if self.da is None else self.da, previous)  # one serves all steps
         firsts = zip(self.inputs[-len(self.dstates) :], self.dstates, strict=True)
         dfirsts = [None if first is None else d.to(self.dy.dtype) for first, d in firsts]
         dinput = self.dinput.view(self.inputs[0].shape)

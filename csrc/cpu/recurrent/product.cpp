@@ -50,6 +50,10 @@ NK_CLONES void multiply(const C* a, const C* panels, C* out, int64_t M, int64_t 
     C* const to = out + p * kPanel;
     const int64_t columns = std::min(kPanel, N - p * kPanel);
     int64_t m = 0;
+#if defined(NK_AVX512)
+    if (sizeof(C) == 4 && kAvx512)  // twice as many registers as the others have
+      for (; m + 8 <= M; m += 8) multiply_block<8>(a + m * K, panel, to + m * N, K, N, columns);
+#endif
     for (; m + 4 <= M; m += 4) multiply_block<4>(a + m * K, panel, to + m * N, K, N, columns);
     for (; m + 2 <= M; m += 2) multiply_block<2>(a + m * K, panel, to + m * N, K, N, columns);
     if (m < M) multiply_block<1>(a + m * K, panel, to + m * N, K, N, columns);
