@@ -28,6 +28,35 @@ def test_every_end(N, M, dtype):
         assert not wrong(small(LAYER_NORM, M, N, **options), dtype)
 
 
+@pytest.mark.parametrize("N", [32, 96, 2048, 2080, 4128, 8192, 8224])
+@pytest.mark.parametrize("M", [3, 4, 37])
+@pytest.mark.parametrize("op", ["layer_norm", "rms_norm"])
+def test_two_to_a_word(op, N, M):
+    """Rows of bfloat16 of whole words, few and many, with the residual's gradient and an activation."""
+    for options in ({}, {"activation": "gelu"}, {"activation": "tanh", "added": True}):
+        assert not wrong(small(OPS[op], M, N, **options), torch.bfloat16, OPS[op])
+
+
+@pytest.mark.parametrize("activation", [None, "silu"])
+def test_two_to_a_word_past_the_caches(activation, monkeypatch):
+    monkeypatch.setattr(tolerance, "DRAWS", 1)
+    sample = small(LAYER_NORM, (16 << 20) // (2 * 4096) + 1, 4096, added=True, activation=activation)
+    assert not wrong(sample, torch.bfloat16)
+
+
+@pytest.mark.parametrize("column", [0, 1, 63])
+def test_two_to_a_word_with_a_nan(column):
+    """It stays in its row, forward, and in its column of dbias, backward; its bits are not rounded into a number."""
+    x, dy, bias = (torch.randn(n, 64).bfloat16() for n in (6, 6, 1))
+    x.view(torch.int16)[2, column] = 0x7FFF
+    dy.view(torch.int16)[4, column] = 0x7FFF
+    bias = bias[0].requires_grad_()
+    y = layer_norm(x, (64,), torch.ones(64).bfloat16(), bias, backend="native")
+    (dbias,) = torch.autograd.grad(y, bias, dy)
+    assert y.isnan().any(1).tolist() == y.isnan().all(1).tolist() == [False, False, True, False, False, False]
+    assert dbias.isnan().nonzero().tolist() == [[column]]
+
+
 @pytest.mark.parametrize("N", [9, 777])
 @pytest.mark.parametrize("first", [1e4, -1e6])
 def test_first_values_far_from_the_others(first, N):

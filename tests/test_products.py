@@ -41,7 +41,8 @@ def test_right(rows, dtype):
     with Seen() as seen:
         ours = [*found(linear, x, weight, dy), weight_gradient(dy, x)]
     for a, b in zip(ours, [*expected, expected[2]], strict=True):
-        assert a.dtype == dtype and a.shape == b.shape
+        assert a.dtype == dtype
+        assert a.shape == b.shape
         scale = float(b.detach().abs().max())
         assert float((a.double() - b).detach().abs().max()) <= 8 * torch.finfo(dtype).eps * max(scale, 1)
     assert ("convolution" in seen.names) == (rows in CUT and dtype == torch.float32)
@@ -56,7 +57,9 @@ def test_any_shape(shape):
     torch.testing.assert_close(linear(turned, weight), F.linear(turned, weight), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("norm", [nk.LayerNormRNN, nk.LayerNormGRU, nk.LayerNormLSTM, nk.BatchNormRNN, nk.BatchNormLSTM])
+@pytest.mark.parametrize(
+    "norm", [nk.LayerNormRNN, nk.LayerNormGRU, nk.LayerNormLSTM, nk.BatchNormRNN, nk.BatchNormLSTM]
+)
 def test_layers(norm):
     """A long sequence in float32 against the same layer in float64: outputs and the gradients of all parameters."""
     torch.manual_seed(0)

@@ -1,8 +1,8 @@
 """Products with all rows of a sequence at once, by the faster of the two libraries that torch has for them.
 
-In float32 torch multiplies matrices with MKL, which does not use the wide registers of every maker's CPUs, and convolves
-with oneDNN, which does: twice as fast on an AMD EPYC (docs/measured.md). A linear layer is a convolution with kernels of
-one pixel.
+In float32 torch multiplies matrices with MKL, which does not use the wide registers of every maker's CPUs, and
+convolves with oneDNN, which does: twice as fast on an AMD EPYC (docs/measured.md). A linear layer is a convolution with
+kernels of one pixel.
 """
 
 import torch
@@ -42,4 +42,5 @@ def weight_gradient(dy: Tensor, x: Tensor) -> Tensor:
         return dy.t() @ x
     weight = x.new_empty(dy.shape[1], x.shape[1], 1, 1)
     settings = [0], [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [False, True, False]
-    return torch.ops.aten.convolution_backward(_pixels(dy, images), _pixels(x, images), weight, *settings)[1][:, :, 0, 0]
+    found = torch.ops.aten.convolution_backward(_pixels(dy, images), _pixels(x, images), weight, *settings)
+    return found[1][:, :, 0, 0]

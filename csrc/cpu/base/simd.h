@@ -112,12 +112,13 @@ NK_INLINE Pair<float> load_pair(const bfloat16* p) {
   const uint32_t w = *reinterpret_cast<const word*>(p);
   return {bit_cast<float>(w << 16), bit_cast<float>(w & 0xffff0000u)};
 }
-NK_INLINE uint32_t rounded_bits(float v) {  // bfloat16 in the upper half
-  const uint32_t u = bit_cast<uint32_t>(v);
-  return v == v ? u + 0x7fffu + ((u >> 16) & 1u) : 0x7fc00000u;
+template <class U, class F>
+NK_INLINE U rounded_bits(const F& v) {  // bfloat16 in the upper half
+  const U u = bit_cast<U>(v), rounded = u + 0x7fffu + ((u >> 16) & 1u);
+  return v == v ? rounded : U(rounded * 0u + 0x7fc00000u);
 }
 NK_INLINE void store_pair(Pair<float> v, bfloat16* p) {
-  *reinterpret_cast<word*>(p) = (rounded_bits(v.a) >> 16) | (rounded_bits(v.b) & 0xffff0000u);
+  *reinterpret_cast<word*>(p) = (rounded_bits<uint32_t>(v.a) >> 16) | (rounded_bits<uint32_t>(v.b) & 0xffff0000u);
 }
 #endif
 

@@ -56,6 +56,15 @@ NK_CLONES void add_tiles(const T* x, const T* residual, T* s, int64_t n) {
   map(s, n, [&](int64_t i) NK_INLINED { return load(x[i]) + load(residual[i]); });
 }
 
+template <class C>
+NK_CLONES void drain(C* sums, double* totals, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) {
+    totals[i] += sums[i];
+    sums[i] = 0;
+  }
+}
+
 template <class T, class Out>
 NK_CLONES void affine_tile(const T* x, const TileAffine<compute_t<T>>& k, Out* u, int64_t n) {
   const auto [mean, rstd, w, b, shift] = k;
@@ -194,6 +203,8 @@ void nontemporal_fence() {
   template void load_tile(const T*, compute_t<T>*, int64_t);        \
   template void store_tile(const compute_t<T>*, T*, int64_t);       \
   NK_GRADIENTS(T, compute_t<T>)
+template void drain(double*, double*, int64_t);
+template void drain(float*, double*, int64_t);
 NK_TILES(double)
 NK_TILES(float)
 NK_TILES(bfloat16)

@@ -134,6 +134,10 @@ compute_t<T> sum_about(const T* x, compute_t<T> mean, int64_t n);
 template <class T>
 void add_tiles(const T* x, const T* residual, T* s, int64_t n);
 
+// Adds sums to totals and clears them.
+template <class C>
+void drain(C* sums, double* totals, int64_t n);
+
 // u = xhat * weight + bias, as the compute type or rounded to T
 template <class T, class Out>
 void affine_tile(const T* x, const TileAffine<compute_t<T>>& k, Out* u, int64_t n);

@@ -31,10 +31,11 @@ constexpr int64_t kSegment = 32 * kTile;  // the part of a long row that one thr
 
 inline int64_t segments(int64_t N) { return (N + kSegment - 1) / kSegment; }
 
-// Results that will have left the caches before anybody reads them are written past the caches.
+// Results that will have left the caches before anybody reads them are written past the caches: of a sweep over so
+// many tensors.
 template <class T>
-bool large(int64_t elements) {
-  return elements * static_cast<int64_t>(sizeof(T)) >= (int64_t{16} << 20);
+bool large(int64_t elements, int64_t tensors = 2) {
+  return elements * tensors * static_cast<int64_t>(sizeof(T)) >= (int64_t{32} << 20);
 }
 
 // Rows of that many bytes that are taken together: as many as fit in a quarter of a megabyte, kGroup at most; a row of

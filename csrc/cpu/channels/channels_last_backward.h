@@ -83,7 +83,7 @@ template <class T>
 void backward_image(const Backward<T>& a, const Lines& lines, int64_t n, int64_t line, bool parallel) {
   using C = compute_t<T>;
   const Grid& g = a.of.grid;
-  const bool nontemporal = large<T>(g.N * g.C * g.S) && g.C * sizeof(T) % 64 == 0;
+  const bool nontemporal = large<T>(g.N * g.C * g.S, 3) && g.C * sizeof(T) % 64 == 0;
   if (a.lost(n * g.G, g.G)) measure(a.statistics(), lines, n, parallel);
   const bool plain = a.of.plain();  // du is dy then, and only the means are read
   const ColumnScale<C> scale(a.of, lines, plain ? lines.columns : wide(lines), n);

@@ -95,15 +95,6 @@ NK_CLONES void merge_columns(int64_t count, int64_t rows, C* about, C* a, C* b, 
   }
 }
 
-template <class C>
-NK_CLONES void drain(C* sums, double* totals, int64_t n) {
-#pragma omp simd
-  for (int64_t i = 0; i < n; i++) {
-    totals[i] += sums[i];
-    sums[i] = 0;
-  }
-}
-
 template <class T, class D>
 NK_CLONES void add_gradient_columns(const D* du, int64_t d_stride, const T* x, int64_t stride, int64_t rows,
                                     int64_t ahead, const compute_t<T>* mean, compute_t<T>* a, compute_t<T>* b,
@@ -130,7 +121,6 @@ NK_CLONES void add_gradient_columns(const D* du, int64_t d_stride, const T* x, i
                                   compute_t<T>*, int64_t);                                                 \
   NK_GRADIENTS(T, compute_t<T>)
 #define NK_COLUMNS(C)                                   \
-  template void drain(C*, double*, int64_t);            \
   template bool recentre(int64_t, C*, C*, C*, int64_t); \
   template void merge_columns(int64_t, int64_t, C*, C*, C*, double*, double*, int64_t);
 NK_SUMS(double)

@@ -125,8 +125,7 @@ struct Forward {
   }
 };
 
-constexpr int64_t kFirst =
-    8;  // values of a statistic whose mean its sums are taken about: one alone is often too far off
+constexpr int64_t kFirst = 8;  // values whose mean the sums are taken about: one alone is often too far off
 
 // mean and var of statistics from first on, from sums(about): of each the sums of x - about and of its square, taken
 // again about the mean where about was too far off. Whether C held the squares.

@@ -113,7 +113,7 @@ bool narrow(const Backward<T>& a, const Bundle& bundle) {
 template <class T>
 void backward_planes(const Backward<T>& a) {
   const Grid& g = a.of.grid;
-  const bool nontemporal = large<T>(g.N * g.C * g.S) && g.S * sizeof(T) % 64 == 0;
+  const bool nontemporal = large<T>(g.N * g.C * g.S, 3) && g.S * sizeof(T) % 64 == 0;
   const Bundles bundles(g, 2 * sizeof(T));
   share(bundles.count(), g.N * g.C * g.S, [&](int64_t i, bool parallel) {
     const Bundle bundle = bundles[i];

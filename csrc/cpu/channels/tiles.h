@@ -149,10 +149,6 @@ bool recentre(int64_t rows, C* about, C* a, C* b, int64_t n);
 template <class C>
 void merge_columns(int64_t count, int64_t rows, C* about, C* a, C* b, double* mean, double* m2, int64_t n);
 
-// Adds sums to totals and clears them.
-template <class C>
-void drain(C* sums, double* totals, int64_t n);
-
 // Per column: a += du, b += du * (x - mean); rows of x lie stride apart, those of du d_stride
 template <class T, class D>
 void add_gradient_columns(const D* du, int64_t d_stride, const T* x, int64_t stride, int64_t rows, int64_t ahead,

@@ -23,7 +23,7 @@ struct NormPropBackward {
         du(du),
         e(e),
         from_output(from_output),
-        nontemporal(sizeof(T) >= 4 && large<T>(p.elements())) {
+        nontemporal(sizeof(T) >= 4 && large<T>(p.elements(), 3)) {
     k.bias = p.spread<C>([&](int64_t c) { return bias ? bias[c] : C(0); });
     if (!e.prelu) return;
     // c1 dy/da = min(z, 0) + 1 / sqrt(2 pi) - y dc1/da with y = (prelu(z) - c2) / c1, sorted by powers of z
@@ -89,7 +89,7 @@ Scratch<Pair<double>> backward(const Places& p, const NormPropBackward<T>& a) {
         for_each_piece(at, std::min(end, at + kBlock * p.columns), p.columns, [&](int64_t from, int64_t j, int64_t n) {
           a.template tile<const C*>(from, j, n, {sums.data() + j, sums.data() + p.columns + j});
         });
-        for (size_t i = 0; i < sums.size(); i++) totals[i] += std::exchange(sums[i], C(0));
+        drain(sums.data(), totals.data(), sums.size());
       }
       p.lines.each_column(p.columns, [&](int64_t j, int64_t c) { add(part, c, totals[j], totals[p.columns + j]); });
     });

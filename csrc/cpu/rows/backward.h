@@ -30,8 +30,8 @@ struct RowsBackward {
   Affine<C> affine;
   const C *mean, *rstd;  // mean: null without centring
   T* dx;
-  C *dweight = nullptr, *dbias = nullptr;                // (blocks, N) tables of zeros, or null
-  bool nontemporal = sizeof(T) >= 4 && large<T>(M * N);  // in 16 bits the copy of each tile costs more than it saves
+  C *dweight = nullptr, *dbias = nullptr;                   // (blocks, N) tables of zeros, or null
+  bool nontemporal = sizeof(T) >= 4 && large<T>(M * N, 3);  // in 16 bits the copy costs more than it saves
 
   int64_t blocks() const { return std::clamp<int64_t>(M / 32, 1, 64); }
   int64_t first_row(int64_t block) const { return block * M / blocks(); }
@@ -138,6 +138,8 @@ void backward_split(const RowsBackward<T>& a, int64_t m, int64_t block) {
 
 template <class T>
 void backward(const RowsBackward<T>& a) {
+  if constexpr (std::is_same_v<T, bfloat16>)
+    if (paired(a.M, a.N)) return paired_backward(a);
   if (short_rows(a.N)) return for_each(a.blocks(), [&](int64_t block) { short_backward(a, block); });
   // In 16 bits conversions are the limit, and four rows at once leave them too few registers.
   const bool at_once = narrow(a.N, 2 * kTile) && (sizeof(T) > 2 || a.N < 256);

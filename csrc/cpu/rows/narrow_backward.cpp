@@ -6,8 +6,8 @@
 namespace normkernels {
 namespace {
 
-constexpr int64_t kTogether =
-    4;  // rows whose sums for the parameters are read and written once: half as many of two tiles
+constexpr int64_t kTogether = 4;                // rows whose sums for the parameters are read and written once: at most
+constexpr int64_t kAhead = 8192;                // elements: how far ahead memory is asked for
 constexpr int64_t kBuffer = kTogether * kTile;  // what they are together at most
 
 // du: the gradient of what the activation is given, kRows rows of it; keep(r, j, a few of row r's dx from column j on)
@@ -37,7 +37,7 @@ NK_INLINE void backward_rows(const RowsBackward<T>& a, int64_t m, int64_t block,
     const C n = static_cast<C>(N);
     means[r] = {a.mean ? of_g.total() / n : C(0), of_g_xhat.total() / n};
   }
-  const int64_t ahead = std::min(m + std::max(kRows, 4096 / N), a.M - kRows);
+  const int64_t ahead = std::min(m + std::max(kRows, kAhead / N), a.M - kRows);
   const auto write = [&](int64_t j, auto count) NK_INLINED {
     Few<C> to_w = {}, to_b = {};
     if (dw) to_w = few(dw + j);
@@ -86,8 +86,8 @@ NK_INLINE void backward_together(const RowsBackward<T>& a, int64_t m, int64_t bl
   backward_rows<kRows>(a, m, block, last, known, du, a.N, keep);
 }
 
-// f(rows, first row) for all rows of a block, four or two at a time
-template <class T, class F>
+// f(rows, first row) for all rows of a block, so many at a time, half as many of two tiles
+template <int64_t kMost, class T, class F>
 NK_INLINE void each_together(const RowsBackward<T>& a, int64_t block, const F& f) {
   const int64_t end = a.first_row(block + 1);
   int64_t m = a.first_row(block);
@@ -95,9 +95,9 @@ NK_INLINE void each_together(const RowsBackward<T>& a, int64_t block, const F& f
     for (; m + rows() <= end; m += rows()) f(rows, m);
   };
   if (a.N <= kTile) {
-    some(std::integral_constant<int64_t, kTogether>());
+    some(std::integral_constant<int64_t, kMost>());
   } else {
-    some(std::integral_constant<int64_t, kTogether / 2>());
+    some(std::integral_constant<int64_t, kMost / 2>());
   }
   some(std::integral_constant<int64_t, 1>());
 }
@@ -111,7 +111,8 @@ bool whole_lines(const RowsBackward<float>& a) {
 NK_AVX512 void stream_backward(const RowsBackward<float>& a, int64_t block) {
   alignas(64) float du[kBuffer];
   const auto last = fresh<float>(a.N);
-  each_together(a, block, [&](auto rows, int64_t m) NK_INLINED {
+  // Two rows: the streams of four, which often lie a multiple of a page apart, push each other out of the caches.
+  each_together<2>(a, block, [&](auto rows, int64_t m) NK_INLINED {
     const auto keep = [&](int64_t r, int64_t j, const auto& g)
                           NK_INLINED { __builtin_ia32_movntps512(a.dx + (m + r) * a.N + j, g); };
     backward_together<rows()>(a, m, block, last, du, keep);
@@ -125,7 +126,7 @@ NK_CLONES void cached_backward(const RowsBackward<T>& a, int64_t block) {
   alignas(64) T out[kBuffer];
   alignas(64) compute_t<T> du[kBuffer];
   const auto last = fresh<compute_t<T>>(a.N);
-  each_together(a, block, [&](auto rows, int64_t m) NK_INLINED {
+  each_together<kTogether>(a, block, [&](auto rows, int64_t m) NK_INLINED {
     const auto keep = [&](int64_t r, int64_t j, const auto& g) NK_INLINED {
       put<T>(g, (a.nontemporal ? out + r * kBuffer / rows() : a.dx + (m + r) * a.N) + j);
     };

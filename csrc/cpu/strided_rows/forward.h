@@ -6,7 +6,6 @@
 #pragma once
 
 #include <cmath>
-#include <utility>
 
 #include "cpu/base/tiles.h"
 #include "cpu/base/work.h"
@@ -50,10 +49,8 @@ struct StripBuffers {
     for (int64_t k = 0; k < N; k++) {
       f(k);
       if (k + 1 < N && (k + 1) % kRun != 0) continue;
-      for (int64_t i = 0; i < n; i++) {
-        total_a[i] += std::exchange(a[i], C(0));
-        total_b[i] += std::exchange(b[i], C(0));
-      }
+      drain(a, total_a, n);
+      drain(b, total_b, n);
     }
   }
 };

@@ -1,0 +1,103 @@
+// Loops over rows of bfloat16, two elements to a word, backward.
+#include "cpu/rows/backward.h"
+#include "cpu/rows/paired.h"
+
+namespace normkernels {
+#if defined(NK_AVX512) && defined(NK_SHUFFLES)
+namespace {
+
+constexpr int64_t kAhead = 16384;  // elements: how far ahead memory is asked for
+
+// The means of g and of g * xhat of a row, from its du
+template <class D>
+NK_INLINE Pair<float> means_of(const RowsBackward<bfloat16>& a, int64_t m, const KnownRow<float>& known, const D* du) {
+  const bfloat16* x = a.x + m * a.x_stride;
+  const float *w = a.affine.weight, n = static_cast<float>(a.N);
+  Sum<float> of_g, of_g_xhat;
+  each_twos(a.N, [&](int64_t j, int64_t k) NK_INLINED {
+    Twos g = twos(du + j);
+    if (w) g = g * twos(w + j);
+    add(g, of_g, k);
+    add(g * normalised_twos(x, known, nullptr, nullptr, j), of_g_xhat, k);
+  });
+  return {a.mean ? of_g.total() / n : 0.f, of_g_xhat.total() / n};
+}
+
+// kRows rows from m on; du: the gradient of what the activation is given
+template <int64_t kRows, bool kStream, class D>
+NK_INLINE void backward_rows(const RowsBackward<bfloat16>& a, int64_t m, int64_t block, const KnownRow<float>* known,
+                             const D* du, int64_t du_stride) {
+  const int64_t N = a.N, ahead = std::min(m + std::max(kRows, kAhead / N), a.M - kRows);
+  const float* w = a.affine.weight;
+  float *dw = a.dweight ? a.dweight + block * N : nullptr, *db = a.dbias ? a.dbias + block * N : nullptr;
+  Pair<float> means[kRows];
+  for (int64_t r = 0; r < kRows; r++) means[r] = means_of(a, m + r, known[r], du + r * du_stride);
+  for (int64_t j = 0; j < N; j += kPaired) {
+    Twos to_w = {}, to_b = {};
+    if (dw) to_w = twos(dw + j);
+    if (db) to_b = twos(db + j);
+    for (int64_t r = 0; r < kRows; r++) {
+      __builtin_prefetch(a.x + (ahead + r) * a.x_stride + j, 0, 2);
+      __builtin_prefetch(a.dy + (ahead + r) * a.dy_stride + j, 0, 2);
+      const Twos d = twos(du + r * du_stride + j);
+      const Twos h = normalised_twos(a.x + (m + r) * a.x_stride, known[r], nullptr, nullptr, j);
+      to_w = to_w + d * h;
+      to_b = to_b + d;
+      Twos g = w ? d * twos(w + j) : d;
+      g = (g - means[r].a - h * means[r].b) * known[r].rstd;
+      if (a.dsummed) g = g + twos(a.dsummed + (m + r) * a.dsummed_stride + j);
+      put<kStream>(g, a.dx + (m + r) * N + j);
+    }
+    if (dw) put(to_w, dw + j);
+    if (db) put(to_b, db + j);
+  }
+}
+
+template <int64_t kRows, bool kStream>
+NK_INLINE void backward_together(const RowsBackward<bfloat16>& a, int64_t m, int64_t block, float* u, float* du) {
+  KnownRow<float> known[kRows];
+  for (int64_t r = 0; r < kRows; r++) known[r] = a.row(m + r);
+  if (a.plain()) return backward_rows<kRows, kStream>(a, m, block, known, a.dy + m * a.dy_stride, a.dy_stride);
+  const float *w = a.affine.weight, *b = a.affine.bias;
+  for (int64_t r = 0; r < kRows; r++) {
+    const bfloat16 *x = a.x + (m + r) * a.x_stride, *dy = a.dy + (m + r) * a.dy_stride;
+    for (int64_t j = 0; j < a.N; j += kPaired) {
+      put(normalised_twos(x, known[r], w, b, j), u + r * a.N + j);
+      put(twos(dy + j), du + r * a.N + j);
+    }
+  }
+  for_each_tile(0, kRows * a.N,
+                [&](int64_t j, int64_t n) { times_derivative(a.affine.activation, a.affine.slope, u + j, du + j, n); });
+  backward_rows<kRows, kStream>(a, m, block, known, du, a.N);
+}
+
+// weight and bias of a are laid out, and so is its line of the tables until the end.
+template <bool kStream>
+NK_AVX512 void backward_of_block(const RowsBackward<bfloat16>& a, int64_t block) {
+  alignas(64) float u[kPairedRow], du[kPairedRow];
+  const int64_t end = a.first_row(block + 1);
+  int64_t m = a.first_row(block);
+  for (; a.N <= kTile && m + 4 <= end; m += 4) backward_together<4, kStream>(a, m, block, u, du);
+  for (; a.N <= 2 * kTile && m + 2 <= end; m += 2) backward_together<2, kStream>(a, m, block, u, du);
+  for (; m < end; m++) backward_together<1, kStream>(a, m, block, u, du);
+  if (kStream) nontemporal_fence();
+  for (float* table : {a.dweight, a.dbias})
+    if (table) LaidOut::put_back(table + block * a.N, a.N);
+}
+
+}  // namespace
+
+void paired_backward(const RowsBackward<bfloat16>& given) {
+  const LaidOut weight(given.affine.weight, given.N), bias(given.affine.bias, given.N);
+  RowsBackward<bfloat16> a = given;
+  a.affine.weight = weight.data();
+  a.affine.bias = bias.data();
+  const bool stream = large<bfloat16>(a.M * a.N, 3) && reinterpret_cast<uintptr_t>(a.dx) % 64 == 0;
+  for_each(a.blocks(),
+           [&](int64_t block) { stream ? backward_of_block<true>(a, block) : backward_of_block<false>(a, block); });
+}
+#else
+void paired_backward(const RowsBackward<bfloat16>&) {}
+#endif
+
+}  // namespace normkernels
