@@ -54,6 +54,17 @@ NK_INLINE void map(Out* out, int64_t n, const F& f) {
   for (int64_t i = 0; i < n; i++) out[i] = store<Out>(f(i));
 }
 
+// out[i] = f(0, p[i], q[i]) of bfloat16, two to a word.
+template <class F>
+NK_INLINE void map_pairs(const bfloat16* p, const bfloat16* q, bfloat16* out, int64_t n, const F& f) {
+#pragma omp simd
+  for (int64_t i = 0; i < n / 2; i++) {
+    const Pair<float> a = load_pair(p + 2 * i), b = load_pair(q + 2 * i);
+    store_pair({f(0, a.a, b.a), f(0, a.b, b.b)}, out + 2 * i);
+  }
+  if (n % 2) out[n - 1] = store<bfloat16>(f(0, load(p[n - 1]), load(q[n - 1])));
+}
+
 #if defined(NK_AVX512)
 // out[i] = f(i, p[i], q[i]) past the caches, a cache line at a time; kPairs: f does not look at i, so that bfloat16 can
 // be taken two to a word.
@@ -63,11 +74,7 @@ NK_AVX512 NK_INLINE void map_nontemporal(const P* p, const Q* q, T* out, int64_t
   for (int64_t k = 0; k < n; k += kLine) {
     alignas(64) T line[kLine];
     if constexpr (kPairs) {
-#pragma omp simd
-      for (int64_t i = 0; i < kLine / 2; i++) {
-        const Pair<float> a = load_pair(p + k + 2 * i), b = load_pair(q + k + 2 * i);
-        store_pair({f(0, a.a, b.a), f(0, a.b, b.b)}, line + 2 * i);
-      }
+      map_pairs(p + k, q + k, line, kLine, f);
     } else {
 #pragma omp simd
       for (int64_t i = 0; i < kLine; i++) line[i] = store<T>(f(k + i, load(p[k + i]), load(q[k + i])));

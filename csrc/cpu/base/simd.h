@@ -25,6 +25,9 @@ inline const bool kAvx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_s
 #if defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 12)
 #define NK_SHUFFLES  // few.h
 #endif
+#if defined(NK_SHUFFLES) && defined(NK_AVX512)
+#define NK_TWOS  // twos.h
+#endif
 
 namespace normkernels {
 
@@ -106,10 +109,9 @@ template <class C>
 struct Pair {
   C a, b;
 };
-#if defined(__GNUC__)
-using word = uint32_t __attribute__((may_alias));
 NK_INLINE Pair<float> load_pair(const bfloat16* p) {
-  const uint32_t w = *reinterpret_cast<const word*>(p);
+  uint32_t w;
+  std::memcpy(&w, p, sizeof(w));
   return {bit_cast<float>(w << 16), bit_cast<float>(w & 0xffff0000u)};
 }
 template <class U, class F>
@@ -118,9 +120,9 @@ NK_INLINE U rounded_bits(const F& v) {  // bfloat16 in the upper half
   return v == v ? rounded : U(rounded * 0u + 0x7fc00000u);
 }
 NK_INLINE void store_pair(Pair<float> v, bfloat16* p) {
-  *reinterpret_cast<word*>(p) = (rounded_bits<uint32_t>(v.a) >> 16) | (rounded_bits<uint32_t>(v.b) & 0xffff0000u);
+  const uint32_t w = (rounded_bits<uint32_t>(v.a) >> 16) | (rounded_bits<uint32_t>(v.b) & 0xffff0000u);
+  std::memcpy(p, &w, sizeof(w));
 }
-#endif
 
 // Ask for memory that will be read soon.
 template <class T>

@@ -1,6 +1,7 @@
 // Loops that add up runs of a plane, and planes that are too small for a call each.
 #include "cpu/base/few.h"
 #include "cpu/base/moments.h"
+#include "cpu/base/twos.h"
 #include "cpu/channels/tiles.h"
 
 namespace normkernels {
@@ -20,12 +21,6 @@ NK_INLINE Pair<compute_t<T>> sums_of_squares(const T* x, compute_t<T> centre, in
     const C d = load(x[i]) - centre;
     return Pair<C>{d, d * d};
   });
-}
-
-template <class T>
-NK_CLONES Moments moments_about(const T* x, compute_t<T> about, int64_t n, double eps) {
-  const auto sums = [=](compute_t<T> centre) NK_INLINED { return sums_of_squares(x, centre, n); };
-  return moments_by(sums, x, about, n, eps);
 }
 
 constexpr int64_t kEight = kFewLanes / 2;  // planes that have as many sums as there are lanes
@@ -61,8 +56,46 @@ NK_INLINE Pair<compute_t<T>> plane_sums(const D* du, const T* x, compute_t<T> me
   });
 }
 
+constexpr int64_t kWords = 4 * kLanes;  // elements: fewer are not worth a call
+
+// bfloat16 two to a word, and what is left after the last 32.
+#if defined(NK_TWOS)
+NK_AVX512 Pair<float> squares_of_words(const bfloat16* x, float centre, int64_t n) {
+  const int64_t whole = n / kPaired * kPaired;
+  const Pair<float> a = sums_of_twos(x, centre, whole), b = sums_of_squares(x + whole, centre, n - whole);
+  return {a.a + b.a, a.b + b.b};
+}
+NK_AVX512 Pair<float> sums_of_words(const bfloat16* du, const bfloat16* x, float mean, int64_t n) {
+  const int64_t whole = n / kPaired * kPaired;
+  Sum<float> a, b;
+  each_twos(whole, [&](int64_t j, int64_t k) NK_INLINED {
+    const Twos d = twos(du + j);
+    add(d, a, k);
+    add(d * (twos(x + j) - mean), b, k);
+  });
+  const Pair<float> rest = plane_sums(du + whole, x + whole, mean, n - whole);
+  return {a.total() + rest.a, b.total() + rest.b};
+}
+#endif
+
+template <class T>
+NK_CLONES Moments moments_about(const T* x, compute_t<T> about, int64_t n, double eps) {
+  const auto sums = [=](compute_t<T> centre) NK_INLINED {
+#if defined(NK_TWOS)
+    if constexpr (std::is_same_v<T, bfloat16>)
+      if (kAvx512 && n >= kWords) return squares_of_words(x, centre, n);
+#endif
+    return sums_of_squares(x, centre, n);
+  };
+  return moments_by(sums, x, about, n, eps);
+}
+
 template <class T, class D>
 NK_CLONES Pair<compute_t<T>> sums_about(const D* du, const T* x, compute_t<T> mean, int64_t n) {
+#if defined(NK_TWOS)
+  if constexpr (std::is_same_v<T, bfloat16> && std::is_same_v<D, T>)
+    if (kAvx512 && n >= kWords) return sums_of_words(du, x, mean, n);
+#endif
   return plane_sums(du, x, mean, n);
 }
 

@@ -12,6 +12,16 @@ namespace {
 template <class T, class D, class K>
 constexpr bool kPaired = std::is_same_v<T, bfloat16> && std::is_same_v<D, T> && std::is_same_v<K, Same<float>>;
 
+// out[i] = f(i, p[i], q[i]); kPairs: as in map_nontemporal
+template <bool kPairs, class P, class Q, class Out, class F>
+NK_INLINE void map_both(const P* p, const Q* q, Out* out, int64_t n, const F& f) {
+  if constexpr (kPairs) {
+    map_pairs(p, q, out, n, f);
+  } else {
+    map(out, n, [=](int64_t i) NK_INLINED { return static_cast<compute_t<Out>>(f(i, load(p[i]), load(q[i]))); });
+  }
+}
+
 // Whether whole lines can be written past the caches.
 template <class T>
 bool lines(const T* out, int64_t n) {
@@ -57,8 +67,8 @@ NK_CLONES void scale_tile(const T* x, const T* skip, const Scale<K>& k, Out* out
   using C = compute_t<T>;
   const T* const second = skip ? skip : x;
   const C slope = static_cast<C>(k.slope);
-  NK_FOR_EACH_GATE(map(out, n, [=](int64_t i) NK_INLINED {
-    const C u = scaled<kSkip>(k, i, C(load(x[i])), C(load(second[i])));
+  NK_FOR_EACH_GATE(map_both<kPaired<T, Out, K>>(x, second, out, n, [=](int64_t i, C v, C s) NK_INLINED {
+    const C u = scaled<kSkip>(k, i, v, s);
     return through<kGate>(u, u, slope);
   }))
 }
@@ -70,8 +80,7 @@ NK_CLONES void gate_tile(const T* dy, const T* x, const T* skip, const Scale<K>&
 
 template <class T, class K, class D>
 NK_CLONES void blend_tile(const D* du, const T* x, const Blend<K>& k, T* dx, int64_t n) {
-  const auto f = blended(k);
-  map(dx, n, [=](int64_t i) NK_INLINED { return static_cast<compute_t<T>>(f(i, load(du[i]), load(x[i]))); });
+  map_both<kPaired<T, D, K>>(du, x, dx, n, blended(k));
 }
 
 template <class T, class K>

@@ -38,14 +38,13 @@ void narrow_backward(const RowsBackward<T>& a, int64_t block);
 template <class T>
 void short_backward(const RowsBackward<T>& a, int64_t block);
 
-constexpr int64_t kPaired = 2 * kFewLanes;
 constexpr int64_t kPairedRow = 4 * kTile;  // so long at most: 64 elements to a lane of a sum
 constexpr int64_t kPairedRows = 4;         // fewer do not pay for the layout of weight and bias
 
 // Whether rows of bfloat16 are taken two elements to a word.
 inline bool paired(int64_t M, int64_t N) {
-#if defined(NK_AVX512) && defined(NK_SHUFFLES)
-  return kAvx512 && M >= kPairedRows && N % kPaired == 0 && N <= kPairedRow;
+#if defined(NK_TWOS)
+  return kAvx512 && M >= kPairedRows && N % (2 * kFewLanes) == 0 && N <= kPairedRow;
 #else
   return false;
 #endif

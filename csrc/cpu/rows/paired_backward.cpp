@@ -3,7 +3,7 @@
 #include "cpu/rows/paired.h"
 
 namespace normkernels {
-#if defined(NK_AVX512) && defined(NK_SHUFFLES)
+#if defined(NK_TWOS)
 namespace {
 
 constexpr int64_t kAhead = 16384;  // elements: how far ahead memory is asked for

@@ -4,24 +4,13 @@
 #include "cpu/rows/paired.h"
 
 namespace normkernels {
-#if defined(NK_AVX512) && defined(NK_SHUFFLES)
+#if defined(NK_TWOS)
 namespace {
 
 constexpr int64_t kAhead = 16384;  // elements: how far ahead memory is asked for
 
-// The sums of x - about and of its square
-NK_INLINE Pair<float> sums_about(const bfloat16* x, float about, int64_t N) {
-  Sum<float> a, b;
-  each_twos(N, [&](int64_t j, int64_t k) NK_INLINED {
-    const Twos d = twos(x + j) - about;
-    add(d, a, k);
-    add(d * d, b, k);
-  });
-  return {a.total(), b.total()};
-}
-
 NK_INLINE Moments row_moments(const RowsForward<bfloat16>& a, const bfloat16* x) {
-  const auto sums = [&](float centre) NK_INLINED { return sums_about(x, centre, a.N); };
+  const auto sums = [&](float centre) NK_INLINED { return sums_of_twos(x, centre, a.N); };
   if (a.mean) return moments_by(sums, x, add_up<float>(few(x)) / kFewLanes, a.N, a.eps);
   const double squares = sums(0).b, count = static_cast<double>(a.N);
   return squares_fit<bfloat16>(squares, a.N, a.eps) ? Moments{count, 0, squares} : wide_moments(x, false, a.N);

@@ -1,0 +1,74 @@
+// Elements of bfloat16 taken two to a word, with AVX-512: of 32 the even ones and the odd ones are a few numbers each,
+// and no lane has to move.
+#pragma once
+
+#include "cpu/base/few.h"
+
+namespace normkernels {
+
+#if defined(NK_TWOS)
+constexpr int64_t kPaired = 2 * kFewLanes;
+
+struct Twos {
+  Few<float> even, odd;
+};
+NK_INLINE Twos operator+(const Twos& p, const Twos& q) { return {p.even + q.even, p.odd + q.odd}; }
+NK_INLINE Twos operator*(const Twos& p, const Twos& q) { return {p.even * q.even, p.odd * q.odd}; }
+NK_INLINE Twos operator-(const Twos& p, const Twos& q) { return {p.even - q.even, p.odd - q.odd}; }
+NK_INLINE Twos operator+(const Twos& p, float q) { return {p.even + q, p.odd + q}; }
+NK_INLINE Twos operator*(const Twos& p, float q) { return {p.even * q, p.odd * q}; }
+NK_INLINE Twos operator-(const Twos& p, float q) { return {p.even - q, p.odd - q}; }
+
+NK_INLINE Twos twos(const bfloat16* from) {
+  Words w;
+  std::memcpy(&w, from, sizeof(w));
+  return {bit_cast<Few<float>>(w << 16), bit_cast<Few<float>>(w & 0xffff0000u)};
+}
+NK_INLINE Twos twos(const float* from) { return {few(from), few(from + kFewLanes)}; }
+NK_INLINE void put(const Twos& v, float* to) {
+  put(v.even, to);
+  put(v.odd, to + kFewLanes);
+}
+
+// kStream: whole lines past the caches.
+template <bool kStream>
+NK_INLINE void put(const Twos& v, bfloat16* to) {
+  const Words w = (rounded_bits<Words>(v.even) >> 16) | (rounded_bits<Words>(v.odd) & 0xffff0000u);
+  if constexpr (kStream) {
+    using Line [[gnu::vector_size(64)]] = long long;
+    __builtin_ia32_movntdq512(reinterpret_cast<Line*>(to), bit_cast<Line>(w));
+  } else {
+    std::memcpy(to, &w, sizeof(w));
+  }
+}
+
+// f(position, which of the sums its first is) of every 32 elements
+template <class F>
+NK_INLINE void each_twos(int64_t N, const F& f) {
+  int64_t j = 0;
+  for (; j + 2 * kPaired <= N; j += 2 * kPaired) {
+    f(j, 0);
+    f(j + kPaired, 2);
+  }
+  if (j < N) f(j, 0);
+}
+
+// Two of the four parts of a sum take one each.
+NK_INLINE void add(const Twos& v, Sum<float>& sum, int64_t k) {
+  sum.part[k] += v.even;
+  sum.part[k + 1] += v.odd;
+}
+
+// The sums of x - about and of its square
+NK_INLINE Pair<float> sums_of_twos(const bfloat16* x, float about, int64_t N) {
+  Sum<float> a, b;
+  each_twos(N, [&](int64_t j, int64_t k) NK_INLINED {
+    const Twos d = twos(x + j) - about;
+    add(d, a, k);
+    add(d * d, b, k);
+  });
+  return {a.total(), b.total()};
+}
+#endif
+
+}  // namespace normkernels
