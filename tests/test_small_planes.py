@@ -1,4 +1,4 @@
-"""Planes that the CPU kernels take together, those of an image in a call: every way in which one ends."""
+"""Planes that the CPU kernels take together, those of an image in a call, and larger ones: every way they end."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from normkernels.cases import OPS
 from normkernels.tolerance import check
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
-POSITIONS = (3, 6, 15, 16, 17, 31, 49, 64, 256, 1023)
+POSITIONS = (3, 6, 15, 16, 17, 31, 49, 64, 256, 1023, 1025, 2113)
 pytestmark = pytest.mark.skipif(unusable("native", "group_norm_fwd", "cpu") is not None, reason="not built")
 
 
