@@ -9,7 +9,7 @@ import torch
 
 from bench.machine import ROOT
 from bench.providers import Task
-from normkernels.backends import NAMES, backends
+from normkernels._backends import NAMES, backends
 
 
 def device(asked: str | None) -> str:

@@ -13,7 +13,7 @@ from bench.providers import CHANNELS, Task, available
 from bench.report import Row
 from bench.run import overhead, run
 from bench.timing import own_stream
-from normkernels.backends import NAMES
+from normkernels._backends import NAMES
 from normkernels.cases import OPS
 
 

@@ -23,7 +23,7 @@ from bench.providers import available
 from bench.stream import write_csv
 from bench.tables import console
 from bench.timing import measure, own_stream
-from normkernels.backends import NAMES
+from normkernels._backends import NAMES
 from normkernels.cases._channels import last
 from normkernels.cases._rows import activate
 from normkernels.ops._channels import lies_last, view

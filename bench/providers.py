@@ -11,7 +11,7 @@ from torch import Tensor
 from bench import liger
 from bench.timing import cache_bytes
 from normkernels import tolerance
-from normkernels.backends import NAMES, backends
+from normkernels._backends import NAMES, backends
 from normkernels.cases import OPS, Op, Sample
 
 PEERS = ("torch", "compile", "liger")

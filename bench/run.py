@@ -8,7 +8,7 @@ import normkernels as nk
 from bench.providers import PEERS, Task
 from bench.report import Row
 from bench.timing import Timing, measure
-from normkernels.backends import NAMES
+from normkernels._backends import NAMES
 
 
 def run(task: Task, providers: list[str], modes: list[str], threads: int, seconds: float) -> list[Row]:

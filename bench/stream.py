@@ -20,7 +20,7 @@ from bench.comparisons import parser
 from bench.providers import Task, available
 from bench.tables import console
 from bench.timing import measure, own_stream
-from normkernels.backends import NAMES
+from normkernels._backends import NAMES
 
 BASE, PEER = "batch_norm", "torch.nn batch_norm"
 CLASSES = {

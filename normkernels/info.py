@@ -14,7 +14,7 @@ from rich.table import Table
 
 import normkernels as nk
 from normkernels import _place, _replays
-from normkernels.backends import NAMES, triton_version
+from normkernels._backends import NAMES, triton_version
 
 FEATURES = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_bf16", "avx512_fp16", "amx_bf16", "asimd", "sve")
 

@@ -1,6 +1,5 @@
 """What is said about where the package lies: an install, or a source tree that stands in front of one."""
 
-import importlib
 import os
 import shutil
 import subprocess
@@ -10,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from normkernels import __main__ as command
-from normkernels import _place, _replays, info
+from normkernels import _backends, _place, _replays, info
 
-BACKENDS = importlib.import_module("normkernels.backends")
 ROOT = Path(__file__).parents[1]
 
 
@@ -33,7 +31,7 @@ def test_what_is_missing_says_where_it_was_looked_for(place, monkeypatch):
     monkeypatch.setitem(sys.modules, "normkernels._C", None)
     monkeypatch.setitem(sys.modules, _replays.NAME, None)
     monkeypatch.delenv("NORMKERNELS_REPLAY", raising=False)
-    for said in (BACKENDS.unusable("native", "layer_norm_fwd", "cpu"), _replays._extension()[1]):
+    for said in (_backends.unusable("native", "layer_norm_fwd", "cpu"), _replays._extension()[1]):
         if place:
             assert f"imports the source tree {place}, and no install" in said
             assert said.endswith("python setup.py build_ext --inplace")

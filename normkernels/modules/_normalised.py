@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.types import Device
 
-from normkernels.backends import check_name
+from normkernels._backends import check_name
 
 NORMS = ("norm_", "running_", "num_batches")  # how the names of their parameters and buffers start
 

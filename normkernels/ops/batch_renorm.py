@@ -8,10 +8,10 @@ from torch import Tensor
 
 from normkernels import _checks
 from normkernels._activations import Activation
+from normkernels._backends import requested
+from normkernels._backends.reference._channels import moments
+from normkernels._backends.reference.batch_renorm import batch_renorm_ref, correction
 from normkernels._library import kernel
-from normkernels.backends import requested
-from normkernels.backends.reference._channels import moments
-from normkernels.backends.reference.batch_renorm import batch_renorm_ref, correction
 from normkernels.ops import _channels
 from normkernels.ops._buffers import differentiable_backward, flat, statistic_dtype
 from normkernels.ops._channels import ChannelsRecipe, buffers, lies_last, like, lying, planes, view
