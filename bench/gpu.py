@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench.record import Record, gpu, versions
-from bench.step import Step
+from .record import Record, gpu, versions
+from .step import Step
 
 ROOT = Path(__file__).parent.parent
 TOTAL = 570.0  # seconds; the limits of the steps add up to it
