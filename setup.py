@@ -195,15 +195,21 @@ def build_extensions() -> type:
 
 
 def build() -> dict:
-    if version(setuptools.__version__) < OLDEST["setuptools"] and os.path.exists("pyproject.toml"):  # it cannot read it
-        needed = "pip install 'setuptools>=77' wheel ninja, then pip install --no-build-isolation ."
-        sys.exit(f"\nnormkernels: setuptools {setuptools.__version__} is too old.\n  {needed}\n")
+    found: dict = {"cmdclass": {}}
+    if os.path.exists("pyproject.toml"):  # a bare tree makes no wheel, with a setuptools of any version
+        if version(setuptools.__version__) < OLDEST["setuptools"]:
+            needed = "pip install 'setuptools>=77' wheel ninja, then pip install --no-build-isolation ."
+            sys.exit(f"\nnormkernels: setuptools {setuptools.__version__} is too old.\n  {needed}\n")
+        sys.path.insert(0, ROOT)  # where pip does not look
+        from setup_wheel import parts
+
+        found = parts()
     if os.environ.get("NORMKERNELS_NATIVE") == "0" or NO_BUILD & set(sys.argv):
-        return {}
+        return found
     check()
-    return {
+    return found | {
         "ext_modules": [extension(), replays()],
-        "cmdclass": {"build_ext": build_extensions()},
+        "cmdclass": found["cmdclass"] | {"build_ext": build_extensions()},
         "options": {"bdist_wheel": {"py_limited_api": "cp311"}},  # the replays are CPython 3.11's: later ones lack them
     }
 

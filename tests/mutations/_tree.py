@@ -8,7 +8,17 @@ from pathlib import Path
 
 from mutations import ROOT, Mutation
 
-COPIED = ("normkernels", "bench", "tests", "csrc", "setup.py", "pyproject.toml", "README.md", "LICENSE")
+COPIED = (
+    "normkernels",
+    "bench",
+    "tests",
+    "csrc",
+    "setup.py",
+    "setup_wheel.py",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+)
 
 
 class Tree:
