@@ -113,9 +113,10 @@ class WheelWithBill(bdist_wheel):
             json.dump(found, file, indent=1)
 
 
-def parts() -> dict:
+def parts(variant: str) -> dict:
     """What setup() is given beside the extension."""
     return {
+        "version": version() + variant,
         "cmdclass": {"build_py": BuildWithBenchmark, "bdist_wheel": WheelWithBill},
         "long_description": readme(ADDRESS),
         "long_description_content_type": "text/markdown",

@@ -84,7 +84,7 @@ def _sanitized(tool: str, limit: float, exercise: list[str]) -> Step:
 def bare() -> None:
     """Links to what a build needs."""
     BARE.mkdir(parents=True, exist_ok=True)
-    for name in ("setup.py", "csrc", "normkernels"):
+    for name in ("setup.py", "setup_checks.py", "csrc", "normkernels"):
         if not (BARE / name).exists():
             (BARE / name).symlink_to(ROOT / name)
 

@@ -11,12 +11,13 @@ import sys
 import zipfile
 from email.message import Message
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FILES = ("setup.py", "setup_wheel.py", "pyproject.toml", "README.md", "LICENSE", "NOTICE", "normkernels/__init__.py",
-         "normkernels/_version.py", "normkernels/py.typed")  # fmt: skip
+FILES = ("setup.py", "setup_checks.py", "setup_wheel.py", "pyproject.toml", "README.md", "LICENSE", "NOTICE",
+         "normkernels/__init__.py", "normkernels/_version.py", "normkernels/py.typed")  # fmt: skip
 ADDRESS = "https://example.org/normkernels"
 
 
@@ -38,6 +39,13 @@ def built(tree: Path, what: str, out: Path, **variables: str) -> Path:
     assert done.returncode == 0, done.stderr
     (found,) = out.glob("*.whl")
     return found
+
+
+def of_the_build(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def metadata(wheel: Path) -> Message:
@@ -80,9 +88,7 @@ def test_its_bill(wheel):
 
 def test_the_bill_of_a_native_build(monkeypatch):
     """Torch's headers are compiled in, so the version that was there is named; no two parts have one name."""
-    spec = importlib.util.spec_from_file_location("setup_wheel", ROOT / "setup_wheel.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = of_the_build("setup_wheel")
     monkeypatch.setattr(module, "compiler", lambda: "g++ 99")
     bill = module.bill("normkernels", "1.0", True, ["torch>=2.11", "rich"])
     torch = [part for part in bill["components"] if part["name"] == "torch"]
@@ -90,6 +96,19 @@ def test_the_bill_of_a_native_build(monkeypatch):
     assert "g++ 99" in {tool["version"] for tool in bill["metadata"]["tools"]["components"]}
     references = [part["bom-ref"] for part in bill["components"]]
     assert len(references) == len(set(references))
+
+
+def test_a_wheel_with_cuda_kernels_has_a_name_of_its_own(monkeypatch):
+    import torch
+
+    checks = of_the_build("setup_checks")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(checks, "cuda", lambda: checks.Cuda(["80"]))
+    assert checks.variant() == "+cu13"
+    monkeypatch.setattr(checks, "cuda", lambda: checks.Cuda([], "no nvcc"))
+    assert checks.variant() == ""
+    parts = of_the_build("setup_wheel").parts
+    assert parts("+cu13")["version"] == parts("")["version"] + "+cu13"
 
 
 def test_the_same_source_gives_the_same_wheel(tree, wheel, tmp_path):
