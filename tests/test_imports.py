@@ -36,7 +36,17 @@ def test_import_is_light():
 
 # Who may import whom: a file imports from the levels below its own, or from its own without a circle.
 LEVELS = (
-    ("_activations", "_arguments", "_checks", "_elementwise", "_exported", "_messages", "_place", "_version"),
+    (
+        "_activations",
+        "_arguments",
+        "_checks",
+        "_elementwise",
+        "_exported",
+        "_messages",
+        "_place",
+        "_tables",
+        "_version",
+    ),
     ("canonical", "moments"),
     ("_backends.reference", "_backends.triton"),
     ("_backends",),  # finds the two by file name, when an op first runs

@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from normkernels._checks import PLAIN, fail
 from normkernels._messages import meant, shown, warn
 from normkernels._place import to_build
+from normkernels._tables import Backends
 
 NAMES = ("triton", "native", "reference")
 KEYS = {"cpu": torch._C.DispatchKey.CPU, "cuda": torch._C.DispatchKey.CUDA}
@@ -158,7 +159,7 @@ def backends(device: str | None = None) -> dict[str, dict[str, str | None]]:
         device: ``"cuda"`` or ``"cpu"``; None means cuda if there is one, else cpu.
 
     Returns:
-        A table ``{op: {backend: reason or None}}``.
+        A table ``{op: {backend: reason or None}}``, which a notebook shows as one.
 
     Example:
         >>> print(nk.backends("cpu")["layer_norm_fwd"]["reference"])
@@ -166,7 +167,7 @@ def backends(device: str | None = None) -> dict[str, dict[str, str | None]]:
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     ops = [op for op in sorted(vars(torch.ops.normkernels)) if op.endswith(("_fwd", "_bwd"))]
-    return {op: {name: unusable(name, op, device) for name in NAMES} for op in ops}
+    return Backends({op: {name: unusable(name, op, device) for name in NAMES} for op in ops})
 
 
 def _module(name: str, op: str) -> str:
