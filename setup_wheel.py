@@ -65,10 +65,10 @@ def installed(name: str) -> str:
 
 
 def compiler() -> str:
-    """Its own first line."""
+    """Its own first line, by whatever calls it (CXX="ccache g++")."""
     from torch.utils.cpp_extension import get_cxx_compiler
 
-    said = subprocess.run([get_cxx_compiler().split()[0], "--version"], capture_output=True, text=True).stdout
+    said = subprocess.run([*get_cxx_compiler().split(), "--version"], capture_output=True, text=True).stdout
     return said.partition("\n")[0]
 
 
