@@ -14,8 +14,8 @@ PROVIDERS = ("triton", "native", "reference", "torch", "compile", "liger", "copy
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 
 
-def arguments() -> argparse.Namespace:
-    p = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+def arguments(argv: list[str] | None, prog: str) -> argparse.Namespace:
+    p = argparse.ArgumentParser(prog=prog, description=__doc__)
     add = p.add_argument
     add("op", nargs="*", help="layer_norm, rms_norm+residual, batch_norm+skip+relu; default: all, some with extras")
     add("--mode", nargs="+", choices=["fwd", "bwd"], default=["fwd", "bwd"])
@@ -41,7 +41,7 @@ def arguments() -> argparse.Namespace:
     add("--csv", type=Path, metavar="FILE")
     add("--json", type=Path, metavar="FILE")
     add("--plot", type=Path, metavar="DIR")
-    return p.parse_args()
+    return p.parse_args(argv)
 
 
 def keep_memory_mapped() -> None:
@@ -49,13 +49,13 @@ def keep_memory_mapped() -> None:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **MALLOC})
 
 
-def main() -> int:
-    args = arguments()
+def main(argv: list[str] | None = None, prog: str = "python -m bench") -> int:
+    args = arguments(argv, prog)
     keep_memory_mapped()
     deadline = time.monotonic() + args.limit
     import torch._functorch.config as functorch
 
-    from bench import checks, cli, compare, tables
+    from . import checks, cli, compare, tables
 
     if args.compare:
         return compare.main(args.compare, tables.console())

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench import report
-from bench.machine import ROOT
-from bench.report import OURS, Row
+from . import report
+from .machine import ROOT
+from .report import OURS, Row
 
 
 def add_column(args, rows: list[Row], device: str, out) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 
-from bench.machine import ROOT
-from bench.providers import Task
-from normkernels.backends import NAMES, backends
+from normkernels._backends import NAMES, backends
+
+from .machine import ROOT
+from .providers import Task
 
 
 def device(asked: str | None) -> str:
@@ -31,6 +32,8 @@ def arguments(args, tasks: list[Task]) -> None:
     if args.plot and importlib.util.find_spec("matplotlib") is None:
         raise SystemExit("bench: --plot needs matplotlib: pip install matplotlib")
     if args.base:
+        if not (ROOT / ".git").exists():
+            raise SystemExit(f"bench: --base {args.base} needs a clone, which {ROOT} is not")
         command = ["git", "-C", str(ROOT), "rev-parse", "--verify", "--quiet", f"{args.base}^{{commit}}"]
         if subprocess.run(command, capture_output=True).returncode:
             raise SystemExit(f"bench: --base {args.base}: git knows no such commit in {ROOT}")

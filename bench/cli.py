@@ -8,13 +8,14 @@ from itertools import product
 import torch
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from bench import base, checks, machine, own, report, shapes, tables
-from bench.providers import CHANNELS, Task, available
-from bench.report import Row
-from bench.run import overhead, run
-from bench.timing import own_stream
-from normkernels.backends import NAMES
+from normkernels._backends import NAMES
 from normkernels.cases import OPS
+
+from . import base, checks, machine, own, report, shapes, tables
+from .providers import CHANNELS, Task, available
+from .report import Row
+from .run import overhead, run
+from .timing import own_stream
 
 
 def main(args, device: str, deadline: float) -> int:
@@ -111,7 +112,7 @@ def _write(args, rows: list[Row], about: dict, out) -> None:
     if args.json:
         report.write_json(args.json, rows, about)
     if args.plot:
-        from bench.plots import write_plots  # matplotlib is only needed here
+        from .plots import write_plots  # matplotlib is only needed here
 
         out.print(f"{len(write_plots(args.plot, rows, about))} plots in {args.plot}")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from bench.report import geometric_mean
+from .report import geometric_mean
 
 KEY = ("op", "mode", "shape", "dtype", "backend", "threads")
 MACHINE = ("device", "cpu", "torch")

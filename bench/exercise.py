@@ -10,7 +10,7 @@ import time
 import torch
 
 from normkernels import tolerance
-from normkernels.backends import backends
+from normkernels._backends import backends
 from normkernels.cases import OPS
 
 DTYPES = ((torch.float32, None), (torch.bfloat16, torch.float32), (torch.float64, None))

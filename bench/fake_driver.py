@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from normkernels import _backends
+
 MULTIPROCESSORS = 132
 noted: list[tuple] | None = None  # (grid, arguments) of each launch, if a list is put here
 
@@ -68,8 +70,7 @@ def install() -> None:
     driver.set_active(_Driver())
     cuda: Any = torch.cuda
     cuda.device_of = lambda _: contextlib.nullcontext()
-    launch: Any = importlib.import_module("normkernels.backends.triton.base.launch")
+    launch: Any = importlib.import_module("normkernels._backends.triton.base.launch")
     launch.multiprocessors = lambda _: MULTIPROCESSORS
-    backends: Any = importlib.import_module("normkernels.backends")
-    backends._triton_unusable = lambda _: None
-    backends.resolve.cache_clear()
+    _backends._triton_unusable = lambda _: None
+    _backends.resolve.cache_clear()

@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench.record import Record, gpu, versions
-from bench.step import Step
+from .record import Record, gpu, versions
+from .step import Step
 
 ROOT = Path(__file__).parent.parent
 TOTAL = 570.0  # seconds; the limits of the steps add up to it
@@ -84,7 +84,7 @@ def _sanitized(tool: str, limit: float, exercise: list[str]) -> Step:
 def bare() -> None:
     """Links to what a build needs."""
     BARE.mkdir(parents=True, exist_ok=True)
-    for name in ("setup.py", "csrc", "normkernels"):
+    for name in ("setup.py", "setup_checks.py", "csrc", "normkernels"):
         if not (BARE / name).exists():
             (BARE / name).symlink_to(ROOT / name)
 

@@ -17,9 +17,10 @@ from rich.table import Table
 from torch import nn
 
 import normkernels as nk
-from bench import fake_driver
-from bench.tables import console
 from normkernels import _replays
+
+from . import fake_driver
+from .tables import console
 
 ROUNDS, CALLS = 15, 200
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 
 import normkernels
-from bench.timing import cache_bytes, measure
 
-ROOT = Path(__file__).parent.parent
+from .timing import cache_bytes, measure
+
+ROOT = Path(__file__).parent.parent  # of a clone, or the package in an install
 
 
 def describe(device: str, threads: list[int], copy: float) -> dict:
@@ -47,7 +48,9 @@ def copy_gb_s(device: str) -> float:
 
 
 def commit() -> str:
-    """The short hash, with a + where the tree differs from it."""
+    """The short hash, with a + where the tree differs from it. A repository around an install is another's."""
+    if not (ROOT / ".git").exists():
+        return "(no commit)"
     try:
         git = ["git", "-C", str(ROOT)]
         head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)

@@ -22,7 +22,8 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 import normkernels as nk
-from bench.tables import console
+
+from .tables import console
 
 ACTIVATIONS = {"relu": F.relu, "silu": F.silu}
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}

@@ -16,8 +16,9 @@ from rich.table import Table
 from torch import nn
 
 import normkernels as nk
-from bench.host import turns
-from bench.tables import console
+
+from .host import turns
+from .tables import console
 
 
 def converted(model: nn.Module, fuse: bool) -> nn.Module:

@@ -15,20 +15,21 @@ import torch
 from rich.table import Table
 
 import normkernels as nk
-from bench import machine
-from bench.__main__ import DTYPES, keep_memory_mapped
-from bench.comparisons import parser
-from bench.memory import usage
-from bench.providers import available
-from bench.stream import write_csv
-from bench.tables import console
-from bench.timing import measure, own_stream
-from normkernels.backends import NAMES
+from normkernels._backends import NAMES
 from normkernels.cases._channels import last
 from normkernels.cases._rows import activate
 from normkernels.ops._channels import lies_last, view
 from normkernels.ops._normprop import epilogue
 from normkernels.ops._normprop_recipe import normprop_bwd, normprop_fwd
+
+from . import machine
+from .__main__ import DTYPES, keep_memory_mapped
+from .comparisons import parser
+from .memory import usage
+from .providers import available
+from .stream import write_csv
+from .tables import console
+from .timing import measure, own_stream
 
 COLUMNS = ("pass", "activation", "shape", "dtype", "provider", "us", "p20", "p80", "% of copy", "x eager", "kept")
 SHAPES = ["32x192x32x32", "32x192x32x32:nhwc"]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from bench.providers import Task
+from .providers import Task
 
 
 def load(spec: str) -> Callable:

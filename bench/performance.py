@@ -6,8 +6,8 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from bench import sweep
-from bench.report import geometric_mean
+from . import sweep
+from .report import geometric_mean
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"

@@ -5,8 +5,8 @@ from pathlib import Path
 import matplotlib
 import matplotlib.pyplot as plt
 
-from bench.machine import line
-from bench.report import Row
+from .machine import line
+from .report import Row
 
 COLOURS = {"native": "#0b6e4f", "triton": "#1f5fbf", "reference": "#9c6ade",
            "torch": "#d1495b", "compile": "#edae49", "liger": "#66a182"}  # fmt: skip

@@ -8,11 +8,12 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
-from bench import liger
-from bench.timing import cache_bytes
 from normkernels import tolerance
-from normkernels.backends import NAMES, backends
+from normkernels._backends import NAMES, backends
 from normkernels.cases import OPS, Op, Sample
+
+from . import liger
+from .timing import cache_bytes
 
 PEERS = ("torch", "compile", "liger")
 CHANNELS = ("batch_norm", "group_norm", "instance_norm", "online_norm", "batch_renorm", "streaming_norm")

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench.step import Step
+from .step import Step
 
 PACKAGES = ("torch", "triton", "numpy", "setuptools", "ninja", "pybind11", "pytest", "liger_kernel", "quack-kernels")
 LINES = 12  # of the end of a failed step's output

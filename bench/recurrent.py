@@ -16,14 +16,15 @@ from rich.table import Table
 from torch import nn
 
 import normkernels as nk
-from bench import machine
-from bench.__main__ import DTYPES, keep_memory_mapped
-from bench.comparisons import parser
-from bench.providers import available
-from bench.stream import write_csv
-from bench.tables import console
-from bench.timing import measure, own_stream
 from normkernels.cases import OPS
+
+from . import machine
+from .__main__ import DTYPES, keep_memory_mapped
+from .comparisons import parser
+from .providers import available
+from .stream import write_csv
+from .tables import console
+from .timing import measure, own_stream
 
 COLUMNS = ("layer", "shape", "dtype", "provider", "us", "p20", "p80", "x torch", "x loop")
 LAYERS = {

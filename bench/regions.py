@@ -13,8 +13,9 @@ from rich.table import Table
 from torch import Tensor
 
 import normkernels.functional as nf
-from bench.tables import console
-from normkernels.backends import unusable
+from normkernels._backends import unusable
+
+from .tables import console
 
 IMAGES = [(4, 64, 14, 14), (32, 64, 14, 14), (32, 256, 28, 28), (32, 512, 7, 7), (1, 64, 56, 56)]
 ROWS = [(256, 1024), (8192, 256), (4, 65536), (1, 1 << 20)]

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 import torch
 
 import normkernels as nk
-from bench.providers import PEERS, Task
-from bench.report import Row
-from bench.timing import Timing, measure
-from normkernels.backends import NAMES
+from normkernels._backends import NAMES
+
+from .providers import PEERS, Task
+from .report import Row
+from .timing import Timing, measure
 
 
 def run(task: Task, providers: list[str], modes: list[str], threads: int, seconds: float) -> list[Row]:

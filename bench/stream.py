@@ -14,13 +14,14 @@ import torch
 from rich.table import Table
 
 import normkernels as nk
-from bench import machine, shapes
-from bench.__main__ import DTYPES, keep_memory_mapped
-from bench.comparisons import parser
-from bench.providers import Task, available
-from bench.tables import console
-from bench.timing import measure, own_stream
-from normkernels.backends import NAMES
+from normkernels._backends import NAMES
+
+from . import machine, shapes
+from .__main__ import DTYPES, keep_memory_mapped
+from .comparisons import parser
+from .providers import Task, available
+from .tables import console
+from .timing import measure, own_stream
 
 BASE, PEER = "batch_norm", "torch.nn batch_norm"
 CLASSES = {

@@ -20,10 +20,11 @@ from rich.progress import track
 from rich.table import Table
 
 import normkernels.functional as nf
-from bench.__main__ import keep_memory_mapped
-from bench.host import ROUNDS, turns
-from bench.machine import describe
-from bench.tables import console
+
+from .__main__ import keep_memory_mapped
+from .host import ROUNDS, turns
+from .machine import describe
+from .tables import console
 
 SIZES = 8, 33, 64, 77, 100, 128, 256, 333, 512, 768, 777, 1000, 1023, 1024, 1025, 2048, 3000, 4096, 8192, 16384
 ROWS = [(m, n) for n in (*SIZES, 1 << 16, 1 << 20) for m in (16, 128, 1024, 8192) if m * n <= 1 << 23]

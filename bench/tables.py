@@ -5,7 +5,7 @@ from dataclasses import fields
 from rich.console import Console
 from rich.table import Table
 
-from bench.report import OURS, SHARES, Row
+from .report import OURS, SHARES, Row
 
 TITLES = {"gb_s": "GB/s", "copy_percent": "%copy", "sweeps_percent": "%sweeps", "x_eager": "x eager",
           "x_compile": "x compile", "x_best": "x best", "base_us": "base us", "x_base": "x base",

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from normkernels.backends import NAMES
+from normkernels._backends import NAMES
 
 console = Console()
 GREY, RED = "#8d99ae", "#d1495b"

@@ -15,7 +15,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from torch import Tensor
 
-from normkernels.backends.reference.layer_norm import layer_norm_ref
+from normkernels._backends.reference.layer_norm import layer_norm_ref
 
 BATCHES = Setting(batch=32, lr=0.1, seeds=(0, 1, 2, 3, 4), ratios=(0.65, 0.60), growth=1.2)
 STREAM = Setting(batch=1, lr=0.003, seeds=(0, 1), ratios=(0.60, 0.50))

@@ -2,8 +2,8 @@
 
 from normkernels import functional, parametrizations
 from normkernels._activations import ACTIVATIONS
+from normkernels._backends import backends, use_backend
 from normkernels._version import __version__
-from normkernels.backends import backends, use_backend
 from normkernels.canonical import canonical_error_bound, coherence
 from normkernels.conversion import convert, revert
 from normkernels.data_norm import DataNorm

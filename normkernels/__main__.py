@@ -2,15 +2,14 @@
 
 import argparse
 import importlib
-import subprocess
 import sys
 
-from normkernels._place import FOLDER, source_tree
+from normkernels._place import source_tree
 
 COMMANDS = {
     "info": "what runs here, on which backend, and why not",
     "validate": "every op, backend and dtype against float64",
-    "bench": "speed, beside a copy, torch eager and torch.compile: in a source tree",
+    "bench": "speed, beside a copy, torch eager and torch.compile",
 }
 
 
@@ -30,15 +29,12 @@ def main(argv: list[str]) -> int:
 
 
 def bench(argv: list[str]) -> int:
-    """python -m bench of the source tree that this package is imported from."""
+    """The folder bench of the source tree that this package is imported from; a wheel has it in the package."""
     tree = source_tree()
-    if tree is None:
-        sys.stderr.write(
-            f"normkernels: the benchmark is the folder bench of the source, and no part of an install ({FOLDER}): "
-            "run python -m bench where the source was unpacked or cloned\n"
-        )
-        return 2
-    return subprocess.run([sys.executable, "-m", "bench", *argv], cwd=tree).returncode
+    if tree is not None:
+        sys.path.insert(0, str(tree))
+    main = importlib.import_module(f"{'normkernels._bench' if tree is None else 'bench'}.__main__").main
+    return main(argv, "python -m normkernels bench")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from normkernels.backends import requested
+from normkernels._backends import requested
 from normkernels.modules.normprop import NormPropLinear
 from normkernels.moments import activation_moments, prelu_moments
 from normkernels.ops._normprop_recipe import scale_filters

@@ -7,9 +7,9 @@ import torch
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from normkernels import _record
+from normkernels._backends import ARGUMENTS, chosen, native, resolve
 from normkernels._checks import PLAIN
 from normkernels._exported import in_grad_mode
-from normkernels.backends import ARGUMENTS, chosen, native, resolve
 
 _LIBRARY = torch.library.Library("normkernels", "DEF")
 _NATIVE = torch.library.Library("normkernels_C", "IMPL")

@@ -14,8 +14,8 @@ from typing import Any
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
+from normkernels._backends import triton_interprets
 from normkernels._elementwise import elementwise_step
-from normkernels.backends import triton_interprets
 
 MOST_STEPS = 512
 _EMPTY = {"aten::empty", "aten::empty_like", "aten::empty_strided", "aten::new_empty", "aten::new_empty_strided"}

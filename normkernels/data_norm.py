@@ -10,8 +10,8 @@ from torch.fx import Proxy
 from torch.types import Device
 
 from normkernels._arguments import constructor, refuse
+from normkernels._backends import check_name
 from normkernels._checks import fail
-from normkernels.backends import check_name
 from normkernels.modules._leaf import leaf
 from normkernels.modules._wide_state import WideState
 from normkernels.ops._state import count, sound, write

@@ -2,11 +2,13 @@
 
 import argparse
 import importlib
+import io
 import json
 import platform
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -14,9 +16,11 @@ from rich.table import Table
 
 import normkernels as nk
 from normkernels import _place, _replays
-from normkernels.backends import NAMES, triton_version
+from normkernels._backends import NAMES, triton_version
 
 FEATURES = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_bf16", "avx512_fp16", "amx_bf16", "asimd", "sve")
+
+WIDTH = 150  # of the tables in a notebook
 
 
 def versions() -> dict[str, str]:
@@ -97,14 +101,22 @@ def modules() -> dict[str, str]:
     }
 
 
-def collect(device: str | None = None) -> dict:
-    """Everything, as ``--json`` prints it."""
+class Facts(dict[str, Any]):
+    """Everything, as ``--json`` prints it; a notebook shows the tables that a terminal does."""
+
+    def _repr_html_(self) -> str:
+        console = Console(record=True, width=WIDTH, file=io.StringIO(), force_jupyter=False)
+        show(self, console)
+        return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
+
+
+def collect(device: str | None = None) -> Facts:
+    """What runs on ``device``, and on which machine."""
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     ops = nk.backends(device)
-    return {
-        "versions": versions(), "native": native(), "cpu": cpu(), "gpus": gpus(),
-        "device": device, "modules": modules(), "ops": ops,
-    }  # fmt: skip
+    return Facts(
+        versions=versions(), native=native(), cpu=cpu(), gpus=gpus(), device=device, modules=modules(), ops=ops
+    )
 
 
 def ops_table(facts: dict) -> tuple[Table, list[str]]:
@@ -134,6 +146,15 @@ def machine_table(facts: dict) -> Table:
     return table
 
 
+def show(facts: dict, console: Console) -> None:
+    """As tables, and the reasons below the first."""
+    table, reasons = ops_table(facts)
+    console.print(table)
+    for reason in reasons:
+        console.print(reason, markup=False, highlight=False)
+    console.print(machine_table(facts))
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m normkernels info", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print the facts as JSON")
@@ -143,9 +164,5 @@ def main(argv: list[str] | None = None) -> int:
     if args.json:
         console.out(json.dumps(facts, indent=1), highlight=False)
         return 0
-    table, reasons = ops_table(facts)
-    console.print(table)
-    for reason in reasons:
-        console.print(reason, markup=False, highlight=False)
-    console.print(machine_table(facts))
+    show(facts, console)
     return 0

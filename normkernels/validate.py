@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from normkernels.backends import NAMES, unusable
+from normkernels._backends import NAMES, unusable
 from normkernels.cases import OPS, Op, Sample
 from normkernels.tolerance import check
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from normkernels.backends import NAMES, unusable
+from normkernels._backends import NAMES, unusable
 from normkernels.cases import OPS, Op, Sample
 from normkernels.cases._channels import last
 

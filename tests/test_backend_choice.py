@@ -12,10 +12,7 @@ import torch
 from common import NORMS, call, every_op, small
 
 import normkernels as nk
-from normkernels import _library, _replays, info
-from normkernels import backends as choice_of_backend  # the function; its module is reached through sys.modules
-
-BACKENDS = sys.modules["normkernels.backends"]
+from normkernels import _backends, _library, _replays, info
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +28,7 @@ def asked(monkeypatch):
 
     def resolve(op, device, name):
         names.append(name)
-        return BACKENDS.resolve(op, device, "reference")
+        return _backends.resolve(op, device, "reference")
 
     monkeypatch.setattr(_library, "resolve", resolve)
     return names
@@ -75,22 +72,22 @@ def test_backward_uses_what_forward_used(op, asked):
 @every_op
 def test_a_request_never_falls_back(op, name, monkeypatch):
     """A backend that cannot run is an error with the reason, however it was asked for."""
-    monkeypatch.setattr(BACKENDS, "unusable", lambda backend, op, device: f"{backend} is away")
-    BACKENDS.resolve.cache_clear()
+    monkeypatch.setattr(_backends, "unusable", lambda backend, op, device: f"{backend} is away")
+    _backends.resolve.cache_clear()
     sample = small(op)
     message = f"{op.stem}_fwd: backend '{name}' cannot run here: {name} is away"
     with pytest.raises(RuntimeError, match=message):
         call(op, sample, backend=name)
     with nk.use_backend(name), pytest.raises(RuntimeError, match=message):
         call(op, sample)
-    BACKENDS.resolve.cache_clear()
+    _backends.resolve.cache_clear()
 
 
 def test_the_reference_warns_once(monkeypatch, recwarn):
     """When nothing faster runs, the first call says so and why; later calls, of any op, are silent."""
-    monkeypatch.setattr(BACKENDS, "_native_unusable", lambda op, device: "not built for this test")
-    monkeypatch.setattr(BACKENDS, "_say_once", functools.cache(BACKENDS._say_once.__wrapped__))
-    BACKENDS.resolve.cache_clear()
+    monkeypatch.setattr(_backends, "_native_unusable", lambda op, device: "not built for this test")
+    monkeypatch.setattr(_backends, "_say_once", functools.cache(_backends._say_once.__wrapped__))
+    _backends.resolve.cache_clear()
     first, *others = [(op, small(op)) for op in NORMS]
     with pytest.warns(UserWarning, match=r"normkernels runs in plain PyTorch on cpu\. .*not built for this test"):
         call(*first)
@@ -99,7 +96,7 @@ def test_the_reference_warns_once(monkeypatch, recwarn):
         call(op, sample)
         call(op, sample, backend="reference")
     assert not recwarn.list
-    BACKENDS.resolve.cache_clear()
+    _backends.resolve.cache_clear()
 
 
 @pytest.mark.parametrize("make", [lambda: nk.use_backend("cuda").__enter__(), lambda: nk.LayerNorm(3, backend="cuda")])
@@ -110,7 +107,7 @@ def test_unknown_names(make):
 
 def test_the_table_of_backends():
     """Every op, every backend: None or a reason."""
-    table = choice_of_backend("cpu")
+    table = nk.backends("cpu")
     assert {f"{stem}_{way}" for stem in ("layer_norm", "rms_norm") for way in ("fwd", "bwd")} <= table.keys()
     for row in table.values():
         assert list(row) == ["triton", "native", "reference"]
@@ -134,18 +131,18 @@ def test_another_module_called_triton(stub, device, monkeypatch, capsys):
     for name in [name for name in sys.modules if name.partition(".")[0] == "triton"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "triton", module)
-    BACKENDS.resolve.cache_clear()
-    reason = BACKENDS.unusable("triton", "layer_norm_fwd", device)
+    _backends.resolve.cache_clear()
+    reason = _backends.unusable("triton", "layer_norm_fwd", device)
     version = STUBS[stub].get("__version__", "of no version")
     assert re.match(rf"triton {version} cannot be used \(.*\); pip install 'triton>=3.6'$", reason)
-    assert all(row["triton"] == reason for row in choice_of_backend(device).values())
+    assert all(row["triton"] == reason for row in nk.backends(device).values())
     with pytest.raises(RuntimeError, match=f"backend 'triton' cannot run here: triton {version} cannot be used"):
-        BACKENDS.resolve("layer_norm_fwd", device, "triton")
-    monkeypatch.setattr(BACKENDS, "_native_unusable", lambda op, device: None)
+        _backends.resolve("layer_norm_fwd", device, "triton")
+    monkeypatch.setattr(_backends, "_native_unusable", lambda op, device: None)
     with monkeypatch.context() as patch:
-        patch.setattr(BACKENDS, "_load", lambda name, op, device: name)
-        assert BACKENDS.resolve("layer_norm_fwd", device, None) == "native"
-    BACKENDS.resolve.cache_clear()
+        patch.setattr(_backends, "_load", lambda name, op, device: name)
+        assert _backends.resolve("layer_norm_fwd", device, None) == "native"
+    _backends.resolve.cache_clear()
     assert info.main(["--device", device]) == 0
     assert "cannot be used" in capsys.readouterr().out
 
@@ -171,7 +168,7 @@ CALL = "import torch, normkernels as nk; nk.functional.rms_norm(torch.ones(2, 3)
 
 def test_environment():
     """NORMKERNELS_BACKEND is the request of the whole process, and never falls back."""
-    show = "import sys; from normkernels.backends import requested; sys.stdout.write(str(requested(None, 'op')))"
+    show = "import sys; from normkernels._backends import requested; sys.stdout.write(str(requested(None, 'op')))"
     assert fresh(show, NORMKERNELS_BACKEND="") == "None"
     assert fresh(show, NORMKERNELS_BACKEND="reference") == "reference"
     code = f"try:\n    {CALL}\nexcept RuntimeError as e:\n    import sys; sys.stdout.write(str(e))"

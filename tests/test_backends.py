@@ -125,7 +125,7 @@ def test_channels_last_stays(op, device):
 def test_triton_sums_many_partial_rows(device):
     """More partial rows than one step takes, which whole calls reach only on a GPU with many multiprocessors."""
     need(OPS["rms_norm"], "triton", device)
-    from normkernels.backends.triton.base.sums import finalise
+    from normkernels._backends.triton.base.sums import finalise
 
     partial_w, partial_b = torch.randn(2, 300, 37, device=device, dtype=torch.float64)
     dweight, dbias = torch.empty(2, 37, device=device, dtype=torch.float64)

@@ -30,13 +30,14 @@ def other(input, gamma):
 
 number = 3
 """
+BASE = "git knows no such commit" if (ROOT / ".git").exists() else "needs a clone"  # as an unpacked sdist
 # arguments, what is said
 REFUSED = {
     "op": (["lyer_norm"], "got 'lyer_norm' (did you mean 'layer_norm'?)"),
     "shape": (["layer_norm", "--shape", "1x2x3x4"], "no shape of 1x2x3x4 fits layer_norm"),
     "threads": (["layer_norm", "--threads", "0"], "--threads must be positive, got 0"),
     "seconds": (["layer_norm", "--seconds", "-1"], "--seconds must be positive, got -1.0"),
-    "base": (["layer_norm", "--base", "no-such-commit"], "--base no-such-commit: git knows no such commit"),
+    "base": (["layer_norm", "--base", "no-such-commit"], BASE),
     "csv": (["layer_norm", "--csv", str(ROOT / "README.md/a.csv")], "a.csv: "),
     "json": (["layer_norm", "--json", str(ROOT)], "cannot be written"),
     "module": (["layer_norm", "--with", "nosuch:fn"], "--with nosuch:fn: No module named 'nosuch'"),

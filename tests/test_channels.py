@@ -168,7 +168,7 @@ def test_large_batches_have_the_bits_of_their_images(channels_last, dtype, activ
 def test_walked_in_triton(op, device, layout, shape, monkeypatch):
     """Programs that walk several tiles, which only huge tensors make them do."""
     need(op, "triton", device)
-    from normkernels.backends.triton.channels import sizes
+    from normkernels._backends.triton.channels import sizes
 
     monkeypatch.setattr(sizes, "PARTS", 3)
     for way in ("FORWARD", "BACKWARD"):

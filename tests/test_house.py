@@ -20,16 +20,16 @@ CSRC = ROOT / "csrc"
 LAYERS = {
     "modules": PACKAGE / "modules/{}.py",
     "ops": PACKAGE / "ops/{}.py",
-    "reference": PACKAGE / "backends/reference/{}.py",
-    "triton": PACKAGE / "backends/triton/{}.py",
+    "reference": PACKAGE / "_backends/reference/{}.py",
+    "triton": PACKAGE / "_backends/triton/{}.py",
     "cpu": CSRC / "cpu/{}.cpp",
     "cuda": CSRC / "cuda/{}.cu",
     "cases": PACKAGE / "cases/{}.py",
 }
 GAPS: set[tuple[str, str]] = set()  # (stem, layer) that is known to be missing
 
-BACKEND_FILES = [*(PACKAGE / "backends").rglob("*/*.py"), *CSRC.glob("c*/**/*.*")]
-TRITON_FILES = list((PACKAGE / "backends/triton").rglob("*.py"))
+BACKEND_FILES = [*(PACKAGE / "_backends").rglob("*/*.py"), *CSRC.glob("c*/**/*.*")]
+TRITON_FILES = list((PACKAGE / "_backends/triton").rglob("*.py"))
 
 
 def stems(layer: str) -> set[str]:
@@ -49,8 +49,8 @@ def test_every_stem_answers_in_every_layer(layer):
 
 
 def test_families_are_folders():
-    """``ls backends/triton`` is the coverage report: stems lie on top, what they share in a folder for each family."""
-    top = PACKAGE / "backends/triton"
+    """``ls _backends/triton`` is the coverage report: stems lie on top, what they share in a folder for each family."""
+    top = PACKAGE / "_backends/triton"
     assert {p.stem for p in top.glob("*.py")} == {"__init__", *OPS}
     assert all((p.parent / "__init__.py").exists() for p in top.rglob("*.py"))
 
@@ -176,7 +176,7 @@ def test_mutations_apply():
 
 
 NAMED = {
-    "triton": PACKAGE / "backends/triton/base/activations.py",
+    "triton": PACKAGE / "_backends/triton/base/activations.py",
     "cpu": CSRC / "cpu/base/tiles.h",
     "cuda": CSRC / "cuda/base/activations.cuh",
 }

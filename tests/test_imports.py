@@ -36,10 +36,20 @@ def test_import_is_light():
 
 # Who may import whom: a file imports from the levels below its own, or from its own without a circle.
 LEVELS = (
-    ("_activations", "_arguments", "_checks", "_elementwise", "_exported", "_messages", "_place", "_version"),
+    (
+        "_activations",
+        "_arguments",
+        "_checks",
+        "_elementwise",
+        "_exported",
+        "_messages",
+        "_place",
+        "_tables",
+        "_version",
+    ),
     ("canonical", "moments"),
-    ("backends.reference", "backends.triton"),
-    ("backends",),  # finds the two by file name, when an op first runs
+    ("_backends.reference", "_backends.triton"),
+    ("_backends",),  # finds the two by file name, when an op first runs
     ("_record", "_replays"),
     ("_library",),
     ("ops",),
@@ -55,7 +65,7 @@ LEVELS = (
 
 
 def level(module: str) -> int:
-    """Of the longest prefix that LEVELS names: backends.reference._rows is backends.reference, not backends."""
+    """Of the longest prefix that LEVELS names: _backends.reference._rows is _backends.reference, not _backends."""
     parts = module.split(".")
     prefixes = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
     return next(i for prefix in prefixes for i, names in enumerate(LEVELS) if prefix in names)

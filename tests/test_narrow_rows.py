@@ -5,7 +5,7 @@ import torch
 from common import small
 
 from normkernels import tolerance
-from normkernels.backends import unusable
+from normkernels._backends import unusable
 from normkernels.cases import OPS
 from normkernels.functional import layer_norm
 from normkernels.tolerance import check

@@ -9,7 +9,7 @@ import pytest
 import torch
 from common import kernels
 
-from normkernels.backends import unusable
+from normkernels._backends import unusable
 from normkernels.cases import OPS
 
 FUZZ = Path(__file__).parent / "fuzz_native.py"

@@ -1,18 +1,17 @@
 """What is said about where the package lies: an install, or a source tree that stands in front of one."""
 
-import importlib
 import os
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
 from normkernels import __main__ as command
-from normkernels import _place, _replays, info
+from normkernels import _backends, _place, _replays, info
 
-BACKENDS = importlib.import_module("normkernels.backends")
 ROOT = Path(__file__).parents[1]
 
 
@@ -25,7 +24,6 @@ def place(request, tmp_path, monkeypatch):
         (tmp_path / "setup.py").touch()
         (tmp_path / "csrc").mkdir()
     monkeypatch.setattr(_place, "FOLDER", folder)
-    monkeypatch.setattr(command, "FOLDER", folder)
     return tmp_path if request.param == "tree" else None
 
 
@@ -33,7 +31,7 @@ def test_what_is_missing_says_where_it_was_looked_for(place, monkeypatch):
     monkeypatch.setitem(sys.modules, "normkernels._C", None)
     monkeypatch.setitem(sys.modules, _replays.NAME, None)
     monkeypatch.delenv("NORMKERNELS_REPLAY", raising=False)
-    for said in (BACKENDS.unusable("native", "layer_norm_fwd", "cpu"), _replays._extension()[1]):
+    for said in (_backends.unusable("native", "layer_norm_fwd", "cpu"), _replays._extension()[1]):
         if place:
             assert f"imports the source tree {place}, and no install" in said
             assert said.endswith("python setup.py build_ext --inplace")
@@ -46,15 +44,17 @@ def test_info_names_the_place(place):
     assert said == (f"the source tree {place}" if place else str(_place.FOLDER))
 
 
-def test_the_benchmark(place, monkeypatch, capfd):
-    """Runs in the tree that the package is imported from; an install says where it is."""
-    if place:
-        (place / "bench.py").write_text("import sys; print(sys.argv[1:]); sys.exit(3)")
-        assert command.main(["bench", "layer_norm", "--quick"]) == 3
-        assert "['layer_norm', '--quick']" in capfd.readouterr().out
-    else:
-        assert command.main(["bench"]) == 2
-        assert "run python -m bench where the source was unpacked" in capfd.readouterr().err
+def test_the_benchmark(place, monkeypatch):
+    """Is that of the tree that the package is imported from; a wheel has it in the package."""
+    name = "bench" if place else "normkernels._bench"
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for module in (name, f"{name}.__main__"):
+        monkeypatch.setitem(sys.modules, module, types.ModuleType(module))
+    given = []
+    sys.modules[f"{name}.__main__"].main = lambda *arguments: given.append(arguments) or 3
+    assert command.main(["bench", "layer_norm", "--quick"]) == 3
+    assert given == [(["layer_norm", "--quick"], "python -m normkernels bench")]
+    assert (sys.path[0] == str(place)) == bool(place)
 
 
 def test_a_copy_of_the_package_is_no_tree(tmp_path):

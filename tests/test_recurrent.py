@@ -84,7 +84,7 @@ def test_without_gradients(op, backend, device):
 def test_triton_walks_over_tiles(op, monkeypatch):
     """Rows, or a batch, that do not fit one tile, and programs with several tiles of rows."""
     need(op, "triton", "cpu")
-    from normkernels.backends.triton.recurrent import batch, layer
+    from normkernels._backends.triton.recurrent import batch, layer
 
     for module in (batch, layer):
         monkeypatch.setattr(module, "THREADS", 1)

@@ -6,7 +6,7 @@ from common import Recorder, every_channel_op, every_op, kernels, leaves, small
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import normkernels as nk
-from normkernels.backends import unusable
+from normkernels._backends import unusable
 from normkernels.cases import OPS
 from normkernels.tolerance import run
 

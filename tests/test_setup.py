@@ -83,7 +83,7 @@ def test_one_wheel_serves_every_python(setup, monkeypatch):
 
 def test_the_kernels_stand_on_the_stable_abi(setup, monkeypatch):
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(setup, "cuda", lambda: setup.Cuda([], "asked for by this test"))
+    monkeypatch.setattr(setup, "cuda", lambda: sys.modules["setup_checks"].Cuda([], "asked for by this test"))
     extension = setup.extension()
     assert extension.py_limited_api
     assert not [name for name in extension.include_dirs if "pybind11" in name]

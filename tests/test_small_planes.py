@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from normkernels.backends import unusable
+from normkernels._backends import unusable
 from normkernels.cases import OPS
 from normkernels.tolerance import check
 

@@ -3,13 +3,13 @@
 import copy
 import io
 import pickle
-import sys
 
 import pytest
 import torch
 from stateful_layers import NAMES, SETTINGS, STEMS, every_kind, every_name, new, same, state, step, used
 
 import normkernels as nk
+from normkernels import _backends
 
 # how the state stays, moves, and starts again
 
@@ -96,13 +96,12 @@ def test_a_failed_call_changes_nothing(name, monkeypatch):
     for bad in ((x, x[:-1]), (x.half(),), (x.int(),), (x[:, :-1],), (x[0],)):
         with pytest.raises(ValueError, match=f"^({STEMS[name[:-2]]}|{name}): "):
             module(*bad)
-    backends = sys.modules["normkernels.backends"]
-    monkeypatch.setattr(backends, "unusable", lambda backend, op, device: "away")
-    backends.resolve.cache_clear()
+    monkeypatch.setattr(_backends, "unusable", lambda backend, op, device: "away")
+    _backends.resolve.cache_clear()
     module.backend = "native"
     with pytest.raises(RuntimeError, match="cannot run here: away"):
         module(x)
-    backends.resolve.cache_clear()
+    _backends.resolve.cache_clear()
     same(state(module), before)
 
 

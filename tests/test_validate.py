@@ -5,7 +5,7 @@ import json
 import pytest
 
 from normkernels import validate
-from normkernels.backends import unusable
+from normkernels._backends import unusable
 
 needs_native = pytest.mark.skipif(unusable("native", "rms_norm_fwd", "cpu") is not None, reason="not built")
 CALL = ["rms_norm", "weight_norm", "--backend", "native", "--dtype", "float32", "--quick", "--device", "cpu"]

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from normkernels import _checks
-from normkernels.backends import requested
+from normkernels._backends import requested
 from normkernels.distributed.statistics import Moments, gathered, moments
 from normkernels.ops._buffers import flat
 from normkernels.ops._channels import lies_last, like, view

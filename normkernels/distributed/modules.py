@@ -10,8 +10,8 @@ from torch.types import Device
 from normkernels import _checks
 from normkernels._activations import Activation
 from normkernels._arguments import constructor, refuse
-from normkernels.backends import requested
-from normkernels.backends.reference.batch_renorm import corrected, correction
+from normkernels._backends import requested
+from normkernels._backends.reference.batch_renorm import corrected, correction
 from normkernels.conversion import twins
 from normkernels.conversion.become import base, become
 from normkernels.conversion.report import Change, Note, Report, label

@@ -6,7 +6,7 @@ import torch
 
 from normkernels import _checks
 from normkernels._activations import Activation
-from normkernels.backends import check_name
+from normkernels._backends import check_name
 
 DEFAULTS = {
     "activation": None, "slope": 0.01, "weight_offset": 0.0, "backend": None, "memory_format": torch.preserve_format,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.types import Device
 
-from normkernels.backends import check_name
+from normkernels._backends import check_name
 from normkernels.ops._products import linear
 
 NORMS = ("norm_", "running_", "num_batches")  # how the names of their parameters and buffers start

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.types import Device
 
 from normkernels import _checks
-from normkernels.backends import check_name
+from normkernels._backends import check_name
 from normkernels.moments import Moments, activation_moments
 from normkernels.ops.normprop import callable_moments, check_activation
 

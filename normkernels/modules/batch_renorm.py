@@ -11,7 +11,8 @@ from normkernels._activations import Activation
 from normkernels._arguments import constructor, refuse
 from normkernels.modules._leaf import leaf
 from normkernels.modules._state import Stateful
-from normkernels.ops.batch_renorm import Ramp, batch_renorm
+from normkernels.ops._batch_renorm_recipe import Ramp
+from normkernels.ops.batch_renorm import batch_renorm
 
 
 class _BatchRenorm(Stateful):

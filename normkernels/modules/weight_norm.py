@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from normkernels._backends import check_name
 from normkernels._checks import fail
-from normkernels.backends import check_name
 from normkernels.ops._filters import check_weight
 from normkernels.ops.weight_norm import weight_norm as weight_norm_function
 

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from normkernels._backends import check_name
 from normkernels._checks import fail
-from normkernels.backends import check_name
 from normkernels.modules.weight_norm import Layer, parameter
 from normkernels.ops.weight_standardization import weight_standardization as weight_standardization_function
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from normkernels.backends.reference._rows import compute_dtype
+from normkernels._backends.reference._rows import compute_dtype
 
 statistic_dtype = compute_dtype  # what the reference computes in is what every backend keeps its statistics in
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from normkernels import _checks
-from normkernels.backends.reference._channels import channels_ref, moments
+from normkernels._backends.reference._channels import channels_ref, moments
 from normkernels.ops._buffers import empty, flat, statistic_dtype
 from normkernels.ops._state import inside_transform, write
 from normkernels.ops._ways import Recipe, differentiated_again, forward, gradients

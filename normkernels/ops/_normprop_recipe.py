@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from normkernels._backends.reference.normprop import normprop_ref
 from normkernels._library import kernel, watched
-from normkernels.backends.reference.normprop import normprop_ref
 from normkernels.ops._buffers import empty, flat, statistic_dtype
 from normkernels.ops._channels import view
 from normkernels.ops._filters import order, rows, shaped

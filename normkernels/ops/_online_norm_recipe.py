@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from normkernels._backends import transformed
+from normkernels._backends.reference import online_norm as reference
 from normkernels._library import kernel
-from normkernels.backends import transformed
-from normkernels.backends.reference import online_norm as reference
 from normkernels.ops._buffers import flat
 from normkernels.ops._channels import buffers, lies_last, like, like_inputs, lying, planes, view
 from normkernels.ops._state import accumulate

@@ -20,8 +20,8 @@ from torch.utils import checkpoint
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from normkernels import _record
+from normkernels._backends import transformed
 from normkernels._checks import PLAIN
-from normkernels.backends import transformed
 
 State = list[Tensor]
 _C: Any = torch._C._functorch  # type: ignore[reportAttributeAccessIssue]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from normkernels.backends import requested
+from normkernels._backends import requested
 from normkernels.ops._buffers import statistic_dtype
 from normkernels.ops._channels import ChannelsRecipe, Settings
 from normkernels.ops._sequence import filled_with, runs_of

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from normkernels._activations import activation as act
+from normkernels._backends import transformed
+from normkernels._backends.reference import streaming_norm as reference
+from normkernels._backends.reference._channels import affine
 from normkernels._library import kernel
-from normkernels.backends import transformed
-from normkernels.backends.reference import streaming_norm as reference
-from normkernels.backends.reference._channels import affine
 from normkernels.ops._buffers import flat
 from normkernels.ops._channels import buffers, lies_last, like, like_inputs, lying, planes, view
 from normkernels.ops._state import accumulate, finite

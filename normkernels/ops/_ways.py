@@ -8,7 +8,6 @@ AD, batched gradients, jit, ONNX, tensors that are made of others; and always wi
 
 import contextlib
 import functools
-import importlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -16,17 +15,15 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
-from normkernels import _record, _replays
+from normkernels import _backends, _record, _replays
 from normkernels._arguments import explained
+from normkernels._backends import transformed
 from normkernels._checks import PLAIN
 from normkernels._messages import warn
-from normkernels.backends import transformed
 from normkernels.ops._buffers import differentiable_backward
 
 Public = TypeVar("Public", bound=Callable[..., Any])
 _GRADS_BATCHED: Any = torch._C._parse_dispatch_key("VmapMode")  # autograd's own vmap sets it for is_grads_batched
-
-_BACKENDS = importlib.import_module("normkernels.backends")  # the package has a function of this name
 _closed_forms = False
 
 
@@ -179,7 +176,7 @@ def function(public: Public) -> Public:
     def seen(*args, **kwargs):
         try:
             if calls and not (torch.compiler.is_dynamo_compiling() or _closed_forms):
-                found = _replays.replay(calls, _BACKENDS._request, args, kwargs)
+                found = _replays.replay(calls, _backends._request, args, kwargs)
                 if found is not None:
                     return _replays.record(calls, found, public, args, kwargs) if type(found) is bytes else found
             if args and (type(args[0]) in PLAIN or getattr(args[0], "is_nested", False) is True):

@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from normkernels._backends import requested
+from normkernels._backends.reference.batch_norm_lstm import batch_norm_lstm_ref
+from normkernels._backends.reference.batch_norm_rnn import Measured
 from normkernels._checks import check_eps
 from normkernels._library import kernel
-from normkernels.backends import requested
-from normkernels.backends.reference.batch_norm_lstm import batch_norm_lstm_ref
-from normkernels.backends.reference.batch_norm_rnn import Measured
 from normkernels.ops import _recurrent as recurrent
 from normkernels.ops import _sequence as steps
 from normkernels.ops._buffers import flat

@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from normkernels._backends import requested
+from normkernels._backends.reference.batch_norm_rnn import Measured, batch_norm_rnn_ref
 from normkernels._checks import check_eps
 from normkernels._library import kernel
-from normkernels.backends import requested
-from normkernels.backends.reference.batch_norm_rnn import Measured, batch_norm_rnn_ref
 from normkernels.ops import _recurrent as recurrent
 from normkernels.ops import _sequence as steps
 from normkernels.ops._buffers import flat

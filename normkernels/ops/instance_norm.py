@@ -6,8 +6,8 @@ from torch import Tensor
 
 from normkernels import _checks
 from normkernels._activations import Activation
+from normkernels._backends import requested
 from normkernels._library import kernel
-from normkernels.backends import requested
 from normkernels.ops import _channels
 from normkernels.ops._channels import BWD, FWD, ChannelsRecipe, Settings
 from normkernels.ops._ways import call, function

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from normkernels import _checks
 from normkernels._activations import Activation
+from normkernels._backends import requested
+from normkernels._backends.reference.layer_norm import layer_norm_ref
 from normkernels._library import kernel
-from normkernels.backends import requested
-from normkernels.backends.reference.layer_norm import layer_norm_ref
 from normkernels.ops import _rows
 from normkernels.ops._buffers import differentiable_backward, empty, flat, statistic
 from normkernels.ops._ragged import is_ragged, of_values

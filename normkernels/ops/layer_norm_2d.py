@@ -7,8 +7,8 @@ from torch import Tensor
 
 from normkernels import _checks
 from normkernels._activations import Activation
+from normkernels._backends import requested
 from normkernels._library import kernel
-from normkernels.backends import requested
 from normkernels.ops import _rows
 from normkernels.ops._channels import like_last
 from normkernels.ops._rows import ImageOptions

@@ -4,10 +4,10 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from normkernels._backends import requested
+from normkernels._backends.reference.layer_norm_lstm import layer_norm_lstm_ref
 from normkernels._checks import check_eps
 from normkernels._library import kernel
-from normkernels.backends import requested
-from normkernels.backends.reference.layer_norm_lstm import layer_norm_lstm_ref
 from normkernels.ops import _recurrent as recurrent
 from normkernels.ops import _sequence as steps
 from normkernels.ops._buffers import flat

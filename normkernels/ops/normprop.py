@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from normkernels import _checks
-from normkernels.backends import requested
+from normkernels._backends import requested
 from normkernels.moments import Moments, activation_moments
 from normkernels.ops._normprop import Product, cached_epilogue, convolution, epilogue
 from normkernels.ops._normprop_recipe import NormPropRecipe, Settings

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from normkernels import _checks
 from normkernels._activations import Activation
-from normkernels.backends import requested
+from normkernels._backends import requested
 from normkernels.ops import _channels
 from normkernels.ops._buffers import statistic_dtype
 from normkernels.ops._online_norm_recipe import OnlineNormRecipe, Settings

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from normkernels import _checks
+from normkernels._backends import requested, resolve
+from normkernels._backends.reference.weight_norm import weight_norm_ref
 from normkernels._library import kernel
-from normkernels.backends import requested, resolve
-from normkernels.backends.reference.weight_norm import weight_norm_ref
 from normkernels.ops._buffers import empty, flat, statistic_dtype
 from normkernels.ops._filters import check_weight, order, rows, shaped
 from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function, gradients

@@ -36,7 +36,7 @@ from triton.compiler import ASTSource  # noqa: E402
 from triton.runtime.jit import JITFunction  # noqa: E402
 
 from normkernels import _activations  # noqa: E402
-from normkernels.backends import _load  # noqa: E402
+from normkernels._backends import _load  # noqa: E402
 from normkernels.ops._normprop import SMOOTH, epilogue  # noqa: E402
 
 TABLE = ROOT / "docs" / "compiled" / "triton.csv"
@@ -106,7 +106,7 @@ def code(module: str) -> str:
     while left:
         name = left.pop()
         found[name] = path(name).read_text()
-        for source, names in re.findall(r"from (normkernels\.backends\.triton\.[\w.]+) import ([\w, ]*)", found[name]):
+        for source, names in re.findall(r"from (normkernels\._backends\.triton\.[\w.]+) import ([\w, ]*)", found[name]):
             imported = {source, *(f"{source}.{module}" for module in names.split(", "))}
             left += {name for name in imported if path(name).is_file()} - set(found)
     return hashlib.sha256("".join(found[name] for name in sorted(found)).encode()).hexdigest()

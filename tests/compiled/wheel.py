@@ -1,4 +1,4 @@
-"""What a built wheel is: its tag, what lies in it, that no path of the builder does, and that its kernels run.
+"""What a built wheel is: its tag, what lies in it, that no path of the builder does, and that every native op runs.
 
 python tests/compiled/wheel.py dist/normkernels-0.1.0-cp311-abi3-linux_x86_64.whl
 """
@@ -15,9 +15,18 @@ from pathlib import Path
 
 TAG = re.compile(r"normkernels-[\w.+]+-cp311-abi3-(manylinux_\w+|linux_\w+|macosx_\w+|win_\w+)\.whl")
 PATHS = [os.fsencode(p) + b"/" for p in (Path.home(), tempfile.gettempdir(), Path(__file__).parents[2])]  # a builder's
-# tool -> how it looks at a wheel
+# the bill of materials against CycloneDX's own schema
+BILL = """
+import sys
+from pathlib import Path
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+sys.exit(str(JsonStrictValidator(SchemaVersion.V1_6).validate_str(Path(sys.argv[1]).read_text()) or "") or 0)
+"""
+# what is imported -> how Python looks at a wheel, or at a file of it, with that
 TOOLS = {
-    "twine": ("check", "--strict"), "check_wheel_contents": (), "auditwheel": ("show",), "abi3audit": ("--strict",),
+    "twine": ("-m", "twine", "check", "--strict"), "check_wheel_contents": ("-m", "check_wheel_contents"),
+    "auditwheel": ("-m", "auditwheel", "show"), "abi3audit": ("-m", "abi3audit", "--strict"), "cyclonedx": ("-c", BILL),
 }  # fmt: skip
 SMOKE = """
 import sys, torch, normkernels as nk
@@ -35,7 +44,12 @@ with nk.use_backend("native"):
         dy = torch.randn(shape)
         ours(a).backward(dy), theirs(b).backward(dy)
         torch.testing.assert_close(a.grad, b.grad)
+from normkernels import validate
+from normkernels._bench.__main__ import arguments
+arguments(["layer_norm", "--quick"], "bench")
+status = validate.main(["--quick", "--backend", "native", "--dtype", "float32"])
 print(f"{len(table)} ops, torch {torch.__version__}, Python {sys.version.split()[0]}")
+sys.exit(status)
 """
 
 
@@ -52,8 +66,9 @@ def wrong(path: Path) -> Iterator[str]:
         kernels = [n for n in names if re.fullmatch(r"normkernels/_C\.(abi3\.so|pyd)", n)]
         if len(kernels) != 1:
             yield f"it has {len(kernels)} binaries of the stable ABI"
-        if "normkernels/py.typed" not in names:
-            yield "it has no py.typed"
+        for wanted in ("normkernels/py.typed", "normkernels/_bench/__main__.py", "/sboms/normkernels.cdx.json"):
+            if not any(name.endswith(wanted) for name in names):
+                yield f"it has no {wanted}"
         for name in (n for n in names if n.endswith((".so", ".pyd"))):
             found = {p.decode() for p in PATHS if p in wheel.read(name)}
             if found:
@@ -65,11 +80,13 @@ def tools(path: Path) -> Iterator[str]:
     folder = tempfile.TemporaryDirectory()
     with zipfile.ZipFile(path) as wheel:  # of the two binaries the one of every Python: the replays are of one
         kernels = [wheel.extract(n, folder.name) for n in wheel.namelist() if "/_C.abi3" in n]
+        bills = [wheel.extract(n, folder.name) for n in wheel.namelist() if n.endswith("/normkernels.cdx.json")]
     for tool, arguments in TOOLS.items():
         if importlib.util.find_spec(tool) is None:
             say(f"{tool} is not installed")
             continue
-        command = [sys.executable, "-m", tool, *arguments, *(kernels if tool == "abi3audit" else [str(path)])]
+        looked_at = {"abi3audit": kernels, "cyclonedx": bills}.get(tool, [str(path)])
+        command = [sys.executable, *arguments, *looked_at]
         done = subprocess.run(command, capture_output=True, text=True)
         say(f"{tool}: {'ok' if done.returncode == 0 else 'WRONG'}")
         if done.returncode:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 LAYERS = {
-    "triton": "normkernels/backends/triton",
-    "reference": "normkernels/backends/reference",
+    "triton": "normkernels/_backends/triton",
+    "reference": "normkernels/_backends/reference",
     "ops": "normkernels/ops",
     "modules": "normkernels/modules",
     "package": "normkernels",

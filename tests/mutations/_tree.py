@@ -8,7 +8,8 @@ from pathlib import Path
 
 from mutations import ROOT, Mutation
 
-COPIED = ("normkernels", "bench", "tests", "csrc", "setup.py", "pyproject.toml", "README.md", "LICENSE")
+COPIED = ("normkernels", "bench", "tests", "csrc", "setup.py", "setup_checks.py", "setup_wheel.py", "pyproject.toml",
+          "README.md", "LICENSE")  # fmt: skip
 
 
 class Tree:

@@ -1,7 +1,6 @@
 """Backend "triton" on CPU tensors: every launch is compiled for an H100 and its PTX run."""
 
 import contextlib
-import importlib
 import importlib.util
 import random
 import sys
@@ -13,6 +12,8 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
+
+from normkernels import _backends
 
 from .grid import run
 from .memory import GAP, Memory
@@ -107,19 +108,18 @@ def _address(t: torch.Tensor, at: dict[int, int]) -> int:
 def running(order: random.Random | None = None, edit: Edit = str) -> Iterator[list[Launched]]:
     """Backend "triton" takes CPU tensors here; ``edit`` may change the PTX. What it patches it undoes."""
     runner = Runner(order, edit)
-    backends: Any = importlib.import_module("normkernels.backends")  # the package has a function of that name
     patched = [
         (JITFunction, "run", lambda kernel, *args, grid, warmup, **options: runner.launch(kernel, args, grid, options)),
         (torch.cuda, "device_of", lambda _: contextlib.nullcontext()),
-        (backends, "_triton_unusable", lambda _: None),
+        (_backends, "_triton_unusable", lambda _: None),
     ]
     kept = [(owner, name, getattr(owner, name)) for owner, name, _ in patched]
     for owner, name, value in patched:
         setattr(owner, name, value)
-    backends.resolve.cache_clear()
+    _backends.resolve.cache_clear()
     try:
         yield runner.launched
     finally:
         for owner, name, value in kept:
             setattr(owner, name, value)
-        backends.resolve.cache_clear()
+        _backends.resolve.cache_clear()

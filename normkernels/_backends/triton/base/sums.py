@@ -1,0 +1,36 @@
+"""Sums over rows of partial results, always in the same order."""
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from normkernels._backends.triton.base.numbers import cdiv
+from normkernels._backends.triton.base.values import load_rows, rounded
+
+
+@triton.jit(do_not_specialize=["P"])
+def partial_sums_kernel(PARTIAL_W, PARTIAL_B, DW, DB, P, N, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr):
+    cols = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    if DW is not None:
+        sum_partials(PARTIAL_W, DW, cols, P, N, BLOCK_P, BLOCK_N)
+    if DB is not None:
+        sum_partials(PARTIAL_B, DB, cols, P, N, BLOCK_P, BLOCK_N)
+
+
+@triton.jit
+def sum_partials(PARTIAL, OUT, cols, P, N, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr):
+    total = tl.zeros([BLOCK_P, BLOCK_N], PARTIAL.dtype.element_ty)
+    for start in range(0, P, BLOCK_P):
+        rows = start + tl.arange(0, BLOCK_P).to(tl.int64)
+        total += load_rows(PARTIAL, rows, cols, N, (rows[:, None] < P) & (cols[None, :] < N), total.dtype)
+    tl.store(OUT + cols, rounded(tl.sum(total, axis=0), OUT.dtype.element_ty), mask=cols < N)
+
+
+def finalise(partial_w: Tensor | None, partial_b: Tensor | None, dweight: Tensor | None, dbias: Tensor | None) -> None:
+    """dweight, dbias: the sums over dim 0 of the partial rows (P, N), always in the same order."""
+    partial = partial_w if partial_b is None else partial_b
+    if partial is not None:
+        P, N = partial.shape
+        partial_sums_kernel[(cdiv(N, 32),)](
+            partial_w, partial_b, dweight, dbias, P, N, BLOCK_P=128, BLOCK_N=32, num_warps=8
+        )
