@@ -64,7 +64,7 @@ class SpanningStreamingNorm(torch.autograd.Function):
 
         def run(state):
             met = [t.to(used.dtype) for t in state]
-            taken, new = streamed(arriving, *met, s.beta)
+            taken, new = streamed(arriving, *met, weights=s.beta)
             # the op shares out what is taken among the values here: all of it is given as the long term, and its share
             given = taken * (here / count.clamp(min=1)), torch.zeros_like(new), met[2].new_tensor([0.0, 1.0])
             streaming_norm_bwd(

@@ -82,15 +82,14 @@ class SyncOnlineNorm(AnyRank, _OnlineNorm):
         x, added, weight, bias = _channels.check_channels("SyncOnlineNorm", input, self.weight, self.bias, skip)
         _channels.check_running("SyncOnlineNorm", x, self.running_mean, self.running_var, True, weight)
         settings, dtype, group = self._settings(x), statistic_dtype(x), self.process_group
-        state = [self.running_mean, self.running_var]
-        if self.bias_correction:
-            state.append(self.num_samples_tracked)
+        tracked: list[Any] = [self.num_samples_tracked] if self.bias_correction else []
+        state = [self.running_mean, self.running_var, *tracked]
 
         def run(state):
             before, after = [], []  # the samples that were seen, where they count
-            for tracked in state[2:]:
+            for seen in state[2:]:
                 numbers = gathered(torch.full((1,), len(x), device=x.device), group)
-                before, after = [tracked + numbers[: rank(group)].sum()], [tracked + numbers.sum()]
+                before, after = [seen + numbers[: rank(group)].sum()], [seen + numbers.sum()]
             rates = rates_of(x, self.alpha_fwd, *before)
             with torch.no_grad():
                 elements = gathered(element(x, rates, dtype, settings.backend), group)

@@ -85,7 +85,7 @@ class SyncStreamingNorm(AnyRank, _StreamingNorm):
         def run(state):
             met = [t.to(dtype) for t in state]
             found, deviations, count = statistics(x, settings, self.process_group)
-            used, new = streamed(found, *met, (*self.alpha, 0.0))
+            used, new = streamed(found, *met, weights=(*self.alpha, 0.0))
             y = SpanningStreamingNorm.apply(
                 x, added, weight, bias, found, used, deviations, count, memory, settings, self.process_group
             )

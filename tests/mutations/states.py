@@ -65,7 +65,7 @@ TABLE = {
         ("seen = counts(square, planes(dx).sum(2, dtype=mean.dtype))", "seen = counts(square)"),
         ("taken * (here / count.clamp(min=1))", "taken"),
         ("arriving = arriving * weight", "pass"),
-        ("torch.where(count > 0, new, running.to(new.dtype))", "new"),
+        ("torch.where(found.count > 0, new, running.to(new.dtype))", "new"),
     ],
     ("cpu", ONLINE): [
         ("+ cross * d * d) : var;", ") : var;"),
