@@ -86,6 +86,35 @@ def streaming_norms() -> None:
             alone.weights_changed(), together.weights_changed()
 
 
+def precisions() -> None:
+    """The same bits of state everywhere in float32 and for 16-bit input too, and near to that of one process."""
+    kinds = nk.BatchRenorm2d, nk.OnlineNorm2d, nk.StreamingNorm2d
+    for kind, dtype in itertools.product(kinds, (torch.float32, torch.bfloat16, torch.float16)):
+        alone = kind(5).to(dtype)
+        together = synchronised(alone)
+        for step in range(2):
+            torch.manual_seed(step)
+            x, dy = (torch.randn(12, 5, 3, 4).to(dtype) for _ in range(2))
+            for m, t, g in ((alone, x, dy), (together, mine(x, parts(12, "uneven")), mine(dy, parts(12, "uneven")))):
+                m(t.requires_grad_()).backward(g)
+        for b, c in zip(alone.buffers(), together.buffers(), strict=True):
+            same_bits(c)
+            torch.testing.assert_close(c, b, rtol=4 * torch.finfo(dtype).eps, atol=4 * torch.finfo(dtype).eps)
+
+
+def no_samples_at_all() -> None:
+    for kind in (nk.BatchNorm2d, nk.BatchRenorm2d, nk.OnlineNorm2d, nk.StreamingNorm2d):
+        together = synchronised(kind(5))
+        with torch.no_grad():
+            for b in together.buffers():
+                b.add_(2)
+        before = {name: b.clone() for name, b in together.named_buffers() if "batches" not in name}
+        y = together(torch.empty(0, 5, 3, 4, requires_grad=True))
+        y.sum().backward()
+        assert y.shape == (0, 5, 3, 4)
+        assert all(torch.equal(t, together.get_buffer(name)) for name, t in before.items())
+
+
 def synchronised(alone: nn.Module) -> nn.Module:
     """A copy with random parameters, as those of alone then are."""
     with torch.no_grad():
@@ -159,7 +188,7 @@ def data_parallel() -> None:
         same_bits(q)
 
 
-STATES = online_norms, samples_that_are_not_finite, streaming_norms
+STATES = online_norms, samples_that_are_not_finite, streaming_norms, precisions, no_samples_at_all
 for check in (batch_norms, batch_renorms, *STATES, groups, checkpoints_and_compilers, data_parallel):
     check()
     if RANK == 0:

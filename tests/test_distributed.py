@@ -22,7 +22,7 @@ def test_processes_together_are_as_one(world):
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count(f"{world} processes as one") == 8
+    assert done.stdout.count(f"{world} processes as one") == 10
 
 
 def test_one_process_is_a_batch_norm():
