@@ -108,7 +108,7 @@ class OnlineNormRecipe(Recipe):
 
     @staticmethod
     def backward(ctx, dy, *_):
-        input, skip, weight, bias, *tables = ctx.saved_tensors
+        input, skip, weight, bias, *tables = kept = ctx.saved_tensors
         s, wanted = ctx.settings, ctx.needs_input_grad
         grads: list[Any] = []
 
@@ -117,7 +117,7 @@ class OnlineNormRecipe(Recipe):
             if differentiated_again():
                 grads[:], new = _gradients(s, input, skip, weight, bias, tables, state, dy)
                 return new
-            grads[:], new = backward(s, ctx.saved_tensors, dy, state, wanted)
+            grads[:], new = backward(s, kept, dy, state, wanted)
             return new
 
         accumulate(ctx, ctx.accumulators, run)
