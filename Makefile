@@ -5,7 +5,7 @@ PYTHON ?= python3
 OUT ?= out
 PY := $(VENV)/bin/python
 NATIVE := setup.py pyproject.toml $(shell find csrc -type f)
-CPP = $(shell find csrc tests/cpp -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' 2>/dev/null)
+CPP = $(shell find csrc tests/cpp examples -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' 2>/dev/null)
 MAPPED := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296
 
 .DEFAULT_GOAL := help

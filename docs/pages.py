@@ -13,9 +13,11 @@ import normkernels as nk
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "build/site-pages"
 PAGES = {
-    "README.md": "index.md", "docs/install.md": "install.md", "docs/convert.md": "convert.md",
+    "README.md": "index.md", "docs/install.md": "install.md", "docs/guide.md": "guide.md",
+    "docs/convert.md": "convert.md",
     "docs/online_norm.md": "online_norm.md", "docs/normprop.md": "normprop.md", "docs/recurrent.md": "recurrent.md",
-    "docs/distributed.md": "distributed.md", "docs/performance.md": "performance.md", "docs/measured.md": "measured.md",
+    "docs/adoption.md": "adoption.md", "docs/distributed.md": "distributed.md", "docs/deploy.md": "deploy.md",
+    "docs/performance.md": "performance.md", "docs/measured.md": "measured.md",
     "docs/design.md": "design.md", "docs/mutations.md": "mutations.md", "docs/claims.md": "claims.md",
     "docs/invariances.md": "invariances.md", "examples/README.md": "examples.md", "bench/README.md": "benchmark.md",
     "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md", "SECURITY.md": "security.md",

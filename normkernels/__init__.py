@@ -7,7 +7,13 @@ from normkernels._version import __version__
 from normkernels.canonical import canonical_error_bound, coherence
 from normkernels.conversion import convert, revert
 from normkernels.data_norm import DataNorm
-from normkernels.distributed import SyncBatchNorm, SyncBatchRenorm, synchronize_
+from normkernels.distributed import (
+    SyncBatchNorm,
+    SyncBatchRenorm,
+    SyncOnlineNorm,
+    SyncStreamingNorm,
+    synchronize_,
+)
 from normkernels.fold import fold_
 from normkernels.modules.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from normkernels.modules.batch_norm_lstm import BatchNormLSTM
@@ -39,7 +45,8 @@ __all__ = [
     "LayerNorm", "LayerNorm2d", "LayerNormGRU", "LayerNormGRUCell", "LayerNormLSTM", "LayerNormLSTMCell",
     "LayerNormRNN", "LayerNormRNNCell", "NormPropConv1d", "NormPropConv2d", "NormPropConv3d", "NormPropLinear",
     "OnlineNorm1d", "OnlineNorm2d", "OnlineNorm3d", "RMSNorm", "StreamingNorm1d", "StreamingNorm2d", "StreamingNorm3d",
-    "SyncBatchNorm", "SyncBatchRenorm", "__version__", "activation_moments", "backends", "canonical_error_bound",
+    "SyncBatchNorm", "SyncBatchRenorm", "SyncOnlineNorm", "SyncStreamingNorm",
+    "__version__", "activation_moments", "backends", "canonical_error_bound",
     "coherence", "convert", "fold_", "functional", "init_weight_norm_", "parametrizations", "project_unit_norm_",
     "revert", "synchronize_", "use_backend",
 ]  # fmt: skip

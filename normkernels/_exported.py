@@ -1,8 +1,22 @@
-"""What the ops of an exported program do in grad mode: they run, and say on the way back that they have no gradient."""
+"""The ops of an exported program: their arguments as a file can hold them, and what they do in grad mode.
 
-from collections.abc import Callable
+There they run, and say on the way back that they have no gradient.
+"""
+
+import math
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
+
+
+def storable(args: Iterable[Any]) -> list[Any]:
+    """The largest number for infinity (no bound), which no loader of AOTInductor's packages can read.
+
+    It is infinity again where a kernel computes in float32.
+    """
+    return [math.copysign(sys.float_info.max, a) if isinstance(a, float) and math.isinf(a) else a for a in args]
 
 
 class Barrier(torch.autograd.Function):

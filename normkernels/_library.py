@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from normkernels import _record
 from normkernels._backends import ARGUMENTS, chosen, native, resolve
 from normkernels._checks import PLAIN
-from normkernels._exported import in_grad_mode
+from normkernels._exported import in_grad_mode, storable
 
 _LIBRARY = torch.library.Library("normkernels", "DEF")
 _NATIVE = torch.library.Library("normkernels_C", "IMPL")
@@ -53,7 +53,7 @@ def kernel(schema: str) -> Callable[..., None]:
         if not watched(args[0]):
             run(*args)
         elif torch.compiler.is_compiling() and chosen(name, args[0].device.type, args[-1]) == "native":
-            native(name)(*args[:-1])
+            native(name)(*(storable(args[:-1]) if torch.compiler.is_exporting() else args[:-1]))
         else:
             op(*args)
 

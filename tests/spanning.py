@@ -5,75 +5,15 @@ torchrun --standalone --nproc-per-node 3 tests/spanning.py
 
 import copy
 import itertools
-import os
 import sys
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from spanned import RANK, WORLD, close, equal_to_one_process, mine, parts, same_bits
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import normkernels as nk
-
-dist.init_process_group("gloo")
-RANK, WORLD = dist.get_rank(), dist.get_world_size()
-torch.set_num_threads(1)
-
-
-def parts(n: int, how: str) -> list[int]:
-    """Of a batch of n, how many each process has."""
-    even = [n // WORLD] * WORLD
-    if how == "uneven":
-        even[0], even[-1] = even[0] - 1, n - sum(even[:-1]) + 1
-    if how == "empty":
-        even[0], even[1] = 0, even[0] + even[1]
-    return [*even[:-1], n - sum(even[:-1])]
-
-
-def mine(t: Tensor, sizes: list[int]) -> Tensor:
-    return t.split(sizes)[RANK].clone(memory_format=torch.preserve_format)
-
-
-def everywhere(t: Tensor) -> Tensor:
-    t = t.clone()
-    dist.all_reduce(t)
-    return t
-
-
-def same_bits(t: Tensor) -> None:
-    first = t.clone()
-    dist.broadcast(first, 0)
-    assert torch.equal(first, t)
-
-
-def close(one: Tensor, other: Tensor) -> None:
-    torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
-
-
-def equal_to_one_process(alone: nn.Module, together: nn.Module, shape: tuple[int, ...], how: str, skips: bool) -> None:
-    """Two training steps and one of inference, outputs, gradients and states."""
-    torch.manual_seed(0)
-    sizes = parts(shape[0], how)
-    for step in range(3):
-        x, skip, dy = (1 + 2 * torch.randn(shape, dtype=torch.float64) for _ in range(3))
-        if how == "channels_last":
-            x, skip = (t.to(memory_format=torch.channels_last) for t in (x, skip))
-        for m in (alone, together):
-            m.train(step < 2).zero_grad()
-        given = [t.requires_grad_() for t in ((x, skip) if skips else (x,))]
-        here = [mine(t.detach(), sizes).requires_grad_() for t in given]
-        y, z = alone(*given), together(*here)
-        y.backward(dy)
-        z.backward(mine(dy, sizes))
-        close(z, mine(y.detach(), sizes))
-        for t, u in zip(given, here, strict=True):
-            close(u.grad, mine(t.grad, sizes))
-        for p, q in zip(alone.parameters(), together.parameters(), strict=True):
-            close(everywhere(q.grad), p.grad)
-        for b, c in zip(alone.buffers(), together.buffers(), strict=True):
-            close(c.double(), b.double())
-            same_bits(c)
 
 
 def batch_norms() -> None:
@@ -103,6 +43,89 @@ def batch_renorms() -> None:
         equal_to_one_process(alone, together, (12, 5, 3, 4), how, skips)
 
 
+def online_norms() -> None:
+    """One process sees the samples of the first, then those of the second, and so on: mine() splits them so."""
+    options = [
+        {}, {"guard": None, "bias_correction": True}, {"guard": "clamp", "clamp": 0.7, "activation": "silu"},
+        {"stable": True, "alpha_bkw": 0.5, "affine": False}, {"alpha_fwd": 1.0}, {"alpha_fwd": 0.0, "alpha_bkw": 0.0},
+    ]  # fmt: skip
+    shapes = (12, 5, 3, 4), (12, 5)
+    for shape, option, how in itertools.product(shapes, options, ("even", "uneven", "empty", "channels_last")):
+        if how == "channels_last" and len(shape) == 2:
+            continue
+        numbers = {"alpha_fwd": 0.9, "alpha_bkw": 0.8} | option
+        alone = getattr(nk, f"OnlineNorm{'2d' if len(shape) == 4 else '1d'}")(5, dtype=torch.float64, **numbers)
+        equal_to_one_process(alone, synchronised(alone), shape, how, not option or "activation" in option)
+
+
+def samples_that_are_not_finite() -> None:
+    """They move nothing, wherever they are."""
+    for option in ({"guard": None}, {"guard": None, "bias_correction": True}):
+        alone = nk.OnlineNorm1d(5, 0.9, 0.8, dtype=torch.float64, **option)
+        together = synchronised(alone)
+        x, dy = torch.randn(2, 12, 5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        x[2, 1], x[7, 3, 1], dy[9, 4] = torch.inf, torch.nan, torch.nan
+        for m, t, g in ((alone, x, dy), (together, mine(x, parts(12, "even")), mine(dy, parts(12, "even")))):
+            m(t.requires_grad_()).backward(g)
+        for b, c in zip(alone.buffers(), together.buffers(), strict=True):
+            close(c.double(), b.double())
+            same_bits(c)
+            assert c.isfinite().all()
+
+
+def streaming_norms() -> None:
+    options = [
+        {}, {"p": 1.0, "activation": "silu"}, {"p": 3.0, "affine": False},
+        {"alpha": (0.0, 1.0), "beta": (0.0, 0.0, 1.0)}, {"alpha": (0.5, 0.5), "beta": (0.5, 0.2, 0.3)},
+    ]  # fmt: skip
+    for option, how in itertools.product(options, ("even", "uneven", "empty", "channels_last")):
+        alone = nk.StreamingNorm2d(5, dtype=torch.float64, **option)
+        together = synchronised(alone)
+        for _ in range(2):  # the long term takes part in the second one
+            equal_to_one_process(alone, together, (12, 5, 3, 4), how, not option or "activation" in option)
+            alone.weights_changed(), together.weights_changed()
+
+
+def precisions() -> None:
+    """The same bits of state everywhere in float32 and for 16-bit input too, and near to that of one process."""
+    kinds = nk.BatchRenorm2d, nk.OnlineNorm2d, nk.StreamingNorm2d
+    for kind, dtype in itertools.product(kinds, (torch.float32, torch.bfloat16, torch.float16)):
+        alone = kind(5).to(dtype)
+        together = synchronised(alone)
+        for step in range(2):
+            torch.manual_seed(step)
+            x, dy = (torch.randn(12, 5, 3, 4).to(dtype) for _ in range(2))
+            for m, t, g in ((alone, x, dy), (together, mine(x, parts(12, "uneven")), mine(dy, parts(12, "uneven")))):
+                m(t.requires_grad_()).backward(g)
+        for b, c in zip(alone.buffers(), together.buffers(), strict=True):
+            same_bits(c)
+            torch.testing.assert_close(c, b, rtol=4 * torch.finfo(dtype).eps, atol=4 * torch.finfo(dtype).eps)
+
+
+def no_samples_at_all() -> None:
+    for kind in (nk.BatchNorm2d, nk.BatchRenorm2d, nk.OnlineNorm2d, nk.StreamingNorm2d):
+        together = synchronised(kind(5))
+        with torch.no_grad():
+            for b in together.buffers():
+                b.add_(2)
+        before = {name: b.clone() for name, b in together.named_buffers() if "batches" not in name}
+        y = together(torch.empty(0, 5, 3, 4, requires_grad=True))
+        y.sum().backward()
+        assert y.shape == (0, 5, 3, 4)
+        assert all(torch.equal(t, together.get_buffer(name)) for name, t in before.items())
+
+
+def synchronised(alone: nn.Module) -> nn.Module:
+    """A copy with random parameters, as those of alone then are."""
+    with torch.no_grad():
+        for p in alone.parameters():
+            p.copy_(torch.linspace(0.5, 1.5, p.numel()).view_as(p))
+    together = copy.deepcopy(alone)
+    nk.synchronize_(together)
+    assert type(together).__name__.startswith("Sync")
+    return together
+
+
 def groups() -> None:
     """A group of processes is a world of its own."""
     first = dist.new_group([0])
@@ -118,7 +141,7 @@ def groups() -> None:
 def checkpoints_and_compilers() -> None:
     torch.manual_seed(RANK)
     x = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
-    for kind in (nk.SyncBatchNorm, nk.SyncBatchRenorm):
+    for kind in (nk.SyncBatchNorm, nk.SyncBatchRenorm, nk.SyncOnlineNorm, nk.SyncStreamingNorm):
         plain = kind(5, dtype=torch.float64)
         again = copy.deepcopy(plain)
         plain(x).square().sum().backward()
@@ -126,18 +149,21 @@ def checkpoints_and_compilers() -> None:
         checkpoint(again, x, use_reentrant=False).square().sum().backward()
         close(x.grad, wanted)
         x.grad = None
-        if kind is nk.SyncBatchRenorm:
-            close(again.running_mean, plain.running_mean)
+        if kind is not nk.SyncBatchNorm:  # which moves again, as torch's
+            for b, c in zip(plain.buffers(), again.buffers(), strict=True):
+                assert torch.equal(b, c)
     if WORLD > 2:  # the compiler sees the same collectives
         return
-    module = nk.SyncBatchNorm(5, dtype=torch.float64, activation="relu")
-    compiled = torch.compile(copy.deepcopy(module), backend="aot_eager", fullgraph=True)
-    close(compiled(x), module(x))
-    module(x).square().sum().backward()
-    wanted, x.grad = x.grad, None
-    compiled(x).square().sum().backward()
-    close(x.grad, wanted)
-    x.grad = None
+    for kind in (nk.SyncBatchNorm, nk.SyncBatchRenorm, nk.SyncOnlineNorm, nk.SyncStreamingNorm):
+        module = kind(5, dtype=torch.float64, activation="relu")
+        other = copy.deepcopy(module)
+        compiled = torch.compile(other, backend="aot_eager", fullgraph=True)
+        for _ in range(2):
+            y, z = module(x), compiled(x)
+            close(z, y)
+            close(*(torch.autograd.grad(t.square().sum(), x)[0] for t in (z, y)))
+            for b, c in zip(module.buffers(), other.buffers(), strict=True):
+                close(c.double(), b.double())
 
 
 def data_parallel() -> None:
@@ -162,7 +188,8 @@ def data_parallel() -> None:
         same_bits(q)
 
 
-for check in (batch_norms, batch_renorms, groups, checkpoints_and_compilers, data_parallel):
+STATES = online_norms, samples_that_are_not_finite, streaming_norms, precisions, no_samples_at_all
+for check in (batch_norms, batch_renorms, *STATES, groups, checkpoints_and_compilers, data_parallel):
     check()
     if RANK == 0:
         sys.stdout.write(f"{check.__name__}: {WORLD} processes as one\n")

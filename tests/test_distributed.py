@@ -22,12 +22,13 @@ def test_processes_together_are_as_one(world):
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count(f"{world} processes as one") == 5
+    assert done.stdout.count(f"{world} processes as one") == 10
 
 
 def test_one_process_is_a_batch_norm():
     x = torch.randn(4, 6, 3)
-    for ours, theirs in ((nk.SyncBatchNorm(6), nk.BatchNorm1d(6)), (nk.SyncBatchRenorm(6), nk.BatchRenorm1d(6))):
+    kinds = ("BatchNorm", "BatchRenorm", "OnlineNorm", "StreamingNorm")
+    for ours, theirs in ((getattr(nk, f"Sync{kind}")(6), getattr(nk, f"{kind}1d")(6)) for kind in kinds):
         assert torch.equal(ours(x), theirs(x))
         assert ours.state_dict().keys() == theirs.state_dict().keys()
     with pytest.raises(ValueError, match=r"SyncBatchNorm: input must have at least 2 dimensions .*got shape \(3,\)"):
@@ -36,13 +37,16 @@ def test_one_process_is_a_batch_norm():
 
 def test_synchronize_and_back():
     frozen = nk.BatchNorm2d(6, activation="relu").freeze()
-    model = nn.ModuleList([nn.BatchNorm1d(6), frozen, nk.BatchRenorm2d(6), nk.OnlineNorm1d(6), nn.LayerNorm(6)])
+    online, streaming = nk.OnlineNorm1d(6, 0.9, 0.8, stable=True, guard=None), nk.StreamingNorm3d(6, p=1.0, bias=False)
+    model = nn.ModuleList([nn.BatchNorm1d(6), frozen, nk.BatchRenorm2d(6), online, streaming, nn.LayerNorm(6)])
     weights, before = list(model.parameters()), [type(m) for m in model]
     report = nk.synchronize_(model)
     assert [type(m) for m in model] == [
-        nk.SyncBatchNorm, nk.SyncBatchNorm, nk.SyncBatchRenorm, nk.OnlineNorm1d, nn.LayerNorm
+        nk.SyncBatchNorm, nk.SyncBatchNorm, nk.SyncBatchRenorm, nk.SyncOnlineNorm, nk.SyncStreamingNorm, nn.LayerNorm
     ]  # fmt: skip
-    assert [n.text for n in report.left] == ["each process keeps its own state"]
+    assert len(report.changed) == 5
+    assert (online.alpha_fwd, online.alpha_bkw, online.stable, online.guard) == (0.9, 0.8, True, None)
+    assert (streaming.p, streaming.bias) == (1.0, None)
     assert frozen.frozen_statistics
     assert frozen.activation == "relu"
     assert all(p is q for p, q in zip(model.parameters(), weights, strict=True))

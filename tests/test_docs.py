@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import performance
+from bench import adoption, performance
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -38,6 +38,20 @@ def test_short_examples(name, bar, capsys):
     differences = re.findall(r"difference of .*: (\S+)", capsys.readouterr().out)
     assert differences
     assert all(float(d) <= bar for d in differences)
+
+
+def test_the_guide_says_what_the_claims_say():
+    claims = (ROOT / "docs/claims.md").read_text()
+    figures = re.findall(r"\d+\.\d ± \d+\.\d", (ROOT / "docs/guide.md").read_text())
+    assert len(figures) > 8
+    assert all(figure in claims for figure in figures)
+
+
+def test_adoption_is_what_the_file_says():
+    rows = adoption.read()
+    assert adoption.PAGE.read_text() == adoption.page(rows), "run python -m bench.adoption --page"
+    assert len(rows) > 15
+    assert {row[column] for row in rows for column in ("within", "reverted")} == {"yes"}
 
 
 def test_performance_is_what_the_files_say():

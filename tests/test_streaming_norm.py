@@ -9,6 +9,7 @@ from torch.autograd import gradgradcheck
 
 import normkernels as nk
 from normkernels.cases._channels import last
+from normkernels.ops._streaming_norm_recipe import streaming_norm_bwd
 
 
 class Memory:
@@ -132,3 +133,23 @@ def test_second_derivatives(p, counts):
         return call(OP, sample, "reference", p=p, **memory, **dict(zip(named, tensors, strict=True)))
 
     assert gradgradcheck(function, list(named.values()))
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.0])
+@every_target
+def test_backward_with_statistics_of_more_than_is_here(backend, device, p):
+    """As where they span processes: found and the mean deviation are not those of x, and what is taken is given."""
+    need(OP, backend, device)
+    torch.manual_seed(0)
+    (x, dy), (found, used) = torch.randn(2, 3, 4, 5, device=device), torch.rand(2, 2, 4, device=device) + 0.5
+    taken, lean = torch.randn(2, 4, device=device), None if p == 2 else torch.randn(4, device=device)
+    dx, new, nothing = torch.empty_like(x), torch.empty_like(found), torch.zeros_like(found)
+    streaming_norm_bwd(
+        dy, x, None, None, None, found, used, lean, taken, nothing, taken.new_tensor([0.0, 1.0]), dx, None, None, None,
+        new, 1.0, 0.0, 0.0, p, 1e-5, "identity", 0.0, False, backend,
+    )  # fmt: skip
+    v = x - found[0, :, None]
+    away = v.abs().pow(p - 1) * v.sign() - (0 if lean is None else lean[:, None])
+    of_mean, of_scale = taken / 15  # values of a channel
+    want = dy / used[1, :, None] + of_mean[:, None] + (of_scale * found[1].pow(1 - p))[:, None] * away
+    torch.testing.assert_close(dx, want, rtol=1e-5, atol=1e-5)

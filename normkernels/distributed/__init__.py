@@ -1,5 +1,8 @@
-"""Statistics that span processes, by torch.distributed."""
+"""Statistics and states that span processes, by torch.distributed."""
 
-from normkernels.distributed.modules import SyncBatchNorm, SyncBatchRenorm, synchronize_
+from normkernels.distributed.sync_batch_norm import SyncBatchNorm, synchronize_
+from normkernels.distributed.sync_batch_renorm import SyncBatchRenorm
+from normkernels.distributed.sync_online_norm import SyncOnlineNorm
+from normkernels.distributed.sync_streaming_norm import SyncStreamingNorm
 
-__all__ = ["SyncBatchNorm", "SyncBatchRenorm", "synchronize_"]
+__all__ = ["SyncBatchNorm", "SyncBatchRenorm", "SyncOnlineNorm", "SyncStreamingNorm", "synchronize_"]

@@ -29,6 +29,10 @@ def spans(group: Any) -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size(group) > 1
 
 
+def rank(group: Any) -> int:
+    return dist.get_rank(group)
+
+
 def gathered(t: Tensor, group: Any) -> Tensor:
     """t of every process, in the order of their ranks: (W, *)."""
     found = t.new_empty(dist.get_world_size(group) * t.numel())

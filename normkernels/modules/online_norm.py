@@ -46,7 +46,7 @@ class _OnlineNorm(Stateful):
     (1), ``epsilon_1`` (0) and ``epsilon_y`` (0), ``(C,)``, float32 even in a 16-bit model; with ``bias_correction``
     also ``num_samples_tracked`` (0). ``epsilon_1`` and ``epsilon_y`` are in units of the gradient: see
     :meth:`rescale_accumulators`. Replicas in data parallel training each have their own (DistributedDataParallel then
-    broadcasts rank 0's, as of every buffer).
+    broadcasts rank 0's, as of every buffer); :class:`SyncOnlineNorm` has one state for all.
 
     Raises:
         ValueError: a number, name, shape or dtype is wrong.

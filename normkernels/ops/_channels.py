@@ -9,6 +9,7 @@ from torch import Tensor
 
 from normkernels import _checks
 from normkernels._backends.reference._channels import channels_ref, moments
+from normkernels.ops import _onnx
 from normkernels.ops._buffers import empty, flat, statistic_dtype
 from normkernels.ops._state import inside_transform, write
 from normkernels.ops._ways import Recipe, differentiated_again, forward, gradients
@@ -117,6 +118,16 @@ class ChannelsRecipe(Recipe):
         y = channels_ref(x, planes(skip), weight, bias, mean, var, shape, *numbers)
         y = lying(y.to(input.dtype), input)
         return (y, *moments(x.detach(), shape)) if mean is None else (y,)
+
+    @staticmethod
+    def standard(input, skip, weight, bias, mean, var, settings: Settings):
+        if mean is None and settings.batch:  # of a batch: in training alone, where nobody exports for inference
+            return ChannelsRecipe.composed(input, skip, weight, bias, mean, var, settings)
+        y = _onnx.channels(input, skip, weight, bias, mean, var, settings)
+        if mean is not None:
+            return (y,)
+        x = planes(input).to(statistic_dtype(input))
+        return (y, *moments(x, (x.shape[0], settings.groups)))
 
     @staticmethod
     def forward(ctx, *args):

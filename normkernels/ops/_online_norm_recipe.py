@@ -108,8 +108,8 @@ class OnlineNormRecipe(Recipe):
 
     @staticmethod
     def backward(ctx, dy, *_):
-        input, skip, weight, bias, *tables = ctx.saved_tensors
-        s, wanted, last = ctx.settings, ctx.needs_input_grad, lies_last(input)
+        input, skip, weight, bias, *tables = kept = ctx.saved_tensors
+        s, wanted = ctx.settings, ctx.needs_input_grad
         grads: list[Any] = []
 
         def run(state):
@@ -117,20 +117,26 @@ class OnlineNormRecipe(Recipe):
             if differentiated_again():
                 grads[:], new = _gradients(s, input, skip, weight, bias, tables, state, dy)
                 return new
-            grads[:] = buffers(input, skip, weight, bias, wanted)
-            x, g, add, to_x, to_skip = (view(t, last, False) for t in (input, dy, skip, *grads[:2]))
-            new = [torch.empty_like(t) for t in state]
-            online_norm_bwd(
-                g, x, add, flat(weight), flat(bias), *tables, *(state or (None, None)), to_x, to_skip, flat(grads[2]),
-                flat(grads[3]), *(new or (None, None)), s.alpha_bkw, s.stable, s.clamp, s.activation, s.slope, last,
-                s.backend,
-            )  # fmt: skip
-            return new if input.numel() else state
+            grads[:], new = backward(s, kept, dy, state, wanted)
+            return new
 
         accumulate(ctx, ctx.accumulators, run)
         if s.activation == "identity" and wanted[1]:
             grads[1] = dy
         return *grads, None, None, None, None, None, None
+
+
+def backward(s: Settings, kept, dy, state, wanted) -> tuple[list[Any], list[Any]]:
+    """(gradients, accumulators after the samples) by the op, from accumulators in the dtype of the tables, or none."""
+    input, skip, weight, bias, *tables = kept
+    last, grads = lies_last(input), buffers(input, skip, weight, bias, wanted)
+    x, g, add, to_x, to_skip = (view(t, last, False) for t in (input, dy, skip, *grads[:2]))
+    new = [torch.empty_like(t) for t in state]
+    online_norm_bwd(
+        g, x, add, flat(weight), flat(bias), *tables, *(state or (None, None)), to_x, to_skip, flat(grads[2]),
+        flat(grads[3]), *(new or (None, None)), s.alpha_bkw, s.stable, s.clamp, s.activation, s.slope, last, s.backend,
+    )  # fmt: skip
+    return grads, new if input.numel() else state
 
 
 def _gradients(s: Settings, input, skip, weight, bias, tables, accumulators, dy):

@@ -120,13 +120,16 @@ class StreamingNormRecipe(Recipe):
 
 
 def arrived(input: Tensor, terms: Sequence[Tensor], new: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """The short term and the counts after one more arrival; none, if input is empty.
+    """The short term and the counts after one more arrival; none, if input is empty."""
+    return taken_in(terms, new, counts) if input.numel() else (terms[1], counts)
+
+
+def taken_in(terms: Sequence[Tensor], new: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """The short term and the counts after one more arrival.
 
     For what is not finite the average of the short term stands in; that of the long one, if it is the first to arrive.
     """
     long_term, short_term, met = terms
-    if input.numel() == 0:
-        return short_term, counts
     known = torch.where(finite(new), new, torch.where(met[0] > 0, short_term, long_term))
     counts = counts.clone()
     counts[:1].add_(1)

@@ -53,6 +53,11 @@ class Recipe(torch.autograd.Function):
         """The same outputs by ordinary differentiable torch ops."""
         raise NotImplementedError
 
+    @classmethod
+    def standard(cls, *args) -> tuple[Tensor, ...]:
+        """The same outputs by what ONNX has operators for, where it has any."""
+        return cls.composed(*args)
+
 
 def forward(ctx, recipe: type[Recipe], args: Sequence[Any], carry: int) -> tuple[Tensor, ...]:
     """What a recipe's ``forward`` does: run, and keep. The first ``carry`` outputs have a gradient."""
@@ -72,11 +77,11 @@ def call(recipe: type[Recipe], *args, derivative: bool = True) -> tuple[Tensor, 
 
     ``derivative``: whether its gradient is that; torch.compile cannot look into another one.
     """
-    opaque = not derivative and torch.compiler.is_compiling() and torch.is_grad_enabled()
-    if args[-1].backend == "reference" and not (opaque or _closed_forms):
-        return recipe.composed(*args)
     exporting = torch.compiler.is_exporting()
     if exporting and torch.onnx.is_in_onnx_export():
+        return recipe.standard(*args)
+    opaque = not derivative and torch.compiler.is_compiling() and torch.is_grad_enabled()
+    if args[-1].backend == "reference" and not (opaque or _closed_forms):
         return recipe.composed(*args)
     if exporting or not torch.is_grad_enabled():
         return recipe.run(*args)[0]

@@ -5,6 +5,7 @@ from math import prod
 from typing import Any, NamedTuple, Unpack, overload
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from normkernels import _checks
@@ -12,7 +13,7 @@ from normkernels._activations import Activation
 from normkernels._backends import requested
 from normkernels._backends.reference.layer_norm import layer_norm_ref
 from normkernels._library import kernel
-from normkernels.ops import _rows
+from normkernels.ops import _onnx, _rows
 from normkernels.ops._buffers import differentiable_backward, empty, flat, statistic
 from normkernels.ops._ragged import is_ragged, of_values
 from normkernels.ops._rows import RowOptions
@@ -82,6 +83,10 @@ class LayerNormRecipe(Recipe):
         x, w, b = layout.view(input, n), flat(weight), flat(bias)
         found = layer_norm_ref(x, layout.view(residual, n), w, b, eps, *extras)
         return tuple(layout.shaped(t, input) for t in found[: 1 if residual is None else 2])
+
+    @staticmethod
+    def standard(input, residual, weight, bias, settings):
+        return _onnx.rows(F.layer_norm, input, residual, [weight, bias], settings)
 
     @staticmethod
     def forward(ctx, *args):

@@ -17,7 +17,7 @@ from normkernels.ops._ways import call, function
 GUARDS = ("layer_scaling", "clamp", None)
 
 
-def _rates(input: Tensor, alpha: float, num_samples_tracked: Tensor | None) -> Tensor:
+def rates_of(input: Tensor, alpha: float, num_samples_tracked: Tensor | None = None) -> Tensor:
     """The weight of each sample in the statistics; 1 - alpha, or that of an average in which the first state counts."""
     N = input.shape[0]
     if num_samples_tracked is None or alpha == 1:
@@ -134,7 +134,7 @@ def online_norm(
         return call(OnlineNormRecipe, *given, mean, var, None, None, None, settings)[0]
 
     def run(state):
-        rates = _rates(input, alpha_fwd, state[2] if len(state) > 2 else None)
+        rates = rates_of(input, alpha_fwd, state[2] if len(state) > 2 else None)
         before = [t.to(dtype) for t in state[:2]]
         y, *after = call(
             OnlineNormRecipe, *given, *before, rates, epsilon_y, epsilon_1, settings, derivative=rates is None

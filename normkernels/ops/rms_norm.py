@@ -5,6 +5,7 @@ from math import prod
 from typing import Any, NamedTuple, Unpack, overload
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from normkernels import _checks
@@ -12,7 +13,7 @@ from normkernels._activations import Activation
 from normkernels._backends import requested
 from normkernels._backends.reference.rms_norm import rms_norm_ref
 from normkernels._library import kernel
-from normkernels.ops import _rows
+from normkernels.ops import _onnx, _rows
 from normkernels.ops._buffers import differentiable_backward, empty, flat, statistic
 from normkernels.ops._ragged import is_ragged, of_values
 from normkernels.ops._rows import RowOptions
@@ -61,6 +62,10 @@ class RMSNormRecipe(Recipe):
         n = prod(input.shape[input.dim() - dims :])
         found = rms_norm_ref(_rows.rows(input, n), _rows.rows(residual, n), flat(weight), *numbers)
         return tuple(t.view(input.shape) for t in found[: 1 if residual is None else 2])
+
+    @staticmethod
+    def standard(input, residual, weight, settings):
+        return _onnx.rows(F.rms_norm, input, residual, [weight], settings)
 
     @staticmethod
     def forward(ctx, *args):

@@ -13,6 +13,7 @@ LAYERS = {
     "reference": "normkernels/_backends/reference",
     "ops": "normkernels/ops",
     "modules": "normkernels/modules",
+    "distributed": "normkernels/distributed",
     "package": "normkernels",
     "cpu": "csrc/cpu",
     "replay": "csrc/replay",

@@ -16,6 +16,7 @@ STATES = ("recomputed_state", "state*", "online_norm*", "batch_renorm*", "stream
 STREAMS = " ".join(f"tests/test_{name}.py" for name in STATES) + f" {QUIET}"
 NATIVE = "tests/test_backends.py tests/test_properties.py -k native"
 ONLINE = "tests/test_online_norm*.py -k native"
+PROCESSES = "tests/test_distributed.py -k '2 or one'"
 RULES = "tests/test_batch_renorm*.py tests/test_streaming_norm*.py -k native"
 WEIGHTS = ("normprop*", "activation_moments", "weight_norm*", "parametrizations", "data_norm", "fold")
 FILTERS = " ".join(f"tests/test_{name}.py" for name in WEIGHTS) + f" {QUIET}"

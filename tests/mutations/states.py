@@ -1,6 +1,6 @@
 """Online norm, batch renorm, streaming norm, and what keeps their state."""
 
-from mutations._tests import ONLINE, RULES, STREAMS, WITNESS
+from mutations._tests import ONLINE, PROCESSES, RULES, STREAMS, WITNESS
 
 TABLE = {
     ("reference", f"{WITNESS} -k online_norm"): [
@@ -21,7 +21,7 @@ TABLE = {
     ("reference", f"{WITNESS} -k streaming_norm"): [
         ("torch.where(counts[1] > 0, long_term, short)", "long_term"),
         ("of_scale = of_scale * found[1].pow(1 - p)", "of_scale = of_scale"),
-        ("(away - away.mean((0, 2))[:, None])", "away"),
+        ("(away - lean[:, None])", "away"),
     ],
     ("ops", STREAMS): [
         ("if torch._C._current_graph_task_id() != -1:", "if False:"),
@@ -30,7 +30,7 @@ TABLE = {
         ("if ctx is None or getattr", "if ctx is None and getattr"),
         ("if all(map(torch.equal, run(call.before)[1], call.after)):", "if True:"),
         ("torch.arange(2, N + 2,", "torch.arange(1, N + 1,"),
-        ("return new if input.numel() else state", "return new"),
+        ("new if input.numel() else state", "new"),
         ("ctx.accumulators = [epsilon_y, epsilon_1]", "ctx.accumulators = [epsilon_1, epsilon_y]"),
         ("(var[0] + eps).sqrt()", "var[0].sqrt()"),
         (".clamp(0, 1)", ".clamp(0)"),
@@ -54,6 +54,18 @@ TABLE = {
     ("modules", STREAMS): [
         ("self.epsilon_y.mul_(factor)", "self.epsilon_y.mul_(1)"),
         ("self.long_term[1].fill_(1.0)", "self.long_term[1].fill_(0.0)"),
+    ],
+    ("distributed", PROCESSES): [
+        ("+ Z * (1 - Z) * d.square()", ""),
+        ("1 / square) if settings.stable else p", "1 / square)"),
+        ("mapped(state, maps[: rank(group)])", "mapped(state, maps[:0])"),
+        ("joined(state[:2], elements[: rank(group)])", "joined(state[:2], elements)"),
+        ("numbers[: rank(group)].sum()", "numbers[:0].sum()"),
+        ("rate = rates[:, None] * seen", "rate = rates[:, None].expand_as(mean)"),
+        ("seen = counts(square, planes(dx).sum(2, dtype=mean.dtype))", "seen = counts(square)"),
+        ("taken * (here / count.clamp(min=1))", "taken"),
+        ("arriving = arriving * weight", "pass"),
+        ("torch.where(found.count > 0, new, running.to(new.dtype))", "new"),
     ],
     ("cpu", ONLINE): [
         ("+ cross * d * d) : var;", ") : var;"),

@@ -44,9 +44,9 @@ def streaming_norm_fwd(a):
 
 
 def gradients(
-    dy, x, skip, weight, bias, found, used, long_term, short_term, counts, weights, p, activation, slope
+    dy, x, skip, weight, bias, found, used, long_term, short_term, counts, weights, p, activation, slope, lean=None
 ):  # fmt: skip
-    """dx, dskip, dweight, dbias, and the new short term; all (N, C, S)."""
+    """dx, dskip, dweight, dbias, and the new short term; all (N, C, S). lean: the mean deviation, None: that of x."""
     v = x.to(used.dtype)
     scale = used[1, :, None]
     xhat = (v - used[0, :, None]) / scale
@@ -57,7 +57,8 @@ def gradients(
     of_mean, of_scale = taken / (v.shape[0] * v.shape[2])
     away = deviation(v - found[0, :, None], p)
     of_scale = of_scale * found[1].pow(1 - p)
-    dx = g / scale + of_mean[:, None] + of_scale[:, None] * (away - away.mean((0, 2))[:, None])
+    lean = away.mean((0, 2)) if lean is None else lean
+    dx = g / scale + of_mean[:, None] + of_scale[:, None] * (away - lean[:, None])
     return dx, du, (du * xhat).sum((0, 2)), du.sum((0, 2)), new
 
 
@@ -66,6 +67,7 @@ def streaming_norm_bwd(a):
     values = gradients(
         a.dy, a.x, a.skip, a.weight, a.bias, a.found, a.used, a.long_term, a.short_term, a.counts,
         (a.long, a.short, a.current), a.p, a.activation, a.slope,
+        torch.zeros_like(a.found[0]) if a.deviations is None else a.deviations,
     )  # fmt: skip
     for result, value in zip((a.dx, a.dskip, a.dweight, a.dbias, a.new_short_term), values, strict=True):
         if result is not None:

@@ -1,4 +1,4 @@
-"""SyncBatchNorm, SyncBatchRenorm and ``synchronize_``: one batch over several processes."""
+"""SyncBatchNorm, and ``synchronize_``: every norm whose statistics or state should span processes."""
 
 from typing import Any, Never
 
@@ -10,33 +10,26 @@ from torch.types import Device
 from normkernels import _checks
 from normkernels._activations import Activation
 from normkernels._arguments import constructor, refuse
-from normkernels._backends import requested
-from normkernels._backends.reference.batch_renorm import corrected, correction
 from normkernels.conversion import twins
 from normkernels.conversion.become import base, become
-from normkernels.conversion.report import Change, Note, Report, label
+from normkernels.conversion.report import Change, Report, label
+from normkernels.distributed._any_rank import AnyRank
 from normkernels.distributed.batch_norm import spanning
-from normkernels.distributed.statistics import moments, spans
+from normkernels.distributed.statistics import spans
+from normkernels.distributed.sync_batch_renorm import SyncBatchRenorm
+from normkernels.distributed.sync_online_norm import SyncOnlineNorm
+from normkernels.distributed.sync_streaming_norm import SyncStreamingNorm
 from normkernels.modules._extras import Extras
 from normkernels.modules._leaf import leaf
-from normkernels.modules._state import Stateful
 from normkernels.modules.batch_norm import _BatchNorm
 from normkernels.modules.batch_renorm import _BatchRenorm
+from normkernels.modules.online_norm import _OnlineNorm
+from normkernels.modules.streaming_norm import _StreamingNorm
 from normkernels.ops import _channels
-from normkernels.ops._buffers import statistic_dtype
-from normkernels.ops._state import advance, count, sound
+from normkernels.ops._state import count
 
 
-class _AnyRank:
-    """Mixin: as many dims of space as there are."""
-
-    def _check_input_dim(self, input: Tensor) -> None:
-        if input.dim() < 2:
-            rule = "have at least 2 dimensions (N, C, *)"
-            _checks.fail(type(self).__name__, "input", rule, f"shape {tuple(input.shape)}")
-
-
-class SyncBatchNorm(_AnyRank, _BatchNorm):
+class SyncBatchNorm(AnyRank, _BatchNorm):
     """Batch normalisation with the statistics of all processes: torch.nn's, on CPUs too, and what can be fused.
 
     Each process may have a number of samples of its own, or none. One small exchange forward and one backward; nothing
@@ -108,84 +101,22 @@ class SyncBatchNorm(_AnyRank, _BatchNorm):
         return y
 
 
-class SyncBatchRenorm(_AnyRank, _BatchRenorm):
-    """Batch renormalisation with the statistics of all processes.
-
-    As SyncBatchNorm; the running statistics are the same bits everywhere.
-
-    Args:
-        num_features, eps, momentum, affine, device, dtype: as in BatchRenorm2d.
-        process_group: of torch.distributed; None is the default group.
-        r_max, d_max, warmup_steps, r_ramp_steps, d_ramp_steps: as in BatchRenorm2d.
-        bias, activation, slope, backend: as in BatchRenorm2d.
-
-    Shape:
-        input and skip ``(N, C, *)``; output the same, in input's memory layout.
-
-    Attributes: as in BatchRenorm2d.
-
-    Raises:
-        ValueError: a number, name, shape or dtype is wrong.
-
-    Example:
-        >>> nk.SyncBatchRenorm(8, activation="relu")(torch.randn(4, 8, 5, 5)).shape
-        torch.Size([4, 8, 5, 5])
-
-    Source: Ioffe 2017, arXiv:1702.03275, algorithm 1, over the batches of all processes.
-    """
-
-    @constructor
-    def __init__(
-        self, num_features: int, eps: float = 1e-5, momentum: float = 0.01, affine: bool = True, device: Device = None,
-        dtype: torch.dtype | None = None, *, process_group: Any = None, r_max: float = 3.0, d_max: float = 5.0,
-        warmup_steps: int = 5000, r_ramp_steps: int = 35000, d_ramp_steps: int = 20000, bias: bool = True,
-        activation: Activation | None = None, slope: float = 0.01, backend: str | None = None,
-    ) -> None:  # fmt: skip
-        ramp: dict[str, Any] = {"r_max": r_max, "d_max": d_max, "warmup_steps": warmup_steps}
-        ramp |= {"r_ramp_steps": r_ramp_steps, "d_ramp_steps": d_ramp_steps}
-        extras: dict[str, Any] = {"bias": bias, "activation": activation, "slope": slope, "backend": backend}
-        super().__init__(num_features, eps, momentum, affine, device, dtype, **ramp, **extras)
-        self.process_group = process_group
-
-    def forward(self, input: Tensor, skip: Tensor | None = None, **unknown: Never) -> Tensor:
-        if isinstance(input, Proxy):
-            return leaf(self, input, skip)
-        if unknown:
-            refuse(self, unknown)
-        if not self._statistics_move() or not spans(self.process_group):
-            return super().forward(input, skip)
-        self._check_input_dim(input)
-        x, added, weight, bias = _channels.check_channels("SyncBatchRenorm", input, self.weight, self.bias, skip)
-        dtype = statistic_dtype(x)
-
-        def run(state):
-            before = [t.to(dtype) for t in state[:2]]
-            with torch.no_grad():
-                found = moments(x, self.process_group, requested(self.extras["backend"], "batch_norm", x))
-                batch = found.mean, (found.var + self.eps).sqrt()
-                r_max, d_max = self._ramp().bounds(before[0], state[2])
-                r, d = correction(found.mean[None], found.var[None], before[0], before[1], r_max, d_max, self.eps)
-                moved = [torch.lerp(a, b, self.momentum) for a, b in zip(before, batch, strict=True)]
-                moved = [torch.where(found.count > 0, new, old) for new, old in zip(moved, before, strict=True)]
-            scale, shift = corrected(weight, bias, r, d)
-            _, y = spanning(x, added, scale, shift, self.eps, self.extras, self.process_group, found)
-            return y, [*sound(moved, before, batch), state[2] + 1]
-
-        return advance(self.running_mean, [self.running_mean, self.running_std, self.num_batches_tracked], run)
-
-
 def synchronize_(model: nn.Module, process_group: Any = None) -> Report:
-    """Make every batch norm (ours or torch.nn's) and batch renorm of ``model`` take the statistics of all processes.
+    """Make every norm of ``model`` with batch statistics or a state take the samples of all processes into account.
 
-    In place, as :func:`convert`: the same module objects, parameters, buffers, hooks, activations, what is frozen.
-    Before DistributedDataParallel, which averages the gradients of weights. :func:`revert` is the way back.
+    Batch norms (ours or torch.nn's), batch renorms, online and streaming norms. In place, as :func:`convert`: the same
+    module objects, parameters, buffers, hooks, activations, what is frozen. Before DistributedDataParallel, which
+    averages the gradients of weights. :func:`revert` is the way back.
 
     Args:
         model: any module, a norm itself too.
         process_group: of torch.distributed; None is the default group.
 
     Returns:
-        a report, printed too: ``changed``, and ``left``: online and streaming norms, whose states stay each process's.
+        a report, printed too: ``changed``.
+
+    Raises:
+        ValueError: ``model`` is no module.
 
     Example:
         >>> _ = synchronize_(torch.nn.Sequential(torch.nn.BatchNorm1d(8)))
@@ -195,31 +126,31 @@ def synchronize_(model: nn.Module, process_group: Any = None) -> Report:
         _checks.fail("synchronize_", "model", "be a torch.nn.Module", type(model).__name__)
     report = Report()
     for name, module in model.named_modules():
+        if isinstance(module, SyncBatchNorm | SyncBatchRenorm | SyncOnlineNorm | SyncStreamingNorm):
+            module.process_group = process_group
+            continue
         before, new = label(module), _synchronised(module, process_group)
         if new is not None:
+            if getattr(module, "frozen_statistics", False):
+                new.frozen_statistics = True
             become(module, new)
             report.changed.append(Change(name, before, label(module)))
-        elif isinstance(module, Stateful) and not isinstance(module, SyncBatchRenorm):
-            report.left.append(Note(name, before, "each process keeps its own state"))
     return report.show()
 
 
-def _synchronised(module: Any, group: Any) -> nn.Module | None:
-    """As a template; None where there is nothing to do or no such form."""
-    if isinstance(module, SyncBatchNorm | SyncBatchRenorm):
-        module.process_group = group
-        return None
+def _synchronised(module: Any, group: Any) -> Any:
+    """As a template; None where there is nothing to do."""
     if isinstance(module, _BatchNorm) or (
         base(module) in twins.TWINS and isinstance(module, nn.modules.batchnorm._BatchNorm)
     ):
         extras = module.extras if isinstance(module, Extras) else {}
-        new: Any = twins.template(module, SyncBatchNorm, process_group=group, **extras)
-    elif isinstance(module, _BatchRenorm):
+        return twins.template(module, SyncBatchNorm, process_group=group, **extras)
+    if isinstance(module, _BatchRenorm):
         numbers = module.eps, module.momentum, module.affine
         options = module._ramp()._asdict() | module.extras | twins.place(module)
-        new = SyncBatchRenorm(module.num_features, *numbers, process_group=group, **options)
-    else:
-        return None
-    if getattr(module, "frozen_statistics", False):
-        new.frozen_statistics = True
-    return new
+        return SyncBatchRenorm(module.num_features, *numbers, process_group=group, **options)
+    for kind, new in ((_OnlineNorm, SyncOnlineNorm), (_StreamingNorm, SyncStreamingNorm)):
+        if isinstance(module, kind):
+            options = {name: getattr(module, name) for name in new.NUMBERS} | module.extras | twins.place(module)
+            return new(module.num_features, affine=module.affine, process_group=group, **options)
+    return None

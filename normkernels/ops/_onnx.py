@@ -1,0 +1,40 @@
+"""The same outputs by functions of torch.nn.functional for which torch's ONNX exporter has an operator of the standard.
+
+In the dtype of statistics: what an operator is given has one dtype, and the result is rounded once.
+"""
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from normkernels._activations import activation as act
+from normkernels.ops._buffers import statistic_dtype
+
+
+def rows(
+    norm: Callable[..., Tensor], input: Tensor, residual: Tensor | None, parameters: list[Tensor | None], settings
+) -> tuple[Tensor, ...]:
+    """(y,), or (y, summed) with a residual; ``norm``: of torch, with the arguments of ``layer_norm``."""
+    s = input if residual is None else input + residual
+    x = s.to(statistic_dtype(s))
+    last = x if settings.dims else x.movedim(1, -1)
+    weight, *bias = (None if t is None else t.to(x.dtype) for t in parameters)
+    if weight is not None and settings.weight_offset:
+        weight = weight + settings.weight_offset
+    u = norm(last, last.shape[last.dim() - (settings.dims or 1) :], weight, *bias, eps=settings.eps)
+    y = act(settings.activation, u if settings.dims else u.movedim(-1, 1), settings.slope).to(input.dtype)
+    return (y,) if residual is None else (y, s)
+
+
+def channels(input: Tensor, skip: Tensor | None, weight, bias, mean, var, settings) -> Tensor:
+    """y, of given statistics or of those of each image."""
+    x = input.to(statistic_dtype(input))
+    weight, bias, mean, var = (None if t is None else t.to(x.dtype).flatten() for t in (weight, bias, mean, var))
+    if mean is not None:
+        u = F.batch_norm(x, mean, var, weight, bias, eps=settings.eps)
+    elif settings.groups == x.shape[1]:
+        u = F.instance_norm(x, weight=weight, bias=bias, eps=settings.eps)
+    else:
+        u = F.group_norm(x, settings.groups, weight, bias, settings.eps)
+    return act(settings.activation, u if skip is None else u + skip, settings.slope).to(input.dtype)
