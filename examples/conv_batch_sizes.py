@@ -125,7 +125,7 @@ def kept(arm: str, found: Parts, batch: int) -> float:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        scores = model(found[0][:batch])
+        scores = model(found[0][:batch].clone())  # a view would keep all images
     del scores
     return sum(seen.values()) / 1e6
 
