@@ -30,14 +30,12 @@ docs: setup ## the docs site, in build/site
 setup: $(VENV)/.build ## .venv with the dependencies and the built package
 
 demo: setup ## train, compare with torch.nn, validate, benchmark; plots in out/
-	$(PY) examples/autoencoder.py --quick --out $(OUT)
-	$(PY) examples/digits_autoencoder.py --quick --out $(OUT)
-	$(PY) examples/digits_convnet.py --quick --out $(OUT)
-	$(PY) examples/digits_stream.py --quick --out $(OUT)
-	$(PY) examples/digits_normprop.py --quick --out $(OUT)
-	$(PY) examples/nin.py --data digits --quick
-	$(PY) examples/digits_rows.py --quick --out $(OUT)
-	$(PY) examples/claims.py --quick --out $(OUT)
+	$(PY) examples/resnet_block.py
+	$(PY) examples/swap_norms.py
+	$(PY) examples/blog_autoencoder.py --out $(OUT)
+	$(PY) examples/stream.py --images 400 --seeds 0 --out $(OUT)
+	$(PY) examples/batch_norm_gains.py --seeds 0 --out $(OUT)
+	$(PY) examples/nin.py --quick --out $(OUT)
 	$(PY) -m normkernels info
 	$(PY) -m normkernels validate --quick
 	$(MAPPED) $(PY) -m bench --quick --csv $(OUT)/bench.csv --plot $(OUT)

@@ -1,17 +1,15 @@
-"""The tied-weight ReLU auto-encoder of the two auto-encoder examples: model and training."""
+"""The blog's auto-encoder with tied weights, its training, and bags of words for it."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Generator
 
+import numpy as np
 import torch
-from _common import console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 import normkernels as nk
 
 HIDDEN = 128
-EPOCHS = 2
 
 
 class BiasReLU(torch.nn.Module):
@@ -25,90 +23,61 @@ class BiasReLU(torch.nn.Module):
         return torch.relu(input + self.bias)
 
 
-def fused(backend: str | None = None) -> torch.nn.Module:
-    """Layer norm and ReLU in one kernel."""
-    return nk.LayerNorm(HIDDEN, activation="relu", backend=backend)
-
-
 class AutoEncoder(torch.nn.Module):
     """logits = block(x Wᵀ) W + c, W Glorot-uniform from ``seed``; the cost is summed over units, averaged over rows."""
 
-    def __init__(self, visible: int, block: torch.nn.Module, seed: int) -> None:
+    def __init__(self, visible: int, layer_norm: bool, seed: int) -> None:
         super().__init__()
         torch.manual_seed(seed)
         self.weight = torch.nn.Parameter((torch.rand(HIDDEN, visible) * 2 - 1) * (6 / (visible + HIDDEN)) ** 0.5)
         self.bias = torch.nn.Parameter(torch.zeros(visible))
-        self.block = block
+        self.block = nk.LayerNorm(HIDDEN, activation="relu") if layer_norm else BiasReLU()
+
+    def codes(self, x: Tensor) -> Tensor:
+        return self.block(x @ self.weight.T)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.block(x @ self.weight.T) @ self.weight + self.bias
+        return self.codes(x) @ self.weight + self.bias
 
     def cost(self, x: Tensor) -> Tensor:
         return torch.nn.functional.binary_cross_entropy_with_logits(self(x), x, reduction="sum") / len(x)
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One comparison, and its bars: the highest LN/plain cost of each epoch, and the least LN/plain ‖W‖."""
-
-    batch: int
-    lr: float
-    seeds: tuple[int, ...]
-    ratios: tuple[float, ...] = (1.0, 1.0)
-    growth: float = 0.0
-
-    def __str__(self) -> str:
-        return f"B={self.batch} lr={self.lr}"
+Curve = list[tuple[float, float]]  # of each epoch the mean cost, and the length of W after it
 
 
-@dataclass(frozen=True)
-class Run:
-    """One training: the mean cost of each epoch, and the cost and ‖W‖ of each step."""
-
-    model: AutoEncoder
-    costs: list[float]
-    losses: Tensor
-    norms: Tensor
-
-
-def steps(model: AutoEncoder, data: Tensor, setting: Setting, seed: int, epochs: int) -> Iterator[tuple[Tensor, int]]:
-    """Plain SGD at a constant rate; yields the cost and the rows of each step once the step is taken."""
-    optimizer = torch.optim.SGD(model.parameters(), setting.lr)
-    order = torch.Generator().manual_seed(seed + 1)
+def learn(
+    layer_norm: bool, x: Tensor, batch: int, rate: float, epochs: int, seed: int
+) -> Generator[None, None, tuple[Curve, AutoEncoder]]:
+    """Plain SGD at a constant rate."""
+    model = AutoEncoder(x.shape[1], layer_norm, seed).to(x.device)
+    optimizer, order = torch.optim.SGD(model.parameters(), rate), torch.Generator().manual_seed(seed + 1)
+    curve = []
     for _ in range(epochs):
-        for rows in torch.randperm(len(data), generator=order).to(data.device).split(setting.batch):
-            loss = model.cost(data[rows])
+        total = 0.0
+        for rows in torch.randperm(len(x), generator=order).split(batch):
+            loss = model.cost(x[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            yield loss.detach(), len(rows)
+            total += loss.item() * len(rows)
+            yield
+        curve.append((total / len(x), model.weight.detach().norm().item()))
+    return curve, model
 
 
-def train(model: AutoEncoder, data: Tensor, setting: Setting, seed: int, progress: Progress, task) -> Run:
-    losses, norms, rows = [], [], []
-    for loss, count in steps(model, data, setting, seed, EPOCHS):
-        losses.append(loss)
-        norms.append(model.weight.detach().norm())
-        rows.append(count)
-        progress.update(task, advance=count)
-    losses, norms = torch.stack(losses).cpu(), torch.stack(norms).cpu()
-    totals = (losses * torch.tensor(rows)).view(EPOCHS, -1).sum(1)
-    return Run(model, (totals / len(data)).tolist(), losses, norms)
-
-
-def compare(data: Tensor, settings: list[Setting], backend: str | None) -> dict[Setting, list[tuple[Run, Run]]]:
-    """(plain, fused layer norm) for each seed of each setting, from the same weights, in the same order of samples."""
-    columns = TextColumn("{task.description:28}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    results = {}
-    with Progress(*columns, console=console, transient=True) as progress:
-        for setting in settings:
-            results[setting] = []
-            for seed in setting.seeds:
-                pair = []
-                for name, block in (("plain", BiasReLU()), ("layer norm", fused(backend))):
-                    task = progress.add_task(f"{setting} seed {seed} {name}", total=EPOCHS * len(data))
-                    model = AutoEncoder(data.shape[1], block, seed).to(data.device)
-                    pair.append(train(model, data, setting, seed, progress, task))
-                    progress.remove_task(task)
-                results[setting].append(tuple(pair))
-    return results
+def sparse9() -> Tensor:
+    """2,000 bags of words over 1,992 words: 8 Zipf-drawn words of one of 40 topics, and one word of noise."""
+    generator = np.random.default_rng(0)
+    topics = [generator.choice(1992, 60, replace=False) for _ in range(40)]
+    zipf = 1 / np.arange(1, 61)
+    zipf /= zipf.sum()
+    data = np.zeros((2000, 1992), np.float32)
+    for row in data:
+        topic = topics[generator.choice(40, 1, replace=False)[0]]
+        row[generator.choice(topic, 8, replace=False, p=zipf)] = 1
+        row[generator.integers(0, 1992, 1)] = 1
+    digest = hashlib.sha256(data.astype(np.uint8).tobytes()).hexdigest()[:16]
+    if digest != "79f11f808a5df45d":
+        raise RuntimeError(f"sparse9: the data must hash to 79f11f808a5df45d, got {digest}; numpy's streams changed")
+    return torch.from_numpy(data)

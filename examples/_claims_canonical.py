@@ -9,16 +9,19 @@ from canonical import (
     COHERENCE,
     DEVIATION,
     HIGHEST,
-    LAYERS,
+    KURTOSIS,
     LOWEST,
     MAX,
     MEAN,
     MEASURED,
+    NAMES,
     NARROWING,
+    PIXELS,
     RMS,
+    SKEWNESS,
     SQUARE,
     WHITE,
-)
+)  # fmt: skip
 
 NAME = "canonical"
 COMMAND = "python examples/canonical.py --data fashion-mnist --out examples/results"
@@ -29,13 +32,12 @@ def claims() -> list[Claim]:
     found = read(NAME)
     normal = found.on("normal input")
     images = Results(n for n in found.numbers if n not in normal.numbers)
-    return [_bound(images), _tight(images), _jacobian(normal), _pooling(images)]
+    return [_bound(images), _tight(images), *_gaussian(images), _jacobian(normal), _pooling(images)]
 
 
 def _bound(found: Results) -> Claim:
-    names = [f"layer {i + 1}" for i in range(LAYERS)]
     shares = {
-        q: [e / b for n in names for e, b in zip(found.curve(n, q), found.curve(n, BOUND), strict=True)]
+        q: [e / b for n in NAMES for e, b in zip(found.curve(n, q), found.curve(n, BOUND), strict=True)]
         for q in (WHITE, MEASURED)
     }
     below = {q: sum(share <= 1 for share in each) for q, each in shares.items()}
@@ -43,15 +45,15 @@ def _bound(found: Results) -> Claim:
     return Claim(
         NORMPROP, "3.2, proposition 1", "the covariance is as near to a diagonal as the bound by coherence says",
         "proved for white input",
-        f"{LAYERS} layers, before training and after each epoch: below the bound {below[WHITE]} of {count} times with "
-        f"white input, {below[MEASURED]} of {count} with what enters the layers; error / bound there "
+        f"{len(NAMES)} layers, before training and after each epoch: below the bound {below[WHITE]} of {count} times "
+        f"with white input, {below[MEASURED]} of {count} with what enters the layers; error / bound there "
         f"{min(shares[MEASURED]):.2f} to {max(shares[MEASURED]):.2f}: it is far from white once filters are learnt",
         judged(below[WHITE] == count, below[MEASURED] == count), COMMAND, f"{NAME}.png",
     )  # fmt: skip
 
 
 def _tight(found: Results) -> Claim:
-    first, last = "layer 1", f"layer {LAYERS}"
+    first, last = NAMES[0], NAMES[-1]
     ends = {n: (found.mean(n, COHERENCE, 0), found.mean(n, COHERENCE)) for n in (first, last)}
     text = ", ".join(f"{n} {a:.2f} to {b:.2f}" for n, (a, b) in ends.items())
     share = found.mean(first, MEASURED) / found.mean(first, BOUND)
@@ -63,6 +65,23 @@ def _tight(found: Results) -> Claim:
         judged(all(b < 0.5 for _, b in ends.values()), all(found.mean(n, BOUND) < 8 for n in ends)),
         COMMAND, f"{NAME}.png",
     )  # fmt: skip
+
+
+def _gaussian(found: Results) -> list[Claim]:
+    """0.5 of skewness and 1 of excess kurtosis count as about Gaussian."""
+    ends = [[(found.mean(n, SKEWNESS, at), found.mean(n, KURTOSIS, at)) for n in NAMES]
+            for at in (0, max(found.at(NAMES[0], KURTOSIS)))]  # fmt: skip
+    spans = [" and ".join(f"{min(v):.2f} to {max(v):.2f}" for v in zip(*layers, strict=True)) for layers in ends]
+    pixels = found.mean(PIXELS, SKEWNESS), found.mean(PIXELS, KURTOSIS)
+    return [
+        Claim(NORMPROP, "Abstract, 3.1", "the pre-activations before ReLU are Gaussian", "in words",
+              f"|skewness| and |excess kurtosis| of a unit, median, over {len(NAMES)} layers: {spans[0]} as "
+              f"initialised, {spans[1]} after training; both are 0 of a Gaussian",
+              judged(*(skew < 0.5 and tails < 1 for layers in ends for skew, tails in layers)), COMMAND),
+        Claim(NORMPROP, "3.1", "real-world data are about Gaussian", "in words",
+              f"|skewness| and |excess kurtosis| of a pixel, median: {pixels[0]:.2f} and {pixels[1]:.2f}",
+              judged(pixels[0] < 0.5, pixels[1] < 1), COMMAND),
+    ]  # fmt: skip
 
 
 def _jacobian(found: Results) -> Claim:

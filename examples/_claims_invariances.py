@@ -3,13 +3,14 @@
 import csv
 from pathlib import Path
 
-from _claim import NORMPROP, SLIDES, Claim, judged
+from _claim import NORMPROP, ONLINE, SLIDES, Claim, judged
 
 TABLE = Path(__file__).parents[1] / "docs" / "invariances.csv"
 COMMAND = "python tests/invariances.py --out docs"
 BATCH, LAYER, FILTERS = "BatchNorm2d", "LayerNorm", "NormPropLinear"
 DATA, SHIFT, MATRIX, ADDED = "data rescaled", "data shifted", "weight matrix rescaled", "weight matrix shifted"
 VECTORS, SHRINKS, MODES = "weight vectors rescaled", "updates shrink", "training against eval()"
+OTHERS = "others in the batch"
 EXACT = 1e-6
 
 
@@ -24,6 +25,7 @@ def claims() -> list[Claim]:
         _kept(rows, "Layer Norm, list", "robust to the scale of the input", LAYER, DATA),
         _kept(rows, "Layer Norm, list", "robust to scale and shift of the weight matrix", LAYER, MATRIX, ADDED),
         _kept(rows, "Layer Norm, list", "the scale of updates decreases while training", LAYER, SHRINKS),
+        _alone(rows),
         _kept(rows, "4.4, constraints", "the scale of a filter changes no output", FILTERS, VECTORS, seed=NORMPROP),
     ]
 
@@ -51,4 +53,16 @@ def _modes(rows: dict) -> Claim:
         f"the outputs of {BATCH} for a batch of three images are {100 * batch:.0f} % of their length apart, those of "
         f"{LAYER} {100 * layer:.0f} % ([all norms](invariances.md))",
         judged(batch > 0.01, layer < EXACT), COMMAND,
+    )  # fmt: skip
+
+
+def _alone(rows: dict) -> Claim:
+    alone, together = ("LayerNorm", "GroupNorm", "InstanceNorm3d"), ("BatchNorm2d",)
+    moved = {name: float(rows[name][OTHERS]) for name in (*alone, *together)}
+    text = ", ".join(f"{name} {100 * value:.0f} %" for name, value in moved.items())
+    return Claim(
+        ONLINE, "1.1", "LN, GN and IN depend on a single input, a batch makes the output depend on the set", "in words",
+        f"output for a sample when the others of its batch are exchanged, change in its length: {text} "
+        "([all norms](invariances.md))",
+        judged(*(moved[name] < EXACT for name in alone), *(moved[name] > 0.01 for name in together)), COMMAND,
     )  # fmt: skip

@@ -31,6 +31,18 @@ class Images:
             test_images=test, test_labels=self.test_labels[:tested],
         )  # fmt: skip
 
+    def held_out(self) -> "Images":
+        """To choose by: the last fifth of the training images is what is tested with, and the test is not looked at."""
+        kept = len(self.images) * 4 // 5
+        return Images(
+            f"{self.name}, {len(self.images) - kept} of the training images to validate",
+            self.images[:kept], self.labels[:kept], self.images[kept:], self.labels[kept:],
+        )  # fmt: skip
+
+    def to(self, device: str) -> "Images":
+        moved = (t.to(device) for t in (self.images, self.labels, self.test_images, self.test_labels))
+        return Images(self.name, *moved)
+
 
 @dataclass(frozen=True)
 class Form:
@@ -92,8 +104,8 @@ def _digits() -> Images:
     """8x8 pixels of 0 to 16, times 15; the last fifth is for testing."""
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    images, labels = torch.tensor(15 * found.images, dtype=torch.uint8)[:, None], torch.tensor(found.target)
+    pixels, classes = load_digits(return_X_y=True)
+    images, labels = torch.tensor(15 * pixels, dtype=torch.uint8).view(-1, 1, 8, 8), torch.tensor(classes)
     return Images("digits", images[:1437], labels[:1437], images[1437:], labels[1437:])
 
 

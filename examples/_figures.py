@@ -1,17 +1,25 @@
-"""What the NormProp paper's figures compare, and one training of each: a small Network in Network on small images."""
+"""One training of the NormProp paper: a small Network in Network on small images, by its recipe or a change of it."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 import torch
 from _data import Images
-from _nin import DECAY, MOMENTUM, NONE, NORMPROP, OURS, RATE_WITHOUT_NORM, network, optimizer, scaled, step
+from _nin import DECAY, MOMENTUM, NORMPROP, network, optimizer
+from _results import Number, Results
+from _training import accuracy, step
 from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
 
 import normkernels as nk
 
-SIDE, WIDTH = 16, 0.125
-ACCURACY, LOSS = "% right", "training loss"
+SIDE, WIDTH, BATCH = 16, 0.125, 50
+ACCURACY, LOSS, TRAINED = "% right", "training loss", "% right in training"
+BY_BATCH = "% right, batch statistics"
+MEAN, DRIFT = "|mean| entering layer {}", "change of the mean entering layer {}"
+UNIT = "mean of one unit entering layer {}"
+LAYERS = range(2, 10)
 
 
 @dataclass(frozen=True)
@@ -20,7 +28,7 @@ class Setting:
 
     variant: str = NORMPROP
     mode: str = "global"
-    batch: int = 50
+    batch: int = BATCH
     halvings: int = 3
     shuffled: bool = True
     decay: float = DECAY
@@ -28,29 +36,18 @@ class Setting:
     gain: float | str = "jacobian"
     dropout: float = 0.0
     rate: float = 1.0  # times that of its batch size
-
-
-BASE, BATCH_DATA, BN, PLAIN = "NormProp, 50", "NormProp, batch data norm, 50", "batch norm, 50", "no norm, 50"
-SETTINGS = {
-    BASE: Setting(), BATCH_DATA: Setting(mode="batch"),
-    "NormProp, 100": Setting(batch=100), "NormProp, batch data norm, 100": Setting(mode="batch", batch=100),
-    BN: Setting(OURS), PLAIN: Setting(NONE),
-    "NormProp, 10": Setting(batch=10), "NormProp, 1": Setting(batch=1),
-    "never halved": Setting(halvings=0), "not shuffled": Setting(shuffled=False), "no weight decay": Setting(decay=0),
-    "gain 1": Setting(gain=1.0), "gain 1, twice the rate": Setting(gain=1.0, rate=2), "twice the rate": Setting(rate=2),
-    "no momentum": Setting(momentum=0.0, rate=10), "dropout": Setting(dropout=0.5),
-    "batch 100 at the rate of 50": Setting(batch=100, rate=0.05 / 0.08),
-}  # fmt: skip
-FOLLOWED = (BASE, BN, PLAIN)  # whose layers' inputs are looked at
+    kind: Callable[..., Optimizer] = SGD
 
 
 @dataclass
 class Run:
-    """Of each epoch the % right, the mean loss, and the mean of every unit that enters layer 2, 3, ..."""
+    """Of each epoch the % right (with batch statistics too), the loss, and the mean of each unit that enters layers."""
 
     accuracy: list[float] = field(default_factory=list)
+    by_batch: list[float] = field(default_factory=list)
     loss: list[float] = field(default_factory=list)
     means: list[list[Tensor]] = field(default_factory=list)
+    trained: float = 0.0
 
 
 def small(images: Tensor) -> Tensor:
@@ -59,28 +56,30 @@ def small(images: Tensor) -> Tensor:
     return nn.functional.adaptive_avg_pool2d(pixels, SIDE) if pixels.shape[-1] > SIDE else pixels
 
 
-def learn(name: str, data: Images, rate: float, epochs: int, seed: int) -> Generator[None, None, Run]:
-    """By the paper's recipe, but for what the setting changes."""
-    s, y, run = SETTINGS[name], data.labels, Run()
+def learn(s: Setting, data: Images, rate: float, epochs: int, seed: int, followed: bool) -> Generator[None, None, Run]:
+    """By the paper's recipe, but for what the setting changes; ``followed``: look into the layers as well."""
+    y, run = data.labels, Run()
     x, test = small(data.images), small(data.test_images)
     torch.manual_seed(seed)
-    norm = nk.DataNorm(tuple(x.shape[1:]), s.mode)
+    norm = nk.DataNorm(tuple(x.shape[1:]), s.mode).to(x.device)
     norm = norm.fit(x) if s.mode == "global" else norm
-    model = network(s.variant, WIDTH, False, None, x.shape[1], int(y.max()) + 1, s.gain)
+    model = network(s.variant, WIDTH, False, x.shape[1], int(y.max()) + 1, s.gain)
     if s.dropout:
         model.insert(len(model) - 3, nn.Dropout(s.dropout))
-    rate = RATE_WITHOUT_NORM if s.variant == NONE else scaled(rate, s.batch) * s.rate
-    found, order = optimizer(model, rate, s.decay, s.momentum), torch.Generator().manual_seed(seed)
+    found = optimizer(model.to(x.device), rate, s.decay, s.momentum, s.kind)
+    order = torch.Generator().manual_seed(seed)
     for epoch in range(epochs):
         for group in found.param_groups:
             group["lr"] = rate / 2 ** (epoch * (s.halvings + 1) // epochs)
         rows, losses = torch.randperm(len(y), generator=order) if s.shuffled else torch.arange(len(y)), []
         for batch in rows[: len(y) // s.batch * s.batch].split(s.batch):
             losses.append(step(model, found, norm(x[batch]), y[batch]))
+            nk.project_unit_norm_(model)
             yield
         run.loss.append(sum(losses) / len(losses))
-        _look(model.eval(), norm.eval(), test, data.test_labels, run, name in FOLLOWED)
-        model.train(), norm.train()
+        _look(model, norm.eval(), test, data.test_labels, run, followed)
+        norm.train()
+    run.trained = 100 * accuracy(nn.Sequential(norm, model).eval(), x, y, 500)
     return run
 
 
@@ -88,10 +87,38 @@ def learn(name: str, data: Images, rate: float, epochs: int, seed: int) -> Gener
 def _look(model: nn.Sequential, norm: nn.Module, x: Tensor, y: Tensor, run: Run, followed: bool) -> None:
     """At the test images: how many are right, and the means of what enters each convolution but the first."""
     means, h = [], norm(x)
+    if followed:  # a copy, for batch norm goes on tracking
+        run.by_batch.append(100 * accuracy(deepcopy(model).train(), h, y, BATCH))
+    model.eval()
     for i, layer in enumerate(model):
         if i and isinstance(layer, nn.Conv2d | nk.NormPropConv2d):
             means.append(h.mean((0, 2, 3)))
         h = layer(h)
+    model.train()
     run.accuracy.append(100 * (h.argmax(1) == y).float().mean().item())
     if followed:
         run.means.append(means)
+
+
+def numbers(data: Images, found: dict[tuple[str, int], Run]) -> list[Number]:
+    """``at`` is the epoch; the unit of a layer is chosen at random, once."""
+    lines = []
+    for (name, seed), got in found.items():
+        for quantity, curve in ((ACCURACY, got.accuracy), (LOSS, got.loss), (BY_BATCH, got.by_batch)):
+            lines += [Number(data.name, name, quantity, v, seed, epoch) for epoch, v in enumerate(curve, 1)]
+        lines.append(Number(data.name, name, TRAINED, got.trained, seed))
+        for epoch, means in enumerate(got.means, 1):
+            for layer, mean in zip(LAYERS, means, strict=True):
+                lines.append(Number(data.name, name, MEAN.format(layer), mean.abs().mean().item(), seed, epoch))
+                unit = int(torch.randint(len(mean), (), generator=torch.Generator().manual_seed(layer)))
+                lines.append(Number(data.name, name, UNIT.format(layer), mean[unit].item(), seed, epoch))
+                if epoch > 1:
+                    change = (mean - got.means[epoch - 2][layer - 2]).abs().mean().item()
+                    lines.append(Number(data.name, name, DRIFT.format(layer), change, seed, epoch))
+    return lines
+
+
+def over(found: Results, name: str, quantity: str, layers: range = LAYERS, last: bool = True) -> float:
+    """The mean over layers and seeds of MEAN or DRIFT; of the last epoch, or of all."""
+    curves = [found.curve(name, quantity.format(k)) for k in layers]
+    return sum(curve[-1] if last else sum(curve) / len(curve) for curve in curves) / len(curves)

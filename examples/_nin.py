@@ -1,6 +1,8 @@
-"""The paper's Network in Network for 3x32x32, without a norm, with batch norm, or with NormProp, and one step of it."""
+"""The paper's Network in Network for 3x32x32, without a norm, with batch norm, or with NormProp, and its optimizer."""
 
-from torch import Tensor, nn
+from collections.abc import Callable
+
+from torch import nn
 from torch.optim import SGD, Optimizer
 
 import normkernels as nk
@@ -14,7 +16,6 @@ def network(
     variant: str,
     width: float,
     as_printed: bool,
-    backend: str | None,
     channels: int = 3,
     classes: int = 10,
     gain: float | str = "jacobian",
@@ -24,12 +25,12 @@ def network(
     In print the 5x5 convolution on 8x8 pixels has padding 0 and the 1x1 after it has 2, which makes 48 of 64 positions
     constants; here it is the other way round, unless ``as_printed``.
     """
-    layers = []
+    layers: list[nn.Module] = []
 
     def convolution(filters: int, size: int, padding: int = 0) -> None:
         nonlocal channels
         filters = round(width * filters)
-        layers.extend(_block(variant, channels, filters, size, padding, backend, gain))
+        layers.extend(_block(variant, channels, filters, size, padding, gain))
         channels = filters
 
     convolution(192, 5, 2)
@@ -46,16 +47,13 @@ def network(
     return nn.Sequential(*layers)
 
 
-def _block(
-    variant: str, inputs: int, filters: int, size: int, padding: int, backend: str | None, gain: float | str
-) -> list[nn.Module]:
+def _block(variant: str, inputs: int, filters: int, size: int, padding: int, gain: float | str) -> list[nn.Module]:
     """A convolution, its norm and ReLU."""
     if variant == NORMPROP:
-        extras = {"activation": "relu", "gain_init": gain, "backend": backend}
-        return [nk.NormPropConv2d(inputs, filters, size, padding=padding, **extras)]
+        return [nk.NormPropConv2d(inputs, filters, size, padding=padding, activation="relu", gain_init=gain)]
     convolution = _glorot(nn.Conv2d(inputs, filters, size, padding=padding, bias=variant == NONE))
     if variant == OURS:
-        return [convolution, nk.BatchNorm2d(filters, activation="relu", backend=backend)]
+        return [convolution, nk.BatchNorm2d(filters, activation="relu")]
     norm = [nn.BatchNorm2d(filters)] if variant == TORCH else []
     return [convolution, *norm, nn.ReLU(inplace=True)]
 
@@ -68,24 +66,21 @@ def _glorot(convolution: nn.Conv2d) -> nn.Conv2d:
     return convolution
 
 
-def optimizer(model: nn.Module, rate: float, decay: float = DECAY, momentum: float = MOMENTUM) -> SGD:
+def optimizer(
+    model: nn.Module,
+    rate: float,
+    decay: float = DECAY,
+    momentum: float = MOMENTUM,
+    kind: Callable[..., Optimizer] = SGD,
+) -> Optimizer:
     """Weight decay on everything but the filters of NormProp, whose length is set to 1 after every step anyway."""
     free = [layer.weight for layer in model.modules() if isinstance(layer, nk.NormPropConv2d)]
     rest = [p for p in model.parameters() if not any(p is weight for weight in free)]
     groups = [{"params": rest, "weight_decay": decay}, {"params": free, "weight_decay": 0.0}]
-    return SGD([group for group in groups if group["params"]], rate, momentum=momentum)
+    extras = {"momentum": momentum} if kind is SGD else {}
+    return kind([group for group in groups if group["params"]], lr=rate, **extras)
 
 
 def scaled(rate: float, batch: int) -> float:
     """The rate of this batch size, from that of 50: in proportion below, the paper's 0.08 / 0.05 from 100 up."""
     return rate * (batch / 50 if batch < 50 else LARGE_BATCH_RATE / RATE if batch >= 100 else 1)
-
-
-def step(model: nn.Module, optimizer: Optimizer, images: Tensor, labels: Tensor) -> float:
-    """One step of training, and its loss."""
-    loss = nn.functional.cross_entropy(model(images), labels)
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    nk.project_unit_norm_(model)  # does nothing without NormProp layers
-    return loss.item()  # waits for the GPU

@@ -1,19 +1,23 @@
 """What a training step of each variant of the Network in Network takes, and how much of it are convolutions."""
 
+import argparse
 import time
-from pathlib import Path
+from collections.abc import Generator
+from functools import partial
 from statistics import median
 
 import torch
-from _common import console
-from _nin import NONE, TORCH, VARIANTS, network, optimizer, step
-from _results import Number, write
-from rich.box import SIMPLE_HEAD
-from rich.progress import track
-from rich.table import Table
+from _console import table
+from _jobs import Job, run
+from _nin import NONE, TORCH, VARIANTS, network, optimizer
+from _results import Number, Results
+from _training import step
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import normkernels as nk
+
+NAME, STEP, REST = "nin_time", "ms a step", "ms without convolutions"
 BATCH, REPEATS = 32, 15
 CONVOLUTIONS = (torch.ops.aten.convolution.default, torch.ops.aten.convolution_backward.default)
 
@@ -30,48 +34,47 @@ class Convolutions(TorchDispatchMode):
         return found
 
 
-def step_times(
-    width: float, as_printed: bool, backend: str | None, repeats: int
-) -> dict[str, list[tuple[float, float]]]:
+def step_times(width: float, as_printed: bool, repeats: int) -> Generator[None, None, dict[str, list[tuple]]]:
     """Milliseconds of a step, and of the convolutions in another one, the variants taking turns."""
     torch.manual_seed(0)
     images, labels = torch.randn(BATCH, 3, 32, 32), torch.randint(10, (BATCH,))
-    models: dict[str, nn.Module] = {variant: network(variant, width, as_printed, backend) for variant in VARIANTS}
+    models: dict[str, nn.Module] = {variant: network(variant, width, as_printed) for variant in VARIANTS}
     optimizers = {variant: optimizer(model, 0.01) for variant, model in models.items()}
-    times: dict[str, list[tuple[float, float]]] = {variant: [] for variant in VARIANTS}
-    for repeat in track(range(repeats + 1), "timing", console=console, transient=True):
-        for variant, model in models.items():
+    times: dict[str, list[tuple]] = {variant: [] for variant in VARIANTS}
+
+    def train(variant: str) -> None:
+        step(models[variant], optimizers[variant], images, labels)
+        nk.project_unit_norm_(models[variant])
+
+    for repeat in range(repeats + 1):
+        for variant in models:
             start = time.process_time()  # of one thread: what else runs here does not count
-            step(model, optimizers[variant], images, labels)
+            train(variant)
             whole = time.process_time() - start
             with Convolutions() as convolutions:  # apart, for watching takes time of its own
-                step(model, optimizers[variant], images, labels)
+                train(variant)
             if repeat:  # the first one warms up
-                times[variant].append((1e3 * whole, 1e3 * convolutions.seconds))
+                times[variant].append((1e3 * whole, 1e3 * (whole - convolutions.seconds)))
+        yield
     return times
 
 
-def report(times: dict[str, list[tuple[float, float]]], width: float, folder: Path) -> None:
-    """Medians, which go to a file too; ratios are medians over the turns."""
-    title = (
-        f"A training step, batch {BATCH}, {width:g} of the width, one thread: medians of {len(times[NONE])} turns, ms"
-    )
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    table.add_column("variant")
-    for column in ("step", "convolutions", "the rest", f"step / {TORCH}", f"step / {NONE}"):
-        table.add_column(column, justify="right", no_wrap=True)
+def measure(chosen: argparse.Namespace) -> list[Number]:
+    """Medians over the turns."""
+    repeats = 3 if chosen.quick else REPEATS
+    job = Job(repeats + 1, partial(step_times, chosen.width, chosen.as_printed, repeats))
+    (times,) = run({NAME: job}, "timing").values()
+    lines, data = [], f"{chosen.width:g} of the width, batches of {BATCH}"
     for variant, found in times.items():
-        whole, inside = (median(values) for values in zip(*found, strict=True))
-        rest = median(step - inside for step, inside in found)
-        ratios = (
-            median(ours[0] / other[0] for ours, other in zip(found, times[base], strict=True)) for base in (TORCH, NONE)
-        )
-        row = [f"{value:.1f}" for value in (whole, inside, rest)] + [f"{ratio:.3f}" for ratio in ratios]
-        table.add_row(variant, *row)
-    console.print(table)
-    lines = []
-    for variant, found in times.items():
-        data = f"{width:g} of the width, batches of {BATCH}"
-        lines.append(Number(data, variant, "ms a step", median(whole for whole, _ in found)))
-        lines.append(Number(data, variant, "ms without convolutions", median(a - b for a, b in found)))
-    console.print(f"results: {write(lines, folder, 'nin_time')}")
+        for i, quantity in enumerate((STEP, REST)):
+            lines.append(Number(data, variant, quantity, median(each[i] for each in found)))
+    return lines
+
+
+def report(found: Results) -> None:
+    rows = []
+    for variant in VARIANTS:
+        whole, rest = (found.mean(variant, quantity) for quantity in (STEP, REST))
+        ratios = [whole / found.mean(base, STEP) for base in (TORCH, NONE)]
+        rows.append([variant, *(f"{value:.1f}" for value in (whole, rest)), *(f"{ratio:.3f}" for ratio in ratios)])
+    table(f"A training step, {found.data}, one thread", ["", STEP, REST, f"step / {TORCH}", f"step / {NONE}"], rows)

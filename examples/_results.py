@@ -1,11 +1,22 @@
-"""Result files of the claims: one measured number a line, in a few columns that are the same everywhere."""
+"""Result files of the claims: one measured number a line, in a few columns that are the same everywhere.
+
+machines.json beside them says which processor, torch and normkernels made each.
+"""
 
 import csv
+import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
+import torch
+
+import normkernels as nk
+from normkernels.info import cpu
+
+MACHINES = "machines.json"
 FOLDER = Path(__file__).parent / "results"
 
 
@@ -66,20 +77,37 @@ class Results:
         return f"{mean} ± {stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
-def read(name: str) -> Results:
-    """The committed results ``name``.csv."""
+def read(name: str, folder: Path | None = None) -> Results:
+    """``name``.csv, of the committed results where no other folder is named."""
     kinds = {"value": float, "seed": int, "at": float}
-    with (FOLDER / f"{name}.csv").open(newline="", encoding="utf-8") as file:
-        rows = [{key: kinds.get(key, str)(text) for key, text in row.items()} for row in csv.DictReader(file)]
+    with ((folder or FOLDER) / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+        rows: list[dict[str, Any]] = [
+            {key: kinds.get(key, str)(text) for key, text in row.items()} for row in csv.DictReader(file)
+        ]
     return Results(Number(**row) for row in rows)
 
 
 def write(numbers: Iterable[Number], folder: Path, name: str) -> Path:
-    """Six digits of every number, so that a file can be read and compared."""
+    """Six digits of every number, so that a file can be read and compared; and what machine it was made on."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [f.name for f in fields(Number)], lineterminator="\n")
         writer.writeheader()
         writer.writerows({**asdict(n), "value": f"{n.value:.6g}", "at": f"{n.at:g}"} for n in numbers)
+    made = {**machines(folder), name: machine()}
+    (folder / MACHINES).write_text(json.dumps(made, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return path
+
+
+def machine() -> dict[str, str]:
+    """What a number may depend on beyond its command."""
+    found = {"cpu": cpu()["model"], "threads": str(torch.get_num_threads()), "torch": torch.__version__}
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+    return {**found, **gpu, "normkernels": nk.__version__}
+
+
+def machines(folder: Path | None = None) -> dict[str, dict[str, str]]:
+    """By the name of a result file what made it; a file that was written before this was recorded has no entry."""
+    path = (folder or FOLDER) / MACHINES
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

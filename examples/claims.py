@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 from _claim import BLOG, NORMPROP, ONLINE, SLIDES, UNMEASURED, VERDICTS, Claim
+from _results import FOLDER, machines
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "claims.md"
@@ -21,11 +22,13 @@ SEEDS = {
 }
 INTRODUCTION = """# What was claimed, and what we see
 
-Written by `python examples/claims.py` from the files of [`examples/results`](../examples/results): every number under
-"ours" is in one of them, ± is the standard deviation over seeds, and a verdict is computed from the numbers. Nets and
-data are small, one CPU core trained them all: what needs CIFAR-10 for days stands as not measured. Each command is that
-which writes its file again; with `--quick`, and `out` for `examples/results`, it takes seconds. How to get the
-data: [`examples/README.md`](../examples/README.md)."""
+Written by `python examples/claims.py` from the files of [`examples/results`](../examples/results) and
+[`docs/invariances.csv`](invariances.csv): every number under "ours" is in one of them, ± is the standard deviation over
+seeds, and a verdict is computed from the numbers. "At its best rate" means: of a few, the one that did best on a fifth
+of the training images; where a row does not say so, all that it compares have one rate, the paper's where there is one.
+Nets and data are small, one CPU core trained them all: what needs CIFAR-10 for days stands as not measured. Each
+command is that which writes its file again; with `--quick`, and `out` for `examples/results`, it takes seconds. How to
+get the data: [`examples/README.md`](../examples/README.md)."""
 
 
 def collected() -> list[Claim]:
@@ -53,7 +56,16 @@ def page() -> str:
         lines = [_line(claim) for claim in claims if claim.seed == seed]
         head = ["| where | claim | there | ours | verdict | command |", "|---|---|---|---|---|---|"]
         parts += [f"## {seed}\n\n{source[0].upper()}{source[1:]}."] + (["\n".join(head + lines)] if lines else [])
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, _machines()]) + "\n"
+
+
+def _machines() -> str:
+    """A table of what made each file; what was not recorded is not guessed."""
+    known, keys = machines(), ("cpu", "threads", "torch", "normkernels")
+    lines = [[path.name, *(known.get(path.stem, {}).get(key, "not recorded") for key in keys)]
+             for path in sorted(FOLDER.glob("*.csv"))]  # fmt: skip
+    rows = [f"| {' | '.join(cells)} |" for cells in (("file", *keys), ["---"] * (1 + len(keys)), *lines)]
+    return "## What made the files\n\n" + "\n".join(rows)
 
 
 def quick(command: str, folder: Path) -> list[str]:

@@ -2,42 +2,48 @@
 
 The paper's recipe: SGD with momentum, rate 0.05 in batches of 50 (0.08 of 100, here in proportion below 50) that is
 halved now and then, weight decay, data normalised batch by batch. Its results took --epochs 200 --halve 25 on CIFAR.
-On the digits 0.05 is too much for NormProp: there the rate is 0.02.
+On the digits 0.05 is too much for NormProp: there the rate is 0.02. --time trains nothing: it times a step.
 """
 
+import argparse
 import sys
-import time
-from collections.abc import Iterator
-from statistics import median
+from collections.abc import Generator
+from functools import partial
 
 import torch
-from _common import DATA_OPTIONS, console, images, options
+from _common import experiment, images, main, options
+from _console import console, table
 from _data import DIGITS, Images
-from _nin import DECAY, NONE, RATE, RATE_WITHOUT_NORM, VARIANTS, network, optimizer, scaled, step
-from _nin_time import REPEATS, report, step_times
-from rich.progress import track
+from _jobs import Job, run
+from _nin import DECAY, NONE, RATE, RATE_WITHOUT_NORM, VARIANTS, network, optimizer, scaled
+from _nin_time import NAME as TIME
+from _nin_time import measure as time_steps
+from _nin_time import report as report_times
+from _plots import legend, panels, whole
+from _results import Number, Results
+from _training import accuracy, step
+from matplotlib.figure import Figure
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import StepLR
 
 import normkernels as nk
 
+NAME, RIGHT, LOSS = "nin", "% right", "training loss"
 OPTIONS = {
-    **DATA_OPTIONS,
+    **experiment(epochs=30),
+    "--images": {"type": int, "help": "how many of them to train with, at most"},
+    "--tested": {"type": int, "help": "how many to test with, at most"},
     "--variants": {"nargs": "+", "choices": VARIANTS, "default": VARIANTS, "help": "what to train"},
-    "--epochs": {"type": int, "default": 30, "help": "times through the training images"},
     "--halve": {"type": int, "default": 10, "help": "epochs until the rate is halved"},
-    "--batch": {"type": int, "default": 50, "help": "images for each step"},
-    "--rate": {"type": float, "help": "learning rate of batches of 50; the paper's if not given"},
+    "--batch": {"type": int, "default": 50, "help": "images for each step; --rate is that of batches of 50"},
     "--decay": {"type": float, "default": DECAY, "help": "weight decay"},
     "--normalize": {"choices": ("global", "batch"), "default": "global", "help": "the data: as a whole, or by batches"},
     "--flip": {"action": "store_true", "help": "half of the images of a batch are mirrored"},
     "--validation": {"type": int, "default": 0, "help": "test with the last training images, as many as this"},
-    "--seed": {"type": int, "default": 0, "help": "of the weights and the order of images"},
     "--width": {"type": float, "default": 1.0, "help": "filters, in parts of the paper's"},
     "--as-printed": {"action": "store_true", "help": "the two paddings as they are printed in the paper"},
     "--time": {"action": "store_true", "help": "do not train: time one step of each variant on one CPU thread"},
 }
-QUICK = {"epochs": 2, "width": 0.125, "images": None, "tested": None}
+QUICK = {"epochs": 2, "width": 0.125, "images": 256, "tested": 128}
 DIGITS_RATE = 0.02
 
 
@@ -51,77 +57,91 @@ def enlarged(images: Tensor) -> Tensor:
     return images.expand(-1, 3, -1, -1)
 
 
-def split(data: Images, validation: int, device: str) -> list[Tensor]:
+def parts(data: Images, validation: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Images and labels to train with, and to test with: of the test, or of the end of the training images."""
     x, y, test, test_labels = enlarged(data.images), data.labels, enlarged(data.test_images), data.test_labels
     if validation:
         x, test, y, test_labels = x[:-validation], x[-validation:], y[:-validation], y[-validation:]
-    return [t.to(device) for t in (x, y, test, test_labels)]
+    return x, y, test, test_labels
 
 
-@torch.no_grad()
-def accuracy(model: nn.Module, norm: nn.Module, images: Tensor, labels: Tensor) -> float:
-    model.eval(), norm.eval()
-    batches = zip(images.split(100), labels.split(100), strict=True)
-    right = torch.cat([model(norm(x.float())).argmax(1) == y for x, y in batches])
-    model.train(), norm.train()
-    return right.float().mean().item()
+def flipped(images: Tensor) -> Tensor:
+    """Half of them mirrored."""
+    return torch.where(torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5, images.flip(-1), images)
 
 
-def batches(chosen, count: int, epoch: int) -> Iterator[Tensor]:
-    """Rows of full batches; a last one of a single image would have no statistics."""
-    rows = torch.randperm(count)[: count // chosen.batch * chosen.batch].to(chosen.device).split(chosen.batch)
-    return iter(track(rows, f"epoch {epoch}", console=console, transient=True, disable=not console.is_terminal))
+def rate_of(chosen: argparse.Namespace, variant: str) -> float:
+    """The paper's where nothing else is said; of the net without a norm always, for larger ones diverge."""
+    rate = (DIGITS_RATE if chosen.data == DIGITS else RATE) if chosen.rate is None else chosen.rate
+    return RATE_WITHOUT_NORM if variant == NONE else scaled(rate, chosen.batch)
 
 
-def train(chosen, data: Images) -> None:
-    """The variants take turns, batch by batch; a line for each epoch."""
-    torch.manual_seed(chosen.seed)
-    x, y, *test = split(data, chosen.validation, chosen.device)
-    norm = nk.DataNorm((3, 32, 32), chosen.normalize).to(chosen.device)
-    norm = norm.fit(x.split(1000)) if chosen.normalize == "global" else norm
-    rate = scaled(chosen.rate or (DIGITS_RATE if chosen.data == DIGITS else RATE), chosen.batch)
-    arguments = chosen.width, chosen.as_printed, chosen.backend, 3, int(y.max()) + 1
-    models = {v: network(v, *arguments).to(chosen.device) for v in chosen.variants}
-    rates = {v: RATE_WITHOUT_NORM if v == NONE else rate for v in models}
-    optimizers = {v: optimizer(model, rates[v], chosen.decay) for v, model in models.items()}
-    schedules = [StepLR(found, chosen.halve, 0.5) for found in optimizers.values()]
-    line(f"{data.name}; {chosen.width:g} of the width, batches of {chosen.batch}, rate {rate:g} "
-         f"(none: {RATE_WITHOUT_NORM:g})")  # fmt: skip
-    line("epoch" + "".join(f"{v:>18}" for v in models))
-    for epoch in range(1, chosen.epochs + 1):
-        times: dict[str, list[float]] = {v: [] for v in models}
-        for rows in batches(chosen, len(y), epoch):
-            image = x[rows].float()
-            if chosen.flip:
-                image = torch.where(torch.rand(len(image), 1, 1, 1, device=image.device) < 0.5, image.flip(-1), image)
-            image = norm(image)
-            for v, model in models.items():
-                start = time.perf_counter()
-                step(model, optimizers[v], image, y[rows])
-                times[v].append(1e3 * (time.perf_counter() - start))
-        for schedule in schedules:
-            schedule.step()
-        right = {v: f"{100 * accuracy(model, norm, *test):.1f} %" for v, model in models.items()}
-        line(f"{epoch:5}" + "".join(f"{right[v]:>8}{median(times[v]):>7.1f} ms" for v in models))
+def learn(chosen: argparse.Namespace, variant: str, data: Images, seed: int) -> Generator[None, None, list]:
+    """Of each epoch the % right and the mean loss; a line for each, for this can take days."""
+    torch.manual_seed(seed)
+    x, y, *test = parts(data, chosen.validation)
+    norm = nk.DataNorm((3, 32, 32), chosen.normalize).to(x.device)
+    norm = norm.fit(t.float() for t in x.split(1000)) if chosen.normalize == "global" else norm
+    model = network(variant, chosen.width, chosen.as_printed, 3, int(y.max()) + 1).to(x.device)
+    rate, curve = rate_of(chosen, variant), []
+    found = optimizer(model, rate, chosen.decay)
+    for epoch in range(chosen.epochs):
+        for group in found.param_groups:
+            group["lr"] = rate / 2 ** (epoch // chosen.halve)
+        losses = []
+        for rows in torch.randperm(len(y))[: len(y) // chosen.batch * chosen.batch].split(chosen.batch):
+            image = flipped(x[rows].float()) if chosen.flip else x[rows].float()
+            losses.append(step(model, found, norm(image), y[rows]))
+            nk.project_unit_norm_(model)  # does nothing without NormProp layers
+            yield
+        right = 100 * accuracy(nn.Sequential(_Floats(), norm, model).eval(), test[0], test[1], 100)
+        norm.train()
+        model.train()
+        curve.append((right, sum(losses) / len(losses)))
+        console.print(f"{variant}, seed {seed}, epoch {epoch + 1}: {right:.1f} %", highlight=False)
+    return curve
 
 
-def line(text: str) -> None:
-    console.print(text, highlight=False, soft_wrap=True)
+class _Floats(nn.Module):
+    """Of bytes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.float()
 
 
-def main() -> int:
+def measure(chosen: argparse.Namespace) -> list[Number]:
+    """``at`` is the epoch."""
+    data = images(chosen)
+    steps = chosen.epochs * ((len(data.labels) - chosen.validation) // chosen.batch)
+    jobs = {(variant, seed): Job(steps, partial(learn, chosen, variant, data, seed))
+            for variant in chosen.variants for seed in chosen.seeds}  # fmt: skip
+    return [
+        Number(data.name, variant, quantity, value, seed, epoch)
+        for (variant, seed), curve in run(jobs).items()
+        for epoch, pair in enumerate(curve, 1)
+        for quantity, value in zip((RIGHT, LOSS), pair, strict=True)
+    ]
+
+
+def report(found: Results) -> None:
+    rows = [[v, found.show(v, RIGHT, at=1), found.show(v, RIGHT), found.show(v, LOSS, 3)] for v in found.arms(RIGHT)]
+    table(f"{found.data}: % right", ["", "epoch 1", "at the end", "loss"], rows)
+
+
+def plots(found: Results) -> dict[str, Figure]:
+    figure, axes = panels(1, width=8)
+    for variant in found.arms(RIGHT):
+        axes[0].plot(found.at(variant, RIGHT), found.curve(variant, RIGHT), "o-", label=variant)
+    axes[0].set(ylabel="% of the test right", ylim=(0, 100), title=found.data)
+    whole(axes)
+    legend(figure)
+    return {f"{NAME}.png": figure}
+
+
+if __name__ == "__main__":
     chosen = options(__doc__, OPTIONS)
     if chosen.quick:
         vars(chosen).update(QUICK)
     if chosen.time:
-        torch.set_num_threads(1)
-        repeats = 3 if chosen.quick else REPEATS
-        report(step_times(chosen.width, chosen.as_printed, chosen.backend, repeats), chosen.width, chosen.out)
-        return 0
-    train(chosen, images(chosen))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        sys.exit(main(TIME, chosen, time_steps, report_times))
+    sys.exit(main(NAME, chosen, measure, report, plots))

@@ -5,13 +5,17 @@ warmed up meets samples of a fixed distribution with a fixed gradient at its out
 mean over the stream, beside the projection that it estimates, 1/σ (I - P_1) (I - P_y) y', taken over all samples.
 """
 
+import argparse
 import sys
 from collections.abc import Generator
 from functools import partial
 
 import torch
-from _common import GREY, RED, Job, console, options, run, save, table, tidy
-from _results import Number, Results, write
+from _common import main, options
+from _console import table
+from _jobs import Job, run
+from _plots import BLUE, GREY, PAPER, RED, legend, panels
+from _results import Number, Results
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -25,6 +29,7 @@ STREAM, CHANNELS, LOOKED_AT = 20000, 16, (500, 1000, 2000, 5000, 10000, 20000)
 ONLINE, RAW, EXACT = "online norm's gradient", "gradient that takes statistics for constants", "exact projection"
 MEAN, ALONG, CORRELATION = "mean gradient", "mean gradient along the output", "correlation with the exact projection"
 OUT_MEAN, OUT_SQUARE = "mean of the output", "mean square of the output"
+DIVISOR, DIVISOR_SPREAD = "rms that layer scaling divides by", "its deviation over samples"
 OPTIONS = {
     "--seeds": {"type": int, "nargs": "+", "default": [0, 1, 2, 3, 4], "help": "one run for each"},
     "--samples": {"type": int, "default": STEPS[-1], "help": "that the deep net learns from"},
@@ -37,10 +42,11 @@ def deep(guard: str, samples: int, rate: float, seed: int) -> Generator[None, No
     """By sample the root mean square of what layer 30 puts out; the target is 1 for normal input."""
     torch.manual_seed(seed)
     norms = [nk.OnlineNorm1d(WIDTH, guard=GUARDS[guard], activation="relu") for _ in range(DEPTH)]
-    layers = [nn.Sequential(nn.Linear(WIDTH, WIDTH, bias=False), norm) for norm in norms]
-    for layer in layers:
-        nn.init.kaiming_normal_(layer[0].weight)
-    body, head, found = nn.Sequential(*layers), nn.Linear(WIDTH, 1), {}
+    products = [nn.Linear(WIDTH, WIDTH, bias=False) for _ in norms]
+    for product in products:
+        nn.init.kaiming_normal_(product.weight)
+    pairs = zip(products, norms, strict=True)
+    body, head, found = nn.Sequential(*(layer for pair in pairs for layer in pair)), nn.Linear(WIDTH, 1), {}
     optimizer = torch.optim.SGD([*body.parameters(), *head.parameters()], rate)
     for t in range(1, samples + 1):
         y = body(torch.randn(1, WIDTH))
@@ -69,6 +75,11 @@ def gradients(samples: int, seed: int) -> Generator[None, None, dict[str, Tensor
     return {"y": y.detach(), "z": z, ONLINE: dx, RAW: dy / x.detach().std(0, correction=0), EXACT: exact}
 
 
+def spoilt(found: Results, guard: str) -> str:
+    """The sample, for each seed, from which the net's output was no longer finite."""
+    return ", ".join(f"{value:.0f}" if value else "never" for value in found.values(guard, FINITE))
+
+
 def numbers(found: dict) -> list[Number]:
     """Of the net by the sample, of the gradient by the samples so far."""
     lines = []
@@ -83,6 +94,9 @@ def numbers(found: dict) -> list[Number]:
         data = f"normal samples, {CHANNELS} channels, a layer"
         lines.append(Number(data, ONLINE, OUT_MEAN, got["y"].mean().item(), seed))
         lines.append(Number(data, ONLINE, OUT_SQUARE, got["y"].square().mean().item(), seed))
+        divisor = got["z"].square().mean(1).sqrt()  # with the statistics of the whole stream: no errors
+        lines += [Number(data, EXACT, DIVISOR, divisor.mean().item(), seed)]
+        lines += [Number(data, EXACT, DIVISOR_SPREAD, divisor.std().item(), seed)]
         exact = got[EXACT].flatten()
         for arm in (ONLINE, RAW, EXACT):
             correlation = torch.corrcoef(torch.stack([got[arm].flatten(), exact]))[0, 1].item()
@@ -94,53 +108,43 @@ def numbers(found: dict) -> list[Number]:
     return lines
 
 
-def spoilt(found: Results, guard: str) -> str:
-    """The sample, for each seed, from which the net's output was no longer finite."""
-    return ", ".join(f"{value:.0f}" if value else "never" for value in found.values(guard, FINITE))
-
-
-def plot(found: Results) -> Figure:
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    end = max(found.at("layer scaling", ROOT_MEAN_SQUARE))
-    for guard, colour in zip(GUARDS, (GREY, RED, "#1f5fbf"), strict=True):
-        ends = sorted(value or 2 * end for value in found.values(guard, FINITE))
-        left_over = range(len(ends), -1, -1)
-        left.step([0, *ends], left_over, where="post", color=colour, linewidth=2, label=guard)
-    left.set(
-        xlabel="samples", xlim=(0, end), ylabel="nets that are still finite", title=f"{DEPTH} layers, single samples"
-    )
-    left.yaxis.get_major_locator().set_params(integer=True)
-    for arm, colour in ((ONLINE, RED), (RAW, GREY), (EXACT, "black")):
-        right.plot(found.at(arm, MEAN), found.curve(arm, MEAN), "o-", color=colour, label=arm)
-    right.set(title="a layer's gradient, mean over the stream", xlabel="samples", ylabel="|mean|, over channels")
-    right.set(xscale="log", yscale="log", ylim=(5e-4, 1))
-    for axes in (left, right):
-        axes.legend(frameon=False, fontsize="small")
-        tidy(axes)
-    return figure
-
-
-def main() -> int:
-    chosen = options(__doc__, OPTIONS)
-    jobs = {
+def measure(chosen: argparse.Namespace) -> list[Number]:
+    jobs: dict[tuple, Job] = {
         (guard, seed): Job(chosen.samples, partial(deep, guard, chosen.samples, chosen.rate, seed))
         for guard in GUARDS
         for seed in chosen.seeds
     }
     jobs |= {(MEAN, seed): Job(1, partial(gradients, chosen.stream, seed)) for seed in chosen.seeds}
-    lines = numbers(run(jobs))
-    found = Results(lines)
+    return numbers(run(jobs))
+
+
+def report(found: Results) -> None:
     rows = [[guard, spoilt(found, guard), found.show(guard, ROOT_MEAN_SQUARE, 3, at=STEPS[0])]
             for guard in found.arms(FINITE)]  # fmt: skip
     table("30 layers on single samples", ["guard", "not finite from sample", f"rms after {STEPS[0]}"], rows)
     rows = [[arm, found.show(arm, MEAN, 7), found.show(arm, ALONG, 7), found.show(arm, CORRELATION, 3)]
             for arm in found.arms(MEAN)]  # fmt: skip
     table("the gradient at a layer's input", ["", "|mean|", "|mean along y|", "correlation with the exact"], rows)
-    console.print(f"results: {write(lines, chosen.out, NAME)}")
-    save(plot(found), chosen.out, f"{NAME}.png")
-    return 0
+
+
+def plots(found: Results) -> dict[str, Figure]:
+    figure, (left, right) = panels(2, width=6)
+    end = max(found.at("layer scaling", ROOT_MEAN_SQUARE))
+    for guard, colour in zip(GUARDS, (GREY, RED, BLUE), strict=True):
+        ends = sorted(value or 2 * end for value in found.values(guard, FINITE))
+        left_over = range(len(ends), -1, -1)
+        left.step([0, *ends], left_over, where="post", color=colour, label=guard)
+    left.set(xlabel="samples", xlim=(0, end), title=f"nets of {DEPTH} layers still finite")
+    left.yaxis.get_major_locator().set_params(integer=True)
+    for arm, colour in ((ONLINE, RED), (RAW, GREY), (EXACT, "black")):
+        style = {**PAPER, "label": f"{arm}: 0 in the end"} if arm == EXACT else {"color": colour, "label": arm}
+        places = [at for at in found.at(arm, MEAN) if found.mean(arm, MEAN, at) > 1e-6]
+        right.plot(places, [found.mean(arm, MEAN, at) for at in places], marker="o", **style)
+    right.set(title="|mean gradient| of a layer", xlabel="samples", xscale="log", yscale="log", ylim=(5e-4, 1))
+    legend(figure, 2)
+    figure.suptitle("Online norm on single samples")
+    return {f"{NAME}.png": figure}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(NAME, options(__doc__, OPTIONS), measure, report, plots))

@@ -143,3 +143,12 @@ def test_digits_and_the_first_ones():
     assert found.images.shape == (100, 1, 8, 8)
     assert (len(found.labels), len(found.test_images), len(found.test_labels)) == (100, 10, 10)
     assert found.images.max() == 240
+
+
+def test_what_is_held_out_was_to_train_with():
+    data = _data.load("digits").first(100, 10)
+    held = data.held_out()
+    assert held.name == "digits, 100 images, 10 to test, 20 of the training images to validate"
+    assert torch.equal(torch.cat([held.images, held.test_images]), data.images)
+    assert torch.equal(torch.cat([held.labels, held.test_labels]), data.labels)
+    assert len(held.test_images) == 20
