@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("numpy")
 
 import numpy as np
-from ptx.grid import run
+from ptx.grid import packed, run
 from ptx.memory import Memory, PTXError
 from ptx.parser import parse
 
@@ -62,7 +62,8 @@ def launch(ptx: str, N: int, order: random.Random | None = None) -> tuple[np.nda
     x = np.arange(N, dtype=np.float32)
     memory = Memory(2**14, "global")
     at, y = memory.allocate(x.nbytes, x.view(np.uint8)), memory.allocate(x.nbytes)
-    run(parse(ptx), memory, [at, y, N], (1, 1, 1), THREADS // 32, order=order)
+    kernel = parse(ptx)
+    run(kernel, memory, packed(kernel, [at, y, N]), (1, 1, 1), (THREADS, 1, 1), order=order)
     padded = np.pad(x, (0, THREADS - N))
     return memory.bytes[y : y + x.nbytes].view(np.float32), (padded + np.roll(padded, -32))[:N]
 

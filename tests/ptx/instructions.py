@@ -1,8 +1,8 @@
-"""What each instruction does to the lanes at hand: those that Triton makes of this package, and no others."""
+"""What each instruction does to the lanes at hand: those that Triton and nvcc make of this package, and no others."""
 
 import numpy as np
 
-from .arithmetic import CONVERSIONS, OPERATIONS, bf16_to_f32, compare, f32_to_bf16
+from .arithmetic import CONVERSIONS, OPERATIONS, bf16_to_f32, compare, directed, f32_to_bf16, saturated
 from .memory import UNSIGNED, PTXError
 from .parser import BYTES
 from .transfers import copy, listed, load, matrix, store
@@ -11,13 +11,12 @@ from .transfers import copy, listed, load, matrix, store
 def execute(block, instruction) -> None:
     """One instruction; one that is not known is a PTXError."""
     name, *_ = instruction.opcode
-    with np.errstate(all="ignore"):
-        if name in SPECIAL:
-            SPECIAL[name](block, instruction)
-        elif name in OPERATIONS:
-            _calculate(block, instruction)
-        else:
-            raise PTXError(f"unknown instruction: {instruction.text}")
+    if name in SPECIAL:
+        SPECIAL[name](block, instruction)
+    elif name in OPERATIONS:
+        _calculate(block, instruction)
+    else:
+        raise PTXError(f"unknown instruction: {instruction.text}")
 
 
 def _move(block, instruction) -> None:
@@ -84,6 +83,7 @@ def _convert(block, instruction) -> None:
     values = bf16_to_f32(values) if source == "bf16" else values
     for rounding in CONVERSIONS.keys() & set(instruction.opcode):
         values = CONVERSIONS[rounding](values)
+    values = saturated(values) if "sat" in instruction.opcode else values
     block.put(into, f32_to_bf16(values.astype(np.float32)) if target == "bf16" else values.astype(_dtype(target)))
 
 
@@ -130,7 +130,16 @@ def _calculate(block, instruction) -> None:
         return block.put(into, high << np.uint32(16) | low)
     if kind == "bf16":
         return block.put(into, f32_to_bf16(OPERATIONS[name](*map(bf16_to_f32, values))))
-    block.put(into, OPERATIONS[name](*values))
+    rounding = {"rm", "rp", "rz"} & set(instruction.opcode)
+    if kind == "f32" and rounding:
+        found = directed(rounding.pop(), OPERATIONS[name], *values)
+    else:
+        found = OPERATIONS[name](*values)
+    block.put(into, saturated(found) if "sat" in instruction.opcode else found)
+
+
+def _trap(block, instruction) -> None:
+    raise PTXError("a kernel stopped itself: trap")
 
 
 SPECIAL = {"ld": load, "st": store, "cp": copy, "mov": _move, "cvta": _move, "setp": _set_predicate}
@@ -142,4 +151,5 @@ SPECIAL |= {
     "cvt": _convert,
     "prmt": _permute,
     "shf": _funnel,
+    "trap": _trap,
 }

@@ -14,7 +14,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-from .grid import run
+from .grid import packed, run
 from .memory import GAP, Memory
 from .parser import parse
 
@@ -73,9 +73,9 @@ class Runner:
         run(
             code,
             memory,
-            [_address(v, at) if isinstance(v, torch.Tensor) else v for v in values],
+            packed(code, [_address(v, at) if isinstance(v, torch.Tensor) else v for v in values]),
             (*programs, 1, 1)[:3],
-            metadata.num_warps,
+            (32 * metadata.num_warps, 1, 1),
             metadata.shared,
             self.order,
         )
