@@ -42,7 +42,7 @@ def row(op: Op, dtype: torch.dtype, running: Running, until: float, most: int | 
                 continue
             ran, worst = ran + 1, max(worst, report.worst)
             bad += [f"{sample.id}: {report}"] if report.worst > 1 else []
-    name, moved = str(dtype).removeprefix("torch."), sum(one.bytes for one in launched)
+    name, moved = str(dtype).removeprefix("torch."), sum(t.total for one in launched for t in one.traffic.values())
     text = f"{op.stem:24}{name:10}{ran:4d} of {len(samples):4d}{worst:8.2f}{len(launched):10d}{moved:14d}"
     return "\n".join([text, *(f"    {line}" for line in bad)]), not bad and bool(ran)
 

@@ -112,9 +112,8 @@ class Runner:
             constants = bytearray()
             for k, (offset, size) in enumerate(kernel.parameters.values()):
                 constants = constants.ljust(offset, b"\0") + ctypes.string_at(arguments[k], size)
-            before = memory.moved
             run(kernel, memory, bytes(constants), tuple(grid[0]), tuple(block[0]), shared, self.order)
-            self.launched.append(Launched(kernel.name, memory.moved - before))
+            self.launched.append(Launched(kernel.name, memory.traffic()))
         except Exception as error:
             self.error = self.error or error
             return LAUNCH_FAILED

@@ -5,7 +5,7 @@ import ctypes
 import numpy as np
 import torch
 
-from .memory import UNSIGNED, PTXError
+from .memory import UNSIGNED, PTXError, Traffic
 
 
 class Tensor:
@@ -16,7 +16,7 @@ class Tensor:
         assert self.start % 16 == 0, "a storage that is not aligned as a GPU's are"
         self.storage, self.output = storage, not written
         self.bytes = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(self.start))
-        self.written = np.full(size, written)
+        self.written, self.traffic = np.full(size, written), Traffic(size)
 
 
 class Host:
@@ -24,7 +24,7 @@ class Host:
 
     def __init__(self) -> None:
         self.tensors: dict[int, Tensor] = {}
-        self.starts, self.moved = np.zeros(0, np.int64), 0
+        self.starts = np.zeros(0, np.int64)
 
     def own(self, t: torch.Tensor, written: bool) -> None:
         """A tensor of the call: of one that is not written every byte is to be, before it is read."""
@@ -45,6 +45,13 @@ class Host:
         places = torch.from_numpy(written).as_strided([*t.shape, size], [*strides, 1], size * int(t.storage_offset()))
         places.fill_(True)
 
+    def traffic(self) -> dict[int, Traffic]:
+        """Of each tensor, since it was asked for last."""
+        found = {start: tensor.traffic for start, tensor in self.tensors.items()}
+        for tensor in self.tensors.values():
+            tensor.traffic = Traffic(len(tensor.bytes))
+        return found
+
     def load(self, at: np.ndarray, size: int, text: str) -> np.ndarray:
         """``size`` bytes for each lane."""
         found = np.empty(len(at), UNSIGNED[size])
@@ -64,13 +71,14 @@ class Host:
 
     def _parts(self, at: np.ndarray, size: int, text: str):
         """The tensors that lanes point into, and which lanes those are."""
-        self.moved += size * len(at)
         if (at % size).any():
             raise PTXError(f"misaligned access of global memory: {text}")
         which = np.searchsorted(self.starts, at, "right")
         for place in np.unique(which):
             lanes = which == place if (which != place).any() else slice(None)
-            yield self._holding(at[lanes], size, text), lanes
+            tensor = self._holding(at[lanes], size, text)
+            tensor.traffic.add(at[lanes] - tensor.start, size)
+            yield tensor, lanes
 
     def _holding(self, at: np.ndarray, size: int, text: str) -> Tensor:
         before = self.starts[self.starts <= at.min()]

@@ -15,7 +15,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 from .grid import packed, run
-from .memory import GAP, Memory
+from .memory import GAP, Memory, Traffic
 from .parser import parse
 
 TARGET = GPUTarget("cuda", 90, 32)
@@ -23,10 +23,10 @@ Edit = Callable[[str], str]
 
 
 class Launched(NamedTuple):
-    """A launch that ran, and the bytes that it moved between global memory and its blocks."""
+    """A launch that ran, and what it moved between each tensor, by its storage's address, and its blocks."""
 
     kernel: str
-    bytes: int
+    traffic: dict[int, Traffic]
 
 
 def _table():
@@ -81,7 +81,7 @@ class Runner:
         )
         for key, s in storages.items():
             _bytes(s).copy_(torch.from_numpy(memory.bytes[at[key] : at[key] + s.nbytes()]))
-        self.launched.append(Launched(made.kernel, memory.moved))
+        self.launched.append(Launched(made.kernel, {key: memory.traffic[at[key]] for key in storages}))
 
     def _compile(self, made):
         if made not in self.compiled:
