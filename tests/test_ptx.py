@@ -101,6 +101,36 @@ def changed(old: str, new: str) -> str:
     return SUM.replace(old, new)
 
 
+DIVERGED = """mov.b32 %r9, 0;
+	and.b32 %r7, %r2, 1;
+	setp.eq.s32 %p2, %r7, 0;
+	@%p2 bra $EVEN;
+$JOIN:
+	shfl.sync.bfly.b32 %r8, %r2, 1, 31, -1;
+	cvt.rn.f32.u32 %r9, %r8;
+	@%p1 st.global.b32 [%rd2], %r9;
+	ret;
+$EVEN:
+	add.s32 %r2, %r2, 100;
+	bra $JOIN;
+"""
+
+
+@pytest.mark.parametrize("order", [None, random.Random(0)], ids=["lockstep", "random"])
+def test_a_shuffle_waits_for_lanes_that_went_another_way(order):
+    """The block that half of them take lies behind the shuffle."""
+    head, _, _ = SUM.partition("mov.b32 %r5, smem;")
+    got, _ = launch(head + DIVERGED + "ret;\n}", THREADS, order)
+    lanes = np.arange(THREADS)
+    assert (got == np.where(lanes % 2 == 0, lanes + 1, lanes - 1 + 100)).all()
+
+
+def test_a_shuffle_with_lanes_that_never_come_is_found():
+    head, _, _ = SUM.partition("mov.b32 %r5, smem;")
+    with pytest.raises(PTXError, match="shuffle from a thread that is elsewhere"):
+        launch(head + DIVERGED.replace("bra $JOIN", "ret") + "ret;\n}", THREADS)
+
+
 def test_a_barrier_removed_is_found():
     """A warp reads what another has not written yet; in lockstep nothing shows, as on a GPU that is lucky."""
     broken = changed("bar.sync 0;", "")

@@ -30,7 +30,8 @@ class Block:
         self.copies: dict[int, list[list]] = {}  # of each warp, groups of cp.async that no wait has completed
         self.warps, self.lanes, self.special = np.arange(threads) // 32, np.arange(threads), {}
         self.next = np.zeros(threads, np.int64)
-        self.waits, self.ended = np.zeros((2, threads), bool)
+        self.waits, self.ended, self.apart = np.zeros((3, threads), bool)
+        self.released = False
 
     def run(self, place: tuple[int, ...], grid: tuple[int, ...], order: random.Random | None) -> None:
         """To the end of every thread."""
@@ -41,9 +42,10 @@ class Block:
             of = {"ctaid": at, "nctaid": size, "tid": thread, "ntid": width}
             self.special |= {f"%{name}.{axis}": np.broadcast_to(value, tid.shape) for name, value in of.items()}
         while not self.ended.all():
-            ready = ~(self.waits | self.ended)
+            ready = ~(self.waits | self.ended | self.apart)
             if not ready.any():
-                self.waits[:] = False
+                self.released = bool(self.apart.any())
+                (self.apart if self.released else self.waits)[:] = False
                 continue
             if order:
                 ready &= self.warps == order.choice(np.unique(self.warps[ready]).tolist())
@@ -55,10 +57,13 @@ class Block:
 
     def _straight(self, at: int) -> None:
         """From one instruction to a branch, a barrier or a label; whoever is furthest behind goes first."""
-        lanes = self.lanes
+        lanes, (released, self.released) = self.lanes, (self.released, False)
         while True:
             instruction = self.kernel.code[at]
-            chosen = lanes
+            if instruction.opcode[0] == "shfl" and not released and not self._whole(lanes):
+                self.apart[lanes], self.next[lanes] = True, at
+                return
+            released, chosen = False, lanes
             if instruction.guard:
                 chosen = lanes[self.get(instruction.guard, "pred") ^ instruction.negated]
             at += 1
@@ -73,6 +78,10 @@ class Block:
             if at in self.kernel.targets:
                 self.next[lanes] = at
                 return
+
+    def _whole(self, lanes: np.ndarray) -> bool:
+        """Whether their warps are all here: if not, a shuffle waits for the others, as a GPU's does, while they run."""
+        return len(lanes) == int((np.isin(self.warps, self.warps[lanes]) & ~self.ended).sum())
 
     def _control(self, instruction: Instruction, lanes: np.ndarray) -> None:
         if instruction.opcode[0] == "bra":
