@@ -51,6 +51,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.ptx", description=__doc__)
     parser.add_argument("ops", nargs="*", help="these alone (default: all)")
     parser.add_argument("--backend", choices=["triton", "native"], default="triton", help="default: %(default)s")
+    parser.add_argument("--arch", type=int, choices=[80, 90, 100], default=90, help="for Triton (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=100, help="budget, shared evenly (default: %(default)s)")
     parser.add_argument("--order", choices=["lockstep", "random"], default="lockstep", help="of the warps of a block")
     parser.add_argument("--samples", type=int, help="at most so many of an op and dtype")
@@ -66,7 +67,7 @@ def main() -> int:
             sys.stdout.write("nvcc not found: the CUDA kernels were not run\n")
             return 0
     stems = tuple(args.ops or OPS)
-    runs = {"triton": lambda: launch.running(order), "native": lambda: cuda.running(stems, order)}
+    runs = {"triton": lambda: launch.running(order, arch=args.arch), "native": lambda: cuda.running(stems, order)}
     running = args.backend, runs[args.backend]
     failed, start = False, time.monotonic()
     for i, (op, dtype) in enumerate(cases, 1):

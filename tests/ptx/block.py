@@ -13,7 +13,12 @@ NUMPY = {f"f{bits}": np.dtype(f"f{bits // 8}") for bits in (16, 32, 64)}
 NUMPY |= {
     f"{kind}{bits}": np.dtype(f"{'i' if kind == 's' else 'u'}{bits // 8}") for kind in "bus" for bits in (8, 16, 32, 64)
 }
-NUMPY |= {"bf16": np.dtype(np.uint16), "bf16x2": np.dtype(np.uint32), "pred": np.dtype(bool)}
+NUMPY |= {
+    "bf16": np.dtype(np.uint16),
+    "bf16x2": np.dtype(np.uint32),
+    "f32x2": np.dtype(np.uint64),
+    "pred": np.dtype(bool),
+}
 ENDS = ("bra", "ret", "exit", "bar", "barrier")
 
 

@@ -114,6 +114,20 @@ def _funnel(block, instruction) -> None:
     block.put(into, found.astype(np.uint32))
 
 
+def _halves(operation, kind: str, values: list[np.ndarray]) -> np.ndarray:
+    """Of the low and of the high half of each value."""
+    half, whole = (np.uint32, np.uint64) if kind == "f32x2" else (np.uint16, np.uint32)
+    bits = 8 * np.dtype(half).itemsize
+
+    def result(shift: int) -> np.ndarray:
+        parts = [(v >> whole(shift)).astype(half) for v in values]
+        if kind == "f32x2":
+            return operation(*(part.view(np.float32) for part in parts)).view(half)
+        return f32_to_bf16(operation(*map(bf16_to_f32, parts)))
+
+    return result(bits).astype(whole) << whole(bits) | result(0).astype(whole)
+
+
 def _calculate(block, instruction) -> None:
     into, *sources = instruction.arguments
     name, kind = instruction.opcode[0], instruction.opcode[-1]
@@ -122,12 +136,11 @@ def _calculate(block, instruction) -> None:
     if "wide" in instruction.opcode:
         wide = kind[0] + str(16 * BYTES[kind])
         values = [v.astype(_dtype(wide)) for v in values[:2]] + [block.get(a, wide) for a in sources[2:]]
-    if kind == "bf16x2":
-        halves = [
-            OPERATIONS[name](*(bf16_to_f32((v >> np.uint32(k)).astype(np.uint16)) for v in values)) for k in (0, 16)
-        ]
-        low, high = (f32_to_bf16(half).astype(np.uint32) for half in halves)
-        return block.put(into, high << np.uint32(16) | low)
+    if kind == "bf16" and instruction.opcode[-2] == "f32":  # but the last operand and the result
+        values = [*map(bf16_to_f32, values[:-1]), block.get(sources[-1], "f32")]
+        return block.put(into, OPERATIONS[name](*values))
+    if kind in ("bf16x2", "f32x2"):
+        return block.put(into, _halves(OPERATIONS[name], kind, values))
     if kind == "bf16":
         return block.put(into, f32_to_bf16(OPERATIONS[name](*map(bf16_to_f32, values))))
     rounding = {"rm", "rp", "rz"} & set(instruction.opcode)

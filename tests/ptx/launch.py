@@ -1,4 +1,4 @@
-"""Backend "triton" on CPU tensors: every launch is compiled for an H100 and its PTX run."""
+"""Backend "triton" on CPU tensors: every launch is compiled for a GPU and its PTX run."""
 
 import contextlib
 import importlib
@@ -18,7 +18,6 @@ from .grid import packed, run
 from .memory import GAP, Memory, Traffic
 from .parser import parse
 
-TARGET = GPUTarget("cuda", 90, 32)
 Edit = Callable[[str], str]
 
 
@@ -45,8 +44,9 @@ def _table():
 class Runner:
     """In place of JITFunction.run; kernels are compiled once."""
 
-    def __init__(self, order: random.Random | None, edit: Edit) -> None:
+    def __init__(self, order: random.Random | None, edit: Edit, arch: int) -> None:
         self.order, self.edit, self.launched, self.compiled, self.table = order, edit, [], {}, _table()
+        self.target = GPUTarget("cuda", arch, 32)
 
     def launch(self, kernel, args: tuple, grid: Any, options: dict) -> None:
         """Compile, copy the tensors in, run, and copy them out."""
@@ -86,7 +86,7 @@ class Runner:
     def _compile(self, made):
         if made not in self.compiled:
             options = {"num_warps": made.num_warps}
-            found = triton.compile(self.table.source(made), target=TARGET, options=options)
+            found = triton.compile(self.table.source(made), target=self.target, options=options)
             self.compiled[made] = parse(self.edit(found.asm["ptx"])), found.metadata
         return self.compiled[made]
 
@@ -104,9 +104,9 @@ def _address(t: torch.Tensor, at: dict[int, int]) -> int:
 
 
 @contextlib.contextmanager
-def running(order: random.Random | None = None, edit: Edit = str) -> Iterator[list[Launched]]:
+def running(order: random.Random | None = None, edit: Edit = str, arch: int = 90) -> Iterator[list[Launched]]:
     """Backend "triton" takes CPU tensors here; ``edit`` may change the PTX. What it patches it undoes."""
-    runner = Runner(order, edit)
+    runner = Runner(order, edit, arch)
     backends: Any = importlib.import_module("normkernels.backends")  # the package has a function of that name
     patched = [
         (JITFunction, "run", lambda kernel, *args, grid, warmup, **options: runner.launch(kernel, args, grid, options)),

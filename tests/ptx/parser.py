@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-BYTES = {"pred": 1, "bf16": 2, "bf16x2": 4} | {
+BYTES = {"pred": 1, "bf16": 2, "bf16x2": 4, "f32x2": 8} | {
     f"{kind}{bits}": bits // 8 for kind in "busf" for bits in (8, 16, 32, 64)
 }
 
