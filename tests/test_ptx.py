@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("numpy")
 
 import numpy as np
-from ptx.grid import run
+from ptx.grid import packed, run
 from ptx.memory import Memory, PTXError
 from ptx.parser import parse
 
@@ -62,7 +62,8 @@ def launch(ptx: str, N: int, order: random.Random | None = None) -> tuple[np.nda
     x = np.arange(N, dtype=np.float32)
     memory = Memory(2**14, "global")
     at, y = memory.allocate(x.nbytes, x.view(np.uint8)), memory.allocate(x.nbytes)
-    run(parse(ptx), memory, [at, y, N], (1, 1, 1), THREADS // 32, order=order)
+    kernel = parse(ptx)
+    run(kernel, memory, packed(kernel, [at, y, N]), (1, 1, 1), (THREADS, 1, 1), order=order)
     padded = np.pad(x, (0, THREADS - N))
     return memory.bytes[y : y + x.nbytes].view(np.float32), (padded + np.roll(padded, -32))[:N]
 
@@ -85,6 +86,13 @@ def test_a_right_kernel_runs(N, order):
         ("shf.r.wrap.b32 %r9, 0xc0000001, 5, 34", 0x70000000),
         ("shr.s32 %r9, -8, 40", 2**32 - 1),
         ("div.s32 %r9, -7, 2", 2**32 - 3),
+        ("fma.rn.f32.bf16 %r9, 0x4000, 0x4040, 0f3F800000", 0x40E00000),
+        ("sub.f32.bf16 %r9, 0x4000, 0f3F800000", 0x3F800000),
+        ("add.bf16x2 %r9, 0x3F804000, 0x3F803F80", 0x40004040),
+        ("add.f32x2 %rd3, 0x3F80000040000000, 0x3F8000003F800000; mov.b64 {%r8, %r9}, %rd3", 0x40000000),
+        ("cvt.sat.f32.f32 %r9, 0f40000000", 0x3F800000),
+        ("fma.rm.f32 %r9, 0f3F800000, 0f3F800000, 0f33000000", 0x3F800000),
+        ("add.rz.f32 %r9, 0fBF800000, 0fB3400000", 0xBF800001 - 1),
         ("setp.gt.bf16x2 %p2|%p3, 0x3f80bf80, 0; selp.b32 %r9, 5, 6, %p2", 6),
         ("setp.gt.bf16x2 %p3|%p2, 0x3f80bf80, 0; selp.b32 %r9, 5, 6, %p2", 5),
     ],
@@ -98,6 +106,36 @@ def test_instructions_that_have_a_trap(instruction, want):
 def changed(old: str, new: str) -> str:
     assert SUM.count(old) == 1
     return SUM.replace(old, new)
+
+
+DIVERGED = """mov.b32 %r9, 0;
+	and.b32 %r7, %r2, 1;
+	setp.eq.s32 %p2, %r7, 0;
+	@%p2 bra $EVEN;
+$JOIN:
+	shfl.sync.bfly.b32 %r8, %r2, 1, 31, -1;
+	cvt.rn.f32.u32 %r9, %r8;
+	@%p1 st.global.b32 [%rd2], %r9;
+	ret;
+$EVEN:
+	add.s32 %r2, %r2, 100;
+	bra $JOIN;
+"""
+
+
+@pytest.mark.parametrize("order", [None, random.Random(0)], ids=["lockstep", "random"])
+def test_a_shuffle_waits_for_lanes_that_went_another_way(order):
+    """The block that half of them take lies behind the shuffle."""
+    head, _, _ = SUM.partition("mov.b32 %r5, smem;")
+    got, _ = launch(head + DIVERGED + "ret;\n}", THREADS, order)
+    lanes = np.arange(THREADS)
+    assert (got == np.where(lanes % 2 == 0, lanes + 1, lanes - 1 + 100)).all()
+
+
+def test_a_shuffle_with_lanes_that_never_come_is_found():
+    head, _, _ = SUM.partition("mov.b32 %r5, smem;")
+    with pytest.raises(PTXError, match="shuffle from a thread that is elsewhere"):
+        launch(head + DIVERGED.replace("bra $JOIN", "ret") + "ret;\n}", THREADS)
 
 
 def test_a_barrier_removed_is_found():

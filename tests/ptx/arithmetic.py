@@ -15,6 +15,11 @@ def f32_to_bf16(values: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(values), np.uint16(0x7FFF), rounded)
 
 
+def saturated(values: np.ndarray) -> np.ndarray:
+    """Between 0 and 1, where NaN is 0."""
+    return np.where(np.isnan(values), values.dtype.type(0), np.clip(values, 0, 1))
+
+
 def compare(how: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """``ltu`` and its like are true of NaN; ``lo`` and its like are those of unsigned integers."""
     if how in ("nan", "num"):
@@ -29,8 +34,19 @@ def compare(how: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _multiply_add(a, b, c):
-    """One rounding, or in float64 two; integers wrap."""
-    return (a.astype(np.float64) * b + c).astype(a.dtype) if a.dtype == np.float32 else a * b + c
+    """One rounding, or in float64 one and a fine one before it; integers wrap."""
+    wide = {np.dtype("f4"): np.float64, np.dtype("f8"): np.longdouble}.get(a.dtype)
+    return a * b + c if wide is None else (a.astype(wide) * b + c).astype(a.dtype)
+
+
+def directed(how: str, function, *values: np.ndarray) -> np.ndarray:
+    """Of float32, rounded down (rm), up (rp) or towards zero (rz)."""
+    exact = function(*(v.astype(np.float64) for v in values))
+    found = exact.astype(np.float32)
+    low, high = np.float32(-np.inf), np.float32(np.inf)
+    towards = {"rm": low, "rp": high, "rz": np.float32(0)}[how]
+    beyond = {"rm": found > exact, "rp": found < exact, "rz": np.abs(found) > np.abs(exact)}[how]
+    return np.where(beyond & np.isfinite(exact), np.nextafter(found, towards), found)
 
 
 def _in_double(function):

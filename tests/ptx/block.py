@@ -13,39 +13,44 @@ NUMPY = {f"f{bits}": np.dtype(f"f{bits // 8}") for bits in (16, 32, 64)}
 NUMPY |= {
     f"{kind}{bits}": np.dtype(f"{'i' if kind == 's' else 'u'}{bits // 8}") for kind in "bus" for bits in (8, 16, 32, 64)
 }
-NUMPY |= {"bf16": np.dtype(np.uint16), "bf16x2": np.dtype(np.uint32), "pred": np.dtype(bool)}
+NUMPY |= {
+    "bf16": np.dtype(np.uint16),
+    "bf16x2": np.dtype(np.uint32),
+    "f32x2": np.dtype(np.uint64),
+    "pred": np.dtype(bool),
+}
 ENDS = ("bra", "ret", "exit", "bar", "barrier")
 
 
 class Block:
     """One program of a launch. ``lanes`` are the threads that take the instruction at hand."""
 
-    def __init__(self, kernel: Kernel, memory: Memory, constants: bytes, threads: int, shared_bytes: int) -> None:
-        self.kernel, self.memory, self.threads = kernel, memory, threads
-        self.constants = np.frombuffer(constants, np.uint8)
+    def __init__(self, kernel: Kernel, memory: Memory, constants: bytes, shape: tuple, shared_bytes: int) -> None:
+        self.kernel, self.memory, self.shape = kernel, memory, shape
+        self.threads = threads = shape[0] * shape[1] * shape[2]
+        self.constants = np.frombuffer(constants.ljust(-(-len(constants) // 16) * 16, b"\0"), np.uint8)
         self.shared = Memory(kernel.shared_bytes + shared_bytes, "shared")
         self.shared.owned[:] = True
         self.registers: dict[str, np.ndarray] = {}
         self.copies: dict[int, list[list]] = {}  # of each warp, groups of cp.async that no wait has completed
         self.warps, self.lanes, self.special = np.arange(threads) // 32, np.arange(threads), {}
         self.next = np.zeros(threads, np.int64)
-        self.waits, self.ended = np.zeros((2, threads), bool)
+        self.waits, self.ended, self.apart = np.zeros((3, threads), bool)
+        self.released = False
 
     def run(self, place: tuple[int, ...], grid: tuple[int, ...], order: random.Random | None) -> None:
         """To the end of every thread."""
         tid = np.arange(self.threads)
-        self.special = {
-            "%tid.x": tid,
-            "%laneid": tid % 32,
-            "%warpid": tid // 32,
-            "%ntid.x": np.full_like(tid, self.threads),
-        }
-        for axis, at, size in zip("xyz", place, grid, strict=True):
-            self.special |= {f"%ctaid.{axis}": np.full_like(tid, at), f"%nctaid.{axis}": np.full_like(tid, size)}
+        self.special = {"%laneid": tid % 32, "%warpid": tid // 32}
+        threads = np.unravel_index(tid, self.shape[::-1])[::-1]
+        for axis, at, size, thread, width in zip("xyz", place, grid, threads, self.shape, strict=True):
+            of = {"ctaid": at, "nctaid": size, "tid": thread, "ntid": width}
+            self.special |= {f"%{name}.{axis}": np.broadcast_to(value, tid.shape) for name, value in of.items()}
         while not self.ended.all():
-            ready = ~(self.waits | self.ended)
+            ready = ~(self.waits | self.ended | self.apart)
             if not ready.any():
-                self.waits[:] = False
+                self.released = bool(self.apart.any())
+                (self.apart if self.released else self.waits)[:] = False
                 continue
             if order:
                 ready &= self.warps == order.choice(np.unique(self.warps[ready]).tolist())
@@ -57,24 +62,31 @@ class Block:
 
     def _straight(self, at: int) -> None:
         """From one instruction to a branch, a barrier or a label; whoever is furthest behind goes first."""
-        lanes, labels = self.lanes, set(self.kernel.labels.values())
+        lanes, (released, self.released) = self.lanes, (self.released, False)
         while True:
             instruction = self.kernel.code[at]
-            chosen = np.ones(len(lanes), bool)
+            if instruction.opcode[0] == "shfl" and not released and not self._whole(lanes):
+                self.apart[lanes], self.next[lanes] = True, at
+                return
+            released, chosen = False, lanes
             if instruction.guard:
-                chosen = self.get(instruction.guard, "pred") ^ instruction.negated
+                chosen = lanes[self.get(instruction.guard, "pred") ^ instruction.negated]
             at += 1
             if instruction.opcode[0] in ENDS:
                 self.next[lanes] = at
-                self._control(instruction, lanes[chosen])
+                self._control(instruction, chosen)
                 return
-            if chosen.any():
-                self.lanes = lanes[chosen]
+            if len(chosen):
+                self.lanes = chosen
                 execute(self, instruction)
                 self.lanes = lanes
-            if at in labels:
+            if at in self.kernel.targets:
                 self.next[lanes] = at
                 return
+
+    def _whole(self, lanes: np.ndarray) -> bool:
+        """Whether their warps are all here: if not, a shuffle waits for the others, as a GPU's does, while they run."""
+        return len(lanes) == int((np.isin(self.warps, self.warps[lanes]) & ~self.ended).sum())
 
     def _control(self, instruction: Instruction, lanes: np.ndarray) -> None:
         if instruction.opcode[0] == "bra":
@@ -97,6 +109,8 @@ class Block:
             return self._register(name)[self.lanes].astype(UNSIGNED[wanted.itemsize], copy=False).view(wanted)
         if name in self.kernel.shared:
             return np.full(len(self.lanes), self.kernel.shared[name], wanted)
+        if name in self.kernel.parameters:  # its address
+            return np.full(len(self.lanes), self.kernel.parameters[name][0], wanted)
         if hexadecimal := re.fullmatch(r"0[fFdD]([0-9a-fA-F]+)", name):
             bits = UNSIGNED[len(hexadecimal[1]) // 2](int(hexadecimal[1], 16))
             return np.full(len(self.lanes), bits).view(wanted)

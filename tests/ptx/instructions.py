@@ -1,8 +1,8 @@
-"""What each instruction does to the lanes at hand: those that Triton makes of this package, and no others."""
+"""What each instruction does to the lanes at hand: those that Triton and nvcc make of this package, and no others."""
 
 import numpy as np
 
-from .arithmetic import CONVERSIONS, OPERATIONS, bf16_to_f32, compare, f32_to_bf16
+from .arithmetic import CONVERSIONS, OPERATIONS, bf16_to_f32, compare, directed, f32_to_bf16, saturated
 from .memory import UNSIGNED, PTXError
 from .parser import BYTES
 from .transfers import copy, listed, load, matrix, store
@@ -11,13 +11,12 @@ from .transfers import copy, listed, load, matrix, store
 def execute(block, instruction) -> None:
     """One instruction; one that is not known is a PTXError."""
     name, *_ = instruction.opcode
-    with np.errstate(all="ignore"):
-        if name in SPECIAL:
-            SPECIAL[name](block, instruction)
-        elif name in OPERATIONS:
-            _calculate(block, instruction)
-        else:
-            raise PTXError(f"unknown instruction: {instruction.text}")
+    if name in SPECIAL:
+        SPECIAL[name](block, instruction)
+    elif name in OPERATIONS:
+        _calculate(block, instruction)
+    else:
+        raise PTXError(f"unknown instruction: {instruction.text}")
 
 
 def _move(block, instruction) -> None:
@@ -84,6 +83,7 @@ def _convert(block, instruction) -> None:
     values = bf16_to_f32(values) if source == "bf16" else values
     for rounding in CONVERSIONS.keys() & set(instruction.opcode):
         values = CONVERSIONS[rounding](values)
+    values = saturated(values) if "sat" in instruction.opcode else values
     block.put(into, f32_to_bf16(values.astype(np.float32)) if target == "bf16" else values.astype(_dtype(target)))
 
 
@@ -114,6 +114,20 @@ def _funnel(block, instruction) -> None:
     block.put(into, found.astype(np.uint32))
 
 
+def _halves(operation, kind: str, values: list[np.ndarray]) -> np.ndarray:
+    """Of the low and of the high half of each value."""
+    half, whole = (np.uint32, np.uint64) if kind == "f32x2" else (np.uint16, np.uint32)
+    bits = 8 * np.dtype(half).itemsize
+
+    def result(shift: int) -> np.ndarray:
+        parts = [(v >> whole(shift)).astype(half) for v in values]
+        if kind == "f32x2":
+            return operation(*(part.view(np.float32) for part in parts)).view(half)
+        return f32_to_bf16(operation(*map(bf16_to_f32, parts)))
+
+    return result(bits).astype(whole) << whole(bits) | result(0).astype(whole)
+
+
 def _calculate(block, instruction) -> None:
     into, *sources = instruction.arguments
     name, kind = instruction.opcode[0], instruction.opcode[-1]
@@ -122,15 +136,23 @@ def _calculate(block, instruction) -> None:
     if "wide" in instruction.opcode:
         wide = kind[0] + str(16 * BYTES[kind])
         values = [v.astype(_dtype(wide)) for v in values[:2]] + [block.get(a, wide) for a in sources[2:]]
-    if kind == "bf16x2":
-        halves = [
-            OPERATIONS[name](*(bf16_to_f32((v >> np.uint32(k)).astype(np.uint16)) for v in values)) for k in (0, 16)
-        ]
-        low, high = (f32_to_bf16(half).astype(np.uint32) for half in halves)
-        return block.put(into, high << np.uint32(16) | low)
+    if kind == "bf16" and instruction.opcode[-2] == "f32":  # but the last operand and the result
+        values = [*map(bf16_to_f32, values[:-1]), block.get(sources[-1], "f32")]
+        return block.put(into, OPERATIONS[name](*values))
+    if kind in ("bf16x2", "f32x2"):
+        return block.put(into, _halves(OPERATIONS[name], kind, values))
     if kind == "bf16":
         return block.put(into, f32_to_bf16(OPERATIONS[name](*map(bf16_to_f32, values))))
-    block.put(into, OPERATIONS[name](*values))
+    rounding = {"rm", "rp", "rz"} & set(instruction.opcode)
+    if kind == "f32" and rounding:
+        found = directed(rounding.pop(), OPERATIONS[name], *values)
+    else:
+        found = OPERATIONS[name](*values)
+    block.put(into, saturated(found) if "sat" in instruction.opcode else found)
+
+
+def _trap(block, instruction) -> None:
+    raise PTXError("a kernel stopped itself: trap")
 
 
 SPECIAL = {"ld": load, "st": store, "cp": copy, "mov": _move, "cvta": _move, "setp": _set_predicate}
@@ -142,4 +164,5 @@ SPECIAL |= {
     "cvt": _convert,
     "prmt": _permute,
     "shf": _funnel,
+    "trap": _trap,
 }

@@ -1,4 +1,4 @@
-"""Backend "triton" on CPU tensors: every launch is compiled for an H100 and its PTX run."""
+"""Backend "triton" on CPU tensors: every launch is compiled for a GPU and its PTX run."""
 
 import contextlib
 import importlib.util
@@ -15,19 +15,18 @@ from triton.runtime.jit import JITFunction
 
 from normkernels import _backends
 
-from .grid import run
-from .memory import GAP, Memory
+from .grid import packed, run
+from .memory import GAP, Memory, Traffic
 from .parser import parse
 
-TARGET = GPUTarget("cuda", 90, 32)
 Edit = Callable[[str], str]
 
 
 class Launched(NamedTuple):
-    """A launch that ran, and the bytes that it moved between global memory and its blocks."""
+    """A launch that ran, and what it moved between each tensor, by its storage's address, and its blocks."""
 
     kernel: str
-    bytes: int
+    traffic: dict[int, Traffic]
 
 
 def _table():
@@ -46,8 +45,9 @@ def _table():
 class Runner:
     """In place of JITFunction.run; kernels are compiled once."""
 
-    def __init__(self, order: random.Random | None, edit: Edit) -> None:
+    def __init__(self, order: random.Random | None, edit: Edit, arch: int) -> None:
         self.order, self.edit, self.launched, self.compiled, self.table = order, edit, [], {}, _table()
+        self.target = GPUTarget("cuda", arch, 32)
 
     def launch(self, kernel, args: tuple, grid: Any, options: dict) -> None:
         """Compile, copy the tensors in, run, and copy them out."""
@@ -74,20 +74,20 @@ class Runner:
         run(
             code,
             memory,
-            [_address(v, at) if isinstance(v, torch.Tensor) else v for v in values],
+            packed(code, [_address(v, at) if isinstance(v, torch.Tensor) else v for v in values]),
             (*programs, 1, 1)[:3],
-            metadata.num_warps,
+            (32 * metadata.num_warps, 1, 1),
             metadata.shared,
             self.order,
         )
         for key, s in storages.items():
             _bytes(s).copy_(torch.from_numpy(memory.bytes[at[key] : at[key] + s.nbytes()]))
-        self.launched.append(Launched(made.kernel, memory.moved))
+        self.launched.append(Launched(made.kernel, {key: memory.traffic[at[key]] for key in storages}))
 
     def _compile(self, made):
         if made not in self.compiled:
             options = {"num_warps": made.num_warps}
-            found = triton.compile(self.table.source(made), target=TARGET, options=options)
+            found = triton.compile(self.table.source(made), target=self.target, options=options)
             self.compiled[made] = parse(self.edit(found.asm["ptx"])), found.metadata
         return self.compiled[made]
 
@@ -105,9 +105,9 @@ def _address(t: torch.Tensor, at: dict[int, int]) -> int:
 
 
 @contextlib.contextmanager
-def running(order: random.Random | None = None, edit: Edit = str) -> Iterator[list[Launched]]:
+def running(order: random.Random | None = None, edit: Edit = str, arch: int = 90) -> Iterator[list[Launched]]:
     """Backend "triton" takes CPU tensors here; ``edit`` may change the PTX. What it patches it undoes."""
-    runner = Runner(order, edit)
+    runner = Runner(order, edit, arch)
     patched = [
         (JITFunction, "run", lambda kernel, *args, grid, warmup, **options: runner.launch(kernel, args, grid, options)),
         (torch.cuda, "device_of", lambda _: contextlib.nullcontext()),

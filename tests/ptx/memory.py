@@ -10,11 +10,24 @@ class PTXError(Exception):
     """What a GPU would do without a word: an access out of bounds, a read of what nobody wrote, a lost barrier."""
 
 
+class Traffic:
+    """What accesses of one tensor moved: all of their bytes, and which bytes these were."""
+
+    def __init__(self, size: int) -> None:
+        self.total, self.touched = 0, np.zeros(size, bool)
+
+    def add(self, places: np.ndarray, size: int) -> None:
+        self.total += size * len(np.unique(places))  # lanes that read the same share an access
+        for k in range(size):
+            self.touched[places + k] = True
+
+
 class Memory:
     """A space of bytes; an access out of bounds, across its own size, or of what nobody wrote is a PTXError."""
 
     def __init__(self, size: int, space: str) -> None:
-        self.space, self.top, self.moved = space, 0, 0
+        self.space, self.top = space, 0
+        self.traffic: dict[int, Traffic] = {}  # of each allocation
         self.bytes = np.full(-(-size // 16) * 16, 0xA5, np.uint8)
         self.owned, self.written = np.zeros((2, len(self.bytes)), bool)
 
@@ -25,6 +38,7 @@ class Memory:
         if self.top + GAP > len(self.bytes):
             raise MemoryError(f"{self.space} memory of {len(self.bytes)} bytes is full")
         self.owned[at : at + size] = True
+        self.traffic[at] = Traffic(size)
         if data is not None:
             self.bytes[at : at + size] = data
             self.written[at : at + size] = True
@@ -44,9 +58,12 @@ class Memory:
             self.written[at + k] = True
 
     def _check(self, at: np.ndarray, size: int, text: str) -> None:
-        self.moved += size * len(at)
         if (at % size).any():
             raise PTXError(f"misaligned access of {self.space} memory: {text}")
         inside = (at >= 0) & (at + size <= len(self.bytes))
         if not inside.all() or not (self.owned[at] & self.owned[at + size - 1]).all():
             raise PTXError(f"access of {self.space} memory out of bounds: {text}")
+        for start, traffic in self.traffic.items():
+            within = at[(at >= start) & (at < start + len(traffic.touched))] - start
+            if len(within):
+                traffic.add(within, size)

@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-BYTES = {"pred": 1, "bf16": 2, "bf16x2": 4} | {
+BYTES = {"pred": 1, "bf16": 2, "bf16x2": 4, "f32x2": 8} | {
     f"{kind}{bits}": bits // 8 for kind in "busf" for bits in (8, 16, 32, 64)
 }
 
@@ -28,13 +28,22 @@ class Kernel(NamedTuple):
     registers: dict[str, str]
     code: list[Instruction]
     labels: dict[str, int]
+    targets: frozenset[int]  # of the labels
+    most_threads: int  # that it was compiled for
+
+
+def entries(ptx: str) -> dict[str, str]:
+    """What each .entry of a module is called, and its text."""
+    ptx = re.sub(r"//[^\n]*", "", ptx)
+    head, *rest = re.split(r"(?=^(?:\.visible |\.weak )?\.entry )", ptx, flags=re.M)
+    return {re.findall(r"\.entry\s+([\w$]+)", text)[0]: head + text for text in rest}
 
 
 def parse(ptx: str) -> Kernel:
     """The first .entry of a module."""
     ptx = re.sub(r"//[^\n]*", "", ptx)
     ptx = re.sub(r"(?m)^\s*\.(loc|file)\b[^\n]*$", "", ptx)
-    entry = re.search(r"\.entry\s+([\w$]+)\s*\((.*?)\)[^{]*\{", ptx, re.S)
+    entry = re.search(r"\.entry\s+([\w$]+)\s*\((.*?)\)([^{]*)\{", ptx, re.S)
     assert entry is not None, "no .entry in the PTX"
     depth, end = 1, entry.end()
     while depth:
@@ -42,15 +51,25 @@ def parse(ptx: str) -> Kernel:
         end += 1
     body = ptx[entry.end() : end - 1]
     shared, shared_bytes = _shared(ptx[: entry.start()] + body)
-    return Kernel(entry[1], _parameters(entry[2]), shared, shared_bytes, _registers(body), *_code(body))
+    code, labels = _code(body)
+    targets, most = frozenset(labels.values()), re.search(r"\.(?:max|req)ntid\s+(\d+)", entry[3])
+    threads = int(most[1]) if most else 1024
+    return Kernel(
+        entry[1], _parameters(entry[2]), shared, shared_bytes, _registers(body), code, labels, targets, threads
+    )
 
 
 def _parameters(text: str) -> dict[str, tuple[int, int]]:
+    """A struct is an array of bytes, aligned as its widest member."""
     found, offset = {}, 0
-    for kind, name in re.findall(r"\.param\s+\.(\w+)\s[^,]*?([\w$]+)\s*(?:,|$)", text.strip()):
-        offset = -(-offset // BYTES[kind]) * BYTES[kind]
-        found[name] = offset, BYTES[kind]
-        offset += BYTES[kind]
+    for line in filter(None, map(str.strip, text.split(","))):
+        kind = re.search(r"\.param\s+(?:\.align\s+(\d+)\s+)?\.(\w+)\s.*?([\w$]+)(?:\[(\d+)\])?$", line)
+        assert kind is not None, line
+        size = BYTES[kind[2]] * int(kind[4] or 1)
+        align = int(kind[1] or size)
+        offset = -(-offset // align) * align
+        found[kind[3]] = offset, size
+        offset += size
     return found
 
 

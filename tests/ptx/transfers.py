@@ -30,15 +30,13 @@ def load(block, instruction) -> None:
     into, source = instruction.arguments
     kind = instruction.opcode[-1]
     size = BYTES[kind]
-    if "param" in instruction.opcode:
-        name, _, offset = source.strip("[] ").partition("+")
-        at = block.kernel.parameters[name.strip()][0] + int(offset or 0)
-        value = block.constants[at : at + size].view(UNSIGNED[size])
-        return block.put(into, np.broadcast_to(value, len(block.lanes)).copy())
     names, at = listed(into), _address(block, source)
     _aligned(at, size * len(names), instruction.text)
-    space = _space(block, instruction.opcode)
-    values = [space.load(at + k * size, size, instruction.text) for k in range(len(names))]
+    if "param" in instruction.opcode:
+        values = [block.constants.view(UNSIGNED[size])[at // size + k] for k in range(len(names))]
+    else:
+        space = _space(block, instruction.opcode)
+        values = [space.load(at + k * size, size, instruction.text) for k in range(len(names))]
     for name, value in zip(names, values, strict=True):
         block.put(name, value.view(f"i{size}") if kind[0] == "s" else value)
 

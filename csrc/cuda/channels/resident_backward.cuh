@@ -18,12 +18,13 @@ __device__ void sum_shares(const ChannelsBackward<T>& p, Shares<T>& shares, int 
   const int thread = threadIdx.y * blockDim.x + threadIdx.x;
   for (int first = 0; first < all; first += warps) {
     const int i = first + thread / 32, start = i / D * blockDim.x * kResidentPacks + i % D * per_channel;
+    const int64_t statistic = int64_t(blockIdx.x) * blockDim.y + i / D;
+    const bool live = i < all && statistic < p.plan.B * p.plan.G;
     A sum[2] = {A(0), A(0)};
-    for (int j = thread % 32; j < per_channel && i < all; j += 32)
+    for (int j = thread % 32; j < per_channel && live; j += 32)
       sum[0] += shares[0][start + j], sum[1] += shares[1][start + j];
     row_sum(sum, 32, static_cast<A(*)[32]>(nullptr));
-    const int64_t statistic = int64_t(blockIdx.x) * blockDim.y + i / D;
-    if (thread % 32 != 0 || i >= all || statistic >= p.plan.B * p.plan.G) continue;
+    if (thread % 32 != 0 || !live) continue;
     const int64_t channel = statistic % p.plan.G * D + i % D;
     const A w = load_value<T>(p.affine.weight, channel, 0, 1);
     shares[0][start] = sum[0] * w, shares[1][start] = sum[1] * w;

@@ -87,9 +87,11 @@ def rows_backward_kernel(
         rows = (block * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)
         mask = inside(rows, cols, M, N)
         xhat, du, g, rstd = grads(t, w, b, rows, cols, mask, M, strides, SLOPE, ACT, ALIGN)
-        dx = g - xhat * (tl.sum(g * xhat, axis=1)[:, None] / N)
-        if t.mean is not None:
-            dx = dx - tl.sum(g, axis=1)[:, None] / N
+        if t.mean is not None:  # one reduction of both costs the barriers of one
+            mean_gx, mean_g = tl.split(tl.sum(tl.join(g * xhat, g), axis=1) / N)
+            dx = g - mean_g[:, None] - xhat * mean_gx[:, None]
+        else:
+            dx = g - xhat * (tl.sum(g * xhat, axis=1)[:, None] / N)
         store_dx(t, dx * rstd, rows, cols, mask, N, strides.dsummed // ALIGN * ALIGN)
         dw += du * xhat
         db += du

@@ -1,0 +1,72 @@
+"""From the facts of a launch to its time: every number that is assumed is here."""
+
+import math
+from typing import NamedTuple
+
+from .compiled import Code
+
+
+class Device(NamedTuple):
+    """bandwidth: of a copy, bytes a second."""
+
+    name: str
+    bandwidth: float
+    multiprocessors: int = 132
+    l2_bytes: int = 50 * 2**20
+
+
+H100, H200 = Device("H100", 3.0e12), Device("H200", 4.3e12)
+CLOCK, SCHEDULERS, SINGLE = 1.7e9, 4, 2.5  # Hz; instructions a cycle; cycles an instruction of a warp alone
+LAUNCH, START, MEMORY, CACHE, BARRIER = 1.5e-6, 0.4e-6, 1.0e-6, 0.45e-6, 0.05e-6  # s
+OWN, L2 = 110e9, 5.5e12  # bytes a second: of one program, and of the cache
+L2_KEPT = 25e6  # bytes of one sweep that the next finds
+REGISTERS, WARPS, BLOCKS, SHARED = 65536, 64, 32, 227 * 1024  # of a multiprocessor
+LEAST_WAIT = 0.05e-6
+
+
+class Work(NamedTuple):
+    """What a launch does: bytes in all, tiles of a program (0: no loop), and the share of reads that L2 answers."""
+
+    programs: int
+    read: float
+    written: float
+    steps: int = 0
+    cached: float = 0.0
+
+
+def resident(code: Code, warps: int) -> int:
+    """Programs that a multiprocessor holds at once."""
+    registers = -(-code.registers // 8) * 8
+    by_shared = SHARED // (code.shared_bytes + 1024)
+    return max(1, min(REGISTERS // (registers * 32 * warps), WARPS // warps, BLOCKS, by_shared))
+
+
+def program(code: Code, warps: int, work: Work) -> float:
+    """Seconds of one program from its start to its end, when nothing else limits it."""
+
+    def issue(instructions: float) -> float:
+        return instructions * max(SINGLE, warps / SCHEDULERS) / CLOCK
+
+    latency, read = CACHE if work.cached >= 0.99 else MEMORY, work.read / work.programs
+    if not work.steps:
+        return START + latency + read / OWN + issue(code.instructions) + BARRIER * code.barriers
+    each = issue(code.loop) + BARRIER * code.loop_barriers
+    ahead = each if code.prefetches else each * (1 - code.first_load)  # of its use the next tile is asked for
+    wait = max(latency + read / work.steps / OWN + 0.1e-6 - ahead, LEAST_WAIT)
+    return START + latency + issue(code.instructions - code.loop) + work.steps * (each + wait)
+
+
+def seconds(device: Device, code: Code, warps: int, work: Work) -> float:
+    """Of one launch."""
+    at_once = min(resident(code, warps), math.ceil(work.programs / device.multiprocessors))
+    waves = work.programs / (device.multiprocessors * at_once)
+    blocks = program(code, warps, work) * (max(1.0, math.ceil(waves)) if waves < 4 else waves + 0.3)
+    bandwidth = (work.read * (1 - work.cached) + work.written) / device.bandwidth + work.read * work.cached / L2
+    executed = code.instructions + code.loop * max(work.steps - 1, 0)
+    issue = work.programs * warps * executed / (device.multiprocessors * SCHEDULERS * CLOCK)
+    return LAUNCH + sum(t**4 for t in (blocks, bandwidth, issue)) ** 0.25
+
+
+def copy(device: Device, size: float) -> float:
+    """Seconds of a copy that reads and writes so many bytes in all."""
+    return LAUNCH + size / device.bandwidth

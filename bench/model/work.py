@@ -1,0 +1,110 @@
+"""Each launch that a call makes, with what it reads and writes: from the launchers themselves, on meta tensors."""
+
+import importlib
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+
+from .times import L2_KEPT, Device, Work
+
+BF16, F32 = torch.bfloat16, torch.float32
+SECOND = {"channels_apply_kernel", "channels_dx_kernel"}  # sweeps that may find in L2 what the first one left there
+AGAIN = {"rows_merge_kernel", "rows_spread_kernel"}  # that come in waves of what L2 holds
+SUMS = {"partial_sums_kernel", "channels_merge_moments_kernel", "channels_merge_sums_kernel"}  # of partial results
+ROWS = {"rows_moments_kernel", "rows_merge_kernel", "rows_sums_kernel", "rows_spread_kernel"}  # of a wave
+
+
+class Called(NamedTuple):
+    """One launch as it was made: specialised, and its arguments by name."""
+
+    launch: Any
+    grid: tuple[int, ...]
+    given: dict[str, Any]
+
+
+@contextmanager
+def recorded(device: Device) -> Iterator[list[Called]]:
+    """Launches made inside are noted and not run, as on this device."""
+    jit: Any = importlib.import_module("triton.runtime.jit").JITFunction
+    table: Any = importlib.import_module("tests.compiled.triton")
+    found: list[Called] = []
+
+    def note(kernel, *args, grid, warmup, **options):
+        given = dict(zip(kernel.arg_names, args, strict=False)) | options
+        found.append(Called(table.specialise(kernel, args, options, ""), tuple(grid), given))
+
+    ours = [m for name, m in sys.modules.items() if name.startswith("normkernels._backends.triton")]
+    patched: list[tuple[Any, str, Callable]] = [(jit, "run", note)]
+    patched += [(m, "multiprocessors", lambda t: device.multiprocessors) for m in ours if hasattr(m, "multiprocessors")]
+    patched += [(m, "wave", lambda t, row: max(1, device.l2_bytes // 2 // row)) for m in ours if hasattr(m, "wave")]
+    kept = [(owner, name, getattr(owner, name)) for owner, name, _ in patched]
+    for owner, name, value in patched:
+        setattr(owner, name, value)
+    try:
+        yield found
+    finally:
+        for owner, name, value in kept:
+            setattr(owner, name, value)
+
+
+def calls(op: str, shape: tuple[int, ...], last: bool, device: Device) -> tuple[list[Called], list[Called], int]:
+    """The launches of a forward and of a backward in bfloat16 with float32 parameters, and the bytes of the input."""
+
+    def new(dtype, *sizes):
+        return torch.empty(sizes, dtype=dtype, device="meta")
+
+    run = importlib.import_module("tests.compiled.triton").run
+    if op in ("layer_norm", "rms_norm"):
+        M, N = shape
+        x, w, s, end = new(BF16, M, N), new(F32, N), new(F32, M), (0.0, "identity", 0.01)
+        bias, mean = ([w], [s]) if op == "layer_norm" else ([], [])
+        forward = (x, None, w, *bias, x, None, *mean, s, 1e-5, *end)
+        backward = (x, None, x, w, *bias, *mean, s, x, w, *bias, *end)
+    else:
+        N, C, *rest = shape
+        S, groups = math.prod(rest), {"batch_norm": C, "instance_norm": C, "group_norm": math.gcd(32, C)}[op]
+        B = 1 if op == "batch_norm" else N
+        pooled = last and B == 1
+        x = new(BF16, *((1, N * S, C) if pooled else (N, S, C) if last else (N, C, S)))
+        w = None if op == "instance_norm" else new(F32, C)
+        s, end = new(F32, B, groups), ("identity", 0.01, last)
+        forward = (x, None, w, w, x, s, s, 1e-5, *end)
+        backward = (x, x, None, w, w, s, s, x, None, w, w, 1e-5, True, *end)
+    with recorded(device) as first:
+        run(f"{op}_fwd", *forward)
+    with recorded(device) as second:
+        run(f"{op}_bwd", *backward)
+    return first, second, x.numel() * x.element_size()
+
+
+def work(called: Called) -> Work:
+    """What one launch does."""
+    kernel, given, programs = called.launch.kernel, called.given, math.prod(called.grid)
+    if kernel in SUMS:
+        return _sums(kernel, given, programs)
+    t = given["t"] if "t" in given else None
+    x = given["X"] if t is None else t.x
+    size, inputs = x.numel() * x.element_size(), 2 if t is not None and "dy" in t._fields else 1
+    share = min(1.0, called.grid[0] * given.get("rows_each", 1) / x.shape[0]) if kernel in ROWS else 1.0
+    writes = [name for name in ("y", "dx") if t is not None and getattr(t, name, None) is not None]
+    cached = 1.0 if kernel in AGAIN else min(0.98, L2_KEPT / (size * inputs)) if kernel in SECOND else 0.0
+    return Work(programs, inputs * size * share, size * share * len(writes), _steps(kernel, called), cached)
+
+
+def _steps(kernel: str, called: Called) -> int:
+    """Tiles that a program walks, where it walks."""
+    if kernel == "rows_backward_kernel":
+        return math.ceil(called.given["M"] / called.given["BLOCK_M"] / called.grid[0])
+    return called.given.get("rows_each", called.given.get("steps", 0))
+
+
+def _sums(kernel: str, given: dict[str, Any], programs: int) -> Work:
+    names = {"channels_merge_moments_kernel": ["PARTIAL"]}.get(kernel, ["PARTIAL_W", "PARTIAL_B"])
+    read = sum(given[name].numel() * 4 for name in names if given[name] is not None)
+    wanted = sum(given[name] is not None for name in names) if kernel == "partial_sums_kernel" else 1
+    rows, at_once = (given["P"], given["BLOCK_P"]) if "P" in given else (given["rows"], given["FORM"].BLOCK_R)
+    return Work(programs, read, 0, wanted * math.ceil(rows / at_once), 1.0)

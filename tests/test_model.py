@@ -1,0 +1,89 @@
+"""The static model of GPU kernels: what it reads in machine code, what it makes of it, and what is committed."""
+
+import pytest
+from test_ptx import compiled
+
+from bench.model.__main__ import Predicted, committed, worse
+from bench.model.compiled import Code, counts, known
+from bench.model.times import H100, H200, Work, copy, resident, seconds
+
+SASS = """
+        /*0000*/                   LDC R1, c[0x0][0x28] ;
+.L_x_0:
+        /*0010*/                   BAR.SYNC.DEFER_BLOCKING 0x0 ;
+        /*0020*/                   DEPBAR.LE SB0, {left} ;
+        /*0030*/                   LDS R2, [R3] ;
+        /*0040*/                   LDGSTS.E.128 [R4], [R6.64] ;
+        /*0050*/                   @P0 BRA `(.L_x_0) ;
+        /*0060*/                   BAR.SYNC.DEFER_BLOCKING 0x0 ;
+        /*0070*/                   EXIT ;
+.L_x_1:
+        /*0080*/                   BRA `(.L_x_1);
+"""
+CODE = Code("kernel", "", 64, 0, 0, 400, 300, 2, 2, 0.9, 0)
+WORK = Work(528, 2e8, 1e8, 30)
+
+
+@pytest.mark.parametrize(("left", "prefetches"), [("0x0", 0), ("0x2", 1)])
+def test_what_machine_code_says(left, prefetches):
+    """Nine instructions, five of them in the one loop; the branch to itself is padding."""
+    assert counts(SASS.format(left=left)) == (9, 5, 1, 1, 0.6, prefetches)
+
+
+@pytest.mark.parametrize(
+    ("code", "warps", "expected"),
+    [(CODE, 8, 4), (CODE._replace(registers=65), 8, 3), (CODE._replace(shared_bytes=100 * 1024), 4, 2), (CODE, 1, 32)],
+)
+def test_how_many_programs_a_multiprocessor_holds(code, warps, expected):
+    assert resident(code, warps) == expected
+
+
+@pytest.mark.parametrize(
+    ("code", "work"),
+    [
+        (CODE, WORK._replace(read=3e8)),
+        (CODE, WORK._replace(written=2e8)),
+        (CODE._replace(registers=168), WORK),
+        (CODE._replace(loop_barriers=20), WORK),
+        (CODE._replace(instructions=2000, loop=1900), WORK),
+    ],
+    ids=["reads", "writes", "registers", "barriers", "instructions"],
+)
+def test_more_of_anything_takes_longer(code, work):
+    assert seconds(H100, code, 8, work) > seconds(H100, CODE, 8, WORK)
+
+
+def test_what_helps():
+    slow = seconds(H100, CODE, 8, WORK)
+    assert seconds(H100, CODE._replace(prefetches=1), 8, WORK) < slow
+    assert seconds(H200, CODE, 8, WORK) < slow
+    assert seconds(H100, CODE, 8, WORK._replace(cached=0.98)) < slow
+
+
+def test_nothing_is_faster_than_a_copy():
+    assert seconds(H100, CODE, 8, WORK) > copy(H100, 3e8)
+    assert all(0 < share <= 1 for row in committed().values() for share in row[2:6])
+
+
+def test_calibration():
+    """Published: RMS norm forward, 2.9 to 3.0 TB/s of 3.0 on an H100, 4.18 of 4.3 on an H200."""
+    row = committed()["rms_norm", "16384x4096"]
+    assert row.forward_h100 == pytest.approx(2.95 / 3.0, abs=0.05)
+    assert row.forward_h200 == pytest.approx(4.18 / 4.3, abs=0.05)
+
+
+def test_no_kernel_of_the_model_spills():
+    assert not [code for code in known().values() if code.spills]
+
+
+def test_a_share_that_falls_is_found():
+    row = Predicted("rms_norm", "1x1", 0.9, 0.9, 0.8, 0.8, "1+2")
+    table = {row[:2]: row}
+    assert not worse([row], table)
+    assert worse([row._replace(backward_h200=0.7)], table) == ["rms_norm 1x1: backward_h200 0.8 -> 0.7"]
+    assert "not in predicted.csv" in worse([row._replace(shape="2x2")], table)[0]
+
+
+def test_the_committed_predictions_are_those_of_this_code():
+    printed = compiled("-m", "bench.model", "--check", "rms_norm", "--shape", "16384x4096")
+    assert printed.startswith("predicted, not measured")
