@@ -57,6 +57,15 @@ def test_two_to_a_word_with_a_nan(column):
     assert dbias.isnan().nonzero().tolist() == [[column]]
 
 
+@pytest.mark.parametrize("column", [6, 7])
+def test_two_to_a_word_with_a_nan_of_all_bits(column):
+    """Rounded as a number, it would carry over into the sign of a zero."""
+    weight = torch.ones(64)
+    weight.view(torch.int32)[column] = 0x7FFFFFFF
+    y = layer_norm(torch.randn(6, 64).bfloat16(), (64,), weight, backend="native")
+    assert y.isnan().nonzero()[:, 1].tolist() == [column] * 6
+
+
 @pytest.mark.parametrize("N", [9, 777])
 @pytest.mark.parametrize("first", [1e4, -1e6])
 def test_first_values_far_from_the_others(first, N):
