@@ -1,7 +1,7 @@
 """The static model of GPU kernels: what it reads in machine code, what it makes of it, and what is committed."""
 
 import pytest
-from test_ptx import compiled
+from test_ptx_triton import compiled
 
 from bench.model.__main__ import Predicted, committed, worse
 from bench.model.compiled import Code, counts, known

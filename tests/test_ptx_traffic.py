@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from ptx.memory import Memory
-from test_ptx import compiled
+from test_ptx_triton import compiled
 
 from tests.ptx.traffic import committed, problems
 

@@ -1,0 +1,65 @@
+"""The PTX of every Triton op run on CPU tensors, and barriers removed from a compiled kernel, found.
+
+The suite's own process interprets Triton, so what compiles runs in another one.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("numpy")
+
+from normkernels.cases import OPS
+
+ROOT = Path(__file__).parents[1]
+
+
+def compiled(*args: str) -> str:
+    """``python`` where Triton compiles; what it prints, and fails with it."""
+    pytest.importorskip("triton")
+    env = {k: v for k, v in os.environ.items() if k not in ("TRITON_INTERPRET", "NORMKERNELS_BACKEND")}
+    done = subprocess.run([sys.executable, *args], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(("first", "dtype"), [(0, "float32"), (1, "bfloat16")])
+def test_ops_compiled_are_within_their_tolerance(first, dtype):
+    """A sample of each op in one dtype or the other, warps in random order; the command runs more of them."""
+    ops = list(OPS)[first::2]
+    printed = compiled("-m", "tests.ptx", "--samples", "1", "--order", "random", "--dtype", dtype, *ops)
+    assert len(printed.splitlines()) == 1 + len(ops)
+
+
+BARRIERS = """
+import random, re, torch
+from tests.ptx.launch import running
+from tests.ptx.memory import PTXError
+from triton.runtime.jit import JITFunction
+import normkernels as nk
+before = JITFunction.run
+x = torch.randn(3, 4099)
+def call(edit):
+    with running(random.Random(0), edit) as launched:
+        y = nk.functional.rms_norm(x, (4099,), backend="triton")
+    assert launched
+    return y
+whole = call(str)
+torch.testing.assert_close(whole, torch.nn.functional.rms_norm(x, (4099,)))
+try:
+    broken = call(lambda ptx: re.sub(r"bar\\.sync[^;]*;|barrier\\.sync[^;]*;", "", ptx))
+except PTXError as error:
+    print(error)
+else:
+    print("differs" if not torch.equal(whole, broken) else "not noticed")
+assert JITFunction.run is before, "not undone"
+"""
+
+
+def test_barriers_removed_from_a_compiled_kernel_are_found():
+    """Those of a real kernel, and what runs PTX leaves the package as it was."""
+    printed = compiled("-c", BARRIERS)
+    assert "nobody wrote" in printed or "differs" in printed
