@@ -14,8 +14,9 @@ void channels_bwd(const Tensor& dy, const Tensor& x, const OptionalTensor& skip,
     return;
   with_channels({x, skip, weight, bias, mean, var, eps, name, slope, last}, [&]<class T>(const Channels<T>& channels) {
     using C = compute_t<T>;
-    const int64_t lines = lies_last(channels.grid, last) ? chunks(channels.grid.N) : channels.grid.B;
-    GradientTable<C> dw(dweight, lines, channels.grid.C), db(dbias, lines, channels.grid.C);
+    const Grid& g = channels.grid;  // a line of whose channels is one for each image
+    const int64_t lines = (lies_last(g, last) ? chunks(g.N) : g.B) * channels.together, C1 = g.C / channels.together;
+    GradientTable<C> dw(dweight, lines, C1), db(dbias, lines, C1);
     backward(Backward<T>{.of = channels,
                          .dy = pointer<T>(dy),
                          .dx = pointer<T>(dx),

@@ -133,15 +133,25 @@ bool measure_small(const Forward<T>& a, int64_t image) {
   return keep_moments(a, image * g.G, first, [&](const Scratch<C>& of_groups) {
     Scratch<C> about(g.C);
     for (int64_t k = 0; k < g.G; k++) std::fill_n(&about[k * D], D, of_groups[k]);
-    Scratch<Pair<double>> sums(g.G);
-    for (int64_t row = 0; row < g.S; row += kRounded) {
-      Scratch<C> of_rows(2 * g.C);
-      C *p = of_rows.data(), *q = p + g.C;
+    Scratch<C> of_rows(2 * g.C);
+    C *p = of_rows.data(), *q = p + g.C;
+    const auto add_rows = [&](int64_t row) {
       each_band<C>(g.C, std::min(kRounded, g.S - row),
                    [&](int64_t line, int64_t n, int64_t j, int64_t m, int64_t ahead) {
                      add_columns_about(x + (row + line) * g.C + j, g.C, n, ahead, &about[j], p + j, q + j, m);
                    });
+    };
+    Scratch<Pair<double>> sums(g.G);
+    if (g.S <= kRounded) {
+      add_rows(0);
       add_groups(p, q, g.G, D, sums.data());
+    } else {
+      Scratch<double> totals(2 * g.C);
+      for (int64_t row = 0; row < g.S; row += kRounded) {
+        add_rows(row);
+        drain(p, totals.data(), totals.size());
+      }
+      add_groups(totals.data(), &totals[g.C], g.G, D, sums.data());
     }
     return sums;
   });
@@ -165,7 +175,7 @@ void measure(const Forward<T>& a, const Lines& lines, int64_t n, bool parallel) 
 // What each channel has, for each column of some lines.
 template <class C>
 Scratch<C> of_columns(const Lines& lines, int64_t columns, Scratch<C> of_channels) {
-  if (columns == lines.channels) return of_channels;
+  if (columns == lines.channels || of_channels.empty()) return of_channels;
   Scratch<C> values(columns);
   if (lines.run > 1) {
     lines.each_column(columns, [&](int64_t j, int64_t c) { values[j] = of_channels[c]; });
@@ -180,16 +190,16 @@ Scratch<C> of_columns(const Lines& lines, int64_t columns, Scratch<C> of_channel
 template <class C>
 struct ColumnScale : ChannelScale<C> {
   template <class T>
-  ColumnScale(const Channels<T>& of, const Lines& lines, int64_t columns, int64_t n)
-      : ChannelScale<C>(of, of.groups(n * of.grid.G, of.grid.G, 0)) {
+  ColumnScale(const Channels<T>& of, const Lines& lines, int64_t columns, int64_t n, bool all = true)
+      : ChannelScale<C>(of, of.groups(n * of.grid.G, of.grid.G, 0), all) {
     for (auto* values : {&this->mean, &this->scale, &this->shift})
       *values = of_columns(lines, columns, std::move(*values));
   }
 };
 
-// Columns of the coefficients: enough lines to make loops long.
+// Columns of the coefficients: enough lines to make loops long, but few of a small image, which pays for each.
 inline int64_t wide(const Lines& lines) {
-  return lines.columns * std::clamp<int64_t>(kStep / lines.columns, 1, std::max<int64_t>(1, lines.whole));
+  return lines.columns * std::clamp<int64_t>(kStep / lines.columns, 1, std::max<int64_t>(1, lines.whole / 4));
 }
 
 template <class T>

@@ -22,7 +22,7 @@ void add_block(const Backward<T>& a, const Source& source, const ColumnScale<C>&
       add_gradient_columns(a.dy + from, stride, a.of.x + from, stride, count, ahead, mean + j, p + j, q + j, n);
     });
   }
-  const int64_t lines = std::max<int64_t>(1, kStep / columns), part = std::min(columns, kStep);
+  const int64_t wide = scale.mean.size(), lines = std::max<int64_t>(1, wide / columns), part = std::min(columns, kStep);
   for (int64_t line = 0; line < rows; line += lines) {
     const int64_t count = std::min(lines, rows - line);
     for (int64_t j = 0; j < columns; j += part) {
@@ -86,7 +86,7 @@ void backward_image(const Backward<T>& a, const Lines& lines, int64_t n, int64_t
   const bool nontemporal = large<T>(g.N * g.C * g.S, 3) && g.C * sizeof(T) % 64 == 0;
   if (a.lost(n * g.G, g.G)) measure(a.statistics(), lines, n, parallel);
   const bool plain = a.of.plain();  // du is dy then, and only the means are read
-  const ColumnScale<C> scale(a.of, lines, plain ? lines.columns : wide(lines), n);
+  const ColumnScale<C> scale(a.of, lines, plain ? lines.columns : wide(lines), n, !plain);
   Scratch<Means> means(g.G);
   const auto scratch = a.scratch(g.S * g.C);
   C* const kept = scratch.get();

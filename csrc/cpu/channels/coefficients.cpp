@@ -98,8 +98,8 @@ NK_CLONES void add_channels(const Groups<C>& of, const S* a, const S* b, Means* 
                   [=](const Spread& k, int64_t c) NK_INLINED { dweight[c] += static_cast<C>(xhat(k, c)); });
 }
 
-template <class C>
-NK_CLONES void add_groups(const C* a, const C* b, int64_t count, int64_t D, Pair<double>* sums) {
+template <class S>
+NK_CLONES void add_groups(const S* a, const S* b, int64_t count, int64_t D, Pair<double>* sums) {
   if (D == 1) {
 #pragma omp simd
     for (int64_t c = 0; c < count; c++) {
@@ -121,14 +121,15 @@ NK_CLONES void add_groups(const C* a, const C* b, int64_t count, int64_t D, Pair
 }
 
 #define NK_SUMS(C, S) template void add_channels(const Groups<C>&, const S*, const S*, Means*, C*, C*);
-#define NK_COEFFICIENTS(C)                                                                \
-  template void scale_channels(const Groups<C>&, C*, C*, C*);                             \
-  template void blend_channels(const Groups<C>&, const C*, const Means*, C*, C*, C*, C*); \
-  template void add_groups(const C*, const C*, int64_t, int64_t, Pair<double>*);
+#define NK_COEFFICIENTS(C)                                    \
+  template void scale_channels(const Groups<C>&, C*, C*, C*); \
+  template void blend_channels(const Groups<C>&, const C*, const Means*, C*, C*, C*, C*);
 NK_COEFFICIENTS(double)
 NK_COEFFICIENTS(float)
 NK_SUMS(double, double)
 NK_SUMS(float, double)
 NK_SUMS(float, float)
+template void add_groups(const double*, const double*, int64_t, int64_t, Pair<double>*);
+template void add_groups(const float*, const float*, int64_t, int64_t, Pair<double>*);
 
 }  // namespace normkernels

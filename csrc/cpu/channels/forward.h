@@ -30,6 +30,22 @@ inline int64_t tiny_planes(const Grid& g, bool last) {
 }
 inline Grid one_image(const Grid& g) { return {1, g.C, g.N * g.S, 1, g.C}; }
 
+// One position lies either way, and images of their own go faster as rows.
+inline bool lies_last(const Grid& g, bool last) { return last || (g.S == 1 && g.B == g.N); }
+
+// Small images with statistics of their own, one after another, are also fewer images with more channels: what an image
+// costs beside its elements is paid once for so many of them.
+inline int64_t images_at_once(const Grid& g, bool last) {
+  constexpr int64_t kTogether = 1 << 12;  // elements
+  if (g.B != g.N || (last && g.S > 1)) return 1;
+  int64_t images = std::clamp<int64_t>(kTogether / std::max<int64_t>(g.C * g.S, 1), 1, std::max<int64_t>(g.N, 1));
+  while (g.N % images) images--;
+  return images;
+}
+inline Grid wider(const Grid& g, int64_t images) {
+  return {g.N / images, g.C * images, g.S, g.B / images, g.G * images};
+}
+
 // Both directions: what is normalised, and by what.
 template <class T>
 struct Channels {
@@ -39,7 +55,8 @@ struct Channels {
   Affine<C> affine;
   C *mean, *var, *rstd;  // (B, G); rstd: scratch, filled by find_rstd or keep
   double eps;
-  C* shift = nullptr;  // scratch as rstd, or null for zeros: xhat = (x - mean) * rstd + shift, for what mean lost
+  C* shift = nullptr;    // scratch as rstd, or null for zeros: xhat = (x - mean) * rstd + shift, for what mean lost
+  int64_t together = 1;  // images of the tensor that are one of the grid's
 
   // For statistics from first on, with mean and var given
   void find_rstd(int64_t first, int64_t count) const {
@@ -94,10 +111,19 @@ struct ChannelScale {
   Gate gate;
   C slope;
 
+  // all: else only the means, for sums of du that nothing has to be computed for
   template <class T>
-  ChannelScale(const Channels<T>& of, const Groups<C>& groups)
-      : mean(groups.count * groups.D), scale(mean.size()), shift(mean.size()), gate(of.gate()), slope(of.affine.slope) {
-    scale_channels(groups, mean.data(), scale.data(), shift.data());
+  ChannelScale(const Channels<T>& of, const Groups<C>& groups, bool all = true)
+      : mean(groups.count * groups.D),
+        scale(all ? mean.size() : 0),
+        shift(scale.size()),
+        gate(of.gate()),
+        slope(of.affine.slope) {
+    if (all) {
+      scale_channels(groups, mean.data(), scale.data(), shift.data());
+    } else {
+      for (int64_t k = 0; k < groups.count; k++) std::fill_n(&mean[k * groups.D], groups.D, groups.mean[k]);
+    }
   }
   Scale<const C*> at(int64_t j) const { return {mean.data() + j, scale.data() + j, shift.data() + j, gate, slope}; }
 };
@@ -161,7 +187,7 @@ void each(bool parallel, int64_t n, const F& f) {
 // f(part, parallel), with parallel telling whether to share the part among the threads.
 template <class F>
 void share(int64_t parts, int64_t elements, const F& f) {
-  const bool inside = parts < torch::stable::get_num_threads() && elements > 32768;
+  const bool inside = parts < torch::stable::get_num_threads() && elements > 32768 * parts;
   if (inside) {
     for (int64_t i = 0; i < parts; i++) f(i, true);
   } else {

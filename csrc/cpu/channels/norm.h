@@ -23,6 +23,14 @@ struct Given {
   bool channels_last;
 };
 
+// A parameter of each channel, or null, so many times: for images that are taken as one.
+template <class C>
+Scratch<C> repeated(const C* values, int64_t channels, int64_t images) {
+  Scratch<C> all(values && images > 1 ? channels * images : 0);
+  for (size_t at = 0; at < all.size(); at += channels) std::copy_n(values, channels, &all[at]);
+  return all;
+}
+
 // Call f with the parameters in the compute type and everything else of Channels<T>.
 template <class F>
 void with_channels(const Given& g, const F& f) {
@@ -34,20 +42,23 @@ void with_channels(const Given& g, const F& f) {
     Scratch<C> scratch((g.mean ? 2 : 4) * count);
     C *rstd = scratch.data(), *shift = rstd + count, *mean = g.mean ? pointer<C>(g.mean) : shift + count;
     C* var = g.var ? pointer<C>(g.var) : shift + 2 * count;
-    f(Channels<T>{.grid = z,
+    const int64_t images = images_at_once(z, g.channels_last);
+    const Scratch<C> weight = repeated(affine.weight, z.C, images), bias = repeated(affine.bias, z.C, images);
+    Affine<C> of_all = affine;
+    if (!weight.empty()) of_all.weight = weight.data();
+    if (!bias.empty()) of_all.bias = bias.data();
+    f(Channels<T>{.grid = wider(z, images),
                   .x = pointer<T>(g.x),
                   .skip = pointer<T>(g.skip),
-                  .affine = affine,
+                  .affine = of_all,
                   .mean = mean,
                   .var = var,
                   .rstd = rstd,
                   .eps = g.eps,
-                  .shift = shift});
+                  .shift = shift,
+                  .together = images});
   });
 }
-
-// One position lies either way, and images of their own go faster as rows.
-inline bool lies_last(const Grid& g, bool last) { return last || (g.S == 1 && g.B == g.N); }
 
 // With rstd given where mean is. Planes of a few vectors are quicker as planes: their columns fit in no cache.
 template <class T>

@@ -65,8 +65,8 @@ template <class C, class S>
 void add_channels(const Groups<C>& of, const S* a, const S* b, Means* means, C* dbias, C* dweight);
 
 // Adds a and b of the channels of each group to its sums
-template <class C>
-void add_groups(const C* a, const C* b, int64_t count, int64_t D, Pair<double>* sums);
+template <class S>
+void add_groups(const S* a, const S* b, int64_t count, int64_t D, Pair<double>* sums);
 
 // u, as the compute type or rounded to T; skip may be null
 template <class T, class K, class Out>
