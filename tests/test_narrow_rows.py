@@ -3,11 +3,12 @@
 import pytest
 import torch
 from common import small
+from torch.testing import assert_close
 
 from normkernels import tolerance
 from normkernels._backends import unusable
 from normkernels.cases import OPS
-from normkernels.functional import layer_norm
+from normkernels.functional import layer_norm, rms_norm
 from normkernels.tolerance import check
 
 WIDTHS = (1, 2, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 79, 255, 257, 2047, 2048, 2049, 4079, 4096, 4097)
@@ -28,20 +29,35 @@ def test_every_end(N, M, dtype):
         assert not wrong(small(LAYER_NORM, M, N, **options), dtype)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("N", [32, 96, 2048, 2080, 4128, 8192, 8224])
 @pytest.mark.parametrize("M", [3, 4, 37])
 @pytest.mark.parametrize("op", ["layer_norm", "rms_norm"])
-def test_two_to_a_word(op, N, M):
-    """Rows of bfloat16 of whole words, few and many, with the residual's gradient and an activation."""
+def test_two_to_a_word(op, N, M, dtype):
+    """Rows of 16 bits of whole words, few and many, with the residual's gradient and an activation."""
     for options in ({}, {"activation": "gelu"}, {"activation": "tanh", "added": True}):
-        assert not wrong(small(OPS[op], M, N, **options), torch.bfloat16, OPS[op])
+        assert not wrong(small(OPS[op], M, N, **options), dtype, OPS[op])
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("activation", [None, "silu"])
-def test_two_to_a_word_past_the_caches(activation, monkeypatch):
+def test_two_to_a_word_past_the_caches(activation, dtype, monkeypatch):
     monkeypatch.setattr(tolerance, "DRAWS", 1)
     sample = small(LAYER_NORM, (16 << 20) // (2 * 4096) + 1, 4096, added=True, activation=activation)
-    assert not wrong(sample, torch.bfloat16)
+    assert not wrong(sample, dtype)
+
+
+def test_every_number_of_float16():
+    """Subnormal ones are read and written as they are, what is too large is infinite, and rounding is to even."""
+    bits = torch.arange(1 << 15, dtype=torch.int16).view(-1, 64)
+    x = bits.view(torch.half)[: 0x7C00 // 64]
+    scale = 2.0 ** torch.arange(-20, 21, 4).float().repeat_interleave(8)[:64]
+    for weight in (torch.ones(64), scale):
+        y = rms_norm(x, (64,), weight, eps=1.0, backend="native")
+        exact = x.double() * (x.double().square().mean(1, keepdim=True) + 1).rsqrt() * weight.double()
+        assert_close(y, exact.half(), rtol=2**-10, atol=2**-24)
+        assert y[0].equal(exact[0].half())
+    assert rms_norm(torch.ones(6, 64).half(), (64,), torch.full((64,), 1e5), backend="native").isposinf().all()
 
 
 @pytest.mark.parametrize("column", [0, 1, 63])

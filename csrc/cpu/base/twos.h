@@ -1,5 +1,5 @@
-// Elements of bfloat16 taken two to a word, with AVX-512: of 32 the even ones and the odd ones are a few numbers each,
-// and no lane has to move.
+// Elements of 16 bits taken 32 at a time, with AVX-512. Of bfloat16 the even ones and the odd ones are a few numbers
+// each, two to a word, and no lane has to move; of float16 the first and the last, as its conversions take them.
 #pragma once
 
 #include "cpu/base/few.h"
@@ -24,16 +24,40 @@ NK_INLINE Twos twos(const bfloat16* from) {
   std::memcpy(&w, from, sizeof(w));
   return {bit_cast<Few<float>>(w << 16), bit_cast<Few<float>>(w & 0xffff0000u)};
 }
+NK_INLINE Twos twos(const float16* from) {
+  using Bits [[gnu::vector_size(32)]] = short;
+  constexpr int kCurrentRounding = 4;
+  const auto widen = [](const float16* at) NK_INLINED {
+    Bits bits;
+    std::memcpy(&bits, at, sizeof(bits));
+    return __builtin_ia32_vcvtph2ps512_mask(bits, Few<float>{}, -1, kCurrentRounding);
+  };
+  return {widen(from), widen(from + kFewLanes)};
+}
 NK_INLINE Twos twos(const float* from) { return {few(from), few(from + kFewLanes)}; }
 NK_INLINE void put(const Twos& v, float* to) {
   put(v.even, to);
   put(v.odd, to + kFewLanes);
 }
 
+// The 32 elements as bits.
+NK_INLINE Words bits_of(const Twos& v, bfloat16) {
+  return (rounded_bits<Words>(v.even) >> 16) | (rounded_bits<Words>(v.odd) & 0xffff0000u);
+}
+NK_INLINE Words bits_of(const Twos& v, float16) {
+  using Bits [[gnu::vector_size(32)]] = short;
+  constexpr int kNearestEven = 0;
+  const Bits halves[] = {__builtin_ia32_vcvtps2ph512_mask(v.even, kNearestEven, Bits{}, -1),
+                         __builtin_ia32_vcvtps2ph512_mask(v.odd, kNearestEven, Bits{}, -1)};
+  Words w;
+  std::memcpy(&w, halves, sizeof(w));
+  return w;
+}
+
 // kStream: whole lines past the caches.
-template <bool kStream>
-NK_INLINE void put(const Twos& v, bfloat16* to) {
-  const Words w = (rounded_bits<Words>(v.even) >> 16) | (rounded_bits<Words>(v.odd) & 0xffff0000u);
+template <bool kStream, class T>
+NK_INLINE void put(const Twos& v, T* to) {
+  const Words w = bits_of(v, T{});
   if constexpr (kStream) {
     using Line [[gnu::vector_size(64)]] = long long;
     __builtin_ia32_movntdq512(reinterpret_cast<Line*>(to), bit_cast<Line>(w));
@@ -60,7 +84,8 @@ NK_INLINE void add(const Twos& v, Sum<float>& sum, int64_t k) {
 }
 
 // The sums of x - about and of its square
-NK_INLINE Pair<float> sums_of_twos(const bfloat16* x, float about, int64_t N) {
+template <class T>
+NK_INLINE Pair<float> sums_of_twos(const T* x, float about, int64_t N) {
   Sum<float> a, b;
   each_twos(N, [&](int64_t j, int64_t k) NK_INLINED {
     const Twos d = twos(x + j) - about;

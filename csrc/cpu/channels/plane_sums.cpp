@@ -58,14 +58,16 @@ NK_INLINE Pair<compute_t<T>> plane_sums(const D* du, const T* x, compute_t<T> me
 
 constexpr int64_t kWords = 4 * kLanes;  // elements: fewer are not worth a call
 
-// bfloat16 two to a word, and what is left after the last 32.
+// 16 bits, 32 elements at a time, and what is left after the last of them.
 #if defined(NK_TWOS)
-NK_AVX512 Pair<float> squares_of_words(const bfloat16* x, float centre, int64_t n) {
+template <class T>
+NK_AVX512 Pair<float> squares_of_words(const T* x, float centre, int64_t n) {
   const int64_t whole = n / kPaired * kPaired;
   const Pair<float> a = sums_of_twos(x, centre, whole), b = sums_of_squares(x + whole, centre, n - whole);
   return {a.a + b.a, a.b + b.b};
 }
-NK_AVX512 Pair<float> sums_of_words(const bfloat16* du, const bfloat16* x, float mean, int64_t n) {
+template <class T>
+NK_AVX512 Pair<float> sums_of_words(const T* du, const T* x, float mean, int64_t n) {
   const int64_t whole = n / kPaired * kPaired;
   Sum<float> a, b;
   each_twos(whole, [&](int64_t j, int64_t k) NK_INLINED {
@@ -82,7 +84,7 @@ template <class T>
 NK_CLONES Moments moments_about(const T* x, compute_t<T> about, int64_t n, double eps) {
   const auto sums = [=](compute_t<T> centre) NK_INLINED {
 #if defined(NK_TWOS)
-    if constexpr (std::is_same_v<T, bfloat16>)
+    if constexpr (sizeof(T) == 2)
       if (kAvx512 && n >= kWords) return squares_of_words(x, centre, n);
 #endif
     return sums_of_squares(x, centre, n);
@@ -93,7 +95,7 @@ NK_CLONES Moments moments_about(const T* x, compute_t<T> about, int64_t n, doubl
 template <class T, class D>
 NK_CLONES Pair<compute_t<T>> sums_about(const D* du, const T* x, compute_t<T> mean, int64_t n) {
 #if defined(NK_TWOS)
-  if constexpr (std::is_same_v<T, bfloat16> && std::is_same_v<D, T>)
+  if constexpr (sizeof(T) == 2 && std::is_same_v<D, T>)
     if (kAvx512 && n >= kWords) return sums_of_words(du, x, mean, n);
 #endif
   return plane_sums(du, x, mean, n);

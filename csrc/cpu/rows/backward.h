@@ -138,7 +138,7 @@ void backward_split(const RowsBackward<T>& a, int64_t m, int64_t block) {
 
 template <class T>
 void backward(const RowsBackward<T>& a) {
-  if constexpr (std::is_same_v<T, bfloat16>)
+  if constexpr (sizeof(T) == 2)
     if (paired(a.M, a.N)) return paired_backward(a);
   if (short_rows(a.N)) return for_each(a.blocks(), [&](int64_t block) { short_backward(a, block); });
   // In 16 bits conversions are the limit, and four rows at once leave them too few registers.

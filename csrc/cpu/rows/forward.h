@@ -60,7 +60,7 @@ struct RowsForward {
 
 template <class T>
 void forward(const RowsForward<T>& a) {
-  if constexpr (std::is_same_v<T, bfloat16>)
+  if constexpr (sizeof(T) == 2)
     if (paired(a.M, a.N)) return paired_forward(a);
   if (!narrow(a.N) && !short_rows(a.N)) return sweep(a);
   parallel_for(0, a.M, grain(a.N), [&](int64_t begin, int64_t end) {

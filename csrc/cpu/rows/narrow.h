@@ -41,7 +41,7 @@ void short_backward(const RowsBackward<T>& a, int64_t block);
 constexpr int64_t kPairedRow = 4 * kTile;  // so long at most: 64 elements to a lane of a sum
 constexpr int64_t kPairedRows = 4;         // fewer do not pay for the layout of weight and bias
 
-// Whether rows of bfloat16 are taken two elements to a word.
+// Whether rows of 16 bits are taken 32 elements at a time.
 inline bool paired(int64_t M, int64_t N) {
 #if defined(NK_TWOS)
   return kAvx512 && M >= kPairedRows && N % (2 * kFewLanes) == 0 && N <= kPairedRow;
@@ -51,8 +51,10 @@ inline bool paired(int64_t M, int64_t N) {
 }
 
 // y of all rows, dx of all rows; affine and the tables as they were given
-void paired_forward(const RowsForward<bfloat16>& a);
-void paired_backward(const RowsBackward<bfloat16>& a);
+template <class T>
+void paired_forward(const RowsForward<T>& a);
+template <class T>
+void paired_backward(const RowsBackward<T>& a);
 
 #if defined(NK_SHUFFLES)
 // xhat weight + bias of a few values from column j on; w and b, or null, are pointers of the loop's own, so that they

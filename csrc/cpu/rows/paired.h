@@ -1,4 +1,4 @@
-// Rows of bfloat16 taken two elements to a word: what belongs to columns is laid out as they are.
+// Rows of 16 bits taken 32 elements at a time: what belongs to columns is laid out as bfloat16 is.
 #pragma once
 
 #include "cpu/base/twos.h"
@@ -9,21 +9,25 @@ namespace normkernels {
 
 #if defined(NK_TWOS)
 // xhat weight + bias, all laid out
-NK_INLINE Twos normalised_twos(const bfloat16* x, const KnownRow<float>& row, const float* w, const float* b,
-                               int64_t j) {
+template <class T>
+NK_INLINE Twos normalised_twos(const T* x, const KnownRow<float>& row, const float* w, const float* b, int64_t j) {
   Twos v = (twos(x + j) - row.mean) * row.rstd + row.shift;
   if (w) v = v * twos(w + j);
   if (b) v = v + twos(b + j);
   return v;
 }
 
-// A line of columns, or null, laid out: of every 32 the even ones first. Back again it is the other way round.
+// A line of columns, or null, laid out as elements of T: of every 32 of bfloat16 the even ones first. Back again it is
+// the other way round.
+template <class T>
 class LaidOut {
  public:
-  LaidOut(const float* line, int64_t N) : numbers_(line ? N : 0) {
-    if (line) lay_out(line, numbers_.data(), N);
+  static constexpr bool kMoves = std::is_same_v<T, bfloat16>;
+
+  LaidOut(const float* line, int64_t N) : line_(line), numbers_(line && kMoves ? N : 0) {
+    if (!numbers_.empty()) lay_out(line, numbers_.data(), N);
   }
-  const float* data() const { return numbers_.empty() ? nullptr : numbers_.data(); }
+  const float* data() const { return numbers_.empty() ? line_ : numbers_.data(); }
 
   NK_AVX512 static void lay_out(const float* from, float* to, int64_t N) {
     for (int64_t j = 0; j < N; j += kPaired) {
@@ -34,6 +38,7 @@ class LaidOut {
     }
   }
   NK_AVX512 static void put_back(float* line, int64_t N) {
+    if (!kMoves) return;
     for (int64_t j = 0; j < N; j += kPaired) {
       const Twos v = twos(line + j);
       put(__builtin_shufflevector(v.even, v.odd, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23), line + j);
@@ -43,6 +48,7 @@ class LaidOut {
   }
 
  private:
+  const float* line_;
   Scratch<float> numbers_;
 };
 #endif

@@ -1,4 +1,4 @@
-// Loops over rows of bfloat16, two elements to a word, backward.
+// Loops over rows of 16 bits, 32 elements at a time, backward.
 #include "cpu/rows/backward.h"
 #include "cpu/rows/paired.h"
 
@@ -9,9 +9,9 @@ namespace {
 constexpr int64_t kAhead = 16384;  // elements: how far ahead memory is asked for
 
 // The means of g and of g * xhat of a row, from its du
-template <class D>
-NK_INLINE Pair<float> means_of(const RowsBackward<bfloat16>& a, int64_t m, const KnownRow<float>& known, const D* du) {
-  const bfloat16* x = a.x + m * a.x_stride;
+template <class T, class D>
+NK_INLINE Pair<float> means_of(const RowsBackward<T>& a, int64_t m, const KnownRow<float>& known, const D* du) {
+  const T* x = a.x + m * a.x_stride;
   const float *w = a.affine.weight, n = static_cast<float>(a.N);
   Sum<float> of_g, of_g_xhat;
   each_twos(a.N, [&](int64_t j, int64_t k) NK_INLINED {
@@ -24,8 +24,8 @@ NK_INLINE Pair<float> means_of(const RowsBackward<bfloat16>& a, int64_t m, const
 }
 
 // kRows rows from m on; du: the gradient of what the activation is given
-template <int64_t kRows, bool kStream, class D>
-NK_INLINE void backward_rows(const RowsBackward<bfloat16>& a, int64_t m, int64_t block, const KnownRow<float>* known,
+template <int64_t kRows, bool kStream, class T, class D>
+NK_INLINE void backward_rows(const RowsBackward<T>& a, int64_t m, int64_t block, const KnownRow<float>* known,
                              const D* du, int64_t du_stride) {
   const int64_t N = a.N, ahead = std::min(m + std::max(kRows, kAhead / N), a.M - kRows);
   const float* w = a.affine.weight;
@@ -53,14 +53,14 @@ NK_INLINE void backward_rows(const RowsBackward<bfloat16>& a, int64_t m, int64_t
   }
 }
 
-template <int64_t kRows, bool kStream>
-NK_INLINE void backward_together(const RowsBackward<bfloat16>& a, int64_t m, int64_t block, float* u, float* du) {
+template <int64_t kRows, bool kStream, class T>
+NK_INLINE void backward_together(const RowsBackward<T>& a, int64_t m, int64_t block, float* u, float* du) {
   KnownRow<float> known[kRows];
   for (int64_t r = 0; r < kRows; r++) known[r] = a.row(m + r);
   if (a.plain()) return backward_rows<kRows, kStream>(a, m, block, known, a.dy + m * a.dy_stride, a.dy_stride);
   const float *w = a.affine.weight, *b = a.affine.bias;
   for (int64_t r = 0; r < kRows; r++) {
-    const bfloat16 *x = a.x + (m + r) * a.x_stride, *dy = a.dy + (m + r) * a.dy_stride;
+    const T *x = a.x + (m + r) * a.x_stride, *dy = a.dy + (m + r) * a.dy_stride;
     for (int64_t j = 0; j < a.N; j += kPaired) {
       put(normalised_twos(x, known[r], w, b, j), u + r * a.N + j);
       put(twos(dy + j), du + r * a.N + j);
@@ -72,8 +72,8 @@ NK_INLINE void backward_together(const RowsBackward<bfloat16>& a, int64_t m, int
 }
 
 // weight and bias of a are laid out, and so is its line of the tables until the end.
-template <bool kStream>
-NK_AVX512 void backward_of_block(const RowsBackward<bfloat16>& a, int64_t block) {
+template <bool kStream, class T>
+NK_AVX512 void backward_of_block(const RowsBackward<T>& a, int64_t block) {
   alignas(64) float u[kPairedRow], du[kPairedRow];
   const int64_t end = a.first_row(block + 1);
   int64_t m = a.first_row(block);
@@ -82,22 +82,26 @@ NK_AVX512 void backward_of_block(const RowsBackward<bfloat16>& a, int64_t block)
   for (; m < end; m++) backward_together<1, kStream>(a, m, block, u, du);
   if (kStream) nontemporal_fence();
   for (float* table : {a.dweight, a.dbias})
-    if (table) LaidOut::put_back(table + block * a.N, a.N);
+    if (table) LaidOut<T>::put_back(table + block * a.N, a.N);
 }
 
 }  // namespace
 
-void paired_backward(const RowsBackward<bfloat16>& given) {
-  const LaidOut weight(given.affine.weight, given.N), bias(given.affine.bias, given.N);
-  RowsBackward<bfloat16> a = given;
+template <class T>
+void paired_backward(const RowsBackward<T>& given) {
+  const LaidOut<T> weight(given.affine.weight, given.N), bias(given.affine.bias, given.N);
+  RowsBackward<T> a = given;
   a.affine.weight = weight.data();
   a.affine.bias = bias.data();
-  const bool stream = large<bfloat16>(a.M * a.N, 3) && reinterpret_cast<uintptr_t>(a.dx) % 64 == 0;
+  const bool stream = large<T>(a.M * a.N, 3) && reinterpret_cast<uintptr_t>(a.dx) % 64 == 0;
   for_each(a.blocks(),
            [&](int64_t block) { stream ? backward_of_block<true>(a, block) : backward_of_block<false>(a, block); });
 }
 #else
-void paired_backward(const RowsBackward<bfloat16>&) {}
+template <class T>
+void paired_backward(const RowsBackward<T>&) {}
 #endif
+template void paired_backward(const RowsBackward<bfloat16>&);
+template void paired_backward(const RowsBackward<float16>&);
 
 }  // namespace normkernels

@@ -1,4 +1,4 @@
-// Loops over rows of bfloat16, two elements to a word, forward.
+// Loops over rows of 16 bits, 32 elements at a time, forward.
 #include "cpu/base/moments.h"
 #include "cpu/rows/forward.h"
 #include "cpu/rows/paired.h"
@@ -9,21 +9,21 @@ namespace {
 
 constexpr int64_t kAhead = 16384;  // elements: how far ahead memory is asked for
 
-NK_INLINE Moments row_moments(const RowsForward<bfloat16>& a, const bfloat16* x) {
+template <class T>
+NK_INLINE Moments row_moments(const RowsForward<T>& a, const T* x) {
   const auto sums = [&](float centre) NK_INLINED { return sums_of_twos(x, centre, a.N); };
-  if (a.mean) return moments_by(sums, x, add_up<float>(few(x)) / kFewLanes, a.N, a.eps);
+  if (a.mean) return moments_by(sums, x, add_up<float>(twos(x).even) / kFewLanes, a.N, a.eps);
   const double squares = sums(0).b, count = static_cast<double>(a.N);
-  return squares_fit<bfloat16>(squares, a.N, a.eps) ? Moments{count, 0, squares} : wide_moments(x, false, a.N);
+  return squares_fit<T>(squares, a.N, a.eps) ? Moments{count, 0, squares} : wide_moments(x, false, a.N);
 }
 
 // y of a row, whose x is there; next: a later row, which is asked for; u: room for a row
-template <bool kStream>
-NK_INLINE void write_row(const RowsForward<bfloat16>& a, int64_t m, const KnownRow<float>& known, const bfloat16* next,
-                         float* u) {
+template <bool kStream, class T>
+NK_INLINE void write_row(const RowsForward<T>& a, int64_t m, const KnownRow<float>& known, const T* next, float* u) {
   const int64_t N = a.N;
   const float *w = a.affine.weight, *b = a.affine.bias;
-  const bfloat16* const x = a.input(m);
-  bfloat16* const y = a.y + m * N;
+  const T* const x = a.input(m);
+  T* const y = a.y + m * N;
   const auto each = [&](const auto& keep) NK_INLINED {
     for (int64_t j = 0; j < N; j += kPaired) {
       __builtin_prefetch(next + j, 0, 2);
@@ -38,8 +38,8 @@ NK_INLINE void write_row(const RowsForward<bfloat16>& a, int64_t m, const KnownR
 }
 
 // weight and bias of a are laid out.
-template <bool kStream>
-NK_AVX512 void forward_rows(const RowsForward<bfloat16>& a, int64_t begin, int64_t end) {
+template <bool kStream, class T>
+NK_AVX512 void forward_rows(const RowsForward<T>& a, int64_t begin, int64_t end) {
   alignas(64) float u[kPairedRow];
   KnownRow<float> known[kGroup];
   const int64_t N = a.N, rows = std::clamp<int64_t>(2 * kTile / N, 1, kGroup), ahead = std::max(rows, kAhead / N);
@@ -57,18 +57,22 @@ NK_AVX512 void forward_rows(const RowsForward<bfloat16>& a, int64_t begin, int64
 
 }  // namespace
 
-void paired_forward(const RowsForward<bfloat16>& given) {
-  const LaidOut weight(given.affine.weight, given.N), bias(given.affine.bias, given.N);
-  RowsForward<bfloat16> a = given;
+template <class T>
+void paired_forward(const RowsForward<T>& given) {
+  const LaidOut<T> weight(given.affine.weight, given.N), bias(given.affine.bias, given.N);
+  RowsForward<T> a = given;
   a.affine.weight = weight.data();
   a.affine.bias = bias.data();
-  const bool stream = large<bfloat16>(a.M * a.N) && reinterpret_cast<uintptr_t>(a.y) % 64 == 0;
+  const bool stream = large<T>(a.M * a.N) && reinterpret_cast<uintptr_t>(a.y) % 64 == 0;
   parallel_for(0, a.M, grain(a.N), [&](int64_t begin, int64_t end) {
     stream ? forward_rows<true>(a, begin, end) : forward_rows<false>(a, begin, end);
   });
 }
 #else
-void paired_forward(const RowsForward<bfloat16>&) {}
+template <class T>
+void paired_forward(const RowsForward<T>&) {}
 #endif
+template void paired_forward(const RowsForward<bfloat16>&);
+template void paired_forward(const RowsForward<float16>&);
 
 }  // namespace normkernels
