@@ -64,6 +64,9 @@ TABLE = {
         ("if (!squares_fit<T>(m2, static_cast<int64_t>(count), a.of.eps)) return false;", ""),
         ("if (!far) return false;", "return false;"),
         ("std::min(many, planes - p)", "many"),
+        ("while (g.N % images) images--;", ""),
+        ("std::max<int64_t>(1, wide / columns),", "std::max<int64_t>(1, kStep / columns),"),
+        ("drain(p, totals.data(), totals.size());", ""),
     ],
     ("cpu", f"{EDGES} -k native"): [
         ("shift[c] = k.shift * w(c);", "shift[c] = 0;"),

@@ -104,6 +104,12 @@ struct Channels {
   }
 };
 
+// The mean of each channel of some groups
+template <class C>
+void channel_means(const Groups<C>& groups, C* mean) {
+  for (int64_t k = 0; k < groups.count; k++) std::fill_n(mean + k * groups.D, groups.D, groups.mean[k]);
+}
+
 // The coefficients of the channels of some groups, a value for each.
 template <class C>
 struct ChannelScale {
@@ -122,7 +128,7 @@ struct ChannelScale {
     if (all) {
       scale_channels(groups, mean.data(), scale.data(), shift.data());
     } else {
-      for (int64_t k = 0; k < groups.count; k++) std::fill_n(&mean[k * groups.D], groups.D, groups.mean[k]);
+      channel_means(groups, mean.data());
     }
   }
   Scale<const C*> at(int64_t j) const { return {mean.data() + j, scale.data() + j, shift.data() + j, gate, slope}; }

@@ -49,7 +49,7 @@ void blend_small(const Backward<T>& a, const Bundle& bundle, const F& du) {
   Scratch<Means> means(bundle.groups);
   if (a.sums()) {
     Scratch<C> mean(width), sums(2 * width);
-    for (int64_t k = 0; k < groups.count; k++) std::fill_n(&mean[k * groups.D], groups.D, groups.mean[k]);
+    channel_means(groups, mean.data());
     Scratch<double> totals(g.images() > 1 ? 2 * width : 0);
     for (int64_t n = 0; n < g.images(); n++) {
       sums_of_planes(du(n), a.of.x + at(n), mean.data(), width, g.S, sums.data(), &sums[width]);

@@ -1,7 +1,6 @@
 // Loops over rows of one tile, forward. Their last lanes overlap those before, so that no row has a rest.
 #include "cpu/base/few.h"
-#include "cpu/base/moments.h"
-#include "cpu/rows/forward.h"
+#include "cpu/rows/one_read.h"
 
 #if defined(NK_SHUFFLES)
 namespace normkernels {
@@ -22,15 +21,6 @@ NK_INLINE Pair<C> sums_about(const T* x, C about, int64_t N, const Fresh<C>& las
   return {a.total(), b.total()};
 }
 
-template <class T>
-NK_INLINE Moments row_moments(const RowsForward<T>& a, const T* x, const Fresh<compute_t<T>>& last) {
-  using C = compute_t<T>;
-  const auto sums = [&](C centre) NK_INLINED { return sums_about(x, centre, a.N, last); };
-  if (a.mean) return moments_by(sums, x, add_up<C>(few(x)) / C(kFewLanes), a.N, a.eps);
-  const double squares = sums(C(0)).b, count = static_cast<double>(a.N);
-  return squares_fit<T>(squares, a.N, a.eps) ? Moments{count, 0, squares} : wide_moments(x, false, a.N);
-}
-
 // y of row m, before the activation; next: a later row, which is asked for
 template <class T, class O>
 NK_INLINE void forward_row(const RowsForward<T>& a, int64_t m, const T* next, const Fresh<compute_t<T>>& last, O* y) {
@@ -39,7 +29,8 @@ NK_INLINE void forward_row(const RowsForward<T>& a, int64_t m, const T* next, co
   if (a.residual) add_tiles(a.x + m * a.x_stride, a.residual + m * a.residual_stride, a.summed + m * N, N);
   const T* x = a.input(m);
   const C *w = a.affine.weight, *b = a.affine.bias;
-  const KnownRow<C> known = a.finish(m, row_moments(a, x, last));
+  const auto sums = [&](C about) NK_INLINED { return sums_about(x, about, N, last); };
+  const KnownRow<C> known = a.finish(m, row_moments(a, x, add_up<C>(few(x)), sums));
   const auto write = [&](int64_t j) NK_INLINED {
     __builtin_prefetch(next + j, 0, 2);
     put(normalised(x, known, w, b, j), y + j);

@@ -1,6 +1,5 @@
 // Loops over rows of 16 bits, 32 elements at a time, forward.
-#include "cpu/base/moments.h"
-#include "cpu/rows/forward.h"
+#include "cpu/rows/one_read.h"
 #include "cpu/rows/paired.h"
 
 namespace normkernels {
@@ -8,14 +7,6 @@ namespace normkernels {
 namespace {
 
 constexpr int64_t kAhead = 16384;  // elements: how far ahead memory is asked for
-
-template <class T>
-NK_INLINE Moments row_moments(const RowsForward<T>& a, const T* x) {
-  const auto sums = [&](float centre) NK_INLINED { return sums_of_twos(x, centre, a.N); };
-  if (a.mean) return moments_by(sums, x, add_up<float>(twos(x).even) / kFewLanes, a.N, a.eps);
-  const double squares = sums(0).b, count = static_cast<double>(a.N);
-  return squares_fit<T>(squares, a.N, a.eps) ? Moments{count, 0, squares} : wide_moments(x, false, a.N);
-}
 
 // y of a row, whose x is there; next: a later row, which is asked for; u: room for a row
 template <bool kStream, class T>
@@ -47,7 +38,9 @@ NK_AVX512 void forward_rows(const RowsForward<T>& a, int64_t begin, int64_t end)
     const int64_t last = std::min(first + rows, end);
     for (int64_t m = first; m < last; m++) {
       if (a.residual) add_tiles(a.x + m * a.x_stride, a.residual + m * a.residual_stride, a.summed + m * N, N);
-      known[m - first] = a.finish(m, row_moments(a, a.input(m)));
+      const T* const x = a.input(m);
+      const auto sums = [&](float about) NK_INLINED { return sums_of_twos(x, about, N); };
+      known[m - first] = a.finish(m, row_moments(a, x, add_up<float>(twos(x).even), sums));
     }
     for (int64_t m = first; m < last; m++)
       write_row<kStream>(a, m, known[m - first], a.x + std::min(m + ahead, a.M - 1) * a.x_stride, u);
