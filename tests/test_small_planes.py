@@ -36,6 +36,17 @@ def test_small_images(name, positions, channels, dtype):
             assert not off(OPS[name], shape, dtype, last, activation=activation, skip=skip), (activation, last)
 
 
+@pytest.mark.parametrize("N", [4, 6, 7])
+@pytest.mark.parametrize("name", ["group_norm", "instance_norm"])
+def test_images_taken_as_one(name, N):
+    """Four of such images make one, or as many as divide the batch."""
+    for positions, channels in ((64, 16), (1, 1024)):
+        if positions > 1 or name == "group_norm":
+            for activation, skip in ((None, False), ("relu", True), ("silu", False)):
+                sample = OPS[name], (N, channels, positions, 1), torch.float32
+                assert not off(*sample, activation=activation, skip=skip), (positions, activation)
+
+
 @pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
 @pytest.mark.parametrize("positions", [60, 1000, 2000])
 @pytest.mark.parametrize("name", ["group_norm", "instance_norm", "batch_norm"])
