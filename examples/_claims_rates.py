@@ -123,7 +123,7 @@ def _unit(found: Results) -> Claim:
 
 
 def _regularises(found: Results) -> Claim:
-    seeds = {n: [right - tested for right, tested in zip(*(found.values(n, q) for q in (TRAINED, ACCURACY)), strict=True)]
+    seeds = {n: [a - b for a, b in zip(*(found.values(n, q) for q in (TRAINED, ACCURACY)), strict=True)]
              for n in (OURS, BY_BATCHES, UNSHUFFLED)}  # fmt: skip
     gaps = {n: fmean(each) for n, each in seeds.items()}
     most = gaps[BY_BATCHES] + max(map(stdev, seeds.values())) / 2
