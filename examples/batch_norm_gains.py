@@ -28,7 +28,7 @@ import normkernels as nk
 
 NAME = "batch_norm_gains"
 DEPTH, BATCH, DROPPED = 10, 64, (0.05, 0.2)
-RATES, SCALES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0), (0.25, 0.5, 1.0, 2.0, 4.0)
+RATES, SCALES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0), (0.25, 0.5, 1.0, 2.0, 4.0)
 BY_RATE, BY_SCALE = "% right by rate", "% right by scale of the weights"
 RIGHT, TRAINED, RATE = "% right by dropout", "% right in training by dropout", "best rate"
 GRADIENT = "gradient of layer 1 over that of layer 10, as initialised, by scale of the weights"
