@@ -12,7 +12,7 @@ from functools import partial
 from _common import experiment, images, main, options
 from _console import table
 from _data import Images
-from _figures import ACCURACY, DRIFT, MEAN, TRAINED, Setting, learn, numbers, over
+from _figures import ACCURACY, DRIFT, LAYERS, MEAN, TRAINED, Setting, learn, numbers, over
 from _jobs import VALIDATION, Job, run, tuned, validated
 from _nin import NONE, OURS, RATE
 from _plots import PAPER, legend, panels, whole
@@ -66,9 +66,9 @@ def report(found: Results) -> None:
     rows = [[name, f"{found.mean(name, RATE_USED):g}", found.show(name, ACCURACY), found.show(name, TRAINED)]
             for name in found.arms(ACCURACY)]  # fmt: skip
     table("% right", ["", "rate", "test", "training"], rows)
-    rows = [
-        [name, f"{over(found, name, MEAN):.3f}", f"{over(found, name, DRIFT, last=False):.3f}"] for name in FOLLOWED
-    ]
+    moved = bool(found.arms(DRIFT.format(LAYERS[0])))  # after a single epoch nothing has yet
+    rows = [[name, f"{over(found, name, MEAN):.3f}", f"{over(found, name, DRIFT, last=False):.3f}" if moved else ""]
+            for name in FOLLOWED]  # fmt: skip
     table("what enters layers", ["", "|mean|, at the end", "change of a mean, an epoch"], rows)
 
 
