@@ -32,7 +32,7 @@ setup: $(VENV)/.build ## .venv with the dependencies and the built package
 demo: setup ## train, compare with torch.nn, validate, benchmark; plots in out/
 	$(PY) examples/resnet_block.py
 	$(PY) examples/swap_norms.py
-	$(PY) examples/blog_autoencoder.py --out $(OUT)
+	$(PY) examples/blog_autoencoder.py --seeds 0 --out $(OUT)
 	$(PY) examples/stream.py --images 400 --seeds 0 --out $(OUT)
 	$(PY) examples/batch_norm_gains.py --seeds 0 --out $(OUT)
 	$(PY) examples/nin.py --quick --out $(OUT)

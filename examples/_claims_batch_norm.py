@@ -8,7 +8,9 @@ from batch_norm_gains import (
     BY_SCALE,
     DROPPED,
     GRADIENT,
+    LAYER,
     NONE,
+    NORMPROP,
     RATE,
     RIGHT,
     SPREAD,
@@ -58,10 +60,10 @@ def _shift(found: Results) -> Claim:
 
 def _rates(found: Results) -> Claim:
     top = {arm: max((r for r in found.at(arm, BY_RATE) if found.mean(arm, BY_RATE, r) > TRAINS), default=0)
-           for arm in ARMS}  # fmt: skip
+           for arm in (*ARMS, LAYER, NORMPROP)}  # fmt: skip
     return _row(
         "allows higher learning rates",
-        f"the highest rate that gets {TRAINS} %: {top[BATCH_NORM]:g}, without {top[NONE]:g}",
+        f"the highest rate that gets {TRAINS} %: " + ", ".join(f"{arm} {rate:g}" for arm, rate in top.items()),
         top[BATCH_NORM] > top[NONE],
     )  # fmt: skip
 

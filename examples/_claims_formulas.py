@@ -3,6 +3,7 @@
 from _claim import BLOG, NORMPROP, ONLINE, SLIDES, Claim, judged
 from _results import Results, read
 from formulas import (
+    ALPHA,
     ANY,
     APART,
     BACKWARD,
@@ -42,6 +43,7 @@ NAME = "formulas"
 COMMAND = f"python examples/{NAME}.py --out examples/results"
 ROWS = [
     (NORMPROP, "2, equation 1", "batch norm, (u - E u) / √var u", BATCH),
+    (NORMPROP, "3.2, proposition 1", "the nearest diagonal is that of the filters' squared lengths", ALPHA),
     (NORMPROP, "4.3, equation 9", "a fully connected layer", LINEAR),
     (NORMPROP, "4.3, equation 11", "a convolution", CONVOLUTION),
     (NORMPROP, "4.6, equation 12", "any activation, by the mean and deviation of what it puts out", ANY),

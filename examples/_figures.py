@@ -24,7 +24,8 @@ LAYERS = range(2, 10)
 
 @dataclass(frozen=True)
 class Setting:
-    """``mode`` of the data norm; ``halvings`` of the rate, evenly spread; ``dropout`` in front of the last layer."""
+    """``mode`` of the data norm; ``halvings`` of the rate, evenly spread; ``dropout`` in front of the last layer;
+    ``unit``: filters get length 1 after every step."""
 
     variant: str = NORMPROP
     mode: str = "global"
@@ -35,6 +36,7 @@ class Setting:
     momentum: float = MOMENTUM
     gain: float | str = "jacobian"
     dropout: float = 0.0
+    unit: bool = True
     rate: float = 1.0  # times that of its batch size
     kind: Callable[..., Optimizer] = SGD
 
@@ -74,7 +76,8 @@ def learn(s: Setting, data: Images, rate: float, epochs: int, seed: int, followe
         rows, losses = torch.randperm(len(y), generator=order) if s.shuffled else torch.arange(len(y)), []
         for batch in rows[: len(y) // s.batch * s.batch].split(s.batch):
             losses.append(step(model, found, norm(x[batch]), y[batch]))
-            nk.project_unit_norm_(model)
+            if s.unit:
+                nk.project_unit_norm_(model)
             yield
         run.loss.append(sum(losses) / len(losses))
         _look(model, norm.eval(), test, data.test_labels, run, followed)

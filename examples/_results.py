@@ -7,6 +7,7 @@ import csv
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
+from math import isfinite
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -71,8 +72,10 @@ class Results:
         return [self.mean(arm, quantity, at) for at in self.at(arm, quantity)]
 
     def show(self, arm: str, quantity: str, digits: int = 1, at: float | None = None) -> str:
-        """``mean ± standard deviation over the seeds``, or the value of the only one."""
+        """``mean ± standard deviation over the seeds``, the value of the only one, or that one is not finite."""
         values = self.values(arm, quantity, at)
+        if not all(map(isfinite, values)):
+            return "not finite"
         mean = f"{fmean(values):.{digits}f}"
         return f"{mean} ± {stdev(values):.{digits}f}" if len(values) > 1 else mean
 

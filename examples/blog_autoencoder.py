@@ -1,7 +1,7 @@
 """The blog's auto-encoder, plain and with layer norm: cost and length of the weights of each epoch, and neighbours.
 
-On bags of words, 1,992 units as there, both at one rate; and on images, whose nearest neighbours by code can be judged
-by their class.
+On bags of words, 1,992 units as there, both at the same rates, in batches of 32 and as a stream of single bags; and on
+images, whose nearest neighbours by code can be judged by their class.
 """
 
 import argparse
@@ -21,8 +21,9 @@ from torch import Tensor
 NAME = "blog_autoencoder"
 PLAIN, LAYER, PIXELS = "plain", "layer norm", "pixels themselves"
 COST, LENGTH, SHARE = "cost", "|W|", "% of the 5 nearest of its class"
-BAGS, BAGS_RATE = "bags of words", 0.1
-NEAREST, BATCH = 5, 32
+BAGS, STREAM = "bags of words", "single bags of words"
+RATES, STREAM_RATE = (0.1, 0.03, 0.2, 0.3, 1.0), 0.003  # the first is the one that the comparison is at
+NEAREST, IMAGE_BATCH = 5, 32
 BLOG = {  # its two epochs
     COST: {PLAIN: (2.6762, 1.5721), LAYER: (1.4755, 0.8076)},
     LENGTH: {PLAIN: (20.89, 21.36), LAYER: (27.84, 31.24)},
@@ -44,17 +45,21 @@ def ratios(found: Results, quantity: str) -> list[float]:
     return [layer / plain for layer, plain in pairs]
 
 
+def at_rate(rate: float) -> str:
+    """The name of the bags at a rate, by which results are found."""
+    return BAGS if rate == RATES[0] else f"{BAGS}, rate {rate:g}"
+
+
 def measure(chosen: argparse.Namespace) -> list[Number]:
-    """``at`` is the epoch; --rate is that of the images."""
+    """``at`` is the epoch; the rate is part of the data's name."""
     data, bags = images(chosen), sparse9().to(chosen.device)
     bags = bags[: chosen.images] if chosen.quick else bags
     pixels, tested = (t.flatten(1).float() / 255 for t in (data.images, data.test_images))
-    sets = {BAGS: (bags, BAGS_RATE), data.name: (pixels, chosen.rate)}
+    sets = {at_rate(rate): (bags, 32, rate, chosen.epochs) for rate in RATES}
+    sets |= {STREAM: (bags, 1, STREAM_RATE, 2), data.name: (pixels, IMAGE_BATCH, chosen.rate, chosen.epochs)}
     jobs = {
-        (name, arm, seed): Job(
-            chosen.epochs * -(-len(x) // BATCH), partial(learn, arm == LAYER, x, BATCH, rate, chosen.epochs, seed)
-        )
-        for name, (x, rate) in sets.items()
+        (name, arm, seed): Job(epochs * -(-len(x) // batch), partial(learn, arm == LAYER, x, batch, rate, epochs, seed))
+        for name, (x, batch, rate, epochs) in sets.items()
         for arm in (PLAIN, LAYER)
         for seed in chosen.seeds
     }
@@ -101,7 +106,7 @@ def plots(found: Results) -> dict[str, Figure]:
         each.set_ylim(bottom=0)
     whole(axes)
     legend(figure, 6)
-    figure.suptitle(f"Tied ReLU auto-encoder of 128 units, {found.data}, rate {BAGS_RATE}")
+    figure.suptitle(f"Tied ReLU auto-encoder of 128 units, {found.data}, rate {RATES[0]}")
     return {f"{NAME}.png": figure}
 
 

@@ -20,7 +20,7 @@ REMARK_1, REMARK_2, TANH = "relu(z), z normal", "PReLU of slope 0.25 of z", "tan
 BATCH, TENSORFLOW, KERAS = "batch norm", "batch norm with given statistics", "running mean, momentum 0.99 of Keras"
 BACKWARD, CONSTANT = "batch norm's backward", "backward that takes statistics for constants"
 LAYER, WHOLE, GROUPS, INSTANCE, RNN = "layer norm", "layer norm over (C, H, W)", "group norm", "instance norm", "RNN"
-WEIGHT, DATA = "weight norm", "data norm, data times 255"
+WEIGHT, DATA, ALPHA = "weight norm", "data norm, data times 255", "variances behind white input, squared lengths"
 LINEAR, CONVOLUTION, ANY, LENGTH = (
     "NormProp linear (9)", "NormProp convolution (11)", "NormProp tanh (12)", "filters times 3",
 )  # fmt: skip
@@ -100,6 +100,8 @@ def filters() -> dict[str, tuple[Tensor, Tensor]]:
     }
     normed = nk.parametrizations.weight_norm(torch.nn.Linear(6, 8, bias=False, **F64))
     g, v = normed.parameters()
+    white = torch.linalg.qr(x - x.mean(0))[0] * len(x) ** 0.5
+    found[ALPHA] = ((white @ linear.weight.T).square().mean(0), linear.weight.square().sum(1))
     found[WEIGHT] = (normed(x), x @ (g * v / v.norm(dim=1, keepdim=True)).T)
     before = linear(x).detach()
     with torch.no_grad():

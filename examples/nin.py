@@ -130,9 +130,11 @@ def report(found: Results) -> None:
 
 def plots(found: Results) -> dict[str, Figure]:
     figure, axes = panels(1, width=8)
-    for variant in found.arms(RIGHT):
-        axes[0].plot(found.at(variant, RIGHT), found.curve(variant, RIGHT), "o-", label=variant)
-    axes[0].set(ylabel="% of the test right", ylim=(0, 100), title=found.data)
+    for i, variant in enumerate(found.arms(RIGHT)):
+        epochs = found.at(variant, RIGHT)
+        axes[0].plot(epochs, found.curve(variant, RIGHT), "o-", color=f"C{i}", label=variant)
+        axes[0].plot(epochs, [found.values(variant, RIGHT, at) for at in epochs], color=f"C{i}", linewidth=0.8)
+    axes[0].set(ylabel="% of the test right", ylim=(0, 100), title=f"{found.data}; thin: each seed")
     whole(axes)
     legend(figure)
     return {f"{NAME}.png": figure}

@@ -53,10 +53,10 @@ def measure(chosen: argparse.Namespace) -> list[Number]:
 
 
 def worst_drop(found: Results, name: str) -> float:
-    """The most points that any seed lost from one epoch to the next."""
+    """The most points that any seed lost from one epoch to the next; 0 where none lost any."""
     epochs = [found.values(name, ACCURACY, at) for at in found.at(name, ACCURACY)]
     pairs = pairwise(epochs)
-    return max((a - b for before, after in pairs for a, b in zip(before, after, strict=True)), default=0.0)
+    return max([0.0, *(a - b for before, after in pairs for a, b in zip(before, after, strict=True))])
 
 
 def report(found: Results) -> None:

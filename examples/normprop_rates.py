@@ -1,4 +1,4 @@
-"""NormProp, batch norm, no norm, and NormProp by RMSprop, each at the best of a few rates.
+"""NormProp, batch norm, no norm, and changes of NormProp's recipe, each at the best of a few rates.
 
 The net and recipe of normprop_figures.py, in batches of 50; a rate is chosen by a fifth of the training images. Beside
 that: how far batch norm's running statistics are from those of a batch after each epoch.
@@ -12,7 +12,7 @@ from functools import partial
 from _common import experiment, images, main, options
 from _console import table
 from _data import Images
-from _figures import ACCURACY, DRIFT, MEAN, TRAINED, Setting, learn, numbers, over
+from _figures import ACCURACY, DRIFT, LAYERS, MEAN, TRAINED, Setting, learn, numbers, over
 from _jobs import VALIDATION, Job, run, tuned, validated
 from _nin import NONE, OURS, RATE
 from _plots import PAPER, legend, panels, whole
@@ -22,10 +22,18 @@ from torch.optim import RMSprop
 
 NAME = "normprop_rates"
 RATE_USED = "rate"
-NORMPROP, BN, PLAIN, RMS = ARMS = ("NormProp", "batch norm", "no norm", "NormProp by RMSprop")
-SETTINGS = {NORMPROP: Setting(), BN: Setting(OURS), PLAIN: Setting(NONE), RMS: Setting(kind=RMSprop)}
+NORMPROP, BN, PLAIN, RMS, SLOW, FREE, BY_BATCHES, UNSHUFFLED = ARMS = (
+    "NormProp", "batch norm", "no norm", "NormProp by RMSprop", "NormProp, no momentum",
+    "NormProp, filters of any length", "NormProp, batch data norm", "NormProp, batch data norm, not shuffled",
+)  # fmt: skip
+SETTINGS = {
+    NORMPROP: Setting(), BN: Setting(OURS), PLAIN: Setting(NONE), RMS: Setting(kind=RMSprop), SLOW: Setting(momentum=0),
+    FREE: Setting(unit=False), BY_BATCHES: Setting(mode="batch"), UNSHUFFLED: Setting(mode="batch", shuffled=False),
+}  # fmt: skip
+SGD_RATES = (0.01, 0.025, 0.05, 0.1)
 RATES = {
-    NORMPROP: (0.01, 0.025, 0.05), BN: (0.025, 0.05, 0.1), PLAIN: (0.001, 0.01, 0.1), RMS: (0.0001, 0.0003, 0.001),
+    **dict.fromkeys((NORMPROP, BN, FREE, BY_BATCHES, UNSHUFFLED), SGD_RATES),
+    PLAIN: (0.0001, 0.001, 0.01, 0.1, 0.3), RMS: (0.0001, 0.0003, 0.001, 0.003), SLOW: (0.05, 0.1, 0.2, 0.5),
 }  # fmt: skip
 FOLLOWED = (NORMPROP, BN, PLAIN)
 
@@ -58,9 +66,9 @@ def report(found: Results) -> None:
     rows = [[name, f"{found.mean(name, RATE_USED):g}", found.show(name, ACCURACY), found.show(name, TRAINED)]
             for name in found.arms(ACCURACY)]  # fmt: skip
     table("% right", ["", "rate", "test", "training"], rows)
-    rows = [
-        [name, f"{over(found, name, MEAN):.3f}", f"{over(found, name, DRIFT, last=False):.3f}"] for name in FOLLOWED
-    ]
+    moved = bool(found.arms(DRIFT.format(LAYERS[0])))  # after a single epoch nothing has yet
+    rows = [[name, f"{over(found, name, MEAN):.3f}", f"{over(found, name, DRIFT, last=False):.3f}" if moved else ""]
+            for name in FOLLOWED]  # fmt: skip
     table("what enters layers", ["", "|mean|, at the end", "change of a mean, an epoch"], rows)
 
 
@@ -69,11 +77,12 @@ def plots(found: Results) -> dict[str, Figure]:
     for i, name in enumerate(ARMS):
         epochs = found.at(name, ACCURACY)
         right.plot(epochs, found.curve(name, ACCURACY), "o-", color=f"C{i}", label=name)
-        right.plot(epochs, [found.values(name, ACCURACY, at) for at in epochs], color=f"C{i}", linewidth=0.8)
+        if name in FOLLOWED:  # of all there would be too many lines
+            right.plot(epochs, [found.values(name, ACCURACY, at) for at in epochs], color=f"C{i}", linewidth=0.8)
         if name in found.arms(VALIDATION):
             rates.plot(found.at(name, VALIDATION), found.curve(name, VALIDATION), "o-", color=f"C{i}", label=name)
     rates.axvline(RATE, **PAPER, label=f"the paper's rate, {RATE}")
-    right.set(title="each at its best rate (thin: each seed)", ylabel="% right", ylim=(0, 100))
+    right.set(title="each at its best rate (thin: seeds of three)", ylabel="% right", ylim=(0, 100))
     rates.set(title="of the validation, by rate", xscale="log")
     whole([right])
     rates.set_xlabel("learning rate")

@@ -119,10 +119,11 @@ def plots(found: Results) -> dict[str, Figure]:
         each.invert_yaxis()
         each.set(xlim=(0, 100), title=reading)
     axes[1].tick_params(axis="y", labelsize=11)
-    axes[1].set_xlabel("% of the test right")
+    for each in axes:
+        each.set_xlabel("% of the test right")
     figure.set_size_inches(11.5, 12)
     legend(figure, 4)
-    figure.suptitle("Norms in recurrent layers\n" + "\n".join(each.data for each in results.values()))
+    figure.suptitle(f"Norms in recurrent layers\n{results[ROWS].data.rsplit(', ', 1)[0]}")
     return {f"{NAME}.png": figure}
 
 

@@ -23,7 +23,7 @@ NAME = "stream"
 RIGHT, HALF, LATELY, GUESS = "% right", "% right of the second half", "% right of the last {}", "% by guessing"
 WINDOW, MARGIN = 100, 10  # samples that the plot is averaged over; points above guessing that count as learning
 TUMOURS = "tumours as measured"
-RATES = {True: (0.01, 0.03, 0.1, 0.3), False: (1e-5, 0.001, 0.01)}  # of images, and of tumours
+RATES = {True: (0.003, 0.01, 0.03, 0.1, 0.3), False: (1e-6, 1e-5, 0.001, 0.01, 0.03)}  # of images, and of tumours
 
 
 def streams(chosen: argparse.Namespace) -> list[Stream]:

@@ -143,6 +143,9 @@ def test_results_are_read_as_they_were_written(tmp_path, monkeypatch):
     numbers.append(_results.Number("digits", "a", "loss", 9.0, 0, 1))
     _results.write(numbers, tmp_path, "other")
     _results.write(numbers, tmp_path, "some")
+    lost = _results.Results([*numbers, _results.Number("digits", "a", "loss", float("nan"), 2, 2)])
+    assert lost.show("a", "loss") == "not finite"
+    assert _results.Results(numbers).show("a", "loss") == "2.0 ± 0.7"
     made = _results.machines(tmp_path)
     assert set(made) == {"other", "some"}
     assert made["some"]["torch"] == torch.__version__

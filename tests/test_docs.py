@@ -1,5 +1,6 @@
 """README and docs are so: their Python runs, their links lead somewhere, their figures are the result files."""
 
+import csv
 import re
 import runpy
 from pathlib import Path
@@ -45,6 +46,27 @@ def test_the_guide_says_what_the_claims_say():
     figures = re.findall(r"\d+\.\d ± \d+\.\d", (ROOT / "docs/guide.md").read_text())
     assert len(figures) > 8
     assert all(figure in claims for figure in figures)
+
+
+def test_normprop_says_what_the_claims_and_the_times_say():
+    """What was seen to enter a layer, what pooling does, and the table of times."""
+    claims = (ROOT / "docs/claims.md").read_text()
+    text = (ROOT / "docs/normprop.md").read_text()
+    pooling = re.search(r"On Fashion-MNIST, 3x3.*?\.\n", text, re.DOTALL)
+    entering = re.search(r"\*\*What enters a layer\*\*.*?\n\n", text, re.DOTALL)
+    assert pooling
+    assert entering
+    figures = re.findall(r"\d\.\d+", pooling[0] + entering[0])
+    assert len(figures) > 12
+    assert [figure for figure in figures if figure not in claims] == []
+    with (ROOT / "examples/results/nin_time.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    steps, rest = ([float(row["value"]) for row in rows if row["quantity"] == name]
+                   for name in ("ms a step", "ms without convolutions"))  # fmt: skip
+    table = re.findall(r"\| (\d{3}) \| \d{3} \| (\d+) \| ([\d.]+) \|", text)
+    assert [tuple(map(float, row)) for row in table] == [
+        (round(a), round(b), round(a / steps[1], 2)) for a, b in zip(steps, rest, strict=True)
+    ]
 
 
 def test_adoption_is_what_the_file_says():
