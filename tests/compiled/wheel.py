@@ -4,7 +4,7 @@ python tests/compiled/wheel.py                                    # builds it fi
 python tests/compiled/wheel.py dist/normkernels-0.1.0-cp311-abi3-linux_x86_64.whl
 python tests/compiled/wheel.py FILE --python 3.11/bin/python 3.13/bin/python --torch 'torch==2.11.*' torch
 
-It runs in environments that have the wheel, a torch, and what these ask for: each of ``--python`` with each of ``--torch``.
+It runs in clean environments that have the wheel, a torch, and what these ask for: each ``--python`` with each ``--torch``.
 """
 
 import argparse
@@ -103,8 +103,8 @@ def tools(path: Path) -> Iterator[str]:
 
 def built(folder: str) -> Path:
     """By pip, from this tree, into a folder."""
-    command = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--wheel-dir", folder, str(ROOT)]
-    subprocess.run(command, check=True)
+    pip = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps"]
+    subprocess.run([*pip, "--wheel-dir", folder, str(ROOT)], check=True)
     (path,) = Path(folder).glob("*.whl")
     return path
 
