@@ -86,7 +86,7 @@ def ninjas(folder: str) -> list[int]:
 
 
 def build_extensions() -> type:
-    """torch's command; one build at a time in a folder, whose objects the next one finds, and no stale binary in its way."""
+    """torch's command; one at a time in a folder, whose objects the next one finds, and no stale binary in its way."""
     from torch.utils.cpp_extension import BuildExtension
 
     class OneAtATime(BuildExtension):

@@ -4,7 +4,7 @@ python tests/compiled/wheel.py                                    # builds it fi
 python tests/compiled/wheel.py dist/normkernels-0.1.0-cp311-abi3-linux_x86_64.whl
 python tests/compiled/wheel.py FILE --python 3.11/bin/python 3.13/bin/python --torch 'torch==2.11.*' torch
 
-It runs in clean environments that have the wheel, a torch, and what these ask for: each ``--python`` with each ``--torch``.
+It runs in clean environments: each ``--python`` with each ``--torch``, and what the wheel and torch ask for.
 """
 
 import argparse
@@ -101,10 +101,10 @@ def tools(path: Path) -> Iterator[str]:
             yield f"{tool}: {(done.stdout + done.stderr).strip()[-400:]}"
 
 
-def built(folder: str) -> Path:
-    """By pip, from this tree, into a folder."""
+def built(folder: Path | str) -> Path:
+    """By pip, from this tree, into a folder that has no other wheel."""
     pip = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps"]
-    subprocess.run([*pip, "--wheel-dir", folder, str(ROOT)], check=True)
+    subprocess.run([*pip, "--wheel-dir", str(folder), str(ROOT)], check=True)
     (path,) = Path(folder).glob("*.whl")
     return path
 
@@ -141,12 +141,13 @@ def looked_at(path: Path, arguments: argparse.Namespace) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("wheel", type=Path, nargs="?", help="default: one that is built of this tree")
+    parser.add_argument("--out", type=Path, help="folder that keeps what is built")
     parser.add_argument("--python", nargs="+", default=[sys.executable], help="interpreters; default: this one")
     here = f"torch=={metadata.version('torch').partition('+')[0]}"
     parser.add_argument("--torch", nargs="+", default=[here], help="as pip is asked for it; default: %(default)s")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        return looked_at(arguments.wheel or built(folder), arguments)
+        return looked_at(arguments.wheel or built(arguments.out or folder), arguments)
 
 
 if __name__ == "__main__":
