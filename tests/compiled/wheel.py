@@ -128,10 +128,15 @@ def runs(path: Path, python: str, torch: str) -> Iterator[str]:
             yield f"with {python} and {torch} it does not run: {done.stderr.strip()[-400:]}"
 
 
+def here() -> str:
+    """The torch of this environment, of which a clean one takes the same build."""
+    return f"torch=={metadata.version('torch').partition('+')[0]}"
+
+
 def looked_at(path: Path, arguments: argparse.Namespace) -> int:
     say(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB")
     found = [*wrong(path), *tools(path)]
-    for python, torch in product(arguments.python, arguments.torch):
+    for python, torch in product(arguments.python, arguments.torch or [here()]):
         found += runs(path, python, torch)
     for line in found:
         say(f"{path.name}: {line}")
@@ -143,8 +148,7 @@ def main() -> int:
     parser.add_argument("wheel", type=Path, nargs="?", help="default: one that is built of this tree")
     parser.add_argument("--out", type=Path, help="folder that keeps what is built")
     parser.add_argument("--python", nargs="+", default=[sys.executable], help="interpreters; default: this one")
-    here = f"torch=={metadata.version('torch').partition('+')[0]}"
-    parser.add_argument("--torch", nargs="+", default=[here], help="as pip is asked for it; default: %(default)s")
+    parser.add_argument("--torch", nargs="+", help="as pip is asked for it; default: the version that is here")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         return looked_at(arguments.wheel or built(arguments.out or folder), arguments)
