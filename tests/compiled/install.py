@@ -5,6 +5,7 @@ python tests/compiled/install.py
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -69,7 +70,7 @@ from setuptools import Extension
 from setuptools.command.build_ext import build_ext as BuildExtension
 extension.BuildExtension = BuildExtension
 def CppExtension(name, sources, extra_compile_args=(), **more):
-    return Extension(name, [os.path.join(os.path.dirname(__file__), "empty.cpp")], **more)
+    return Extension(name, ["empty.cpp"], **more)
 extension.CppExtension = extension.CUDAExtension = CppExtension
 sys.modules["torch.utils"] = types.ModuleType("torch.utils")
 sys.modules["torch.utils.cpp_extension"] = extension
@@ -97,7 +98,7 @@ def environment(folder: Path, packages: tuple[str, ...]) -> Path:
 def stand_ins(folder: Path, version: str | None) -> dict[str, str]:
     """Variables under which Python finds a module that calls itself torch, no pybind11, and the nvcc of CUDA 11.8."""
     nvcc, torch = folder / "cuda/bin/nvcc", folder / f"torch-{version}" / "torch/__init__.py"
-    files = {nvcc: NVCC, torch: STAND_IN.format(version=version), torch.parent / "empty.cpp": ""}
+    files = {nvcc: NVCC, torch: STAND_IN.format(version=version)}
     files |= {torch.parents[1] / "pybind11.py": "raise ImportError('pybind11 is not there')\n"}
     for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,12 +108,13 @@ def stand_ins(folder: Path, version: str | None) -> dict[str, str]:
 
 
 def source(folder: Path) -> None:
-    """What a user would install from: the files that git knows."""
+    """What a user would install from: the files that git knows; and the empty one that is compiled."""
     names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
     for name in filter(None, names):
         if not name.startswith(("bench/results", "docs/", "tests/")) and (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes((ROOT / name).read_bytes())
+    (folder / "empty.cpp").touch()
 
 
 def native(python: Path, folder: Path) -> bool:
@@ -128,6 +130,7 @@ def tried(row: Row, folder: Path) -> tuple[int, str, bool]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("NORMKERNELS", "PYTHON", "CUDA", "CXX"))}
     command = [python, "-m", "pip", "install", "--disable-pip-version-check", *row.options, str(folder / "source")]
     variables = clean | stand_ins(folder, row.torch) | row.variables
+    shutil.rmtree(folder / "source/build", ignore_errors=True)  # what the row before has compiled
     subprocess.run([python, "-m", "pip", "uninstall", "--quiet", "--yes", "normkernels"], capture_output=True)
     done = subprocess.run(command, capture_output=True, text=True, env=variables, cwd=folder)
     return done.returncode, done.stdout + done.stderr, native(python, folder)
