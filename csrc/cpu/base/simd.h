@@ -6,18 +6,14 @@
 
 // NK_CLONES: a clone per instruction set, chosen when the library is loaded: fast, and still a wheel that runs
 // anywhere. NK_AVX512: a twin for AVX-512 alone, because it uses what only that has; call it where kAvx512 is true.
-// clang, from 19 on, has the first alone.
-#if defined(__x86_64__) && defined(__ELF__) && defined(__GNUC__) && !defined(NORMKERNELS_NO_CLONES) && \
-    (!defined(__clang__) || __clang_major__ >= 19)
-#define NK_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define NK_CLONES
-#endif
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(NORMKERNELS_NO_CLONES)
 #include <immintrin.h>
+#define NK_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #define NK_AVX512 __attribute__((target("arch=x86-64-v4")))
 inline const bool kAvx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+#else
+#define NK_CLONES
 #endif
 #if defined(__GNUC__)
 #define NK_INLINE inline __attribute__((always_inline))
