@@ -31,10 +31,13 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 sys.exit(str(JsonStrictValidator(SchemaVersion.V1_6).validate_str(Path(sys.argv[1]).read_text()) or "") or 0)
 """
+# of torch and CUDA, which lie beside it; whatever else it needs every Linux of a manylinux tag must have
+OF_TORCH = ("--exclude", "libtorch*.so", "--exclude", "libc10*.so", "--exclude", "libcudart.so.*")
 # what is imported -> how Python looks at a wheel, or at a file of it, with that
 TOOLS = {
     "twine": ("-m", "twine", "check", "--strict"), "check_wheel_contents": ("-m", "check_wheel_contents"),
-    "auditwheel": ("-m", "auditwheel", "show"), "abi3audit": ("-m", "abi3audit", "--strict"), "cyclonedx": ("-c", BILL),
+    "auditwheel": ("-m", "auditwheel", "repair", *OF_TORCH),
+    "abi3audit": ("-m", "abi3audit", "--strict"), "cyclonedx": ("-c", BILL),
 }  # fmt: skip
 SMOKE = """
 import sys, torch, normkernels as nk
@@ -93,10 +96,15 @@ def tools(path: Path) -> Iterator[str]:
         if importlib.util.find_spec(tool) is None:
             say(f"{tool} is not installed")
             continue
-        looked_at = {"abi3audit": kernels, "cyclonedx": bills}.get(tool, [str(path)])
-        command = [sys.executable, *arguments, *looked_at]
+        given = {
+            "abi3audit": kernels,
+            "cyclonedx": bills,
+            "auditwheel": ["-w", f"{folder.name}/audited", str(path)],
+        }.get(tool, [str(path)])
+        command = [sys.executable, *arguments, *given]
         done = subprocess.run(command, capture_output=True, text=True)
-        say(f"{tool}: {'ok' if done.returncode == 0 else 'WRONG'}")
+        tag = "".join(re.findall(r"manylinux_\d+_\d+", done.stdout + done.stderr)[-1:])
+        say(f"{tool}: {'ok' if done.returncode == 0 else 'WRONG'} {tag}".rstrip())
         if done.returncode:
             yield f"{tool}: {(done.stdout + done.stderr).strip()[-400:]}"
 
