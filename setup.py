@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from glob import glob
+from sysconfig import get_platform
 
 import setuptools
 
@@ -85,10 +86,14 @@ def ninjas(folder: str) -> list[int]:
 
 
 def build_extensions() -> type:
-    """torch's command; one build at a time in a folder, and none of what an earlier one left in the way of this one."""
+    """torch's command; one at a time in a folder, whose objects the next one finds, and no stale binary in its way."""
     from torch.utils.cpp_extension import BuildExtension
 
     class OneAtATime(BuildExtension):
+        def initialize_options(self) -> None:
+            super().initialize_options()
+            self.build_temp = os.path.join(ROOT, "build", f"temp.{get_platform()}")  # pip's own goes with each install
+
         def run(self) -> None:
             if others := ninjas(os.path.join(ROOT, "build")):
                 way_on = f"wait for its ninja (process {others[0]}), or end it"

@@ -60,7 +60,7 @@ LEVELS = (
     ("",),  # the package itself
     ("cases",),
     ("tolerance",),
-    ("__main__", "info", "validate"),
+    ("__main__", "info", "results", "validate"),
 )
 
 

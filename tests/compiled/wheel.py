@@ -1,8 +1,13 @@
 """What a built wheel is: its tag, what lies in it, that no path of the builder does, and that every native op runs.
 
+python tests/compiled/wheel.py                                    # builds it first, for the torch that is here
 python tests/compiled/wheel.py dist/normkernels-0.1.0-cp311-abi3-linux_x86_64.whl
+python tests/compiled/wheel.py FILE --python 3.11/bin/python 3.13/bin/python --torch 'torch==2.11.*' torch
+
+It runs in clean environments: each ``--python`` with each ``--torch``, and what the wheel and torch ask for.
 """
 
+import argparse
 import importlib.util
 import os
 import re
@@ -11,10 +16,13 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from importlib import metadata
+from itertools import product
 from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
 TAG = re.compile(r"normkernels-[\w.+]+-cp311-abi3-(manylinux_\w+|linux_\w+|macosx_\w+|win_\w+)\.whl")
-PATHS = [os.fsencode(p) + b"/" for p in (Path.home(), tempfile.gettempdir(), Path(__file__).parents[2])]  # a builder's
+PATHS = [os.fsencode(p) + b"/" for p in (Path.home(), tempfile.gettempdir(), ROOT)]  # a builder's
 # the bill of materials against CycloneDX's own schema
 BILL = """
 import sys
@@ -23,10 +31,13 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 sys.exit(str(JsonStrictValidator(SchemaVersion.V1_6).validate_str(Path(sys.argv[1]).read_text()) or "") or 0)
 """
+# of torch and CUDA, which lie beside it; whatever else it needs every Linux of a manylinux tag must have
+OF_TORCH = ("--exclude", "libtorch*.so", "--exclude", "libc10*.so", "--exclude", "libcudart.so.*")
 # what is imported -> how Python looks at a wheel, or at a file of it, with that
 TOOLS = {
     "twine": ("-m", "twine", "check", "--strict"), "check_wheel_contents": ("-m", "check_wheel_contents"),
-    "auditwheel": ("-m", "auditwheel", "show"), "abi3audit": ("-m", "abi3audit", "--strict"), "cyclonedx": ("-c", BILL),
+    "auditwheel": ("-m", "auditwheel", "repair", *OF_TORCH),
+    "abi3audit": ("-m", "abi3audit", "--strict"), "cyclonedx": ("-c", BILL),
 }  # fmt: skip
 SMOKE = """
 import sys, torch, normkernels as nk
@@ -85,33 +96,71 @@ def tools(path: Path) -> Iterator[str]:
         if importlib.util.find_spec(tool) is None:
             say(f"{tool} is not installed")
             continue
-        looked_at = {"abi3audit": kernels, "cyclonedx": bills}.get(tool, [str(path)])
-        command = [sys.executable, *arguments, *looked_at]
+        given = {
+            "abi3audit": kernels,
+            "cyclonedx": bills,
+            "auditwheel": ["-w", f"{folder.name}/audited", str(path)],
+        }.get(tool, [str(path)])
+        command = [sys.executable, *arguments, *given]
         done = subprocess.run(command, capture_output=True, text=True)
-        say(f"{tool}: {'ok' if done.returncode == 0 else 'WRONG'}")
+        tag = "".join(re.findall(r"manylinux_\d+_\d+", done.stdout + done.stderr)[-1:])
+        say(f"{tool}: {'ok' if done.returncode == 0 else 'WRONG'} {tag}".rstrip())
         if done.returncode:
             yield f"{tool}: {(done.stdout + done.stderr).strip()[-400:]}"
 
 
-def runs(path: Path) -> Iterator[str]:
-    """Unpacked by pip into a folder of its own, in front of everything else."""
+def built(folder: Path | str) -> Path:
+    """By pip, from this tree, into a folder that has no other wheel."""
+    pip = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps"]
+    subprocess.run([*pip, "--wheel-dir", str(folder), str(ROOT)], check=True)
+    (path,) = Path(folder).glob("*.whl")
+    return path
+
+
+def environment(folder: str, python: str, torch: str, path: Path) -> Path:
+    """Python of a new virtual environment: the wheel, a torch, and what they ask for."""
+    subprocess.run([python, "-m", "venv", folder], check=True)
+    inside = Path(folder) / ("Scripts" if sys.platform == "win32" else "bin") / "python"
+    subprocess.run([inside, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", torch, path], check=True)
+    return inside
+
+
+def runs(path: Path, python: str, torch: str) -> Iterator[str]:
+    """In a clean environment, from another folder than the source's."""
     with tempfile.TemporaryDirectory() as folder:
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder, str(path)]
-        subprocess.run(pip, check=True)
-        environment = os.environ | {"PYTHONPATH": folder}
-        command = [sys.executable, "-c", SMOKE, folder]
-        done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
+        inside = environment(folder, python, torch, path)
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("NORMKERNELS", "PYTHON"))}
+        done = subprocess.run([inside, "-c", SMOKE, folder], env=clean, cwd=folder, capture_output=True, text=True)
         say(done.stdout.strip())
         if done.returncode:
-            yield f"its kernels do not run: {done.stderr.strip()[-400:]}"
+            yield f"with {python} and {torch} it does not run: {done.stderr.strip()[-400:]}"
 
 
-def main(path: Path) -> int:
-    found = [*wrong(path), *tools(path), *runs(path)]
+def here() -> str:
+    """The torch of this environment, of which a clean one takes the same build."""
+    return f"torch=={metadata.version('torch').partition('+')[0]}"
+
+
+def looked_at(path: Path, arguments: argparse.Namespace) -> int:
+    say(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB")
+    found = [*wrong(path), *tools(path)]
+    for python, torch in product(arguments.python, arguments.torch or [here()]):
+        found += runs(path, python, torch)
     for line in found:
         say(f"{path.name}: {line}")
     return min(len(found), 1)
 
 
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("wheel", type=Path, nargs="?", help="default: one that is built of this tree")
+    parser.add_argument("--out", type=Path, help="folder that keeps what is built")
+    parser.add_argument("--python", nargs="+", default=[sys.executable], help="interpreters; default: this one")
+    parser.add_argument("--torch", nargs="+", help="as pip is asked for it; default: the version that is here")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        return looked_at(arguments.wheel or built(arguments.out or folder), arguments)
+
+
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main())

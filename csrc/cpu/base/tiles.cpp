@@ -101,7 +101,8 @@ NK_CLONES Pair<compute_t<T>> gradient_sums(const D* du, const T* x, const TileAf
 template <bool kWeight, bool kSummed, bool kDWeight, bool kDBias, class T, class D>
 NK_INLINE void gradient_loop(const D* du, const T* x, const T* dsummed, const TileAffine<compute_t<T>>& k,
                              Pair<compute_t<T>> means, T* out, compute_t<T>* dweight, compute_t<T>* dbias, int64_t n) {
-  const auto [mean, rstd, w, b, shift] = k;
+  const compute_t<T> mean = k.mean, rstd = k.rstd, shift = k.shift;  // no binding: clang's OpenMP cannot capture one
+  const compute_t<T>* w = k.weight;
 #pragma omp simd
   for (int64_t i = 0; i < n; i++) {
     const compute_t<T> d = load(du[i]), xhat = (load(x[i]) - mean) * rstd + shift;
