@@ -4,16 +4,17 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from normkernels._backends.triton.base.numbers import cdiv
+from normkernels._backends.triton.base.numbers import cdiv, next_power_of_2
 from normkernels._backends.triton.base.values import load_rows, rounded
 
 
 @triton.jit(do_not_specialize=["P"])
 def partial_sums_kernel(PARTIAL_W, PARTIAL_B, DW, DB, P, N, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr):
+    # one program for some columns of dweight or of dbias
     cols = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    if DW is not None:
+    if DW is not None and (DB is None or tl.program_id(1) == 0):
         sum_partials(PARTIAL_W, DW, cols, P, N, BLOCK_P, BLOCK_N)
-    if DB is not None:
+    if DB is not None and (DW is None or tl.program_id(1) == 1):
         sum_partials(PARTIAL_B, DB, cols, P, N, BLOCK_P, BLOCK_N)
 
 
@@ -31,6 +32,10 @@ def finalise(partial_w: Tensor | None, partial_b: Tensor | None, dweight: Tensor
     partial = partial_w if partial_b is None else partial_b
     if partial is not None:
         P, N = partial.shape
-        partial_sums_kernel[(cdiv(N, 32),)](
-            partial_w, partial_b, dweight, dbias, P, N, BLOCK_P=128, BLOCK_N=32, num_warps=8
+        # what a program asks for at once is all that it reads, as a rule
+        BLOCK_P = min(512, max(32, next_power_of_2(P)))
+        BLOCK_N = 4096 // BLOCK_P
+        grid = (cdiv(N, BLOCK_N), 1 if partial_w is None or partial_b is None else 2)
+        partial_sums_kernel[grid](
+            partial_w, partial_b, dweight, dbias, P, N, BLOCK_P=BLOCK_P, BLOCK_N=BLOCK_N, num_warps=8
         )
