@@ -12,7 +12,11 @@ import torch
 from .times import L2_KEPT, Device, Work
 
 BF16, F32 = torch.bfloat16, torch.float32
-SECOND = {"channels_apply_kernel", "channels_dx_kernel", "rows_long_backward_kernel"}  # sweeps that may find in L2 what the first one left there
+SECOND = {
+    "channels_apply_kernel",
+    "channels_dx_kernel",
+    "rows_long_backward_kernel",
+}  # sweeps that may find in L2 what the first one left there
 SUMS = {"partial_sums_kernel", "channels_merge_moments_kernel", "channels_merge_sums_kernel"}  # of partial results
 
 

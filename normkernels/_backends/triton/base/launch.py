@@ -9,9 +9,6 @@ import torch
 from torch import Tensor
 
 
-WARPS = 16  # of persistent programs, on every multiprocessor
-
-
 class Tile(NamedTuple):
     """What one program holds in registers: BLOCK_M rows of BLOCK_N columns."""
 
@@ -30,8 +27,8 @@ def multiprocessors(t: Tensor) -> int:
 
 
 def programs(t: Tensor, blocks: int, num_warps: int) -> int:
-    """Persistent programs for ``blocks`` pieces of work."""
-    return min(blocks, multiprocessors(t) * max(1, WARPS // num_warps))
+    """Persistent programs for ``blocks`` pieces of work: 16 warps on every multiprocessor."""
+    return min(blocks, multiprocessors(t) * max(1, 16 // num_warps))
 
 
 def wave(t: Tensor, row_bytes: int) -> int:

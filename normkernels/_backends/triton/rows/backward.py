@@ -11,19 +11,22 @@ from torch import Tensor
 
 from normkernels._backends.triton.base.launch import accumulator, alignment, programs, stride
 from normkernels._backends.triton.base.numbers import cdiv
+from normkernels._backends.triton.base.pairs import both_sums
 from normkernels._backends.triton.base.sums import finalise
 from normkernels._backends.triton.base.values import affine
 from normkernels._backends.triton.rows.long_backward import long_backward
 from normkernels._backends.triton.rows.sizes import backward_form
 from normkernels._backends.triton.rows.tiles import (
-    both_sums,
+    added,
     columns,
     grads,
     length,
+    load_pair,
     load_parameters,
     load_piece,
     load_stat,
     piece,
+    products,
     store_piece,
 )
 
@@ -51,6 +54,36 @@ class Strides(NamedTuple):
     x: int
 
 
+@triton.jit
+def row_grads(
+    given, w, b, mean, rstd, SLOPE, ACT: tl.constexpr, FORM: tl.constexpr, CENTER: tl.constexpr
+):  # fmt: skip
+    # xhat, du and g = du (w + offset) of every piece
+    PIECES: tl.constexpr = FORM.PIECES
+    xhats = ()
+    dus = ()
+    gs = ()
+    for i in tl.static_range(PIECES):
+        w_here = piece(w, i)
+        b_here = piece(b, i)
+        xhat, du = grads(given[i], w_here, b_here, mean, rstd, SLOPE, ACT, CENTER)
+        xhats = xhats + (xhat,)
+        dus = dus + (du,)
+        gs = gs + (affine(du, w_here, None),)
+    return xhats, dus, gs
+
+
+@triton.jit
+def load_pairs(t, block, strides, M, N, FORM: tl.constexpr):
+    PIECES: tl.constexpr = FORM.PIECES
+    BLOCK_M: tl.constexpr = FORM.BLOCK_M
+    rows = (block * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)[:, None]
+    found = ()
+    for i in tl.static_range(PIECES):
+        found = found + (load_pair(t.x, t.dy, i, rows, strides, M, N, FORM),)
+    return found
+
+
 @triton.jit(do_not_specialize=["M"])
 def rows_backward_kernel(
     t, M, N, strides, OFFSET: tl.float64, SLOPE: tl.float64, ACT: tl.constexpr, FORM: tl.constexpr
@@ -65,44 +98,41 @@ def rows_backward_kernel(
     db = ()
     w = load_parameters(t.weight, N, OFFSET, dtype, FORM)
     b = load_parameters(t.bias if ACT != "identity" else None, N, None, dtype, FORM)
-    for i in tl.static_range(PIECES):
+    for _ in tl.static_range(PIECES):
         dw = dw + (tl.zeros([BLOCK_M, BLOCK_N], dtype),)
         db = db + (tl.zeros([BLOCK_M, BLOCK_N], dtype),)
-    for block in tl.range(tl.program_id(0), tl.cdiv(M, BLOCK_M), tl.num_programs(0), num_stages=STAGES):
+    blocks = tl.cdiv(M, BLOCK_M)
+    if STAGES == 1:
+        ahead = load_pairs(t, tl.program_id(0), strides, M, N, FORM)
+    for block in tl.range(tl.program_id(0), blocks, tl.num_programs(0), num_stages=STAGES):
+        if STAGES == 1:
+            # narrow accesses go to registers alone, so a tile waits for its turn there
+            given = ahead
+            ahead = load_pairs(t, tl.minimum(block + tl.num_programs(0), blocks - 1), strides, M, N, FORM)
+        else:
+            given = load_pairs(t, block, strides, M, N, FORM)
         rows = (block * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)
         rstd = load_stat(t.rstd, rows, M)
         mean = rstd if t.mean is None else load_stat(t.mean, rows, M)
         rows = rows[:, None]
-        pairs = ()
-        for i in tl.static_range(PIECES):
-            w_here = piece(w, i)
-            b_here = piece(b, i)
-            xhat, du = grads(
-                t.x, t.dy, w_here, b_here, mean, rstd, i, rows, M, N, strides, SLOPE, ACT, FORM, t.mean is not None
-            )  # fmt: skip
-            pairs = pairs + ((xhat, du),)
-            g = affine(du, w_here, None)
-            sum_gx = g * xhat if i == 0 else sum_gx + g * xhat
-            sum_g = g if i == 0 else sum_g + g
+        xhats, dus, gs = row_grads(given, w, b, mean, rstd, SLOPE, ACT, FORM, t.mean is not None)
         if t.mean is not None:
-            mean_gx, mean_g = both_sums(sum_gx, sum_g)
-            mean_gx, mean_g = mean_gx / N, mean_g / N
+            mean_gx, mean_g = both_sums(products(gs, xhats, FORM), added(gs, FORM))
+            mean_gx, mean_g = mean_gx[:, None] / N, mean_g[:, None] / N
         else:
-            mean_gx = tl.sum(sum_gx, axis=1)[:, None] / N
+            mean_gx = tl.sum(products(gs, xhats, FORM), axis=1)[:, None] / N
         new_w = ()
         new_b = ()
         for i in tl.static_range(PIECES):
-            xhat, du = pairs[i]
-            w_here = piece(w, i)
-            dx = affine(du, w_here, None) - xhat * mean_gx
+            dx = gs[i] - xhats[i] * mean_gx
             if t.mean is not None:
                 dx = dx - mean_g
             dx = dx * rstd
             if t.dsummed is not None:
                 dx = dx + load_piece(t.dsummed, i, rows, strides.dsummed, M, N, dtype, FORM)
             store_piece(t.dx, dx, i, rows, N, M, N, FORM)
-            new_w = new_w + (dw[i] + du * xhat,)
-            new_b = new_b + (db[i] + du,)
+            new_w = new_w + (dw[i] + dus[i] * xhats[i],)
+            new_b = new_b + (db[i] + dus[i],)
         dw = new_w
         db = new_b
     for i in tl.static_range(PIECES):
@@ -114,9 +144,7 @@ def rows_backward_kernel(
 def store_partial(PARTIAL, total, i: tl.constexpr, N, FORM: tl.constexpr):
     if PARTIAL is not None:
         cols = columns(i, FORM)
-        tl.store(
-            PARTIAL + tl.program_id(0).to(tl.int64) * N + cols, tl.sum(total, axis=0)[None, :], mask=cols < N
-        )
+        tl.store(PARTIAL + tl.program_id(0).to(tl.int64) * N + cols, tl.sum(total, axis=0)[None, :], mask=cols < N)
 
 
 def backward(a, bias: Tensor | None, mean: Tensor | None, dbias: Tensor | None) -> None:
@@ -125,7 +153,7 @@ def backward(a, bias: Tensor | None, mean: Tensor | None, dbias: Tensor | None) 
     strides = Strides(stride(a.dy), stride(a.dsummed), stride(a.x))
     align = alignment(a.x, N, *strides)
     loads = 2 if a.dsummed is None else 3
-    resident = backward_form(N, a.x.element_size(), align, a.weight_offset != 0, loads, a.activation)
+    resident = backward_form(N, a.x.element_size(), align, a.weight_offset != 0, loads, a.activation, mean is not None)
     given = Backward(a.dy, a.dsummed, a.x, a.weight, bias, mean, a.rstd, a.dx, None, None)
     if resident is None:
         long_backward(given, a, dbias, strides, align)

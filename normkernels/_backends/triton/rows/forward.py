@@ -9,15 +9,17 @@ from torch import Tensor
 from normkernels._backends.triton.base.activations import activation
 from normkernels._backends.triton.base.launch import alignment, stride
 from normkernels._backends.triton.base.numbers import cdiv
+from normkernels._backends.triton.base.pairs import both_sums
 from normkernels._backends.triton.base.values import affine, number, rounded
 from normkernels._backends.triton.rows.long_forward import rows_long_forward_kernel
 from normkernels._backends.triton.rows.sizes import forward_form, segment_form
 from normkernels._backends.triton.rows.tiles import (
-    both_sums,
+    added,
     length,
     load_parameter,
     load_piece,
     minus,
+    products,
     store_piece,
 )
 
@@ -61,29 +63,18 @@ def rows_forward_kernel(
         x = x + (load_sum(t, i, rows, M, N, stride_x, stride_residual, FORM),)
     if t.mean is not None:
         # x - mean, in two steps, for rounding leaves the first mean up to ulp(mean) / 2 off: rest
-        total = x[0]
-        for i in tl.static_range(1, PIECES):
-            total += x[i]
-        mean = tl.sum(total, axis=1)[:, None] / N
+        mean = tl.sum(added(x, FORM), axis=1)[:, None] / N
         centred = ()
         for i in tl.static_range(PIECES):
             centred = centred + (minus(x[i], mean, i, N, FORM),)
-        total = centred[0]
-        squares = centred[0] * centred[0]
-        for i in tl.static_range(1, PIECES):
-            total += centred[i]
-            squares += centred[i] * centred[i]
-        rest, squares = both_sums(total, squares)
-        rest = rest / N
+        rest, squares = both_sums(added(centred, FORM), products(centred, centred, FORM))
+        rest, squares = rest[:, None] / N, squares[:, None] / N
         # of the squares about the first mean, what those about the second one lack is within their rounding
-        var = tl.maximum(squares / N - rest * rest, 0.0, propagate_nan=tl.PropagateNan.ALL)
+        var = tl.maximum(squares - rest * rest, 0.0, propagate_nan=tl.PropagateNan.ALL)
         x = centred
         tl.store(t.mean + rows, mean + rest, mask=rows < M)
     else:
-        squares = x[0] * x[0]
-        for i in tl.static_range(1, PIECES):
-            squares += x[i] * x[i]
-        var = tl.sum(squares, axis=1)[:, None] / N
+        var = tl.sum(products(x, x, FORM), axis=1)[:, None] / N
     rstd = tl.rsqrt(var + number(EPS, var.dtype))
     tl.store(t.rstd + rows, rstd, mask=rows < M)
     for i in tl.static_range(PIECES):

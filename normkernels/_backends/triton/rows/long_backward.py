@@ -9,12 +9,13 @@ from torch import Tensor
 
 from normkernels._backends.triton.base.launch import accumulator
 from normkernels._backends.triton.base.numbers import cdiv
+from normkernels._backends.triton.base.pairs import both_sums
 from normkernels._backends.triton.base.values import affine, rounded
 from normkernels._backends.triton.rows.sizes import segment_form, strip_form
 from normkernels._backends.triton.rows.tiles import (
-    both_sums,
     columns,
     grads,
+    load_pair,
     load_parameter,
     load_piece,
     load_stat,
@@ -41,8 +42,8 @@ def rows_long_means_kernel(
     for low in tl.range(0, N, BLOCK_N, num_stages=STAGES):
         w = load_parameter(shifted(t.weight, low), 0, N - low, OFFSET, dtype, FORM)
         b = load_parameter(shifted(t.bias if ACT != "identity" else None, low), 0, N - low, None, dtype, FORM)
-        here = t.x + low, t.dy + low
-        xhat, du = grads(*here, w, b, mean, rstd, 0, row, M, N - low, strides, SLOPE, ACT, FORM, t.mean is not None)
+        pair = load_pair(t.x + low, t.dy + low, 0, row, strides, M, N - low, FORM)
+        xhat, du = grads(pair, w, b, mean, rstd, SLOPE, ACT, t.mean is not None)
         g = affine(du, w, None)
         sum_gx += g * xhat
         sum_g += g
@@ -50,8 +51,8 @@ def rows_long_means_kernel(
         tl.store(MEANS + row, tl.sum(sum_gx, axis=1)[:, None] / N)
     else:
         mean_gx, mean_g = both_sums(sum_gx, sum_g)
-        tl.store(MEANS + row, mean_gx / N)
-        tl.store(MEANS + M + row, mean_g / N)
+        tl.store(MEANS + row, mean_gx[:, None] / N)
+        tl.store(MEANS + M + row, mean_g[:, None] / N)
 
 
 @triton.jit(do_not_specialize=["M"])
@@ -78,8 +79,8 @@ def rows_long_backward_kernel(
         mean_gx = load_stat(MEANS, rows, M)
         mean_g = rstd if t.mean is None else load_stat(MEANS + M, rows, M)
         rows = rows[:, None]
-        here = t.x + low, t.dy + low
-        xhat, du = grads(*here, w, b, mean, rstd, 0, rows, M, N - low, strides, SLOPE, ACT, FORM, t.mean is not None)
+        pair = load_pair(t.x + low, t.dy + low, 0, rows, strides, M, N - low, FORM)
+        xhat, du = grads(pair, w, b, mean, rstd, SLOPE, ACT, t.mean is not None)
         dx = affine(du, w, None) - xhat * mean_gx
         if t.mean is not None:
             dx = dx - mean_g

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from normkernels._backends.triton.base.launch import WARPS, Tile, unaligned
+from normkernels._backends.triton.base.launch import Tile, unaligned
 from normkernels._backends.triton.base.numbers import cdiv, next_power_of_2
 
 # itemsize of x -> the longest row that one program holds; then the segments of a longer row
@@ -12,7 +12,7 @@ SHARED = 96 * 1024  # bytes of a multiprocessor's shared memory that tiles in fl
 
 
 class Form(NamedTuple):
-    """The constants of a kernel that holds rows. SHIFTED: weights have an offset; STAGES: tiles in flight, and one."""
+    """The constants of a kernel that holds rows. SHIFTED: weights have an offset; STAGES: of the pipeline."""
 
     ALIGN: int
     BLOCK_M: int
@@ -47,17 +47,16 @@ def backward_tile(N: int, itemsize: int, activation: str) -> Tile | None:
     return tile(N, limit, 2048 if itemsize == 4 else 1024, itemsize)
 
 
-def pieces(N: int, aligned: bool) -> tuple[int, int]:
+def pieces(N: int, aligned: bool, forward: bool) -> tuple[int, int]:
     """How many tiles of which width hold a row: one, unless three or five have an eighth fewer lanes.
 
-    Where accesses are narrow, eight to sixteen: then each thread has one column of a tile, of x and of the weights
-    alike, and no more than an eighth of the lanes is idle.
+    Where accesses are narrow, up to 32: a thread then has one column of a tile, of x and of the weights alike.
     """
     if not aligned:
-        width = max(16, next_power_of_2(N + 1) // 16)
+        width = max(16, next_power_of_2(N + 1) // (32 if forward and N > 2048 else 16))
         return cdiv(N, width), width
-    best = 1, max(16, next_power_of_2(N))
-    for n in (3, 5):
+    best = 1, max(8, next_power_of_2(N))
+    for n in (3, 5) if forward else (3,):
         width = max(16, next_power_of_2(cdiv(N, n)))
         if n * width * 8 <= best[0] * best[1] * 7:
             best = n, width
@@ -67,32 +66,33 @@ def pieces(N: int, aligned: bool) -> tuple[int, int]:
 def form(N: int, itemsize: int, elements: int, align: int, shifted: bool, loads: int) -> dict[str, Form | int]:
     """Whole rows, about ``elements`` values at least, of so many tensors that a loop loads; and how many warps."""
     aligned = not unaligned(N, itemsize)
-    PIECES, BLOCK_N = pieces(N, aligned)
+    PIECES, BLOCK_N = pieces(N, aligned, not loads)
     BLOCK_M = max(1, elements // next_power_of_2(PIECES * BLOCK_N))
     if not aligned:
         num_warps = BLOCK_N // 32
-    elif PIECES > 1:  # an access of 128 bits by each thread
-        num_warps = BLOCK_M * BLOCK_N // (32 * (16 // itemsize))
     else:
-        num_warps = BLOCK_M * BLOCK_N // (32 * (8 if itemsize == 8 else 16))
+        each = 16 if PIECES == 1 else 8 if not loads or N > 6144 else 4  # values of a tile for a thread
+        num_warps = BLOCK_M * BLOCK_N // (32 * (min(each, 8) if itemsize == 8 else each))
     num_warps = min(16 if itemsize < 8 and not loads and N <= 16384 else 32, max(4, num_warps))
-    in_flight = loads * BLOCK_M * PIECES * BLOCK_N * itemsize * max(1, WARPS // num_warps)
-    stages = min(5, 1 + SHARED // in_flight) if in_flight else 1
+    in_flight = loads * BLOCK_M * PIECES * BLOCK_N * itemsize * max(1, 16 // num_warps)
+    stages = 1 if align * itemsize < 4 or not loads else max(2, min(5, 1 + SHARED // in_flight))
     exact = PIECES * BLOCK_N == N
-    return {"FORM": Form(align, BLOCK_M, BLOCK_N, PIECES, exact, shifted, max(2, stages)), "num_warps": num_warps}
+    return {"FORM": Form(align, BLOCK_M, BLOCK_N, PIECES, exact, shifted, stages), "num_warps": num_warps}
 
 
 def forward_form(N: int, itemsize: int, align: int, shifted: bool) -> dict[str, Form | int] | None:
-    if N > FORWARD_LIMIT[itemsize] // (4 if unaligned(N, itemsize) else 1):
+    if N > FORWARD_LIMIT[itemsize] // (2 if unaligned(N, itemsize) else 1):
         return None
     return form(N, itemsize, 2048, align, shifted, 0)
 
 
 def backward_form(
-    N: int, itemsize: int, align: int, shifted: bool, loads: int, activation: str
+    N: int, itemsize: int, align: int, shifted: bool, loads: int, activation: str, centered: bool
 ) -> dict[str, Form | int] | None:
-    """Half as far with an activation, which keeps more values alive."""
-    limit = BACKWARD_LIMIT[itemsize] // (2 if unaligned(N, itemsize) else 1) // (1 if activation == "identity" else 2)
+    """Half as far with an activation, which keeps more values alive, further without a mean and a bias."""
+    limit = BACKWARD_LIMIT[itemsize] // (1 if activation == "identity" else 2)
+    if not centered and not unaligned(N, itemsize):
+        limit = limit * 3 // 2
     return None if limit < N else form(N, itemsize, 2048, align, shifted, loads)
 
 

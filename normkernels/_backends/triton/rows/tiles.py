@@ -106,6 +106,26 @@ def piece(v, i: tl.constexpr):
 
 
 @triton.jit
+def added(x, FORM: tl.constexpr):
+    # the pieces of a row, one upon the other
+    PIECES: tl.constexpr = FORM.PIECES
+    total = x[0]
+    for i in tl.static_range(1, PIECES):
+        total += x[i]
+    return total
+
+
+@triton.jit
+def products(x, y, FORM: tl.constexpr):
+    # the same of x y
+    PIECES: tl.constexpr = FORM.PIECES
+    total = x[0] * y[0]
+    for i in tl.static_range(1, PIECES):
+        total += x[i] * y[i]
+    return total
+
+
+@triton.jit
 def shifted(P, low):
     # of values from column `low` on, or None
     if P is not None:
@@ -118,26 +138,23 @@ def load_stat(P, rows, M):
 
 
 @triton.jit
-def grads(
-    X, DY, w, b, mean, rstd, i: tl.constexpr, rows, M, N, strides, SLOPE,
-    ACT: tl.constexpr, FORM: tl.constexpr, CENTER: tl.constexpr,
-):  # fmt: skip
+def load_pair(X, DY, i: tl.constexpr, rows, strides, M, N, FORM: tl.constexpr):
+    # x and dy as they lie in memory
+    x = load_piece(X, i, rows, strides.x, M, N, X.dtype.element_ty, FORM)
+    return x, load_piece(DY, i, rows, strides.dy, M, N, DY.dtype.element_ty, FORM)
+
+
+@triton.jit
+def grads(pair, w, b, mean, rstd, SLOPE, ACT: tl.constexpr, CENTER: tl.constexpr):
     # xhat = (x - mean) rstd, du = dy act'(u); du is 0 outside the tensor, for dy is
-    xhat = load_piece(X, i, rows, strides.x, M, N, rstd.dtype, FORM)
-    du = load_piece(DY, i, rows, strides.dy, M, N, rstd.dtype, FORM)
+    x, dy = pair
+    xhat, du = x.to(rstd.dtype), dy.to(rstd.dtype)
     if CENTER:
         xhat = xhat - mean
     xhat = xhat * rstd
     if ACT != "identity":
         du = du * derivative(affine(xhat, w, b), ACT, SLOPE)
     return xhat, du
-
-
-@triton.jit
-def both_sums(a, b):
-    # over the columns, as (BLOCK_M, 1): one reduction of both costs the barriers of one
-    sum_a, sum_b = tl.split(tl.sum(tl.join(a, b), axis=1))
-    return sum_a[:, None], sum_b[:, None]
 
 
 @triton.jit
