@@ -94,7 +94,8 @@ def load_parameters(P, N, OFFSET, dtype: tl.constexpr, FORM: tl.constexpr):
         PIECES: tl.constexpr = FORM.PIECES
         found = ()
         for i in tl.static_range(PIECES):
-            found = found + (load_parameter(P, i, N, OFFSET, dtype, FORM),)
+            p = load_parameter(P, i, N, OFFSET, dtype, FORM)
+            found = found + (p,)
         return found
 
 
