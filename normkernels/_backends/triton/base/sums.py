@@ -29,13 +29,13 @@ def sum_partials(PARTIAL, OUT, cols, P, N, BLOCK_P: tl.constexpr, BLOCK_N: tl.co
 
 def finalise(partial_w: Tensor | None, partial_b: Tensor | None, dweight: Tensor | None, dbias: Tensor | None) -> None:
     """dweight, dbias: the sums over dim 0 of the partial rows (P, N), always in the same order."""
-    partial = partial_w if partial_b is None else partial_b
-    if partial is not None:
-        P, N = partial.shape
-        # what a program asks for at once is all that it reads, as a rule
-        BLOCK_P = min(512, max(32, next_power_of_2(P)))
-        BLOCK_N = 4096 // BLOCK_P
-        grid = (cdiv(N, BLOCK_N), 1 if partial_w is None or partial_b is None else 2)
-        partial_sums_kernel[grid](
-            partial_w, partial_b, dweight, dbias, P, N, BLOCK_P=BLOCK_P, BLOCK_N=BLOCK_N, num_warps=8
-        )
+    wanted = (dweight is not None) + (dbias is not None)
+    if not wanted:
+        return
+    P, N = (partial_w if dbias is None else partial_b).shape
+    # what a program asks for at once is all that it reads, as a rule
+    BLOCK_P = min(512, max(32, next_power_of_2(P)))
+    BLOCK_N = 4096 // BLOCK_P
+    partial_sums_kernel[(cdiv(N, BLOCK_N), wanted)](
+        partial_w, partial_b, dweight, dbias, P, N, BLOCK_P=BLOCK_P, BLOCK_N=BLOCK_N, num_warps=8
+    )
