@@ -24,10 +24,24 @@ CODE = Code("kernel", "", 64, 0, 0, 400, 300, 2, 2, 0.9, 0)
 WORK = Work(528, 2e8, 1e8, 30)
 
 
-@pytest.mark.parametrize(("left", "prefetches"), [("0x0", 0), ("0x2", 1)])
+@pytest.mark.parametrize(("left", "prefetches"), [("0x0", 0), ("0x1", 1), ("0x4", 4)])
 def test_what_machine_code_says(left, prefetches):
     """Nine instructions, five of them in the one loop; the branch to itself is padding."""
     assert counts(SASS.format(left=left)) == (9, 5, 1, 1, 0.6, prefetches)
+
+
+@pytest.mark.parametrize(
+    ("body", "first"),
+    [
+        (["LDG.E.U16 R4, [R6.64]", "FADD R5, R4, R5", "FADD R8, R8, R9", "FADD R8, R8, R9"], 0.8),
+        (["MOV R4, R10", "LDG.E.U16 R10, [R6.64]", "FADD R5, R4, R5", "FADD R8, R8, R9"], 0.2),
+    ],
+    ids=["used at once", "used in the next turn"],
+)
+def test_how_far_ahead_registers_are_loaded(body, first):
+    """What a loop asks for and uses in the next instruction is not asked for ahead."""
+    lines = [".L_x_0:", *(f"/*{16 * i:04x}*/ {text} ;" for i, text in enumerate([*body, "@P0 BRA `(.L_x_0)"]))]
+    assert counts("\n".join(lines))[4:] == (first, 0)
 
 
 @pytest.mark.parametrize(

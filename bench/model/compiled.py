@@ -13,7 +13,8 @@ ARCHITECTURE = 90
 
 
 class Code(NamedTuple):
-    """instructions: all of them; loop: those inside loops; first_load: where in its loop the next tile is asked for."""
+    """instructions: all of them; loop: those inside loops; first_load: where in its loop
+    the next tile is asked for, counted back from its use."""
 
     kernel: str
     digest: str
@@ -25,7 +26,7 @@ class Code(NamedTuple):
     barriers: int
     loop_barriers: int
     first_load: float
-    prefetches: int  # whether a loop waits for older loads while newer ones are under way
+    prefetches: int  # tiles under way beyond the one that a loop waits for
 
 
 def known() -> dict[str, Code]:
@@ -84,10 +85,28 @@ def counts(sass: str) -> tuple[int, int, int, int, float, int]:
     inside = {i for start, end in loops for i in range(start, end)}
     longest = max(loops, key=lambda loop: loop[1] - loop[0], default=(0, 0))
     body = code[slice(*longest)]
-    loads = [i for i, text in enumerate(body) if "LDG" in text]
-    # the wait of a loop with one buffer is for all loads: DEPBAR.LE SB0, 0x0
-    waits = [text for text in body if "DEPBAR.LE SB0" in text]
-    prefetches = int(bool(waits) and not any(re.search(r"SB0, 0x0\b", text) for text in waits))
+    # a wait is for all but so many groups of loads; each tile is some groups, one where a loop commits none
+    left = [int(found[1], 16) for text in body if (found := re.search(r"DEPBAR\.LE SB0, 0x(\w+)", text))]
+    prefetches = min(left, default=0) // max(1, sum("LDGDEPBAR" in text for text in body))
     barriers = {i for i, text in enumerate(code) if "BAR.SYNC" in text}
-    first = round(loads[0] / len(body), 3) if loads else 0.0
+    first = round(1 - _lead(body), 3) if any("LDG" in text for text in body) else 0.0
+    if sum("LDG." in text for text in body) > sum("LDGSTS" in text for text in body):
+        prefetches = 0  # of the tiles, into registers: the loop waits where it uses them
     return len(code), len(inside), len(barriers - inside), len(barriers & inside), first, prefetches
+
+
+def _lead(body: list[str]) -> float:
+    """Which share of a loop lies between a request for values and their use.
+
+    What goes to shared memory is used when the loop begins again, what goes to a register where that is named next.
+    """
+    shared = [i for i, text in enumerate(body) if "LDGSTS" in text]
+    plain = {i: found[1] for i, text in enumerate(body) if (found := re.search(r"\bLDG\.\S+ (R\d+)", text))}
+    if len(shared) >= len(plain):
+        return 1 - shared[0] / len(body)
+    leads = []
+    for i, register in plain.items():
+        order = [*range(i + 1, len(body)), *range(i)]
+        uses = (n for n, j in enumerate(order, 1) if re.search(rf"\b{register}\b", body[j]))
+        leads.append(next(uses, len(body)) / len(body))
+    return sorted(leads)[len(leads) // 2]

@@ -51,7 +51,7 @@ def program(code: Code, warps: int, work: Work) -> float:
     if not work.steps:
         return START + latency + read / OWN + issue(code.instructions) + BARRIER * code.barriers
     each = issue(code.loop) + BARRIER * code.loop_barriers
-    ahead = each if code.prefetches else each * (1 - code.first_load)  # of its use the next tile is asked for
+    ahead = each * (code.prefetches + 1 - code.first_load)  # of its use the next tile is asked for
     wait = max(latency + read / work.steps / OWN + 0.1e-6 - ahead, LEAST_WAIT)
     return START + latency + issue(code.instructions - code.loop) + work.steps * (each + wait)
 

@@ -12,10 +12,12 @@ import torch
 from .times import L2_KEPT, Device, Work
 
 BF16, F32 = torch.bfloat16, torch.float32
-SECOND = {"channels_apply_kernel", "channels_dx_kernel"}  # sweeps that may find in L2 what the first one left there
-AGAIN = {"rows_merge_kernel", "rows_spread_kernel"}  # that come in waves of what L2 holds
+SECOND = {
+    "channels_apply_kernel",
+    "channels_dx_kernel",
+    "rows_long_backward_kernel",
+}  # sweeps that may find in L2 what the first one left there
 SUMS = {"partial_sums_kernel", "channels_merge_moments_kernel", "channels_merge_sums_kernel"}  # of partial results
-ROWS = {"rows_moments_kernel", "rows_merge_kernel", "rows_sums_kernel", "rows_spread_kernel"}  # of a wave
 
 
 class Called(NamedTuple):
@@ -89,17 +91,24 @@ def work(called: Called) -> Work:
     t = given["t"] if "t" in given else None
     x = given["X"] if t is None else t.x
     size, inputs = x.numel() * x.element_size(), 2 if t is not None and "dy" in t._fields else 1
-    share = min(1.0, called.grid[0] * given.get("rows_each", 1) / x.shape[0]) if kernel in ROWS else 1.0
     writes = [name for name in ("y", "dx") if t is not None and getattr(t, name, None) is not None]
-    cached = 1.0 if kernel in AGAIN else min(0.98, L2_KEPT / (size * inputs)) if kernel in SECOND else 0.0
-    return Work(programs, inputs * size * share, size * share * len(writes), _steps(kernel, called), cached)
+    steps, read = _steps(kernel, called), inputs * size
+    cached = min(0.98, L2_KEPT / read) if kernel in SECOND else 0.0
+    if kernel == "rows_long_forward_kernel":  # twice: again what two programs on each multiprocessor read just before
+        read, cached = 2 * read, 0.5 * min(1.0, L2_KEPT / (2 * 132 * x.shape[1] * x.element_size()))
+    return Work(programs, read, size * len(writes), steps, cached)
 
 
 def _steps(kernel: str, called: Called) -> int:
     """Tiles that a program walks, where it walks."""
+    given = called.given
     if kernel == "rows_backward_kernel":
-        return math.ceil(called.given["M"] / called.given["BLOCK_M"] / called.grid[0])
-    return called.given.get("rows_each", called.given.get("steps", 0))
+        return math.ceil(given["M"] / given["FORM"].BLOCK_M / called.grid[0])
+    if kernel == "rows_long_backward_kernel":
+        return math.ceil(given["M"] / given["FORM"].BLOCK_M)
+    if kernel in ("rows_long_forward_kernel", "rows_long_means_kernel"):
+        return math.ceil(given["N"] / given["FORM"].BLOCK_N)
+    return given.get("steps", 0)
 
 
 def _sums(kernel: str, given: dict[str, Any], programs: int) -> Work:
@@ -107,4 +116,6 @@ def _sums(kernel: str, given: dict[str, Any], programs: int) -> Work:
     read = sum(given[name].numel() * 4 for name in names if given[name] is not None)
     wanted = sum(given[name] is not None for name in names) if kernel == "partial_sums_kernel" else 1
     rows, at_once = (given["P"], given["BLOCK_P"]) if "P" in given else (given["rows"], given["FORM"].BLOCK_R)
+    if kernel == "partial_sums_kernel":  # a program for each
+        wanted = 1
     return Work(programs, read, 0, wanted * math.ceil(rows / at_once), 1.0)

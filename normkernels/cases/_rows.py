@@ -10,8 +10,9 @@ from torch import Tensor
 from normkernels._activations import ACTIVATIONS
 from normkernels.cases import Op, Sample, adversarial, seeded
 
-# two columns; below, at and above a power of two; a prime; more rows than programs; wide
-SHAPES = [(3, 2), (4, 31), (4, 32), (5, 33), (1, 257), (37, 250), (3, 4099)]
+# two columns; below, at and above a power of two; a prime; more rows than programs, of odd length too; wide; thirds and
+# fifths of powers of two
+SHAPES = [(3, 2), (4, 31), (4, 32), (5, 33), (1, 257), (37, 250), (70, 777), (3, 4099), (2, 5120)]
 
 
 def activate(u: Tensor, name: str | None, slope: float) -> Tensor:

@@ -93,7 +93,6 @@ TABLE = {
     ("triton", CHANNELS): [
         ("x = tl.where(mask, x - broad(mean, 3), 0.0)", "x = x - broad(mean, 3)"),
         ("tl.rsqrt(rstd + number(EPS, rstd.dtype))", "tl.rsqrt(rstd)"),
-        ("squares += away * away * (1 - 1 / seen)", "squares += away * away"),
         ("sum_squares += distance * distance * count +", "sum_squares += "),
         ("- broad(mean_g, 3) - xhat * broad(mean_gx, 3)", "- xhat * broad(mean_gx, 3)"),
         ("sum_g += affine(load(PARTIAL_B, at, mask, dtype), w, None)", "sum_g += load(PARTIAL_B, at, mask, dtype)"),
@@ -103,6 +102,9 @@ TABLE = {
     ],
     ("triton/channels_walks", CHANNELS): [
         ("program = tl.num_programs(0) - 1 - tl.program_id(0)", "program = 0 * tl.program_id(0)"),
+    ],
+    ("triton/channels_forward", CHANNELS): [
+        ("squares += away * away * (1 - 1 / seen)", "squares += away * away"),
     ],
     ("triton/channels_backward", CHANNELS): [
         ("dw += du * xhat", "dw += du"),

@@ -4,24 +4,40 @@ from mutations._tests import EAGER, EDGES, NARROW, NATIVE, ROWS, STRIDED_ROWS, W
 
 TABLE = {
     ("triton", ROWS): [
-        ("axis=1)[:, None] / N + number(EPS, x.dtype))", "axis=1)[:, None] / (N - 1) + number(EPS, x.dtype))"),
-        ("axis=1)[:, None] / N + number(EPS, x.dtype))", "axis=1)[:, None] / N)"),
-        ("rows[:, None], mean + rest,", "rows[:, None], rest,"),
-        ("squares += (distance - rest) * (distance - rest) * count", "squares += 0.0"),
-        ("axis=0) / N + number(EPS, squares.dtype))", "axis=0) / N)"),
-        ("residual is None else", "residual is None or True else"),
-        ("return s.to(x.dtype)", "return x + load_rows(R, rows, cols, stride, mask, x.dtype)"),
         ("return 0 if t is None else t.stride(0)", "return 0 if t is None else t.shape[1]"),
         ("x = tl.where(mask, x - mean, 0.0)", "x = x - mean"),
-        ("cols[None, :] < N, other=0.0).to(dtype) + number(OFFSET, dtype)", "cols[None, :] < N, other=0.0).to(dtype)"),
         ("for start in range(0, P, BLOCK_P):", "for start in range(0, 1, BLOCK_P):"),
-        ("dx = g - mean_g[:, None] - xhat * mean_gx", "dx = g - xhat * mean_gx"),
-        ("return xhat, du, affine(du, w, None), rstd", "return xhat, du, du, rstd"),
-        ("dx = dx + load_rows(", "dx = dx + 0 * load_rows("),
+        ("x = tl.where(columns(i, FORM) < N, x, 0.0)", "x = x + 0.0"),
+        ("        p += number(OFFSET, dtype)", "        p += 0.0"),
+        ("        total += x[i] * y[i]", "        total += x[i]"),
+    ],
+    ("triton/rows_forward", ROWS): [
+        ("tl.maximum(squares - rest * rest,", "tl.maximum(2 * squares - rest * rest,"),
+        ("tl.rsqrt(var + number(EPS, var.dtype))", "tl.rsqrt(var)"),
+        ("tl.store(t.mean + rows, mean + rest,", "tl.store(t.mean + rows, rest,"),
+        ("s = rounded(s, t.summed.dtype.element_ty).to(dtype)", "s = s.to(dtype)"),
+    ],
+    ("triton/rows_long_forward", ROWS): [
+        ("squares += (distance - rest) * (distance - rest) * each", "squares += 0.0"),
+        ("squares += away * away * (1 - 1 / seen)", "squares += away * away"),
+        ("/ N + number(EPS, dtype))", "/ N)"),
+        ("S = t.x if t.residual is None else t.summed", "S = t.x"),
     ],
     ("triton/rows_backward", ROWS): [
-        ("derivative(affine(xhat, w, b), ACT, SLOPE)", "derivative(affine(xhat, w, None), ACT, SLOPE)"),
+        ("dx = dx - mean_g", "dx = dx - 0 * mean_g"),
+        ("dx = dx + load_piece(", "dx = dx + 0 * load_piece("),
+        ("gs = gs + (affine(du, w_here, None),)", "gs = gs + (du,)"),
+        ("tl.minimum(block + tl.num_programs(0), blocks - 1)", "tl.minimum(block + 0, blocks - 1)"),
         ("finalise(partial_w, partial_b,", "finalise(partial_b, partial_w,"),
+    ],
+    ("triton/rows_tiles", ROWS): [
+        ("derivative(affine(xhat, w, b), ACT, SLOPE)", "derivative(affine(xhat, w, None), ACT, SLOPE)"),
+    ],
+    ("triton/rows_long_backward", ROWS): [
+        ("dx = affine(du, w, None) - xhat * mean_gx", "dx = affine(du, w, None)"),
+        ("dx = dx - mean_g", "dx = dx - 0 * mean_g"),
+        ("rows = ((blocks - 1 - i) * BLOCK_M", "rows = ((blocks - 1) * BLOCK_M"),
+        ("g = affine(du, w, None)", "g = du"),
     ],
     ("triton", STRIDED_ROWS): [
         ("squares += squares_here + distance * move * low", "squares += squares_here"),

@@ -4,16 +4,17 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from normkernels._backends.triton.base.numbers import cdiv
+from normkernels._backends.triton.base.numbers import cdiv, next_power_of_2
 from normkernels._backends.triton.base.values import load_rows, rounded
 
 
 @triton.jit(do_not_specialize=["P"])
 def partial_sums_kernel(PARTIAL_W, PARTIAL_B, DW, DB, P, N, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr):
+    # one program for some columns of dweight or of dbias
     cols = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    if DW is not None:
+    if DW is not None and (DB is None or tl.program_id(1) == 0):
         sum_partials(PARTIAL_W, DW, cols, P, N, BLOCK_P, BLOCK_N)
-    if DB is not None:
+    if DB is not None and (DW is None or tl.program_id(1) == 1):
         sum_partials(PARTIAL_B, DB, cols, P, N, BLOCK_P, BLOCK_N)
 
 
@@ -28,9 +29,13 @@ def sum_partials(PARTIAL, OUT, cols, P, N, BLOCK_P: tl.constexpr, BLOCK_N: tl.co
 
 def finalise(partial_w: Tensor | None, partial_b: Tensor | None, dweight: Tensor | None, dbias: Tensor | None) -> None:
     """dweight, dbias: the sums over dim 0 of the partial rows (P, N), always in the same order."""
-    partial = partial_w if partial_b is None else partial_b
-    if partial is not None:
-        P, N = partial.shape
-        partial_sums_kernel[(cdiv(N, 32),)](
-            partial_w, partial_b, dweight, dbias, P, N, BLOCK_P=128, BLOCK_N=32, num_warps=8
-        )
+    wanted = (dweight is not None) + (dbias is not None)
+    if not wanted:
+        return
+    P, N = (partial_w if dbias is None else partial_b).shape
+    # what a program asks for at once is all that it reads, as a rule
+    BLOCK_P = min(512, max(32, next_power_of_2(P)))
+    BLOCK_N = 4096 // BLOCK_P
+    partial_sums_kernel[(cdiv(N, BLOCK_N), wanted)](
+        partial_w, partial_b, dweight, dbias, P, N, BLOCK_P=BLOCK_P, BLOCK_N=BLOCK_N, num_warps=8
+    )

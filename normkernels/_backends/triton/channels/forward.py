@@ -59,7 +59,7 @@ def channels_moments_kernel(
     x = load_tile(X, tile, dtype)
     move, squares = zeros(FORM.BLOCK_A, FORM.BLOCK_B, dtype), zeros(FORM.BLOCK_A, FORM.BLOCK_B, dtype)
     seen = tl.full([1, 1], 1.0, dtype)
-    for i in tl.range(1, tiles, num_stages=2):
+    for i in tl.range(1, tiles, num_stages=3):
         tile = step(i, low, image, first, C, S, FORM)
         away = tl.where(tile.mask, load_tile(X, tile, dtype) - x - move, 0.0)
         seen += 1.0
@@ -128,7 +128,7 @@ def channels_apply_kernel(
     mean, rstd = statistics(t.mean, t.var, t.scale, stat, channels < C, EPS)
     slope = slope_of(rstd, load(t.weight, channels, channels < C, dtype))
     b = load(t.bias, channels, channels < C, dtype)
-    for i in tl.range(0, tiles, num_stages=2):
+    for i in tl.range(0, tiles, num_stages=3):
         tile = step(i, low, image, first, C, S, FORM)
         x = load_tile(t.x, tile, dtype) - mean[:, None]
         u = preactivation(x, slope[:, None], broad(b, 2), load_tile(t.skip, tile, dtype))

@@ -1,13 +1,26 @@
 """Rows: every launch size, from the length of a row, the dtype and the activation alone."""
 
+from typing import NamedTuple
+
 from normkernels._backends.triton.base.launch import Tile, unaligned
-from normkernels._backends.triton.base.numbers import next_power_of_2
+from normkernels._backends.triton.base.numbers import cdiv, next_power_of_2
 
 # itemsize of x -> the longest row that one program holds; then the segments of a longer row
 FORWARD_LIMIT, BACKWARD_LIMIT = {2: 32768, 4: 32768, 8: 8192}, {2: 8192, 4: 8192, 8: 4096}
 FORWARD_SEGMENT = Tile(1, 4096, 8)
-BACKWARD_SEGMENT = {2: Tile(1, 1024, 4), 4: Tile(1, 1024, 4), 8: Tile(1, 1024, 8)}
-GROUP = 16  # rows of a segment whose parameter gradients one program sums
+SHARED = 96 * 1024  # bytes of a multiprocessor's shared memory that tiles in flight may take: sm_86 has 99 KB
+
+
+class Form(NamedTuple):
+    """The constants of a kernel that holds rows. SHIFTED: weights have an offset; STAGES: of the pipeline."""
+
+    ALIGN: int
+    BLOCK_M: int
+    BLOCK_N: int
+    PIECES: int
+    EXACT: bool
+    SHIFTED: bool
+    STAGES: int
 
 
 def tile(N: int, limit: int, elements: int, itemsize: int) -> Tile | None:
@@ -32,3 +45,65 @@ def backward_tile(N: int, itemsize: int, activation: str) -> Tile | None:
     """Half as far with an activation, which keeps more values alive."""
     limit = BACKWARD_LIMIT[itemsize] // (2 if unaligned(N, itemsize) else 1) // (1 if activation == "identity" else 2)
     return tile(N, limit, 2048 if itemsize == 4 else 1024, itemsize)
+
+
+def pieces(N: int, aligned: bool, forward: bool) -> tuple[int, int]:
+    """How many tiles of which width hold a row: one, unless three or five have an eighth fewer lanes.
+
+    Where accesses are narrow, up to 32: a thread then has one column of a tile, of x and of the weights alike.
+    """
+    if not aligned:
+        width = max(16, next_power_of_2(N + 1) // (32 if forward and N > 2048 else 16))
+        return cdiv(N, width), width
+    best = 1, max(8, next_power_of_2(N))
+    for n in (3, 5) if forward else (3,):
+        width = max(16, next_power_of_2(cdiv(N, n)))
+        if n * width * 8 <= best[0] * best[1] * 7:
+            best = n, width
+    return best
+
+
+def form(N: int, itemsize: int, elements: int, align: int, shifted: bool, loads: int) -> dict[str, Form | int]:
+    """Whole rows, about ``elements`` values at least, of so many tensors that a loop loads; and how many warps."""
+    aligned = not unaligned(N, itemsize)
+    PIECES, BLOCK_N = pieces(N, aligned, not loads)
+    BLOCK_M = max(1, elements // next_power_of_2(PIECES * BLOCK_N))
+    if not aligned:
+        num_warps = BLOCK_N // 32
+    else:
+        each = 16 if PIECES == 1 else 8 if not loads or N > 6144 else 4  # values of a tile for a thread
+        num_warps = BLOCK_M * BLOCK_N // (32 * (min(each, 8) if itemsize == 8 else each))
+    num_warps = min(16 if itemsize < 8 and not loads and N <= 16384 else 32, max(4, num_warps))
+    in_flight = loads * BLOCK_M * PIECES * BLOCK_N * itemsize * max(1, 16 // num_warps)
+    stages = 1 if align * itemsize < 4 or not loads else max(2, min(5, 1 + SHARED // in_flight))
+    exact = PIECES * BLOCK_N == N
+    return {"FORM": Form(align, BLOCK_M, BLOCK_N, PIECES, exact, shifted, stages), "num_warps": num_warps}
+
+
+def forward_form(N: int, itemsize: int, align: int, shifted: bool) -> dict[str, Form | int] | None:
+    if N > FORWARD_LIMIT[itemsize] // (2 if unaligned(N, itemsize) else 1):
+        return None
+    return form(N, itemsize, 2048, align, shifted, 0)
+
+
+def backward_form(
+    N: int, itemsize: int, align: int, shifted: bool, loads: int, activation: str, centered: bool
+) -> dict[str, Form | int] | None:
+    """Half as far with an activation, which keeps more values alive, further without a mean and a bias."""
+    limit = BACKWARD_LIMIT[itemsize] // (1 if activation == "identity" else 2)
+    if unaligned(N, itemsize):
+        limit = limit * 3 // 4
+    elif not centered and itemsize == 2:  # in float32 three tiles of such rows fit no shared memory of 99 KB
+        limit = limit * 3 // 2
+    return None if limit < N else form(N, itemsize, 2048, align, shifted, loads)
+
+
+def segment_form(N: int, itemsize: int, align: int, shifted: bool) -> dict[str, Form | int]:
+    """Of a program that walks one long row."""
+    BLOCK_N = 2048 if itemsize == 8 else 4096
+    return {"FORM": Form(align, 1, BLOCK_N, 1, N % BLOCK_N == 0, shifted, 3), "num_warps": 8}
+
+
+def strip_form(N: int, align: int, shifted: bool) -> dict[str, Form | int]:
+    """Of a program that walks down all rows, some columns wide."""
+    return {"FORM": Form(align, 32, 64, 1, N % 64 == 0, shifted, 3), "num_warps": 4}

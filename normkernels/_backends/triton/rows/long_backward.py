@@ -1,0 +1,114 @@
+"""Long rows, backward: the means of g xhat and of g of each row, then dx and the parameter gradients down the columns.
+
+The second kernel reads x and dy again, what the first one read last still from L2.
+"""
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from normkernels._backends.triton.base.launch import accumulator
+from normkernels._backends.triton.base.numbers import cdiv
+from normkernels._backends.triton.base.pairs import both_sums
+from normkernels._backends.triton.base.values import affine, rounded
+from normkernels._backends.triton.rows.sizes import segment_form, strip_form
+from normkernels._backends.triton.rows.tiles import (
+    columns,
+    grads,
+    load_pair,
+    load_parameter,
+    load_piece,
+    load_stat,
+    shifted,
+    store_piece,
+)
+
+
+@triton.jit(do_not_specialize=["M"])
+def rows_long_means_kernel(
+    t, MEANS, M, N, strides, OFFSET: tl.float64, SLOPE: tl.float64,  # means: (2, M), of g xhat and of g
+    ACT: tl.constexpr, FORM: tl.constexpr,
+):  # fmt: skip
+    BLOCK_N: tl.constexpr = FORM.BLOCK_N
+    STAGES: tl.constexpr = FORM.STAGES
+    dtype: tl.constexpr = t.rstd.dtype.element_ty
+    N = N // FORM.ALIGN * FORM.ALIGN
+    row = tl.program_id(0).to(tl.int64) + tl.arange(0, 1)
+    rstd = load_stat(t.rstd, row, M)
+    mean = rstd if t.mean is None else load_stat(t.mean, row, M)
+    row = row[:, None]
+    sum_gx = tl.zeros([1, BLOCK_N], dtype)
+    sum_g = tl.zeros([1, BLOCK_N], dtype)
+    for low in tl.range(0, N, BLOCK_N, num_stages=STAGES):
+        w = load_parameter(shifted(t.weight, low), 0, N - low, OFFSET, dtype, FORM)
+        b = load_parameter(shifted(t.bias if ACT != "identity" else None, low), 0, N - low, None, dtype, FORM)
+        pair = load_pair(t.x + low, t.dy + low, 0, row, strides, M, N - low, FORM)
+        xhat, du = grads(pair, w, b, mean, rstd, SLOPE, ACT, t.mean is not None)
+        g = affine(du, w, None)
+        sum_gx += g * xhat
+        sum_g += g
+    if t.mean is None:
+        tl.store(MEANS + row, tl.sum(sum_gx, axis=1)[:, None] / N)
+    else:
+        mean_gx, mean_g = both_sums(sum_gx, sum_g)
+        tl.store(MEANS + row, mean_gx[:, None] / N)
+        tl.store(MEANS + M + row, mean_g[:, None] / N)
+
+
+@triton.jit(do_not_specialize=["M"])
+def rows_long_backward_kernel(
+    t, MEANS, DW, DB, M, N, strides, OFFSET: tl.float64, SLOPE: tl.float64,  # means as above
+    ACT: tl.constexpr, FORM: tl.constexpr,
+):  # fmt: skip
+    BLOCK_M: tl.constexpr = FORM.BLOCK_M
+    BLOCK_N: tl.constexpr = FORM.BLOCK_N
+    STAGES: tl.constexpr = FORM.STAGES
+    dtype: tl.constexpr = t.rstd.dtype.element_ty
+    N = N // FORM.ALIGN * FORM.ALIGN
+    low = tl.program_id(0) * BLOCK_N
+    dw = tl.zeros([BLOCK_M, BLOCK_N], dtype)
+    db = tl.zeros([BLOCK_M, BLOCK_N], dtype)
+    w = load_parameter(shifted(t.weight, low), 0, N - low, OFFSET, dtype, FORM)
+    b = load_parameter(shifted(t.bias if ACT != "identity" else None, low), 0, N - low, None, dtype, FORM)
+    blocks = tl.cdiv(M, BLOCK_M)
+    for i in tl.range(0, blocks, num_stages=STAGES):
+        # the last rows first: they were read last, so they may still be in L2
+        rows = ((blocks - 1 - i) * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)
+        rstd = load_stat(t.rstd, rows, M)
+        mean = rstd if t.mean is None else load_stat(t.mean, rows, M)
+        mean_gx = load_stat(MEANS, rows, M)
+        mean_g = rstd if t.mean is None else load_stat(MEANS + M, rows, M)
+        rows = rows[:, None]
+        pair = load_pair(t.x + low, t.dy + low, 0, rows, strides, M, N - low, FORM)
+        xhat, du = grads(pair, w, b, mean, rstd, SLOPE, ACT, t.mean is not None)
+        dx = affine(du, w, None) - xhat * mean_gx
+        if t.mean is not None:
+            dx = dx - mean_g
+        dx = dx * rstd
+        if t.dsummed is not None:
+            dx = dx + load_piece(t.dsummed + low, 0, rows, strides.dsummed, M, N - low, dtype, FORM)
+        store_piece(t.dx + low, dx, 0, rows, N, M, N - low, FORM)
+        dw += du * xhat
+        db += du
+    store_gradient(DW, dw, low, N, FORM)
+    store_gradient(DB, db, low, N, FORM)
+
+
+@triton.jit
+def store_gradient(P, total, low, N, FORM: tl.constexpr):
+    if P is not None:
+        cols = columns(0, FORM)
+        value = rounded(tl.sum(total, axis=0)[None, :], P.dtype.element_ty)
+        tl.store(P + low + cols, value, mask=cols < N - low)
+
+
+def long_backward(t, a, dbias: Tensor | None, strides, align: int) -> None:
+    """Fill dx, dweight and dbias; t: what the kernels of the family are given, a: the arguments of an op."""
+    M, N = a.x.shape
+    constants = {"OFFSET": a.weight_offset, "SLOPE": a.slope, "ACT": a.activation}
+    shift = a.weight_offset != 0
+    means = accumulator(a.rstd, 2, M)
+    segments, strip = segment_form(N, a.x.element_size(), align, shift), strip_form(N, align, shift)
+    rows_long_means_kernel[(M,)](t._replace(dx=None, dsummed=None), means, M, N, strides, **constants, **segments)
+    grid = (cdiv(N, strip["FORM"].BLOCK_N),)
+    rows_long_backward_kernel[grid](t, means, a.dweight, dbias, M, N, strides, **constants, **strip)

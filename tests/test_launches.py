@@ -1,0 +1,35 @@
+"""How many kernels of Triton a call launches: recorded on meta tensors, where nothing is compiled or run."""
+
+import pytest
+from test_ptx_triton import compiled
+
+COUNT = """
+import sys
+from bench.model.times import H100
+from bench.model.work import calls
+op, last, *shapes = sys.argv[1:]
+for shape in shapes:
+    forward, backward, _ = calls(op, tuple(map(int, shape.split("x"))), last == "True", H100)
+    print(len(forward), len(backward))
+"""
+LENGTHS = (1, 8, 33, 128, 777, 1025, 4096, 5120, 6143, 8192, 8193, 12288, 16384, 20000, 32768, 49151, 65536, 262144)
+IMAGES = ("32x256x56x56", "32x2048x7x7", "2x320x64x64", "1x128x20x64x64", "4x16x1x8")
+
+
+def counts(op: str, last: bool, *shapes: str) -> list[tuple[int, ...]]:
+    printed = compiled("-c", COUNT, op, str(last), *shapes)
+    return [tuple(map(int, line.split())) for line in printed.splitlines()]
+
+
+@pytest.mark.parametrize("op", ["layer_norm", "rms_norm"])
+def test_rows_of_any_length_take_one_kernel_and_two(op):
+    found = counts(op, False, *(f"{M}x{N}" for M in (1, 4096) for N in LENGTHS))
+    assert set(found) == {(1, 2)}
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["planes", "channels_last"])
+@pytest.mark.parametrize(("op", "most"), [("batch_norm", (3, 3)), ("instance_norm", (3, 3)), ("group_norm", (3, 4))])
+def test_channels_take_at_most(op, most, last):
+    """Instance norm has no parameters here, so nobody adds up their gradients; those of group norm take a launch."""
+    found = counts(op, last, *IMAGES)
+    assert all(forward <= most[0] and backward <= most[1] for forward, backward in found)
