@@ -54,7 +54,7 @@ LEVELS = (
     ("_library",),
     ("ops",),
     ("functional", "modules"),
-    ("_folding", "data_norm", "fold", "parametrizations"),
+    ("_chains", "_folding", "data_norm", "fold", "parametrizations"),
     ("conversion",),
     ("distributed",),
     ("",),  # the package itself
