@@ -56,6 +56,7 @@ LEVELS = (
     ("functional", "modules"),
     ("_chains", "_folding", "data_norm", "fold", "parametrizations"),
     ("conversion",),
+    ("hub",),
     ("distributed",),
     ("",),  # the package itself
     ("cases",),
