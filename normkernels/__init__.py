@@ -15,6 +15,7 @@ from normkernels.distributed import (
     synchronize_,
 )
 from normkernels.fold import fold_
+from normkernels.hub import kernel_mapping
 from normkernels.modules.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from normkernels.modules.batch_norm_lstm import BatchNormLSTM
 from normkernels.modules.batch_norm_rnn import BatchNormRNN
@@ -47,6 +48,6 @@ __all__ = [
     "OnlineNorm1d", "OnlineNorm2d", "OnlineNorm3d", "RMSNorm", "StreamingNorm1d", "StreamingNorm2d", "StreamingNorm3d",
     "SyncBatchNorm", "SyncBatchRenorm", "SyncOnlineNorm", "SyncStreamingNorm",
     "__version__", "activation_moments", "backends", "canonical_error_bound",
-    "coherence", "convert", "fold_", "functional", "init_weight_norm_", "parametrizations", "project_unit_norm_",
-    "revert", "synchronize_", "use_backend",
+    "coherence", "convert", "fold_", "functional", "init_weight_norm_", "kernel_mapping", "parametrizations",
+    "project_unit_norm_", "revert", "synchronize_", "use_backend",
 ]  # fmt: skip

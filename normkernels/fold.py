@@ -1,35 +1,13 @@
 """Folding NormProp layers into plain ones for inference."""
 
-from collections.abc import Iterator
-from typing import NamedTuple
-
 import torch
 from torch import nn
 
 from normkernels import _folding
+from normkernels._chains import LAYERS, Link, chains, passes
 from normkernels._checks import fail
-from normkernels._folding import Pending
 from normkernels.modules._normprop import NormProp
 from normkernels.modules.weight_norm import Layer
-
-POOLS = (
-    nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
-    nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
-)  # fmt: skip
-LAYERS = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
-RESHAPES = (nn.Flatten, nn.Unflatten)
-PLAIN = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
-
-
-class Link(NamedTuple):
-    """A module of a chain: ``parent.name``."""
-
-    parent: nn.Module
-    name: str
-    module: nn.Module
-
-    def becomes(self, *modules: nn.Module) -> None:
-        setattr(self.parent, self.name, modules[0] if len(modules) == 1 else nn.Sequential(*modules))
 
 
 @torch.no_grad()
@@ -61,7 +39,7 @@ def fold_(model: Layer) -> Layer:
     layers = [m for _, m in model.named_modules(remove_duplicate=False) if isinstance(m, NormProp | LAYERS)]
     if len(layers) > len(set(layers)):
         fail("fold_", "model", "have each layer once", "one that occurs twice")
-    for chain in _chains(model):
+    for chain in chains(model):
         _fold_chain(chain)
     return model
 
@@ -81,41 +59,8 @@ def _fold_chain(chain: list[Link]) -> None:
                 function, pending = _folding.activation(module)
                 behind += function
             link.becomes(*behind)
-        elif pending is not None and where is not None and not _passes(module, pending):
+        elif pending is not None and where is not None and not passes(module, pending):
             where.becomes(*behind, *pending.affine())
             pending = None
     if pending is not None and where is not None:
         where.becomes(*behind, *pending.affine())
-
-
-def _passes(module: nn.Module, pending: Pending) -> bool:
-    """Whether scaling and shifting after the module is the same as before it."""
-    if isinstance(module, RESHAPES):
-        return pending.scale.numel() == 1
-    if not isinstance(module, nn.AvgPool1d | nn.AvgPool2d | nn.AvgPool3d):
-        return isinstance(module, POOLS + PLAIN)
-    padding = module.padding if isinstance(module.padding, tuple) else (module.padding,)
-    counts_zeros = any(padding) and module.count_include_pad
-    return not counts_zeros and getattr(module, "divisor_override", None) is None
-
-
-def _chains(model: nn.Module) -> Iterator[list[Link]]:
-    """The modules that feed each other; one that is in no Sequential is alone."""
-    if isinstance(model, nn.Sequential):
-        chain = list(_flat(model))
-        yield chain
-        inner = [link.module for link in chain]
-    else:
-        links = [Link(model, name, child) for name, child in model.named_children()]
-        yield from ([link] for link in links if isinstance(link.module, NormProp))
-        inner = [link.module for link in links]
-    for module in inner:
-        yield from _chains(module)
-
-
-def _flat(sequence: nn.Sequential) -> Iterator[Link]:
-    for name, child in sequence.named_children():
-        if isinstance(child, nn.Sequential):
-            yield from _flat(child)
-        else:
-            yield Link(sequence, name, child)

@@ -187,3 +187,9 @@ def test_a_model_that_is_a_norm_and_wrong_arguments():
         nk.convert(norm, to="onlin")
     with pytest.raises(ValueError, match=r"revert: model must be a torch.nn.Module, got int"):
         nk.revert(3)
+
+
+def test_kernel_mapping_says_which_devices():
+    assert set(nk.kernel_mapping(("cuda",))["RMSNorm"]) == {"cuda"}
+    with pytest.raises(ValueError, match="kernel_mapping: devices must be of 'cpu', 'cuda', got 'tpu'"):
+        nk.kernel_mapping(("tpu",))

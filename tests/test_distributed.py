@@ -14,15 +14,17 @@ import normkernels as nk
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("world", [2, 3])
-def test_processes_together_are_as_one(world):
+@pytest.mark.parametrize(
+    ("program", "world", "checks"), [("spanning", 2, 10), ("spanning", 3, 10), ("sharding", 2, 4), ("sharding", 4, 4)]
+)
+def test_processes_together_are_as_one(program, world, checks):
     run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)]
     done = subprocess.run(
-        [*run, str(ROOT / "tests/spanning.py")], cwd=ROOT, capture_output=True, text=True, timeout=300,
+        [*run, str(ROOT / f"tests/{program}.py")], cwd=ROOT, capture_output=True, text=True, timeout=300,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count(f"{world} processes as one") == 10
+    assert done.stdout.count(f"{world} processes as one") == checks
 
 
 def test_one_process_is_a_batch_norm():

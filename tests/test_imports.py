@@ -54,8 +54,9 @@ LEVELS = (
     ("_library",),
     ("ops",),
     ("functional", "modules"),
-    ("_folding", "data_norm", "fold", "parametrizations"),
+    ("_chains", "_folding", "data_norm", "fold", "parametrizations"),
     ("conversion",),
+    ("hub",),
     ("distributed",),
     ("",),  # the package itself
     ("cases",),

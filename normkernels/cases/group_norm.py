@@ -1,14 +1,21 @@
 """Group norm: from one channel in each group to all of them in one."""
 
+import dataclasses
+
 import torch
 import torch.nn.functional as F
 
-from normkernels.cases import Sample
+from normkernels.cases import Sample, seeded
 from normkernels.cases._channels import OPTIONAL, Norm, last, skip_and_activate
 from normkernels.functional import group_norm
 
 
 def group_norm_torch(input, num_groups, weight=None, bias=None, eps=1e-5, **after):
+    if any(t is not None and t.dim() == 2 for t in (weight, bias)):
+        u = F.group_norm(input, num_groups, None, None, eps)
+        weight, bias = (None if t is None else t.view(*t.shape, *[1] * (input.dim() - 2)) for t in (weight, bias))
+        u = u if weight is None else u * weight
+        return skip_and_activate(u if bias is None else u + bias, **after)
     if weight is None and bias is not None:  # torch's backward then fails: "tensor does not have a device"
         weight = torch.ones_like(bias)
     return skip_and_activate(F.group_norm(input, num_groups, weight, bias, eps), **after)
@@ -32,8 +39,21 @@ def _samples() -> list[Sample]:
             for c, g in (groups[0], groups[2], groups[3])
         ),
         sample("5x36-3-groups", x(5, 36, groups=3), OPTIONAL, num_groups=3, activation="silu"),
+        *(
+            _of_images(f"3x12x4x5-of-images-{'-'.join(p)}", x(3, 12, 4, 5, groups=4), p)
+            for p in (OPTIONAL, ("weight",))
+        ),
+        _of_images("channels_last-of-images", last(x(3, 12, 4, 5, groups=4)), OPTIONAL),
+        _of_images("5x12-of-images", x(5, 12, groups=4), ("bias",)),
         sample("7x32x1x1-4-groups", x(7, 32, 1, 1, groups=4), num_groups=4),
     ]
+
+
+def _of_images(id: str, x: torch.Tensor, present: tuple[str, ...]) -> Sample:
+    """A weight and a bias for each image, 4 groups."""
+    found, g = NORM.sample(id, x, present, num_groups=4, activation="silu"), seeded(f"group_norm-{id}")
+    tables = {k: torch.randn(x.shape[:2], generator=g, dtype=x.dtype) for k in ("weight", "bias") if k in present}
+    return dataclasses.replace(found, tensors={**found.tensors, **tables})
 
 
 OP = NORM.op(group_norm, group_norm_torch, _samples(), state=())

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from normkernels.conversion import propagation
 from normkernels.conversion.twins import place
 from normkernels.modules.batch_norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from normkernels.modules.batch_renorm import BatchRenorm1d, BatchRenorm2d, BatchRenorm3d
@@ -31,6 +32,8 @@ def member(old: Any, batch_norm: Any, to: str) -> nn.Module | str:
     more: dict[str, Any] = place(old) | batch_norm.extras | {"affine": batch_norm.affine}
     if getattr(batch_norm, "frozen_statistics", False):
         return "its statistics are frozen"
+    if to == propagation.MEMBER:
+        return propagation.ELSEWHERE
     if to in STATEFUL:
         new = STATEFUL[to][rank](channels, eps=eps, **more)
         if old.running_mean is not None:

@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 
 from torch import nn
-from torch.nn.parameter import is_lazy
 
 from normkernels._checks import fail
-from normkernels.conversion import batch_free, fusing, peers, twins
+from normkernels.conversion import batch_free, fusing, peers, propagation, twins
 from normkernels.conversion.become import base, become, forget, go_back, memory
 from normkernels.conversion.report import Change, Note, Report, label
 
@@ -23,7 +22,8 @@ def convert(model: nn.Module, to: str | None = None, fuse: bool = True) -> Repor
         model: any module, a norm itself too. Convert after loading weights of another library by its own functions.
         to: None, or what every batch norm becomes: ``"batch_renorm"``, ``"online"``, ``"streaming"`` (they start from
             its running statistics), ``"group"`` (32 groups, or the next lower number that divides C), ``"layer"`` (one
-            group) or ``"instance"``.
+            group) or ``"instance"``. ``"normprop"`` makes a linear layer or convolution, its batch norm and the
+            activation after it one :class:`normkernels.NormPropLinear` or ``NormPropConv2d``, in a torch.nn.Sequential.
         fuse: let norms take over the activation that follows them, the addition before a row norm and the one after a
             channel norm: in a torch.nn.Sequential, and in a forward that torch.fx can trace; never where a hook
             listens.
@@ -42,11 +42,14 @@ def convert(model: nn.Module, to: str | None = None, fuse: bool = True) -> Repor
            1 fused   normkernels.LayerNorm with gelu
     """
     _check("convert", model)
-    if to is not None and to not in batch_free.MEMBERS:
-        fail("convert", "to", f"be None or one of {', '.join(batch_free.MEMBERS)}", repr(to))
+    members = (*batch_free.MEMBERS, propagation.MEMBER)
+    if to is not None and to not in members:
+        fail("convert", "to", f"be None or one of {', '.join(members)}", repr(to))
     report = Report()
+    if to == propagation.MEMBER:
+        propagation.propagate(model, report)
     for name, module in _norms(model):
-        before, found = label(module), _ours(module)
+        before, found = label(module), peers.counterpart(module)
         if to is not None and isinstance(found, batch_free.BATCH_NORMS):
             found = batch_free.member(module, found, to)
         if isinstance(found, str):
@@ -82,6 +85,7 @@ def revert(model: nn.Module) -> Report:
     """
     _check("revert", model)
     report = Report()
+    propagation.undo(model, report)
     fusing.undo(model)
     for name, module in model.named_modules():
         before = label(module)
@@ -107,15 +111,3 @@ def _check(function: str, model: nn.Module) -> None:
 
 def _norms(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     yield from [(name, m) for name, m in model.named_modules() if twins.is_norm(m)]
-
-
-def _ours(module: nn.Module) -> nn.Module | str:
-    """What it becomes, itself where it is ours, or why not."""
-    kind = base(module)
-    if twins.is_ours(module):
-        return module
-    if any(is_lazy(t) for t in [*module._parameters.values(), *module._buffers.values()]):
-        return "it does not know its size before its first call"
-    if isinstance(module, nn.SyncBatchNorm):
-        return "its statistics span processes"
-    return twins.template(module, twins.TWINS[kind]) if kind in twins.TWINS else peers.match(module)

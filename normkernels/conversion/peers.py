@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from normkernels.conversion import activations
-from normkernels.conversion.become import become
+from normkernels.conversion import activations, twins
+from normkernels.conversion.become import base, become
 from normkernels.conversion.twins import CHANNELS, place
 from normkernels.modules.batch_norm import BatchNorm2d
 from normkernels.modules.group_norm import GroupNorm
@@ -52,6 +53,18 @@ class Candidate(NamedTuple):
 
     template: nn.Module
     shapes: tuple[tuple[int, ...], ...]
+
+
+def counterpart(module: nn.Module) -> nn.Module | str:
+    """What a norm becomes, as a template, itself where it is ours; or why it stays."""
+    kind = base(module)
+    if twins.is_ours(module):
+        return module
+    if any(is_lazy(t) for t in [*module._parameters.values(), *module._buffers.values()]):
+        return "it does not know its size before its first call"
+    if isinstance(module, nn.SyncBatchNorm):
+        return "its statistics span processes"
+    return twins.template(module, twins.TWINS[kind]) if kind in twins.TWINS else match(module)
 
 
 def match(module: nn.Module) -> nn.Module | str:

@@ -1,26 +1,23 @@
 """SyncBatchNorm, and ``synchronize_``: every norm whose statistics or state should span processes."""
 
-from typing import Any, Never
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx import Proxy
 from torch.types import Device
 
 from normkernels import _checks
 from normkernels._activations import Activation
-from normkernels._arguments import constructor, refuse
+from normkernels._arguments import constructor
 from normkernels.conversion import twins
 from normkernels.conversion.become import base, become
 from normkernels.conversion.report import Change, Report, label
-from normkernels.distributed._any_rank import AnyRank
+from normkernels.distributed._spanning import Spanning
 from normkernels.distributed.batch_norm import spanning
-from normkernels.distributed.statistics import spans
 from normkernels.distributed.sync_batch_renorm import SyncBatchRenorm
 from normkernels.distributed.sync_online_norm import SyncOnlineNorm
 from normkernels.distributed.sync_streaming_norm import SyncStreamingNorm
 from normkernels.modules._extras import Extras
-from normkernels.modules._leaf import leaf
 from normkernels.modules.batch_norm import _BatchNorm
 from normkernels.modules.batch_renorm import _BatchRenorm
 from normkernels.modules.online_norm import _OnlineNorm
@@ -29,7 +26,7 @@ from normkernels.ops import _channels
 from normkernels.ops._state import count
 
 
-class SyncBatchNorm(AnyRank, _BatchNorm):
+class SyncBatchNorm(Spanning, _BatchNorm):
     """Batch normalisation with the statistics of all processes: torch.nn's, on CPUs too, and what can be fused.
 
     Each process may have a number of samples of its own, or none. One small exchange forward and one backward; nothing
@@ -77,17 +74,11 @@ class SyncBatchNorm(AnyRank, _BatchNorm):
         synchronize_(module, process_group)
         return module
 
-    def forward(self, input: Tensor, skip: Tensor | None = None, **unknown: Never) -> Tensor:
-        training = (self.training and not self.frozen_statistics) or self.running_mean is None
-        if isinstance(input, Proxy):
-            return leaf(self, input, skip)
-        if unknown:
-            refuse(self, unknown)
-        if not training or not spans(self.process_group):
-            return super().forward(input, skip)
-        self._check_input_dim(input)
+    def _statistics_move(self) -> bool:
+        return (self.training and not self.frozen_statistics) or self.running_mean is None
+
+    def _spanning(self, x: Tensor, added: Tensor | None, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         eps, momentum, tracked = self.__dict__["eps"], self.momentum, self.num_batches_tracked
-        x, added, weight, bias = _channels.check_channels("SyncBatchNorm", input, self.weight, self.bias, skip)
         found, y = spanning(x, added, weight, bias, eps, self.extras, self.process_group)
         if self.running_mean is None or not self.track_running_stats:
             return y

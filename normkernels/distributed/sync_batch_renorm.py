@@ -1,27 +1,24 @@
 """SyncBatchRenorm: one batch over several processes."""
 
-from typing import Any, Never
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import Proxy
 from torch.types import Device
 
 from normkernels._activations import Activation
-from normkernels._arguments import constructor, refuse
+from normkernels._arguments import constructor
 from normkernels._backends import requested
 from normkernels._backends.reference.batch_renorm import corrected, correction
-from normkernels.distributed._any_rank import AnyRank
+from normkernels.distributed._spanning import Spanning
 from normkernels.distributed.batch_norm import spanning
-from normkernels.distributed.statistics import moments, spans
-from normkernels.modules._leaf import leaf
+from normkernels.distributed.statistics import moments
 from normkernels.modules.batch_renorm import _BatchRenorm
-from normkernels.ops import _channels
 from normkernels.ops._buffers import statistic_dtype
 from normkernels.ops._state import advance, sound
 
 
-class SyncBatchRenorm(AnyRank, _BatchRenorm):
+class SyncBatchRenorm(Spanning, _BatchRenorm):
     """Batch renormalisation with the statistics of all processes.
 
     As SyncBatchNorm; the running statistics are the same bits everywhere.
@@ -60,15 +57,7 @@ class SyncBatchRenorm(AnyRank, _BatchRenorm):
         super().__init__(num_features, eps, momentum, affine, device, dtype, **ramp, **extras)
         self.process_group = process_group
 
-    def forward(self, input: Tensor, skip: Tensor | None = None, **unknown: Never) -> Tensor:
-        if isinstance(input, Proxy):
-            return leaf(self, input, skip)
-        if unknown:
-            refuse(self, unknown)
-        if not self._statistics_move() or not spans(self.process_group):
-            return super().forward(input, skip)
-        self._check_input_dim(input)
-        x, added, weight, bias = _channels.check_channels("SyncBatchRenorm", input, self.weight, self.bias, skip)
+    def _spanning(self, x: Tensor, added: Tensor | None, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         dtype = statistic_dtype(x)
 
         def run(state):

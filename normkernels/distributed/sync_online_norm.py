@@ -1,21 +1,19 @@
 """SyncOnlineNorm: the samples of several processes, one process's after the other's."""
 
 import math
-from typing import Any, Never
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import Proxy
 from torch.types import Device
 
 from normkernels import _checks
 from normkernels._activations import Activation
-from normkernels._arguments import constructor, refuse
+from normkernels._arguments import constructor
 from normkernels._backends import requested
-from normkernels.distributed._any_rank import AnyRank
+from normkernels.distributed._spanning import Spanning
 from normkernels.distributed.online_norm import SpanningOnlineNorm, element, joined
-from normkernels.distributed.statistics import gathered, rank, spans
-from normkernels.modules._leaf import leaf
+from normkernels.distributed.statistics import gathered, rank
 from normkernels.modules.online_norm import _OnlineNorm
 from normkernels.ops import _channels
 from normkernels.ops._buffers import statistic_dtype
@@ -24,7 +22,7 @@ from normkernels.ops._state import advance
 from normkernels.ops.online_norm import rates_of
 
 
-class SyncOnlineNorm(AnyRank, _OnlineNorm):
+class SyncOnlineNorm(Spanning, _OnlineNorm):
     """Online normalisation with one state for all processes, in the order of their ranks.
 
     N processes give what one gives that sees the samples of the first, then those of the second, and so on: outputs,
@@ -71,15 +69,7 @@ class SyncOnlineNorm(AnyRank, _OnlineNorm):
         super().__init__(num_features, alpha_fwd, alpha_bkw, eps, affine, device, dtype, **numbers, **extras)
         self.process_group = process_group
 
-    def forward(self, input: Tensor, skip: Tensor | None = None, **unknown: Never) -> Tensor:
-        if isinstance(input, Proxy):
-            return leaf(self, input, skip)
-        if unknown:
-            refuse(self, unknown)
-        if not self._statistics_move() or not spans(self.process_group):
-            return super().forward(input, skip)
-        self._check_input_dim(input)
-        x, added, weight, bias = _channels.check_channels("SyncOnlineNorm", input, self.weight, self.bias, skip)
+    def _spanning(self, x: Tensor, added: Tensor | None, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         _channels.check_running("SyncOnlineNorm", x, self.running_mean, self.running_var, True, weight)
         settings, dtype, group = self._settings(x), statistic_dtype(x), self.process_group
         tracked: list[Any] = [self.num_samples_tracked] if self.bias_correction else []

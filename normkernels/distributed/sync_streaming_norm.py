@@ -1,30 +1,26 @@
 """SyncStreamingNorm: one mini-batch over several processes."""
 
 from collections.abc import Sequence
-from typing import Any, Never
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import Proxy
 from torch.types import Device
 
 from normkernels import _checks
 from normkernels._activations import Activation
-from normkernels._arguments import constructor, refuse
+from normkernels._arguments import constructor
 from normkernels._backends import requested
 from normkernels._backends.reference.streaming_norm import streamed
-from normkernels.distributed._any_rank import AnyRank
-from normkernels.distributed.statistics import spans
+from normkernels.distributed._spanning import Spanning
 from normkernels.distributed.streaming_norm import SpanningStreamingNorm, anywhere, statistics
-from normkernels.modules._leaf import leaf
 from normkernels.modules.streaming_norm import _StreamingNorm
-from normkernels.ops import _channels
 from normkernels.ops._buffers import statistic_dtype
 from normkernels.ops._state import advance
 from normkernels.ops._streaming_norm_recipe import Settings, taken_in
 
 
-class SyncStreamingNorm(AnyRank, _StreamingNorm):
+class SyncStreamingNorm(Spanning, _StreamingNorm):
     """Streaming normalisation with the statistics of all processes, and with the gradients of these.
 
     N processes give what one gives on all samples together, and have one state, the same bits everywhere. Each may have
@@ -68,15 +64,7 @@ class SyncStreamingNorm(AnyRank, _StreamingNorm):
         super().__init__(num_features, eps, affine, device, dtype, **numbers, **extras)
         self.process_group = process_group
 
-    def forward(self, input: Tensor, skip: Tensor | None = None, **unknown: Never) -> Tensor:
-        if isinstance(input, Proxy):
-            return leaf(self, input, skip)
-        if unknown:
-            refuse(self, unknown)
-        if not self._statistics_move() or not spans(self.process_group):
-            return super().forward(input, skip)
-        self._check_input_dim(input)
-        x, added, weight, bias = _channels.check_channels("SyncStreamingNorm", input, self.weight, self.bias, skip)
+    def _spanning(self, x: Tensor, added: Tensor | None, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         activation = _checks.check_activation("SyncStreamingNorm", self.activation)
         backend, dtype = requested(self.backend, "streaming_norm", x), statistic_dtype(x)
         settings = Settings(self.alpha, self.beta, float(self.p), self.eps, activation, self.slope, backend)  # type: ignore[reportArgumentType]

@@ -1,12 +1,13 @@
 """GroupNorm: torch.nn.GroupNorm on fused kernels."""
 
-from typing import Never
+from typing import TYPE_CHECKING, Never
 
 import torch
 from torch import Tensor
 from torch.fx import Proxy
 from torch.types import Device
 
+from normkernels import _checks
 from normkernels._activations import Activation
 from normkernels._arguments import constructor, refuse
 from normkernels.modules._channels import ChannelExtras
@@ -18,7 +19,10 @@ class GroupNorm(ChannelExtras, torch.nn.GroupNorm):
     r"""Normalisation of groups of channels of each image: torch.nn.GroupNorm, and what can be fused with it.
 
     .. math::
-        y = \text{activation}\Big(\frac{x - \mu_{ng}}{\sqrt{\sigma^2_{ng} + \epsilon}} w_c + b_c + \text{skip}\Big)
+        y = \text{activation}\Big(\Big(\frac{x - \mu_{ng}}{\sqrt{\sigma^2_{ng} + \epsilon}} w_c + b_c\Big)
+        (1 + \text{scale}_{nc}) + \text{shift}_{nc} + \text{skip}\Big)
+
+    scale and shift, one for each image and channel, are given to the call or left out: adaptive group norm.
 
     Args:
         num_groups, num_channels, eps, affine, device, dtype: as in torch.nn.GroupNorm.
@@ -28,7 +32,7 @@ class GroupNorm(ChannelExtras, torch.nn.GroupNorm):
         backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
 
     Shape:
-        input and skip ``(N, C, *)``; output the same, in input's memory layout.
+        input and skip ``(N, C, *)``, scale and shift ``(N, C)``; output as input, in its memory layout.
 
     Attributes: ``weight`` (1) and ``bias`` (0), ``(C,)``, or None.
 
@@ -53,10 +57,37 @@ class GroupNorm(ChannelExtras, torch.nn.GroupNorm):
         extras = {"activation": activation, "slope": slope, "backend": backend}
         super().__init__(num_groups, num_channels, eps, affine, device, dtype, bias=bias, **extras)
 
-    def forward(self, input: Tensor, skip: Tensor | None = None, **unknown: Never) -> Tensor:
+    def forward(
+        self, input: Tensor, skip: Tensor | None = None, scale: Tensor | None = None, shift: Tensor | None = None,
+        **unknown: Never,
+    ) -> Tensor:  # fmt: skip
         """y, as the class says."""
         if isinstance(input, Proxy):
-            return leaf(self, input, skip)
+            return leaf(self, input, skip, *(() if scale is shift is None else (scale, shift)))
         if unknown:
             refuse(self, unknown)
-        return group_norm(input, self.num_groups, self.weight, self.bias, self.eps, skip=skip, **self.extras)
+        weight, bias = self.weight, self.bias
+        if scale is not None or shift is not None:
+            weight, bias = _adapted(self, input, scale, shift)
+        return group_norm(input, self.num_groups, weight, bias, self.eps, skip=skip, **self.extras)
+
+    if TYPE_CHECKING:  # torch.nn.Module's says nothing of what it takes and returns
+
+        def __call__(
+            self, input: Tensor, skip: Tensor | None = None, scale: Tensor | None = None, shift: Tensor | None = None
+        ) -> Tensor: ...
+
+
+def _adapted(norm: GroupNorm, input: Tensor, scale: Tensor | None, shift: Tensor | None) -> list[Tensor | None]:
+    """w (1 + scale) and b (1 + scale) + shift, (N, C): tables, which cost nothing beside input."""
+    shape = (*input.shape[:1], norm.num_channels)
+    for name, t in (("scale", scale), ("shift", shift)):
+        if t is not None and (not isinstance(t, Tensor) or tuple(t.shape) != shape):
+            _checks.fail("GroupNorm", name, f"have shape {shape}", tuple(getattr(t, "shape", ())) or type(t).__name__)
+    weight, bias = norm.weight, norm.bias
+    if scale is not None:
+        weight = 1 + scale if weight is None else weight * (1 + scale)
+        bias = None if bias is None else bias * (1 + scale)
+    if shift is not None:
+        bias = shift if bias is None else bias + shift
+    return [None if t is None else t.expand(shape) for t in (weight, bias)]

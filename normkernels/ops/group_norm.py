@@ -8,7 +8,7 @@ from normkernels import _checks
 from normkernels._activations import Activation
 from normkernels._backends import requested
 from normkernels._library import kernel
-from normkernels.ops import _channels
+from normkernels.ops import _channels, _images
 from normkernels.ops._channels import BWD, FWD, ChannelsRecipe, Settings
 from normkernels.ops._ways import call, function
 
@@ -32,8 +32,9 @@ def group_norm(
         input: x, ``(N, C)``, ``(N, C, L)``, ``(N, C, H, W)``, ... in float64, float32, bfloat16 or float16. A
             contiguous or channels_last layout is read and kept as it is; other strides are copied once.
         num_groups: G; must divide C. 1 is layer norm over the whole image, C is instance norm.
-        weight: w, ``(C,)``, in input's dtype or float32; None means 1.
-        bias: b, ``(C,)``, in input's dtype or float32; None means 0.
+        weight: w, ``(C,)``, in input's dtype or float32; None means 1. ``(N, C)`` is one for each image: 1 + scale of
+            adaptive group norm (diffusion), the gain of FiLM, with C groups that of AdaIN.
+        bias: b, ``(C,)``, or ``(N, C)`` where weight is not ``(C,)``; in input's dtype or float32; None means 0.
         eps: added to the variance (units of x²).
         skip: input's shape; added after the affine, before the activation. y is in the wider dtype of
             both.
@@ -62,7 +63,9 @@ def group_norm(
     """
     name = "group_norm"
     _checks.check_eps(name, eps)
-    input, skip, weight, bias = _channels.check_channels(name, input, weight, bias, skip)
+    images = any(isinstance(t, Tensor) and t.dim() == 2 for t in (weight, bias)) and input.dim() > 1
+    check = _images.check_images if images else _channels.check_channels
+    input, skip, weight, bias = check(name, input, weight, bias, skip)
     activation = _checks.check_activation(name, activation)
     backend = requested(backend, name, input)
     N, C = input.shape[:2]
@@ -71,4 +74,4 @@ def group_norm(
     if N * C * prod(input.shape[2:]) == num_groups:
         _checks.fail(name, "input", "have more than one value per group", f"shape {tuple(input.shape)}")
     settings = Settings(group_norm_fwd, group_norm_bwd, False, num_groups, eps, activation, slope, backend)
-    return call(ChannelsRecipe, input, skip, weight, bias, None, None, settings)[0]
+    return call(_images.ImagesRecipe if images else ChannelsRecipe, input, skip, weight, bias, None, None, settings)[0]

@@ -51,6 +51,18 @@ TABLE = {
         ("if self.frozen_affine and not any(", "if self.frozen_affine or not any("),
         ('"affine" in frozen)', "True)"),
     ],
+    ("ops/images", "tests/test_images.py"): [
+        ("flat(t[n])", "flat(t[0])"),
+        ("lies_last(input) and prod(input.shape[2:]) > 1", "lies_last(input)", "as images of one pixel: more calls"),
+        ("lies_last(input) and prod(input.shape[2:]) > 1", "False"),
+        ("[t[n : n + 1] for t in tables]", "[t[:1] for t in tables]"),
+        ('if activation == "identity" and wanted[1]: grads[1] = dy', ""),
+    ],
+    ("modules/group_norm", "tests/test_images.py"): [
+        ("None if bias is None else bias * (1 + scale)", "bias"),
+        ("shift if bias is None else bias + shift", "shift"),
+        ("tuple(t.shape) != shape", "False"),
+    ],
     ("modules", "tests/test_conversions.py"): [
         ("if self.activation is not None:", "if False:"),
         ("elif self.frozen_statistics:", "elif False:"),

@@ -70,6 +70,10 @@ TABLE = {
         ("weight, bias, ctx.settings)[0], input", "weight, bias, ctx.settings)[0], input.detach()"),
         ("torch.float64 if input.dtype == torch.float64 else torch.float32", "torch.float32"),
     ],
+    ("reference/rows", "tests/test_distributed.py -k sharding-2"): [
+        ("total.redistribute(placements=whole) /", "total /"),
+        ("z.numel() / max(total.numel(), 1)", "z.numel()"),
+    ],
     ("modules", "tests/test_conversions.py"): [
         ("self.activation is None and self.weight_offset == 0", "self.activation is None"),
     ],

@@ -8,6 +8,15 @@ TABLE = {
         ("return std**2 * coherence", "return std * coherence"),
         ("filters = filters / torch.where(largest == 0, 1, largest)", ""),
     ],
+    ("package/conversion_propagation", "tests/test_convert_propagated.py"): [
+        ("filters.norm(dim=1) * rstd * c1", "filters.norm(dim=1) * rstd"),
+        ("own - mean.double() + c2 * filters.sum(1)", "own - mean.double()"),
+        ("bias.double() - gain.double() * shift", "bias.double()"),
+        ("any(uses[id(h)] > 1 for h in held)", "False"),
+        ("not passes(link.module, last.pending())", "False"),
+        ("norm._buffers[k] = t.to(gain)", "pass"),
+        ("kept.bias.data = kept.bias.data.to(product.weight)", "pass"),
+    ],
     ("package", "tests/test_validate.py"): [
         ("self.samples += other.samples", ""),
         ('(other.status == "error", other.worst) >= (self.status == "error", self.worst)', "True"),

@@ -57,11 +57,11 @@ def moments(x, shape):
 
 
 def affine(xhat, weight, bias, skip):
-    """u = xhat * weight + bias + skip"""
+    """u = xhat * weight + bias + skip; weight and bias are (C,), or (N, C): of each image"""
     if weight is not None:
-        xhat = xhat * weight.to(xhat.dtype)[:, None]
+        xhat = xhat * weight.to(xhat.dtype)[..., None]
     if bias is not None:
-        xhat = xhat + bias.to(xhat.dtype)[:, None]
+        xhat = xhat + bias.to(xhat.dtype)[..., None]
     return xhat if skip is None else xhat + skip.to(xhat.dtype)
 
 

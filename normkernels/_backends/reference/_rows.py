@@ -1,6 +1,7 @@
 """What the row family shares in the reference: dtype, centring, scale, affine along dim 1, sums over the rest."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,11 +12,22 @@ def compute_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
+def mean_of(z: Tensor, dims: int | tuple[int, ...]) -> Tensor:
+    """The mean, ``dims`` kept. That of a DTensor is added up here: else what it is subtracted from stays in parts."""
+    if not hasattr(z, "placements"):
+        return z.mean(dims, keepdim=True)
+    from torch.distributed.tensor import Replicate  # where there is a DTensor, it is loaded
+
+    total: Any = z.sum(dims, keepdim=True)
+    whole = [Replicate() if p.is_partial() else p for p in total.placements]
+    return total.redistribute(placements=whole) / (z.numel() / max(total.numel(), 1))
+
+
 def centred(z: Tensor, dims: int | tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """z less its mean over ``dims``, and that mean: in two steps, for the first mean is rounded."""
-    mean = z.mean(dims, keepdim=True)
+    mean = mean_of(z, dims)
     z = z - mean
-    rest = z.mean(dims, keepdim=True)
+    rest = mean_of(z, dims)
     return z - rest, mean + rest
 
 
