@@ -6,7 +6,7 @@ from normkernels._backends.triton.base.launch import Tile, unaligned
 from normkernels._backends.triton.base.numbers import cdiv, next_power_of_2
 
 # itemsize of x -> the longest row that one program holds; then the segments of a longer row
-FORWARD_LIMIT, BACKWARD_LIMIT = {2: 32768, 4: 32768, 8: 8192}, {2: 8192, 4: 8192, 8: 4096}
+FORWARD_LIMIT, BACKWARD_LIMIT = {2: 32768, 4: 24576, 8: 8192}, {2: 8192, 4: 8192, 8: 4096}
 FORWARD_SEGMENT = Tile(1, 4096, 8)
 SHARED = 96 * 1024  # bytes of a multiprocessor's shared memory that tiles in flight may take: sm_86 has 99 KB
 
@@ -47,13 +47,14 @@ def backward_tile(N: int, itemsize: int, activation: str) -> Tile | None:
     return tile(N, limit, 2048 if itemsize == 4 else 1024, itemsize)
 
 
-def pieces(N: int, aligned: bool, forward: bool) -> tuple[int, int]:
+def pieces(N: int, aligned: bool, forward: bool, activation: str) -> tuple[int, int]:
     """How many tiles of which width hold a row: one, unless three or five have an eighth fewer lanes.
 
     Where accesses are narrow, up to 32: a thread then has one column of a tile, of x and of the weights alike.
     """
     if not aligned:
-        width = max(16, next_power_of_2(N + 1) // (32 if forward and N > 2048 else 16))
+        most = (32 if N > 2048 else 16) if forward else (16 if activation == "identity" else 8)
+        width = max(16, next_power_of_2(N + 1) // most)
         return cdiv(N, width), width
     best = 1, max(8, next_power_of_2(N))
     for n in (3, 5) if forward else (3,):
@@ -63,15 +64,18 @@ def pieces(N: int, aligned: bool, forward: bool) -> tuple[int, int]:
     return best
 
 
-def form(N: int, itemsize: int, elements: int, align: int, shifted: bool, loads: int) -> dict[str, Form | int]:
+def form(
+    N: int, itemsize: int, elements: int, align: int, shifted: bool, loads: int, activation: str = "identity"
+) -> dict[str, Form | int]:
     """Whole rows, about ``elements`` values at least, of so many tensors that a loop loads; and how many warps."""
     aligned = not unaligned(N, itemsize)
-    PIECES, BLOCK_N = pieces(N, aligned, not loads)
+    PIECES, BLOCK_N = pieces(N, aligned, not loads, activation)
     BLOCK_M = max(1, elements // next_power_of_2(PIECES * BLOCK_N))
     if not aligned:
         num_warps = BLOCK_N // 32
     else:
-        each = 16 if PIECES == 1 else 8 if not loads or N > 6144 else 4  # values of a tile for a thread
+        most = 8 if loads and itemsize > 2 else 16
+        each = most if PIECES == 1 else 8 if not loads or N > 6144 else 4  # values of a tile for a thread
         num_warps = BLOCK_M * BLOCK_N // (32 * (min(each, 8) if itemsize == 8 else each))
     num_warps = min(16 if itemsize < 8 and not loads and N <= 16384 else 32, max(4, num_warps))
     in_flight = loads * BLOCK_M * PIECES * BLOCK_N * itemsize * max(1, 16 // num_warps)
@@ -81,9 +85,9 @@ def form(N: int, itemsize: int, elements: int, align: int, shifted: bool, loads:
 
 
 def forward_form(N: int, itemsize: int, align: int, shifted: bool) -> dict[str, Form | int] | None:
-    if N > FORWARD_LIMIT[itemsize] // (2 if unaligned(N, itemsize) else 1):
+    if N > FORWARD_LIMIT[itemsize] * (3 if unaligned(N, itemsize) else 8) // 8:
         return None
-    return form(N, itemsize, 2048, align, shifted, 0)
+    return form(N, itemsize, 1024 if itemsize == 8 else 2048, align, shifted, 0)
 
 
 def backward_form(
@@ -92,10 +96,10 @@ def backward_form(
     """Half as far with an activation, which keeps more values alive, further without a mean and a bias."""
     limit = BACKWARD_LIMIT[itemsize] // (1 if activation == "identity" else 2)
     if unaligned(N, itemsize):
-        limit = limit * 3 // 4
+        limit = limit * 2 // 3
     elif not centered and itemsize == 2:  # in float32 three tiles of such rows fit no shared memory of 99 KB
         limit = limit * 3 // 2
-    return None if limit < N else form(N, itemsize, 2048, align, shifted, loads)
+    return None if limit < N else form(N, itemsize, 2048, align, shifted, loads, activation)
 
 
 def segment_form(N: int, itemsize: int, align: int, shifted: bool) -> dict[str, Form | int]:
