@@ -132,7 +132,7 @@ def test_compiled_and_traced():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda x, t: group_norm(x, 3, t[:3]), r"group_norm: weight must have shape \(4, 12\), got \(3, 12\)"),
+        (lambda x, t: group_norm(x, 3, t[:3]), r"group_norm: weight must have shape \(12,\), got \(3, 12\)"),
         (lambda x, t: group_norm(x, 3, t, t[0]), r"group_norm: bias must have shape \(4, 12\), got \(12,\)"),
         (lambda x, t: group_norm(x, 3, t[0], t), r"group_norm: weight must have shape \(4, 12\), got \(12,\)"),
         (lambda x, t: group_norm(x, 5, t), "num_groups must divide the 12 channels"),

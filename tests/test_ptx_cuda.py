@@ -22,7 +22,7 @@ from tests.ptx.launch import Edit
 from tests.ptx.memory import PTXError
 
 pytestmark = pytest.mark.skipif(build.nvcc() is None, reason="needs nvcc")
-SAMPLES = [s for s in OPS["rms_norm"].samples if not s.big][::8]
+SAMPLES = [s for s in OPS["rms_norm"].samples if not s.big and s.tensors["input"].numel()][::8]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])

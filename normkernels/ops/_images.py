@@ -79,6 +79,12 @@ def _calls(images: Sequence[Any], parameters: Sequence[Any], tables: Sequence[Te
         )
 
 
+def has_tables(input: Any, weight: Any, bias: Any) -> bool:
+    """Whether weight or bias is one of each image; one that fits neither way is said to fit none of the usual."""
+    tensors = [t for t in (weight, bias) if isinstance(t, Tensor)]
+    return isinstance(input, Tensor) and any(t.dim() == 2 and t.shape == input.shape[:2] for t in tensors)
+
+
 def check_images(
     name: str, input: Tensor, weight: Tensor | None, bias: Tensor | None, skip: Tensor | None
 ) -> tuple[Any, ...]:

@@ -63,7 +63,7 @@ def group_norm(
     """
     name = "group_norm"
     _checks.check_eps(name, eps)
-    images = any(isinstance(t, Tensor) and t.dim() == 2 for t in (weight, bias)) and input.dim() > 1
+    images = _images.has_tables(input, weight, bias)
     check = _images.check_images if images else _channels.check_channels
     input, skip, weight, bias = check(name, input, weight, bias, skip)
     activation = _checks.check_activation(name, activation)
