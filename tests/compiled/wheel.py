@@ -117,11 +117,17 @@ def built(folder: Path | str) -> Path:
     return path
 
 
+def clean() -> dict[str, str]:
+    """The environment's variables without a path to this tree, which pip would take for the package installed."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(("NORMKERNELS", "PYTHON"))}
+
+
 def environment(folder: str, python: str, torch: str, path: Path) -> Path:
     """Python of a new virtual environment: the wheel, a torch, and what they ask for."""
-    subprocess.run([python, "-m", "venv", folder], check=True)
+    subprocess.run([python, "-m", "venv", folder], check=True, env=clean())
     inside = Path(folder) / ("Scripts" if sys.platform == "win32" else "bin") / "python"
-    subprocess.run([inside, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", torch, path], check=True)
+    pip = [inside, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, torch, path], check=True, env=clean())
     return inside
 
 
@@ -129,8 +135,7 @@ def runs(path: Path, python: str, torch: str) -> Iterator[str]:
     """In a clean environment, from another folder than the source's."""
     with tempfile.TemporaryDirectory() as folder:
         inside = environment(folder, python, torch, path)
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("NORMKERNELS", "PYTHON"))}
-        done = subprocess.run([inside, "-c", SMOKE, folder], env=clean, cwd=folder, capture_output=True, text=True)
+        done = subprocess.run([inside, "-c", SMOKE, folder], env=clean(), cwd=folder, capture_output=True, text=True)
         say(done.stdout.strip())
         if done.returncode:
             yield f"with {python} and {torch} it does not run: {done.stderr.strip()[-400:]}"
