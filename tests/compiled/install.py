@@ -131,7 +131,9 @@ def tried(row: Row, folder: Path) -> tuple[int, str, bool]:
     command = [python, "-m", "pip", "install", "--disable-pip-version-check", *row.options, str(folder / "source")]
     variables = clean | stand_ins(folder, row.torch) | row.variables
     shutil.rmtree(folder / "source/build", ignore_errors=True)  # what the row before has compiled
-    subprocess.run([python, "-m", "pip", "uninstall", "--quiet", "--yes", "normkernels"], capture_output=True, env=clean)
+    subprocess.run(
+        [python, "-m", "pip", "uninstall", "--quiet", "--yes", "normkernels"], capture_output=True, env=clean
+    )
     done = subprocess.run(command, capture_output=True, text=True, env=variables, cwd=folder)
     return done.returncode, done.stdout + done.stderr, native(python, folder)
 
