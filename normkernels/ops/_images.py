@@ -80,7 +80,7 @@ def _calls(images: Sequence[Any], parameters: Sequence[Any], tables: Sequence[Te
 
 
 def has_tables(input: Any, weight: Any, bias: Any) -> bool:
-    """Whether weight or bias is one of each image; one that fits neither way is said to fit none of the usual."""
+    """Whether weight or bias has a row for each image; a table of another shape is refused as any weight is."""
     tensors = [t for t in (weight, bias) if isinstance(t, Tensor)]
     return isinstance(input, Tensor) and any(t.dim() == 2 and t.shape == input.shape[:2] for t in tensors)
 

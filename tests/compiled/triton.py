@@ -85,11 +85,7 @@ class Launch(NamedTuple):
         words += [f"{given['SEGMENTS']} segments"] if "SEGMENTS" in given else []
         words += [f"{given['PIECES']} pieces"] if given.get("PIECES", 1) > 1 else []
         words += [f"{given['STAGES']} stages"] if given.get("STAGES", 1) > 1 else []
-        words += [
-            k.lower()
-            for k in ("IMAGES", "LAST", "POOLED", "STABLE", "MIXED", "EXACT", "SHIFTED", *TRAITS)
-            if given.get(k)
-        ]
+        words += [k.lower() for k in (*KINDS, *TRAITS) if given.get(k)]
         words += [f"{given['PER']} gates"] if "PER" in given else []
         words += ["clamp"] if given.get("CLAMP", inf) != inf else []
         words += [f"p {given['P']:g}"] if "P" in given else []
