@@ -1,5 +1,6 @@
-// Elements of 16 bits taken 32 at a time, with AVX-512. Of bfloat16 the even ones and the odd ones are a few numbers
-// each, two to a word, and no lane has to move; of float16 the first and the last, as its conversions take them.
+// Elements taken 32 at a time, with AVX-512. Of bfloat16 the even ones and the odd ones are a few numbers
+// each, two to a word, and no lane has to move; of float16 the first and the last, as its conversions take them, and so
+// of float.
 #pragma once
 
 #include "cpu/base/few.h"
@@ -55,14 +56,22 @@ NK_INLINE Words bits_of(const Twos& v, float16) {
 }
 
 // kStream: whole lines past the caches.
-template <bool kStream, class T>
-NK_INLINE void put(const Twos& v, T* to) {
-  const Words w = bits_of(v, T{});
+template <bool kStream, class V, class T>
+NK_INLINE void put_line(const V& v, T* to) {
   if constexpr (kStream) {
     using Line [[gnu::vector_size(64)]] = long long;
-    __builtin_ia32_movntdq512(reinterpret_cast<Line*>(to), bit_cast<Line>(w));
+    __builtin_ia32_movntdq512(reinterpret_cast<Line*>(to), bit_cast<Line>(v));
   } else {
-    std::memcpy(to, &w, sizeof(w));
+    std::memcpy(to, &v, sizeof(v));
+  }
+}
+template <bool kStream, class T>
+NK_INLINE void put(const Twos& v, T* to) {
+  if constexpr (sizeof(T) == 2) {
+    put_line<kStream>(bits_of(v, T{}), to);
+  } else {
+    put_line<kStream>(v.even, to);
+    put_line<kStream>(v.odd, to + kFewLanes);
   }
 }
 

@@ -18,6 +18,8 @@ bool worth_nontemporal(int64_t elements, int64_t N) {
   return large<T>(elements) && N * sizeof(T) % 64 == 0;
 }
 
+inline bool on_line(const void* at) { return reinterpret_cast<uintptr_t>(at) % 64 == 0; }
+
 // x in T, y and dy in D: the same, or 16 bits beside float.
 template <class T, class D>
 struct FiltersForward {
@@ -60,6 +62,9 @@ struct FiltersForward {
 
   void write_rows(int64_t m, int64_t j, int64_t rows, int64_t n, const Found<C>& f) const {
     const int64_t at = m * N + j;
+    if constexpr (kPairs<T, D>) {
+      if (paired_rows<T, D>(n)) return paired_scale(x + at, f, y + at, rows, n, nontemporal && on_line(y + at));
+    }
     if constexpr (std::is_same_v<T, D>) {
       const T* const skip = nullptr;
       for (int64_t r = 0; nontemporal && r < rows; r++) {
@@ -120,6 +125,10 @@ struct FiltersBackward {
 
   void write_rows(int64_t m, int64_t j, int64_t rows, int64_t n, const Found<C>& f) const {
     const int64_t at = m * N + j;
+    if constexpr (kPairs<T, D>) {
+      if (paired_rows<T, D>(n))
+        return paired_blend(dy + at, x + at, f, dx + at, rows, n, nontemporal && on_line(dx + at));
+    }
     const auto fits = [&](int64_t r) { return f.rstd[r] > C(1e-15) && f.rstd[r] < C(1e15); };  // so does its square
     bool lines = nontemporal;
     for (int64_t r = 0; r < rows; r++) lines &= fits(r);

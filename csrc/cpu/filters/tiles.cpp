@@ -3,98 +3,48 @@
 
 #include <cmath>
 
-#include "cpu/base/lanes.h"
 #include "cpu/base/tiles.h"
+#include "cpu/filters/sums.h"
 
 namespace normkernels {
 namespace {
 
-// The sums of both members of f(i). Lanes are half a cache line, for loads of a whole one from memory take longer; the
-// last ones overlap those before them, so that no loop is shorter than a vector.
-template <class C, class F>
-NK_INLINE Pair<C> row_sums(int64_t n, const F& f) {
-  constexpr int64_t kHalf = 32 / sizeof(C);
-  C a[2][kHalf] = {}, b[2][kHalf] = {};
-  if (n < 2 * kHalf) {
-    for (int64_t i = 0; i < n; i++) {
-      const Pair<C> p = f(i);
-      a[0][0] += p.a;
-      b[0][0] += p.b;
-    }
-    return {a[0][0], b[0][0]};
-  }
-  const auto add = [&](int64_t from, int64_t counted) NK_INLINED {
-    for (int64_t h = 0; h < 2; h++) {
-#pragma omp simd
-      for (int64_t l = 0; l < kHalf; l++) {
-        const Pair<C> p = f(from + h * kHalf + l);
-        a[h][l] += h * kHalf + l < counted ? C(0) : p.a;
-        b[h][l] += h * kHalf + l < counted ? C(0) : p.b;
-      }
-    }
-  };
-  int64_t i = 0;
-  for (; i + 2 * kHalf <= n; i += 2 * kHalf) add(i, 0);
-  add(n - 2 * kHalf, i + 2 * kHalf - n);
-  for (int64_t l = 0; l < kHalf; l++) {
-    a[0][l] += a[1][l];
-    b[0][l] += b[1][l];
-  }
-  return {add_lanes<kHalf / 2>(a[0]), add_lanes<kHalf / 2>(b[0])};
+template <class T>
+NK_CLONES void singly_moments(const T* x, bool centred, Found<compute_t<T>>& f, int64_t rows, int64_t n) {
+  find_moments<Singly>(x, centred, f, rows, n);
+}
+template <class T, class D>
+NK_CLONES void singly_products(const D* dy, const T* x, bool centred, Found<compute_t<T>>& f, int64_t rows, int64_t n) {
+  find_products<Singly>(dy, x, centred, f, rows, n);
 }
 
 }  // namespace
 
 template <class T>
-NK_CLONES void row_moments(const T* x, bool centred, double eps, Found<compute_t<T>>& f, int64_t rows, int64_t n) {
-  using C = compute_t<T>;
-  const C share = C(1) / static_cast<C>(n);
-  const auto check = [&](const T* row, int64_t r) NK_INLINED {
-    f.squares[r] = f.a[r];
-    if (squares_fit<T>(f.squares[r], n, eps)) return;
-    const Moments moments = wide_moments(row, centred, n);
-    f.mean[r] = static_cast<C>(moments.mean);
-    f.c[r] = static_cast<C>(moments.mean - f.mean[r]);
-    f.squares[r] = moments.m2;
-    f.fit = false;
-  };
+void row_moments(const T* x, bool centred, double eps, Found<compute_t<T>>& f, int64_t rows, int64_t n) {
+  if constexpr (kPairs<T, T>) {
+    paired_rows<T, T>(n) ? paired_moments(x, centred, f, rows, n) : singly_moments(x, centred, f, rows, n);
+  } else {
+    singly_moments(x, centred, f, rows, n);
+  }
   f.fit = true;
   for (int64_t r = 0; r < rows; r++, x += n) {
-    if (!centred) {
-      f.mean[r] = f.c[r] = 0;
-      f.a[r] = row_sums<C>(n, [=](int64_t i) NK_INLINED { return Pair<C>{load(x[i]) * load(x[i]), C(0)}; }).a;
-      check(x, r);
-      continue;
-    }
-    const C mean = row_sums<C>(n, [=](int64_t i) NK_INLINED { return Pair<C>{load(x[i]), C(0)}; }).a * share;
-    const Pair<C> rest = row_sums<C>(n, [=](int64_t i) NK_INLINED {
-      const C d = load(x[i]) - mean;
-      return Pair<C>{d, d * d};
-    });
-    const C left = rest.a * share;  // by rounding, in the mean
-    f.mean[r] = mean + left;
-    f.c[r] = (mean - f.mean[r]) + left;
-    f.a[r] = rest.b - rest.a * left;
-    check(x, r);
+    f.squares[r] = f.a[r];
+    if (squares_fit<T>(f.squares[r], n, eps)) continue;
+    const Moments moments = wide_moments(x, centred, n);
+    f.mean[r] = static_cast<compute_t<T>>(moments.mean);
+    f.c[r] = static_cast<compute_t<T>>(moments.mean - f.mean[r]);
+    f.squares[r] = moments.m2;
+    f.fit = false;
   }
 }
 
 template <class T, class D>
-NK_CLONES void row_products(const D* dy, const T* x, bool centred, Found<compute_t<T>>& f, int64_t rows, int64_t n) {
-  using C = compute_t<T>;
-  for (int64_t r = 0; r < rows; r++, x += n, dy += n) {
-    if (!centred) {
-      f.b[r] = row_sums<C>(n, [=](int64_t i) NK_INLINED { return Pair<C>{load(dy[i]) * load(x[i]), C(0)}; }).a;
-      continue;
-    }
-    const C mean = f.mean[r];
-    const Pair<C> sums = row_sums<C>(n, [=](int64_t i) NK_INLINED {
-      const C d = load(dy[i]);
-      return Pair<C>{d * (load(x[i]) - mean), d};
-    });
-    f.b[r] = sums.a;
-    f.c[r] = sums.b;
+void row_products(const D* dy, const T* x, bool centred, Found<compute_t<T>>& f, int64_t rows, int64_t n) {
+  if constexpr (kPairs<T, D>) {
+    if (paired_rows<T, D>(n)) return paired_products(dy, x, centred, f, rows, n);
   }
+  singly_products(dy, x, centred, f, rows, n);
 }
 
 template <class C>

@@ -2,7 +2,9 @@
 // n) in T; y and dy are in D, the same or 16 bits beside float.
 #pragma once
 
-#include "cpu/base/simd.h"
+#include <type_traits>
+
+#include "cpu/base/few.h"
 
 namespace normkernels {
 
@@ -36,5 +38,27 @@ template <class T, class D>
 void scale_rows(const T* x, const Found<compute_t<T>>& f, D* y, int64_t rows, int64_t n);
 template <class T, class D>
 void blend_rows(const D* dy, const T* x, const Found<compute_t<T>>& f, T* dx, int64_t rows, int64_t n);
+
+// Whether rows can be taken 32 elements at a time, and whether these are.
+template <class T, class D>
+constexpr bool kPairs = std::is_same_v<T, D> && sizeof(T) <= 4;
+template <class T, class D>
+bool paired_rows(int64_t n) {
+#if defined(NK_TWOS)
+  return kPairs<T, D> && kAvx512 && n % (2 * kFewLanes) == 0;
+#else
+  return false;
+#endif
+}
+
+// As row_moments and the others; stream: whole lines past the caches.
+template <class T>
+void paired_moments(const T* x, bool centred, Found<float>& f, int64_t rows, int64_t n);
+template <class T>
+void paired_products(const T* dy, const T* x, bool centred, Found<float>& f, int64_t rows, int64_t n);
+template <class T>
+void paired_scale(const T* x, const Found<float>& f, T* y, int64_t rows, int64_t n, bool stream);
+template <class T>
+void paired_blend(const T* dy, const T* x, const Found<float>& f, T* dx, int64_t rows, int64_t n, bool stream);
 
 }  // namespace normkernels
