@@ -66,19 +66,14 @@ NK_INLINE void map_pairs(const bfloat16* p, const bfloat16* q, bfloat16* out, in
 }
 
 #if defined(NK_AVX512)
-// out[i] = f(i, p[i], q[i]) past the caches, a cache line at a time; kPairs: f does not look at i, so that bfloat16 can
-// be taken two to a word.
-template <bool kPairs, class T, class P, class Q, class F>
+// out[i] = f(i, p[i], q[i]) past the caches, a cache line at a time.
+template <class T, class P, class Q, class F>
 NK_AVX512 NK_INLINE void map_nontemporal(const P* p, const Q* q, T* out, int64_t n, const F& f) {
   constexpr int64_t kLine = 64 / sizeof(T);
   for (int64_t k = 0; k < n; k += kLine) {
     alignas(64) T line[kLine];
-    if constexpr (kPairs) {
-      map_pairs(p + k, q + k, line, kLine, f);
-    } else {
 #pragma omp simd
-      for (int64_t i = 0; i < kLine; i++) line[i] = store<T>(f(k + i, load(p[k + i]), load(q[k + i])));
-    }
+    for (int64_t i = 0; i < kLine; i++) line[i] = store<T>(f(k + i, load(p[k + i]), load(q[k + i])));
     _mm512_stream_si512(reinterpret_cast<__m512i*>(out + k), _mm512_load_si512(line));
   }
 }

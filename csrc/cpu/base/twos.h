@@ -3,6 +3,8 @@
 // of float.
 #pragma once
 
+#include <type_traits>
+
 #include "cpu/base/few.h"
 
 namespace normkernels {
@@ -39,6 +41,15 @@ NK_INLINE Twos twos(const float* from) { return {few(from), few(from + kFewLanes
 NK_INLINE void put(const Twos& v, float* to) {
   put(v.even, to);
   put(v.odd, to + kFewLanes);
+}
+
+// Numbers of 32 columns, a float each, as elements of T lie.
+template <class T>
+NK_INLINE Twos columns(const float* from) {
+  const Few<float> a = few(from), b = few(from + kFewLanes);
+  if constexpr (!std::is_same_v<T, bfloat16>) return {a, b};
+  return {__builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30),
+          __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31)};
 }
 
 // The 32 elements as bits.

@@ -80,25 +80,33 @@ NK_AVX512 Pair<float> sums_of_words(const T* du, const T* x, float mean, int64_t
 }
 #endif
 
+// Of any run: 16 bits by words where there are enough of them
 template <class T>
-NK_CLONES Moments moments_about(const T* x, compute_t<T> about, int64_t n, double eps) {
-  const auto sums = [=](compute_t<T> centre) NK_INLINED {
+NK_INLINE Pair<compute_t<T>> run_squares(const T* x, compute_t<T> centre, int64_t n) {
 #if defined(NK_TWOS)
-    if constexpr (sizeof(T) == 2)
-      if (kAvx512 && n >= kWords) return squares_of_words(x, centre, n);
+  if constexpr (sizeof(T) == 2)
+    if (kAvx512 && n >= kWords) return squares_of_words(x, centre, n);
 #endif
-    return sums_of_squares(x, centre, n);
-  };
-  return moments_by(sums, x, about, n, eps);
+  return sums_of_squares(x, centre, n);
 }
-
 template <class T, class D>
-NK_CLONES Pair<compute_t<T>> sums_about(const D* du, const T* x, compute_t<T> mean, int64_t n) {
+NK_INLINE Pair<compute_t<T>> run_sums(const D* du, const T* x, compute_t<T> mean, int64_t n) {
 #if defined(NK_TWOS)
   if constexpr (sizeof(T) == 2 && std::is_same_v<D, T>)
     if (kAvx512 && n >= kWords) return sums_of_words(du, x, mean, n);
 #endif
   return plane_sums(du, x, mean, n);
+}
+
+template <class T>
+NK_CLONES Moments moments_about(const T* x, compute_t<T> about, int64_t n, double eps) {
+  const auto sums = [=](compute_t<T> centre) NK_INLINED { return run_squares(x, centre, n); };
+  return moments_by(sums, x, about, n, eps);
+}
+
+template <class T, class D>
+NK_CLONES Pair<compute_t<T>> sums_about(const D* du, const T* x, compute_t<T> mean, int64_t n) {
+  return run_sums(du, x, mean, n);
 }
 
 #if defined(NK_SHUFFLES)
@@ -157,7 +165,7 @@ NK_CLONES void sums_of_planes(const D* du, const T* x, const compute_t<T>* mean,
         const auto d = few(du + p * n + j);
         return Pair<decltype(d)>{d, d * (few(x + p * n + j) - mean[p])};
       },
-      [=](int64_t p) NK_INLINED { return plane_sums(du + p * n, x + p * n, mean[p], n); }, a, b);
+      [=](int64_t p) NK_INLINED { return run_sums(du + p * n, x + p * n, mean[p], n); }, a, b);
 }
 
 template <class T>
@@ -170,7 +178,7 @@ NK_CLONES void moments_of_planes(const T* x, const compute_t<T>* about, int64_t 
         const auto d = few(x + p * n + j) - about[p];
         return Pair<decltype(d)>{d, d * d};
       },
-      [=](int64_t p) NK_INLINED { return sums_of_squares(x + p * n, about[p], n); }, a, b);
+      [=](int64_t p) NK_INLINED { return run_squares(x + p * n, about[p], n); }, a, b);
 }
 
 #define NK_GRADIENTS(T, D)                                                           \

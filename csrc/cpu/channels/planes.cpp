@@ -1,6 +1,5 @@
 // Loops over adjacent planes that are too small for a call each.
-#include "cpu/base/few.h"
-#include "cpu/channels/gates.h"
+#include "cpu/channels/twos.h"
 
 namespace normkernels {
 
@@ -22,6 +21,14 @@ NK_CLONES void scale_planes(const T* x, const T* skip_planes, const Scale<const 
     const auto k = of_plane(scales, p);
     const T *from = x + p * n, *skip = skip_planes ? skip_planes + p * n : nullptr, *second = skip ? skip : from;
     Out* const to = u + p * n;
+#if defined(NK_TWOS)
+    if constexpr (kWords<T, Same<C>, Out>) {
+      if (paired(n)) {
+        scale_twos<false>(from, skip, k, to, n);
+        continue;
+      }
+    }
+#endif
 #if defined(NK_SHUFFLES)
     if (n >= kFewLanes) {
       NK_FOR_EACH_GATE(map_few(to, n, [=](int64_t j) NK_INLINED {
@@ -41,8 +48,8 @@ NK_CLONES void scale_planes(const T* x, const T* skip_planes, const Scale<const 
 template <class T>
 NK_CLONES void gate_planes(const T* dy, const T* x, const T* skip, const Scale<const compute_t<T>*>& k, T* du,
                            int64_t planes, int64_t n) {
-  for (int64_t p = 0; p < planes; p++)
-    gate_elements(dy + p * n, x + p * n, skip ? skip + p * n : nullptr, of_plane(k, p), du + p * n, n);
+  for (int64_t p = 0, at = 0; p < planes; p++, at += n)
+    gate_tile(dy + at, x + at, skip ? skip + at : nullptr, of_plane(k, p), du + at, n);
 }
 
 template <class T, class D>
@@ -50,8 +57,17 @@ NK_CLONES void blend_planes(const D* du, const T* x, const Blend<const compute_t
                             int64_t n) {
   using C = compute_t<T>;
   for (int64_t p = 0; p < planes; p++) {
-    const auto f = blended(Blend<Same<C>>{{k.mean[p]}, {k.a[p]}, {k.b[p]}, {k.c[p]}});
+    const Blend<Same<C>> of_plane = {{k.mean[p]}, {k.a[p]}, {k.b[p]}, {k.c[p]}};
+    const auto f = blended(of_plane);
     const int64_t first = p * n;
+#if defined(NK_TWOS)
+    if constexpr (kWords<T, Same<C>, D>) {
+      if (paired(n)) {
+        blend_twos<false>(du + first, x + first, of_plane, dx + first, n);
+        continue;
+      }
+    }
+#endif
 #if defined(NK_SHUFFLES)
     if (n >= kFewLanes) {
       map_few(dx + first, n, [=](int64_t j) NK_INLINED { return f(0, few(du + first + j), few(x + first + j)); });

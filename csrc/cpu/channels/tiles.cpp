@@ -4,18 +4,19 @@
 #include <cmath>
 #include <type_traits>
 
-#include "cpu/channels/gates.h"
+#include "cpu/channels/twos.h"
 
 namespace normkernels {
 namespace {
 
-template <class T, class D, class K>
-constexpr bool kPaired = std::is_same_v<T, bfloat16> && std::is_same_v<D, T> && std::is_same_v<K, Same<float>>;
+// Whether bfloat16 can be taken two to a word.
+template <class T, class K, class Out>
+constexpr bool kPairs = std::is_same_v<T, bfloat16> && kWords<T, K, Out>;
 
-// out[i] = f(i, p[i], q[i]); kPairs: as in map_nontemporal
-template <bool kPairs, class P, class Q, class Out, class F>
+// out[i] = f(i, p[i], q[i]); kTwoToAWord: f does not look at i
+template <bool kTwoToAWord, class P, class Q, class Out, class F>
 NK_INLINE void map_both(const P* p, const Q* q, Out* out, int64_t n, const F& f) {
-  if constexpr (kPairs) {
+  if constexpr (kTwoToAWord) {
     map_pairs(p, q, out, n, f);
   } else {
     map(out, n, [=](int64_t i) NK_INLINED { return static_cast<compute_t<Out>>(f(i, load(p[i]), load(q[i]))); });
@@ -36,20 +37,22 @@ bool lines(const T* out, int64_t n) {
 template <class T, class K>
 NK_AVX512 void scale_lines(const T* x, const T* skip, const Scale<K>& k, T* y, int64_t n) {
   using C = compute_t<T>;
+  if constexpr (kWords<T, K, T>) return scale_twos<true>(x, skip, k, y, n);
   const T* const second = skip ? skip : x;
   const C slope = static_cast<C>(k.slope);
-  NK_FOR_EACH_GATE(map_nontemporal<kPaired<T, T, K>>(x, second, y, n, [=](int64_t i, C v, C s) NK_INLINED {
+  NK_FOR_EACH_GATE(map_nontemporal(x, second, y, n, [=](int64_t i, C v, C s) NK_INLINED {
     const C u = scaled<kSkip>(k, i, v, s);
     return through<kGate>(u, u, slope);
   }))
 }
 template <class T>
 NK_AVX512 void store_lines(const compute_t<T>* tile, T* y, int64_t n) {
-  map_nontemporal<false>(tile, tile, y, n, [](int64_t, auto v, auto) NK_INLINED { return v; });
+  map_nontemporal(tile, tile, y, n, [](int64_t, auto v, auto) NK_INLINED { return v; });
 }
 template <class T, class K, class D>
 NK_AVX512 void blend_lines(const D* du, const T* x, const Blend<K>& k, T* dx, int64_t n) {
-  map_nontemporal<kPaired<T, D, K>>(du, x, dx, n, blended(k));
+  if constexpr (kWords<T, K, D>) return blend_twos<true>(du, x, k, dx, n);
+  map_nontemporal(du, x, dx, n, blended(k));
 }
 #else
 template <class T, class K>
@@ -65,9 +68,14 @@ void blend_lines(const D*, const T*, const Blend<K>&, T*, int64_t) {}
 template <class T, class K, class Out>
 NK_CLONES void scale_tile(const T* x, const T* skip, const Scale<K>& k, Out* out, int64_t n) {
   using C = compute_t<T>;
+#if defined(NK_TWOS)
+  if constexpr (kWords<T, K, Out>) {
+    if (paired(n)) return scale_twos<false>(x, skip, k, out, n);
+  }
+#endif
   const T* const second = skip ? skip : x;
   const C slope = static_cast<C>(k.slope);
-  NK_FOR_EACH_GATE(map_both<kPaired<T, Out, K>>(x, second, out, n, [=](int64_t i, C v, C s) NK_INLINED {
+  NK_FOR_EACH_GATE(map_both<kPairs<T, K, Out>>(x, second, out, n, [=](int64_t i, C v, C s) NK_INLINED {
     const C u = scaled<kSkip>(k, i, v, s);
     return through<kGate>(u, u, slope);
   }))
@@ -75,12 +83,22 @@ NK_CLONES void scale_tile(const T* x, const T* skip, const Scale<K>& k, Out* out
 
 template <class T, class K, class Out>
 NK_CLONES void gate_tile(const T* dy, const T* x, const T* skip, const Scale<K>& k, Out* du, int64_t n) {
+#if defined(NK_TWOS)
+  if constexpr (kByTwos<T, K, Out>) {
+    if (paired(n)) return gate_twos(dy, x, skip, k, du, n);
+  }
+#endif
   gate_elements(dy, x, skip, k, du, n);
 }
 
 template <class T, class K, class D>
 NK_CLONES void blend_tile(const D* du, const T* x, const Blend<K>& k, T* dx, int64_t n) {
-  map_both<kPaired<T, D, K>>(du, x, dx, n, blended(k));
+#if defined(NK_TWOS)
+  if constexpr (kWords<T, K, D>) {
+    if (paired(n)) return blend_twos<false>(du, x, k, dx, n);
+  }
+#endif
+  map_both<kPairs<T, K, D>>(du, x, dx, n, blended(k));
 }
 
 template <class T, class K>

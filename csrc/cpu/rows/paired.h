@@ -30,12 +30,7 @@ class LaidOut {
   const float* data() const { return numbers_.empty() ? line_ : numbers_.data(); }
 
   NK_AVX512 static void lay_out(const float* from, float* to, int64_t N) {
-    for (int64_t j = 0; j < N; j += kPaired) {
-      const Few<float> a = few(from + j), b = few(from + j + kFewLanes);
-      put({__builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30),
-           __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31)},
-          to + j);
-    }
+    for (int64_t j = 0; j < N; j += kPaired) put(columns<T>(from + j), to + j);
   }
   NK_AVX512 static void put_back(float* line, int64_t N) {
     if (!kMoves) return;
