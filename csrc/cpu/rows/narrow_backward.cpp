@@ -86,20 +86,18 @@ NK_INLINE void backward_together(const RowsBackward<T>& a, int64_t m, int64_t bl
   backward_rows<kRows>(a, m, block, last, known, du, a.N, keep);
 }
 
-// f(rows, first row) for all rows of a block, so many at a time, half as many of two tiles
+// f(rows, first row) for all rows of a block, so many at a time at most. Of rows that are a page long each line wants
+// the same set of the first-level cache: past the caches only two of them are taken together, one beside its u and du.
 template <int64_t kMost, class T, class F>
 NK_INLINE void each_together(const RowsBackward<T>& a, int64_t block, const F& f) {
-  const int64_t end = a.first_row(block + 1);
+  const int64_t end = a.first_row(block + 1), short_of_a_page = a.nontemporal ? kTile / 2 - 128 : kTile;
   int64_t m = a.first_row(block);
-  const auto some = [&](auto rows) NK_INLINED {
-    for (; m + rows() <= end; m += rows()) f(rows, m);
+  const auto some = [&](auto rows, int64_t most) NK_INLINED {
+    for (; a.N <= most && m + rows() <= end; m += rows()) f(rows, m);
   };
-  if (a.N <= kTile) {
-    some(std::integral_constant<int64_t, kMost>());
-  } else {
-    some(std::integral_constant<int64_t, kMost / 2>());
-  }
-  some(std::integral_constant<int64_t, 1>());
+  if constexpr (kMost == 4) some(std::integral_constant<int64_t, 4>(), short_of_a_page);
+  some(std::integral_constant<int64_t, 2>(), a.plain() ? 2 * kTile : short_of_a_page);
+  some(std::integral_constant<int64_t, 1>(), 2 * kTile);
 }
 
 #if defined(NK_AVX512)
