@@ -57,7 +57,7 @@ def extension():
     if sys.platform == "win32":
         cxx = ["/O2", "/std:c++20", "/openmp:experimental", *defines]
     else:
-        cxx += ["-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", *without_paths()]
+        cxx += ["-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", *without_paths()]
     flags = {"cxx": cxx}
     if archs:
         cxx += ["-DNORMKERNELS_WITH_CUDA", f"-DNORMKERNELS_CUDA_ARCHS={'_'.join(archs)}"]

@@ -20,6 +20,12 @@ TABLE = {
         ("-torch.expm1(-f.clamp(min=0))", "torch.sigmoid(f)"),
         ("inner, outer = 1 / 6 if", "inner, outer = 1.0 if"),
     ],
+    ("cpu/filters", "tests/test_backends.py -k 'native and weight_'"): [
+        ("add(p.b, b, k);", ""),
+        ("d * a + ((v - mean) * rstd * b + c);", "d * a + ((v - mean) * rstd * b);"),
+        ("kAvx512 && n % (2 * kFewLanes) == 0", "kAvx512"),
+        ("f.c[r] = (mean - f.mean[r]) + left;", "f.c[r] = 0;"),
+    ],
     ("ops", FILTERS_NATIVE): [
         ("at += 4 * direction * ulp", "at -= 4 * direction * ulp"),
         ("and leak <= 0)", "and leak < -9)"),
