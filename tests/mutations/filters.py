@@ -1,6 +1,6 @@
 """Weight norm, weight standardisation, NormProp, data norm, and what is folded into weights."""
 
-from mutations._tests import FILTERS, FILTERS_NATIVE, REFERENCE, WITNESS
+from mutations._tests import EDGES, FILTERS, FILTERS_NATIVE, REFERENCE, WITNESS
 
 TABLE = {
     ("reference", f"{WITNESS} -k weight_norm"): [
@@ -24,6 +24,8 @@ TABLE = {
         ("add(p.b, b, k);", ""),
         ("d * a + ((v - mean) * rstd * b + c);", "d * a + ((v - mean) * rstd * b);"),
         ("kAvx512 && n % (2 * kFewLanes) == 0", "kAvx512"),
+    ],
+    ("cpu/filters", f"{EDGES} -k native"): [
         ("f.c[r] = (mean - f.mean[r]) + left;", "f.c[r] = 0;"),
     ],
     ("ops", FILTERS_NATIVE): [
