@@ -3,6 +3,7 @@
 #include "cpu/channels/norm_backward.h"
 #include "cpu/channels/rule_tiles.h"
 #include "cpu/channels/tiles.h"
+#include "glibc.h"
 
 namespace normkernels {
 namespace {

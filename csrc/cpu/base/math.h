@@ -2,9 +2,8 @@
 // them vectorise; std:: for double.
 #pragma once
 
-#include <cmath>
-
 #include "cpu/base/simd.h"
+#include "glibc.h"
 
 namespace normkernels {
 

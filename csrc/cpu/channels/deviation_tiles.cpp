@@ -1,8 +1,7 @@
 // Loops over deviations; those of p = 1 vectorise, a power is one call for each element.
-#include <cmath>
-
 #include "cpu/base/lanes.h"
 #include "cpu/channels/tiles.h"
+#include "glibc.h"
 
 namespace normkernels {
 namespace {
