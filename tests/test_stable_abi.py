@@ -36,7 +36,7 @@ def test_no_cxx_symbol_of_torch():
 @needs_nm
 @pytest.mark.parametrize("binary", BINARIES, ids=lambda p: p.name.partition(".")[0])
 def test_no_young_glibc(binary):
-    """2.28 is enough (csrc/glibc.h), whichever one the binary was built on."""
+    """2.28 is enough (csrc/cpu/base/glibc.h), whichever one the binary was built on."""
     symbols = [(symbol, re.search(r"@+GLIBC_2\.(\d+)", symbol)) for symbol in undefined(binary)]
     versions = {symbol: int(found[1]) for symbol, found in symbols if found}
     assert versions

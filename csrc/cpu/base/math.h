@@ -2,8 +2,8 @@
 // them vectorise; std:: for double.
 #pragma once
 
+#include "cpu/base/glibc.h"
 #include "cpu/base/simd.h"
-#include "glibc.h"
 
 namespace normkernels {
 

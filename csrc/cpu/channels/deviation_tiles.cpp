@@ -1,7 +1,7 @@
 // Loops over deviations; those of p = 1 vectorise, a power is one call for each element.
+#include "cpu/base/glibc.h"
 #include "cpu/base/lanes.h"
 #include "cpu/channels/tiles.h"
-#include "glibc.h"
 
 namespace normkernels {
 namespace {
