@@ -7,6 +7,7 @@
 #include <Python.h>
 
 #include "cpu/base/work.h"
+#include "single_threaded.h"
 
 #define NK_STRING(x) #x
 #define NK_TEXT(x) NK_STRING(x)

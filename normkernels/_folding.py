@@ -12,7 +12,7 @@ from normkernels.ops._normprop_recipe import scale_filters
 from normkernels.ops.normprop import callable_moments
 
 KINDS = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
-MODULES = {
+MODULES: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU, "relu6": nn.ReLU6, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "elu": nn.ELU, "selu": nn.SELU,
     "gelu": nn.GELU, "silu": nn.SiLU, "softplus": nn.Softplus, "hardtanh": nn.Hardtanh, "hardsigmoid": nn.Hardsigmoid,
     "hardswish": nn.Hardswish, "mish": nn.Mish, "softsign": nn.Softsign,

@@ -11,6 +11,8 @@ from normkernels._backends import ARGUMENTS, chosen, native, resolve
 from normkernels._checks import PLAIN
 from normkernels._exported import in_grad_mode, storable
 
+Kernel = Callable[..., None]  # what calls an op
+
 _LIBRARY = torch.library.Library("normkernels", "DEF")
 _NATIVE = torch.library.Library("normkernels_C", "IMPL")
 
@@ -22,7 +24,7 @@ def watched(t: torch.Tensor) -> bool:
     return is_in_torch_dispatch_mode() and _record.active() is None
 
 
-def kernel(schema: str) -> Callable[..., None]:
+def kernel(schema: str) -> Kernel:
     """Define ``normkernels::<schema>`` with a trailing ``str? backend``, and return what calls it.
 
     Every result is a ``Tensor(a!)`` argument. So no fake kernel is needed, optional results are ``Tensor(a!)?``,

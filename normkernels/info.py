@@ -119,7 +119,7 @@ def collect(device: str | None = None) -> Facts:
     )
 
 
-def ops_table(facts: dict) -> tuple[Table, list[str]]:
+def ops_table(facts: dict[str, Any]) -> tuple[Table, list[str]]:
     """op x backend: yes, or the number of the reason below the table."""
     table = Table("op", *NAMES, "modules", title=f"On {facts['device']}", title_justify="left")
     reasons: list[str] = []
@@ -135,7 +135,7 @@ def ops_table(facts: dict) -> tuple[Table, list[str]]:
     return table, [f"({number}) {reason}" for number, reason in enumerate(reasons, 1)]
 
 
-def machine_table(facts: dict) -> Table:
+def machine_table(facts: dict[str, Any]) -> Table:
     table = Table(show_header=False, title="Versions and machine", title_justify="left")
     groups = {"": facts["versions"], "native": facts["native"], "cpu": facts["cpu"]}
     groups |= {f"gpu {index}": gpu for index, gpu in enumerate(facts["gpus"])} or {"gpu": {"": "none"}}
@@ -146,7 +146,7 @@ def machine_table(facts: dict) -> Table:
     return table
 
 
-def show(facts: dict, console: Console) -> None:
+def show(facts: dict[str, Any], console: Console) -> None:
     """As tables, and the reasons below the first."""
     table, reasons = ops_table(facts)
     console.print(table)

@@ -15,7 +15,7 @@ rounding errors grow in proportion to the ulp.
 
 import functools
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -47,13 +47,9 @@ class Report(NamedTuple):
 
 
 def check(
-    op: Op,
-    sample: Sample,
-    backend: str | None,
-    dtype: torch.dtype,
-    device: str = "cpu",
+    op: Op, sample: Sample, backend: str | None, dtype: torch.dtype, device: str = "cpu",
     parameter_dtype: torch.dtype | None = None,
-) -> list[Report]:
+) -> list[Report]:  # fmt: skip
     """Every output and every gradient of one call, against the float64 reference."""
     got = run(op, sample.call, *given(op, sample, dtype, parameter_dtype, device), backend)
     return judge(op, sample, got, dtype, parameter_dtype)
@@ -81,7 +77,7 @@ def _place(t: Tensor, dtype: torch.dtype, device: str) -> Tensor:
     return storage.to(device, dtype, copy=True).as_strided(t.shape, t.stride(), t.storage_offset())
 
 
-def run(op: Op, call: dict, tensors: Named, cotangents: list[Tensor], backend: str | None) -> Named:
+def run(op: Op, call: dict[str, Any], tensors: Named, cotangents: list[Tensor], backend: str | None) -> Named:
     """The outputs and gradients of one call by name, and what it made of its state; ``tensors`` stay as they are."""
     state = {k: tensors[k].clone() for k in op.state if k in tensors}
     leaves = {k: t.detach().requires_grad_() for k, t in tensors.items() if k not in state}

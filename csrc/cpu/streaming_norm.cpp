@@ -1,5 +1,6 @@
 // Streaming Normalization: batch norm's sweeps, with long- and short-term memories between them.
 #include "checks/channel_rules.h"
+#include "cpu/base/glibc.h"
 #include "cpu/channels/norm_backward.h"
 #include "cpu/channels/rule_tiles.h"
 #include "cpu/channels/tiles.h"

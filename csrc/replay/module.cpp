@@ -9,6 +9,7 @@
 #include <unordered_set>
 
 #include "replay/node.h"
+#include "single_threaded.h"
 
 namespace normkernels::replay {
 namespace {

@@ -5,6 +5,7 @@ import pkgutil
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ class Sample:
     """One call. In the table tensors are float64 on the CPU, and their strides are part of the sample; None: absent."""
 
     id: str
-    call: dict  # the arguments that are no tensors
+    call: dict[str, Any]  # the arguments that are no tensors
     tensors: Mapping[str, Tensor | None]
     cotangents: tuple[Tensor, ...]  # one for each output
     dims: tuple[int, ...]  # of input: what one statistic is taken over

@@ -1,9 +1,9 @@
 """What the samples of the channel family share: shapes, layouts, and every subset of the optional tensors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -56,7 +56,7 @@ class Norm(NamedTuple):
 
     stem: str
     statistics: Callable[[int], tuple[int, ...]]  # the dims that one is taken over in an input of that rank
-    arguments: Callable[[int], dict]  # of the call, for that many channels
+    arguments: Callable[[int], dict[str, Any]]  # of the call, for that many channels
     # a state for an input of that mean and variance (C,), as far off as draw(*shape) is from 0; zeros: the first one
     state: Callable[[Tensor, Tensor, Callable[..., Tensor]], dict[str, Tensor]] | None = None
 
@@ -67,7 +67,10 @@ class Norm(NamedTuple):
             return adversarial(g, shape, self.statistics(len(shape)))
         return adversarial(g, (shape[0], groups, prod(shape[1:]) // groups), (2,)).view(shape)
 
-    def sample(self, id: str, x: Tensor, present=OPTIONAL[1:], skip=None, running=False, big=False, **call) -> Sample:
+    def sample(
+        self, id: str, x: Tensor, present: Sequence[str] = OPTIONAL[1:], skip: Tensor | None = None,
+        running: bool = False, big: bool = False, **call: Any,
+    ) -> Sample:  # fmt: skip
         """``present`` names the optional tensors; ``skip`` is a certain one; ``running``: with running statistics."""
         g = seeded(f"{self.stem}-{id}-parameters")
         sizes = {"skip": x.shape} | dict.fromkeys(OPTIONAL[1:], x.shape[1:2])
@@ -122,17 +125,10 @@ class Norm(NamedTuple):
         )  # fmt: skip
 
     def make(
-        self,
-        shape,
-        dtype=torch.float32,
-        device="cpu",
-        *,
-        skip=False,
-        activation=None,
-        parameter_dtype=None,
-        channels_last=False,
-        **call,
-    ) -> Sample:
+        self, shape: Sequence[int], dtype: torch.dtype = torch.float32, device: str = "cpu", *, skip: bool = False,
+        activation: str | None = None, parameter_dtype: torch.dtype | None = None, channels_last: bool = False,
+        **call: Any,
+    ) -> Sample:  # fmt: skip
         """One random sample of shape (N, C, *), without running statistics, or with the first state."""
 
         def image() -> Tensor:

@@ -1,6 +1,9 @@
 """Batch norm: in training, and with running statistics for constants."""
 
+from typing import Any
+
 import torch.nn.functional as F
+from torch import Tensor
 
 from normkernels.cases import Sample
 from normkernels.cases._channels import OPTIONAL, Norm, last, skip_and_activate
@@ -8,8 +11,9 @@ from normkernels.functional import batch_norm
 
 
 def batch_norm_torch(
-    input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5, **after
-):  # fmt: skip
+    input: Tensor, running_mean: Tensor, running_var: Tensor, weight: Tensor | None = None,
+    bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5, **after: Any,
+) -> Tensor:  # fmt: skip
     y = F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
     return skip_and_activate(y, **after)
 
@@ -23,7 +27,7 @@ NORM = Norm(
 
 def _samples() -> list[Sample]:
     sample, x = NORM.sample, NORM.x
-    constants = {"running": True, "training": False}
+    constants: dict[str, Any] = {"running": True, "training": False}
     return [
         *NORM.samples(),
         sample("37x33", x(37, 33), OPTIONAL, activation="relu"),

@@ -1,12 +1,16 @@
 """The LSTM with batch norm: statistics of each step, shared beyond the last slot; three ways with the cell."""
 
+from typing import Any
+
+from torch import Tensor
+
 from normkernels.cases._recurrent import Given, column_norm, recurrent_op
 from normkernels.functional import batch_norm_lstm
 
 STATE = ("running_mean", "running_var", "cell_running_mean", "cell_running_var")
 
 
-def batch_norm_lstm_torch(**arguments):
+def batch_norm_lstm_torch(**arguments: Any) -> tuple[Tensor, ...]:
     """The loop over time."""
     given = Given(**arguments)
     norm = column_norm(given.running_mean, given.running_var, given.weight, given.bias, given)

@@ -11,9 +11,10 @@ from normkernels.functional import batch_renorm
 
 
 def batch_renorm_torch(
-    input, running_mean, running_std, training=False, momentum=0.01, eps=1e-5, r_max=3.0, d_max=5.0, weight=None,
-    bias=None, **after,
-):  # fmt: skip
+    input: Tensor, running_mean: Tensor, running_std: Tensor, training: bool = False, momentum: float = 0.01,
+    eps: float = 1e-5, r_max: float = 3.0, d_max: float = 5.0, weight: Tensor | None = None,
+    bias: Tensor | None = None, **after: Any,
+) -> Tensor:  # fmt: skip
     """Algorithm 1 of the paper, by autograd."""
     if not training:
         return constants_torch(input, running_mean, running_std, weight, bias, **after)

@@ -1,16 +1,21 @@
 """Group norm: from one channel in each group to all of them in one."""
 
 import dataclasses
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from normkernels.cases import Sample, seeded
 from normkernels.cases._channels import OPTIONAL, Norm, last, skip_and_activate
 from normkernels.functional import group_norm
 
 
-def group_norm_torch(input, num_groups, weight=None, bias=None, eps=1e-5, **after):
+def group_norm_torch(
+    input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5,
+    **after: Any,
+) -> Tensor:  # fmt: skip
     if any(t is not None and t.dim() == 2 for t in (weight, bias)):
         u = F.group_norm(input, num_groups, None, None, eps)
         weight, bias = (None if t is None else t.view(*t.shape, *[1] * (input.dim() - 2)) for t in (weight, bias))

@@ -1,6 +1,9 @@
 """Instance norm: with the statistics of each instance, and with running ones for constants."""
 
+from typing import Any
+
 import torch.nn.functional as F
+from torch import Tensor
 
 from normkernels.cases import Sample
 from normkernels.cases._channels import OPTIONAL, Norm, last, skip_and_activate
@@ -8,9 +11,10 @@ from normkernels.functional import instance_norm
 
 
 def instance_norm_torch(
-    input, running_mean=None, running_var=None, weight=None, bias=None, use_input_stats=True, momentum=0.1, eps=1e-5,
-    **after,
-):  # fmt: skip
+    input: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None,
+    weight: Tensor | None = None, bias: Tensor | None = None, use_input_stats: bool = True, momentum: float = 0.1,
+    eps: float = 1e-5, **after: Any,
+) -> Tensor:  # fmt: skip
     y = F.instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
     return skip_and_activate(y, **after)
 
@@ -20,7 +24,7 @@ NORM = Norm("instance_norm", statistics=lambda rank: tuple(range(2, rank)), argu
 
 def _samples() -> list[Sample]:
     sample, x = NORM.sample, NORM.x
-    constants = {"running": True, "use_input_stats": False}
+    constants: dict[str, Any] = {"running": True, "use_input_stats": False}
     return [
         *NORM.samples(),
         sample("2x3x257", x(2, 3, 257), OPTIONAL, activation="leaky_relu"),

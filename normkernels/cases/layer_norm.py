@@ -1,15 +1,19 @@
 """Layer norm over trailing dims."""
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
+from torch import Tensor
 
 from normkernels.cases._rows import activate, row_op, scaled
 from normkernels.functional import layer_norm
 
 
 def layer_norm_torch(
-    input, normalized_shape, weight=None, bias=None, eps=1e-5, residual=None, activation=None, slope=0.01,
-    weight_offset=0.0,
-):  # fmt: skip
+    input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None,
+    eps: float = 1e-5, residual: Tensor | None = None, activation: str | None = None, slope: float = 0.01,
+    weight_offset: float = 0.0,
+) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
     s = input if residual is None else input + residual
     y = F.layer_norm(s, normalized_shape, scaled(weight, weight_offset, s.dtype), scaled(bias, 0.0, s.dtype), eps)
     y = activate(y, activation, slope)

@@ -1,5 +1,6 @@
 """Layer norm over the channels of each pixel."""
 
+from collections.abc import Sequence
 from itertools import combinations
 
 import torch
@@ -15,8 +16,9 @@ OPTIONAL = ("residual", "weight", "bias")
 
 
 def layer_norm_2d_torch(
-    input, weight=None, bias=None, eps=1e-5, residual=None, activation=None, slope=0.01, weight_offset=0.0
-):
+    input: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5,
+    residual: Tensor | None = None, activation: str | None = None, slope: float = 0.01, weight_offset: float = 0.0,
+) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
     s = input if residual is None else input + residual
     weight, bias = scaled(weight, weight_offset, s.dtype), scaled(bias, 0.0, s.dtype)
     y = F.layer_norm(s.movedim(1, -1), s.shape[1:2], weight, bias, eps).movedim(-1, 1)
@@ -71,15 +73,9 @@ def _samples() -> list[Sample]:
 
 
 def make(
-    shape,
-    dtype=torch.float32,
-    device="cpu",
-    *,
-    residual=False,
-    activation=None,
-    parameter_dtype=None,
-    channels_last=False,
-) -> Sample:
+    shape: Sequence[int], dtype: torch.dtype = torch.float32, device: str = "cpu", *, residual: bool = False,
+    activation: str | None = None, parameter_dtype: torch.dtype | None = None, channels_last: bool = False,
+) -> Sample:  # fmt: skip
     """One random sample of shape (B, C, H, W)."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
 

@@ -1,12 +1,16 @@
 """The GRU with layer norm: three ways to group its gates, one or two terms."""
 
+from typing import Any
+
+from torch import Tensor
+
 from normkernels.cases._recurrent import Given, recurrent_op, row_norm
 from normkernels.functional import layer_norm_gru
 
-GROUPS = {"rz": (2, 1), "joint": (3,), "gate": (1, 1, 1)}
+GROUPS: dict[str, tuple[int, ...]] = {"rz": (2, 1), "joint": (3,), "gate": (1, 1, 1)}
 
 
-def layer_norm_gru_torch(norm_over="rz", **arguments):
+def layer_norm_gru_torch(norm_over: str = "rz", **arguments: Any) -> tuple[Tensor, ...]:
     """The loop over time."""
     given = Given(**arguments)
 

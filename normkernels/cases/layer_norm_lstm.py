@@ -1,10 +1,14 @@
 """The LSTM with layer norm: joint gates or each, one or two terms, three ways with the cell."""
 
+from typing import Any
+
+from torch import Tensor
+
 from normkernels.cases._recurrent import Given, recurrent_op, row_norm
 from normkernels.functional import layer_norm_lstm
 
 
-def layer_norm_lstm_torch(**arguments):
+def layer_norm_lstm_torch(**arguments: Any) -> tuple[Tensor, ...]:
     """The loop over time."""
     given = Given(**arguments)
     groups = (4,) if given.norm_over == "joint" else (1, 1, 1, 1)

@@ -1,10 +1,14 @@
 """The RNN with layer norm: the slide's form and that of two terms, both nonlinearities."""
 
+from typing import Any
+
+from torch import Tensor
+
 from normkernels.cases._recurrent import Given, recurrent_op, row_norm
 from normkernels.functional import layer_norm_rnn
 
 
-def layer_norm_rnn_torch(norm_terms="sum", **arguments):
+def layer_norm_rnn_torch(norm_terms: str = "sum", **arguments: Any) -> tuple[Tensor, ...]:
     """The loop over time."""
     given = Given(norm_terms=norm_terms, **arguments)
 

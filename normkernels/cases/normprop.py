@@ -1,6 +1,8 @@
 """Normalization Propagation: linear layers and convolutions, every activation, gains of either sign and zero."""
 
+from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,17 +16,21 @@ from normkernels.functional import normprop_conv, normprop_linear
 from normkernels.moments import activation_moments, prelu_moments
 
 
-def normprop(input, weight, gain, bias=None, slope=None, *, activation="relu", backend=None, leak=None, **convolution):
+def normprop(
+    input: Tensor, weight: Tensor, gain: Tensor, bias: Tensor | None = None, slope: Tensor | None = None, *,
+    activation: str | None = "relu", backend: str | None = None, leak: float | None = None, **convolution: Any,
+) -> Tensor:  # fmt: skip
     """Both functions under one name; slope is prelu's, leak that of leaky_relu."""
-    slope = leak if slope is None else slope
+    given: dict[str, Any] = {"activation": activation, "slope": leak if slope is None else slope, "backend": backend}
     if weight.dim() == 2:
-        return normprop_linear(input, weight, gain, bias, activation, slope, backend=backend)
-    return normprop_conv(
-        input, weight, gain, bias, activation=activation, slope=slope, backend=backend, **convolution
-    )  # fmt: skip
+        return normprop_linear(input, weight, gain, bias, **given)
+    return normprop_conv(input, weight, gain, bias, **given, **convolution)
 
 
-def normprop_torch(input, weight, gain, bias=None, slope=None, *, activation="relu", leak=None, **convolution):
+def normprop_torch(
+    input: Tensor, weight: Tensor, gain: Tensor, bias: Tensor | None = None, slope: Tensor | None = None, *,
+    activation: str | None = "relu", leak: float | None = None, **convolution: Any,
+) -> Tensor:  # fmt: skip
     """Equations 9, 11 and 12 as a user of torch writes them."""
     shape = (-1,) + (1,) * (weight.dim() - 1)
     norm = weight.flatten(1).norm(dim=1)
@@ -104,7 +110,10 @@ def _samples() -> list[Sample]:
     ]  # fmt: skip
 
 
-def make(shape, dtype=torch.float32, device="cpu", *, activation="relu", parameter_dtype=None, channels_last=False):
+def make(
+    shape: Sequence[int], dtype: torch.dtype = torch.float32, device: str = "cpu", *, activation: str | None = "relu",
+    parameter_dtype: torch.dtype | None = None, channels_last: bool = False,
+) -> Sample:  # fmt: skip
     """shape: (M, N) for a linear layer N -> N; an image (N, C, *) for a 1x1 convolution C -> C."""
     C, space = shape[1], shape[2:]
 

@@ -1,5 +1,7 @@
 """Online Normalization: every guard, from first and from later states, few samples and many."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -12,7 +14,10 @@ class Controlled(torch.autograd.Function):
     """The paper's loop over samples, and its control process over their gradients; x: (N, C, S)."""
 
     @staticmethod
-    def forward(ctx, x, mean, var, accumulators, alpha_fwd, alpha_bkw, eps, stable):
+    def forward(
+        ctx: Any, x: Tensor, mean: Tensor, var: Tensor, accumulators: tuple[Tensor, Tensor], alpha_fwd: float,
+        alpha_bkw: float, eps: float, stable: bool,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
         ys, rstds = [], []
         for sample in x:
             rstds.append(torch.rsqrt(var + eps))
@@ -26,7 +31,7 @@ class Controlled(torch.autograd.Function):
         return y, mean, var
 
     @staticmethod
-    def backward(ctx, dy, *_):
+    def backward(ctx: Any, dy: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         (epsilon_1, epsilon_y), p, stable = ctx.settings
         dxs, new_1, new_y = [], epsilon_1.to(dy.dtype), epsilon_y.to(dy.dtype)
         for g, y, rstd in zip(dy, *ctx.saved_tensors, strict=True):
@@ -40,7 +45,7 @@ class Controlled(torch.autograd.Function):
         return torch.stack(dxs), None, None, None, None, None, None, None
 
 
-def guarded(z, guard="layer_scaling", ls_eps=1e-5, clamp=5.0):
+def guarded(z: Tensor, guard: str | None = "layer_scaling", ls_eps: float = 1e-5, clamp: float = 5.0) -> Tensor:
     """z (N, C, S) behind its guard."""
     if guard == "layer_scaling":
         return z * torch.rsqrt(z.square().mean((1, 2), keepdim=True) + ls_eps)
@@ -48,9 +53,10 @@ def guarded(z, guard="layer_scaling", ls_eps=1e-5, clamp=5.0):
 
 
 def online_norm_torch(
-    input, running_mean, running_var, epsilon_1=None, epsilon_y=None, training=False, alpha_fwd=0.999, alpha_bkw=0.99,
-    eps=1e-5, stable=False, weight=None, bias=None, **after,
-):  # fmt: skip
+    input: Tensor, running_mean: Tensor, running_var: Tensor, epsilon_1: Tensor | None = None,
+    epsilon_y: Tensor | None = None, training: bool = False, alpha_fwd: float = 0.999, alpha_bkw: float = 0.99,
+    eps: float = 1e-5, stable: bool = False, weight: Tensor | None = None, bias: Tensor | None = None, **after: Any,
+) -> Tensor:  # fmt: skip
     """One sample after the other."""
     wide = torch.promote_types(input.dtype, torch.float32)
     x, mean, var = input.reshape(*input.shape[:2], -1).to(wide), running_mean.to(wide), running_var.to(wide)

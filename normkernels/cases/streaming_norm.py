@@ -1,5 +1,8 @@
 """Streaming Normalization: scales of several powers, memories of several weights, from first and from later states."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -8,32 +11,37 @@ from normkernels.cases._channels import OPTIONAL, Norm, affine, constants_torch,
 from normkernels.functional import streaming_norm
 
 
-def arrive(found, long_term, short_term, counts, weights):
+def arrive(found: Tensor, long_term: Tensor, short_term: Tensor, counts: Tensor, weights: Sequence[float]) -> Tensor:
     """What is used of statistics, or of gradients, that arrive; the short term and the counts are updated."""
     short = short_term + (found - short_term) / (counts[0] + 1)
     long = torch.where(counts[1] > 0, long_term, short)
     short_term.copy_(short)
     counts[0] += 1
-    return sum(weight * term for weight, term in zip(weights, (long, short, found), strict=False))
+    terms = [weight * term for weight, term in zip(weights, (long, short, found), strict=False)]
+    return sum(terms[1:], terms[0])
 
 
 class Streamed(torch.autograd.Function):
     """Streamed statistics in place of found ones (2, C), and streamed gradients in place of theirs."""
 
     @staticmethod
-    def forward(ctx, found, long_term, short_term, counts, alpha, beta):
+    def forward(
+        ctx: Any, found: Tensor, long_term: Tensor, short_term: Tensor, counts: Tensor, alpha: Sequence[float],
+        beta: Sequence[float],
+    ) -> Tensor:  # fmt: skip
         ctx.memory = long_term[2:], short_term[2:], counts[1], beta
         return arrive(found, long_term[:2], short_term[:2], counts[0], alpha)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return arrive(grad, *ctx.memory), None, None, None, None, None
 
 
 def streaming_norm_torch(
-    input, long_term, short_term, counts, training=False, alpha=(0.7, 0.3), beta=(0.7, 0.0, 0.3), p=2.0, eps=1e-5,
-    weight=None, bias=None, **after,
-):  # fmt: skip
+    input: Tensor, long_term: Tensor, short_term: Tensor, counts: Tensor, training: bool = False,
+    alpha: Sequence[float] = (0.7, 0.3), beta: Sequence[float] = (0.7, 0.0, 0.3), p: float = 2.0, eps: float = 1e-5,
+    weight: Tensor | None = None, bias: Tensor | None = None, **after: Any,
+) -> Tensor:  # fmt: skip
     """The statistics by autograd, and between them and their use the memory."""
     if not training:
         arrivals, updates = counts[0]

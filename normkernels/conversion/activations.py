@@ -8,7 +8,9 @@ from torch import nn
 
 from normkernels import _folding
 
-MODULES = {kind: name for name, kind in _folding.MODULES.items()} | {nn.LeakyReLU: "leaky_relu"}
+MODULES: dict[type[nn.Module], str] = {kind: name for name, kind in _folding.MODULES.items()} | {
+    nn.LeakyReLU: "leaky_relu"
+}
 USUAL: dict[str, dict[str, Any]] = {
     "elu": {"alpha": 1.0}, "hardtanh": {"min_val": -1.0, "max_val": 1.0}, "softplus": {"beta": 1.0, "threshold": 20.0},
 }  # fmt: skip

@@ -27,7 +27,7 @@ class _Wide(nn.Module):
 
     weight: Tensor | None
 
-    def forward(self, input: Tensor, *added: Tensor | None):
+    def forward(self, input: Tensor, *added: Tensor | None) -> Tensor:
         dtype = input.dtype if self.weight is None else torch.promote_types(input.dtype, self.weight.dtype)
         return super().forward(input.to(dtype), *added)  # type: ignore[misc]
 

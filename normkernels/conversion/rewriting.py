@@ -11,7 +11,7 @@ from normkernels.conversion.fused import with_residual, with_skip
 from normkernels.conversion.tracing import Traced, bound, defaults, parameters, trace
 from normkernels.modules._channels import ChannelExtras
 
-ADDITIONS = (operator.add, operator.iadd, torch.add)
+ADDITIONS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add)
 IN_PLACE = ("iadd", "isub", "imul", "itruediv")
 
 
@@ -26,10 +26,11 @@ class Rewritten:
     """The forward of a module, in its place. A call that it was not traced for, or of a compiler, goes the old way."""
 
     def __init__(self, module: nn.Module, traced: Traced) -> None:
-        self.module, self.program = module, traced
-        self.required = len(parameters(module)) - len(defaults(module))
+        self.module: nn.Module = module
+        self.program: Traced = traced
+        self.required: int = len(parameters(module)) - len(defaults(module))
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         module, program = self.module, self.program
         if kwargs or len(args) != self.required or not all(isinstance(a, Tensor) for a in args):
             given, constants = bound(module, args, kwargs)

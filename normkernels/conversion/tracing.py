@@ -21,7 +21,9 @@ class Traced:
     """A graph; ``read``: the plain attributes that the forward asked for; ``constants``: its arguments but tensors."""
 
     def __init__(self, graph: fx.Graph, read: dict[str, Any], constants: dict[str, Any]) -> None:
-        self.graph, self.read, self.constants = graph, read, constants
+        self.graph: fx.Graph = graph
+        self.read: dict[str, Any] = read
+        self.constants: dict[str, Any] = constants
         self.kinds: dict[str, type] = {}
         self.function: Callable[..., Any] | None = None
 

@@ -16,8 +16,8 @@ CHANNELS: dict[type, Any] = {
     nn.BatchNorm1d: BatchNorm1d, nn.BatchNorm2d: BatchNorm2d, nn.BatchNorm3d: BatchNorm3d,
     nn.InstanceNorm1d: InstanceNorm1d, nn.InstanceNorm2d: InstanceNorm2d, nn.InstanceNorm3d: InstanceNorm3d,
 }  # fmt: skip
-TWINS = {**CHANNELS, nn.GroupNorm: GroupNorm, nn.LayerNorm: LayerNorm, nn.RMSNorm: RMSNorm}
-PLAIN = {ours: theirs for theirs, ours in TWINS.items()}
+TWINS: dict[type, Any] = {**CHANNELS, nn.GroupNorm: GroupNorm, nn.LayerNorm: LayerNorm, nn.RMSNorm: RMSNorm}
+PLAIN: dict[Any, type] = {ours: theirs for theirs, ours in TWINS.items()}
 
 
 def place(module: nn.Module) -> dict[str, Any]:

@@ -32,7 +32,10 @@ class SpanningBatchNorm(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, input, skip, weight, bias, mean, var, count, settings: Settings):
+    def forward(
+        ctx: Any, input: Tensor, skip: Tensor | None, weight: Tensor | None, bias: Tensor | None, mean: Tensor,
+        var: Tensor, count: Tensor, settings: Settings,
+    ) -> Tensor:  # fmt: skip
         eps, activation, slope, backend, _ = settings
         last, y = lies_last(input), like(input, lies_last(input))
         x, s, to = (view(t, last, True) for t in (input, skip, y))
@@ -62,8 +65,9 @@ class SpanningBatchNorm(torch.autograd.Function):
 
 
 def spanning(
-    input: Tensor, skip, weight, bias, eps: float, extras: dict[str, Any], group: Any, found=None
-) -> tuple[Moments, Tensor]:
+    input: Tensor, skip: Tensor | None, weight: Tensor | None, bias: Tensor | None, eps: float,
+    extras: dict[str, Any], group: Any, found: Moments | None = None,
+) -> tuple[Moments, Tensor]:  # fmt: skip
     """(moments of all processes, y)"""
     if eps <= 0:
         _checks.fail("SyncBatchNorm", "eps", "be positive in training", eps)

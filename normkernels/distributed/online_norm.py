@@ -82,7 +82,10 @@ class SpanningOnlineNorm(torch.autograd.Function):
     """The recipe's outputs and gradients from a state of this process's own; the accumulators move by all maps."""
 
     @staticmethod
-    def forward(ctx, input, skip, weight, bias, mean, var, rates, epsilon_y, epsilon_1, settings: Settings, group: Any):
+    def forward(
+        ctx: Any, input: Tensor, skip: Tensor | None, weight: Tensor | None, bias: Tensor | None, mean: Tensor,
+        var: Tensor, rates: Any, epsilon_y: Tensor, epsilon_1: Tensor, settings: Settings, group: Any,
+    ) -> Tensor:  # fmt: skip
         (y, *_), kept = OnlineNormRecipe.run(
             input, skip, weight, bias, mean, var, rates, epsilon_y, epsilon_1, settings
         )  # fmt: skip

@@ -37,7 +37,10 @@ class SpanningStreamingNorm(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, input, skip, weight, bias, found, used, deviations, count, memory, settings: Settings, group: Any):
+    def forward(
+        ctx: Any, input: Tensor, skip: Tensor | None, weight: Tensor | None, bias: Tensor | None, found: Tensor,
+        used: Tensor, deviations: Tensor, count: Tensor, memory: Any, settings: Settings, group: Any,
+    ) -> Tensor:  # fmt: skip
         last, y = lies_last(input), like(input, lies_last(input))
         x, add, to = (view(t, last, True) for t in (input, skip, y))
         numbers = 0.0, settings.activation, settings.slope, last, settings.backend

@@ -11,7 +11,7 @@ from normkernels.modules._cells import Cell
 from normkernels.modules._layer_norm_recurrent import LayerNormalised, LayerNormRecurrent
 from normkernels.ops.layer_norm_gru import layer_norm_gru, layer_norm_gru_cell
 
-SHOWN = {"norm_over": "rz", "norm_terms": "separate", "eps": 1e-5, "backend": None}
+SHOWN: dict[str, Any] = {"norm_over": "rz", "norm_terms": "separate", "eps": 1e-5, "backend": None}
 
 
 class LayerNormGRU(LayerNormRecurrent):

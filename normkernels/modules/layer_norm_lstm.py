@@ -11,7 +11,13 @@ from normkernels.modules._cells import Cell
 from normkernels.modules._layer_norm_recurrent import LayerNormalised, LayerNormRecurrent
 from normkernels.ops.layer_norm_lstm import layer_norm_lstm, layer_norm_lstm_cell
 
-SHOWN = {"norm_over": "joint", "norm_terms": "separate", "norm_cell": "output", "eps": 1e-5, "backend": None}
+SHOWN: dict[str, Any] = {
+    "norm_over": "joint",
+    "norm_terms": "separate",
+    "norm_cell": "output",
+    "eps": 1e-5,
+    "backend": None,
+}
 
 
 class LayerNormLSTM(LayerNormRecurrent):

@@ -12,7 +12,7 @@ from normkernels.modules._layer_norm_recurrent import LayerNormalised, LayerNorm
 from normkernels.ops._recurrent import check_nonlinearity
 from normkernels.ops.layer_norm_rnn import layer_norm_rnn, layer_norm_rnn_cell
 
-SHOWN = {"norm_terms": "sum", "eps": 1e-5, "backend": None}
+SHOWN: dict[str, Any] = {"norm_terms": "sum", "eps": 1e-5, "backend": None}
 
 
 class LayerNormRNN(LayerNormRecurrent):

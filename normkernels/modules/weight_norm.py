@@ -20,7 +20,8 @@ class WeightNorm(nn.Module):
 
     def __init__(self, dim: int | None, backend: str | None) -> None:
         super().__init__()
-        self.dim, self.backend = dim, backend
+        self.dim: int | None = dim
+        self.backend: str | None = backend
 
     def forward(self, weight_g: Tensor, weight_v: Tensor) -> Tensor:
         return weight_norm_function(weight_v, weight_g, self.dim, backend=self.backend)

@@ -17,7 +17,8 @@ class WeightStandardization(nn.Module):
 
     def __init__(self, weight: Tensor, gain: float | None, eps: float, backend: str | None) -> None:
         super().__init__()
-        self.eps, self.backend = eps, backend
+        self.eps: float = eps
+        self.backend: str | None = backend
         made = {"device": weight.device, "dtype": weight.dtype}
         values = None if gain is None else nn.Parameter(torch.full((len(weight),), float(gain), **made))
         self.register_parameter("gain", values)

@@ -23,6 +23,7 @@ from normkernels._messages import warn
 from normkernels.ops._buffers import differentiable_backward
 
 Public = TypeVar("Public", bound=Callable[..., Any])
+Filled = tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]  # outputs, and what backward needs
 _GRADS_BATCHED: Any = torch._C._parse_dispatch_key("VmapMode")  # autograd's own vmap sets it for is_grads_batched
 _closed_forms = False
 
@@ -44,17 +45,17 @@ class Recipe(torch.autograd.Function):
     materialize = True  # whether gradients that do not arrive are zeros, or None
 
     @staticmethod
-    def run(*args) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
+    def run(*args: Any) -> Filled:
         """(outputs, what backward needs): buffers, and the ops that fill them."""
         raise NotImplementedError
 
     @staticmethod
-    def composed(*args) -> tuple[Tensor, ...]:
+    def composed(*args: Any) -> tuple[Tensor, ...]:
         """The same outputs by ordinary differentiable torch ops."""
         raise NotImplementedError
 
     @classmethod
-    def standard(cls, *args) -> tuple[Tensor, ...]:
+    def standard(cls, *args: Any) -> tuple[Tensor, ...]:
         """The same outputs by what ONNX has operators for, where it has any."""
         return cls.composed(*args)
 

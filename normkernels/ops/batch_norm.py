@@ -7,15 +7,15 @@ from torch import Tensor
 from normkernels import _checks
 from normkernels._activations import Activation
 from normkernels._backends import requested
-from normkernels._library import kernel
+from normkernels._library import Kernel, kernel
 from normkernels.ops import _channels
 from normkernels.ops._channels import BWD, FWD, ChannelsRecipe, Settings
 from normkernels.ops._ways import call, function
 
-batch_norm_fwd = kernel("batch_norm_fwd" + FWD)
-batch_norm_bwd = kernel("batch_norm_bwd" + BWD)
+batch_norm_fwd: Kernel = kernel("batch_norm_fwd" + FWD)
+batch_norm_bwd: Kernel = kernel("batch_norm_bwd" + BWD)
 # the same with mean and var given: y = act((x - mean) / sqrt(var + eps) * weight + bias + skip)
-batch_norm_apply = kernel(
+batch_norm_apply: Kernel = kernel(
     "batch_norm_apply(Tensor x, Tensor? skip, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, Tensor(a!) y, "
     "float eps, str activation, float slope, bool channels_last)"
 )
@@ -23,12 +23,12 @@ batch_norm_apply = kernel(
 # What one process of many computes when statistics span them all. Forward: moments, then batch_norm_apply with the
 # merged ones; backward: sums over dy and over dy * xhat, then dx from their means over all processes. Statistics and
 # sums are (C,) or (1, C) in float32 (float64 for float64); dy here means dy * act'(u).
-batch_norm_moments = kernel("batch_norm_moments(Tensor x, Tensor(a!) mean, Tensor(b!) var, bool channels_last)")
-batch_norm_sums = kernel(
+batch_norm_moments: Kernel = kernel("batch_norm_moments(Tensor x, Tensor(a!) mean, Tensor(b!) var, bool channels_last)")
+batch_norm_sums: Kernel = kernel(
     "batch_norm_sums(Tensor dy, Tensor x, Tensor? skip, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, "
     "Tensor(a!) sum_dy, Tensor(b!) sum_dy_xhat, float eps, str activation, float slope, bool channels_last)"
 )
-batch_norm_dx = kernel(
+batch_norm_dx: Kernel = kernel(
     "batch_norm_dx(Tensor dy, Tensor x, Tensor? skip, Tensor? weight, Tensor? bias, Tensor mean, Tensor var, "
     "Tensor mean_dy, Tensor mean_dy_xhat, Tensor(a!) dx, Tensor(b!)? dskip, float eps, str activation, float slope, "
     "bool channels_last)"

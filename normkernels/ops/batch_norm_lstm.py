@@ -1,6 +1,6 @@
 """The LSTM with batch normalisation of each step (Cooijmans et al. 2017, arXiv:1603.09025)."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -8,22 +8,22 @@ from normkernels._backends import requested
 from normkernels._backends.reference.batch_norm_lstm import batch_norm_lstm_ref
 from normkernels._backends.reference.batch_norm_rnn import Measured
 from normkernels._checks import check_eps
-from normkernels._library import kernel
+from normkernels._library import Kernel, kernel
 from normkernels.ops import _recurrent as recurrent
 from normkernels.ops import _sequence as steps
 from normkernels.ops._buffers import flat
 from normkernels.ops._step_statistics import check_statistics, first_statistics, rows_of_steps
-from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function, gradients, wants_grad
+from normkernels.ops._ways import Filled, Recipe, call, differentiated_again, forward, function, gradients, wants_grad
 
 # as layer_norm_lstm's, but that a column is normalised over the rows of its step; mean, var: (T, 4 H), cell_mean,
 # cell_var: (T, H), population statistics in time's order: measured in training, else read
-batch_norm_lstm_fwd = kernel(
+batch_norm_lstm_fwd: Kernel = kernel(
     "batch_norm_lstm_fwd(Tensor input, Tensor weight_hh, Tensor? weight, Tensor? bias, Tensor? cell_weight, "
     "Tensor? cell_bias, Tensor? batch_sizes, Tensor(a!) h, Tensor(b!) c, Tensor(c!) y, Tensor(d!) a, Tensor(e!) mean, "
     "Tensor(f!) var, Tensor(g!) gates, Tensor(h!) cells, Tensor(i!)? raw_cells, Tensor(j!)? cell_mean, "
     "Tensor(k!)? cell_var, bool training, bool separate, float eps, bool reverse)"
 )
-batch_norm_lstm_bwd = kernel(
+batch_norm_lstm_bwd: Kernel = kernel(
     "batch_norm_lstm_bwd(Tensor dy, Tensor gates, Tensor cells, Tensor? raw_cells, Tensor? cell_mean, "
     "Tensor? cell_var, Tensor previous_cells, Tensor a, Tensor mean, Tensor var, Tensor weight_hh, Tensor? weight, "
     "Tensor? cell_weight, Tensor? cell_bias, Tensor? batch_sizes, Tensor(a!) dh, Tensor(b!) dc, Tensor(c!) dinput, "
@@ -51,7 +51,7 @@ class BatchNormLSTMRecipe(Recipe):
     """
 
     @staticmethod
-    def run(*args):
+    def run(*args: Any) -> Filled:
         *inputs, h_0, c_0, batch_sizes = args[:9]
         training, separate, norm_cell, eps, reverse, kept, backend = args[-1]
         sequence = steps.sizes_of(inputs[0], inputs[1], batch_sizes)
@@ -66,7 +66,7 @@ class BatchNormLSTMRecipe(Recipe):
         return (*outputs, *(t for t in statistics if t is not None)), (*args[:9], *statistics, *saved)
 
     @staticmethod
-    def composed(*args):
+    def composed(*args: Any) -> tuple[Tensor, ...]:
         *inputs, h_0, c_0, batch_sizes = args[:9]
         statistics, s, measured = args[9:-1], args[-1], [Measured(), Measured()]
         found = steps.composed(
@@ -78,11 +78,13 @@ class BatchNormLSTMRecipe(Recipe):
         return *found, *(t for t in statistics if t is not None)
 
     @staticmethod
-    def forward(ctx, *args):
+    def forward(ctx: Any, *args: Any) -> tuple[Tensor, ...]:
         return forward(ctx, BatchNormLSTMRecipe, args, 3)
 
     @staticmethod
-    def backward(ctx, dy, dh_n, dc_n, *_):
+    def backward(
+        ctx: Any, dy: Tensor | None, dh_n: Tensor | None, dc_n: Tensor | None, *_of_statistics: Any
+    ) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors  # read once, for a checkpoint without reentrance hands them out once
         inputs, others, grads = saved[:8], (*saved[8:13], ctx.settings), (dy, dh_n, dc_n)
         if differentiated_again():

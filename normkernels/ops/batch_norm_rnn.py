@@ -1,27 +1,27 @@
 """The RNN with batch normalisation of each step (Laurent et al. 2016, arXiv:1510.01378; Cooijmans et al. 2017)."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from normkernels._backends import requested
 from normkernels._backends.reference.batch_norm_rnn import Measured, batch_norm_rnn_ref
 from normkernels._checks import check_eps
-from normkernels._library import kernel
+from normkernels._library import Kernel, kernel
 from normkernels.ops import _recurrent as recurrent
 from normkernels.ops import _sequence as steps
 from normkernels.ops._buffers import flat
 from normkernels.ops._step_statistics import check_statistics, first_statistics, rows_of_steps
-from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function, gradients, wants_grad
+from normkernels.ops._ways import Filled, Recipe, call, differentiated_again, forward, function, gradients, wants_grad
 
 # as layer_norm_rnn's, but that a column of a is normalised over the rows of its step; mean, var: (T, H), population
 # statistics in time's order: measured in training, else read
-batch_norm_rnn_fwd = kernel(
+batch_norm_rnn_fwd: Kernel = kernel(
     "batch_norm_rnn_fwd(Tensor input, Tensor weight_hh, Tensor? weight, Tensor? bias, Tensor? batch_sizes, "
     "Tensor(a!) h, Tensor(b!) y, Tensor(c!) a, Tensor(d!) mean, Tensor(e!) var, bool training, bool separate, "
     "str nonlinearity, float eps, bool reverse)"
 )
-batch_norm_rnn_bwd = kernel(
+batch_norm_rnn_bwd: Kernel = kernel(
     "batch_norm_rnn_bwd(Tensor dy, Tensor y, Tensor a, Tensor mean, Tensor var, Tensor weight_hh, Tensor? weight, "
     "Tensor? batch_sizes, Tensor(a!) dh, Tensor(b!) dinput, Tensor(c!)? da, Tensor(d!)? dweight, Tensor(e!)? dbias, "
     "bool training, str nonlinearity, float eps, bool reverse)"
@@ -44,7 +44,10 @@ class BatchNormRNNRecipe(Recipe):
     """(input, weight_hh, weight, bias, h_0, batch_sizes, mean, var) -> (y, h_n, mean, var), the statistics as used."""
 
     @staticmethod
-    def run(input, weight_hh, weight, bias, h_0, batch_sizes, mean, var, settings: Settings):
+    def run(
+        input: Tensor, weight_hh: Tensor, weight: Tensor | None, bias: Tensor | None, h_0: Tensor | None,
+        batch_sizes: Tensor | None, mean: Tensor, var: Tensor, settings: Settings,
+    ) -> Filled:  # fmt: skip
         training, separate, nonlinearity, eps, reverse, kept, backend = settings
         sequence = steps.sizes_of(input, weight_hh, batch_sizes)
         y, h = sequence.like(input, True, sequence.hidden), steps.state(h_0, input, sequence)
@@ -58,21 +61,24 @@ class BatchNormRNNRecipe(Recipe):
         return (steps.handed_out(y, sequence, kept), h, mean, var), (*inputs, mean, var, *saved)
 
     @staticmethod
-    def composed(input, weight_hh, weight, bias, h_0, batch_sizes, mean, var, settings: Settings):
+    def composed(
+        input: Tensor, weight_hh: Tensor, weight: Tensor | None, bias: Tensor | None, h_0: Tensor | None,
+        batch_sizes: Tensor | None, mean: Tensor, var: Tensor, settings: Settings,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
         measured, given = Measured(), (None, None) if settings.training else (mean, var)
         found = steps.composed(
             batch_norm_rnn_ref, (input, weight_hh, weight, bias), (h_0,), *given, batch_sizes,
             separate=settings.separate, nonlinearity=settings.nonlinearity, eps=settings.eps,
             reverse=settings.reverse, measured=measured,
         )  # fmt: skip
-        return *found, *(measured.of_steps() if settings.training else given)
+        return *found, *(measured.of_steps() if settings.training else (mean, var))
 
     @staticmethod
-    def forward(ctx, *args):
+    def forward(ctx: Any, *args: Any) -> tuple[Tensor, ...]:
         return forward(ctx, BatchNormRNNRecipe, args, 2)
 
     @staticmethod
-    def backward(ctx, dy, dh_n, *_):
+    def backward(ctx: Any, dy: Tensor | None, dh_n: Tensor | None, *_of_statistics: Any) -> tuple[Tensor | None, ...]:
         *inputs, batch_sizes, mean, var, y, a = ctx.saved_tensors
         if differentiated_again():
             others = batch_sizes, mean, var, ctx.settings

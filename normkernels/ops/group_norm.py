@@ -7,13 +7,13 @@ from torch import Tensor
 from normkernels import _checks
 from normkernels._activations import Activation
 from normkernels._backends import requested
-from normkernels._library import kernel
+from normkernels._library import Kernel, kernel
 from normkernels.ops import _channels, _images
 from normkernels.ops._channels import BWD, FWD, ChannelsRecipe, Settings
 from normkernels.ops._ways import call, function
 
-group_norm_fwd = kernel("group_norm_fwd" + FWD)
-group_norm_bwd = kernel("group_norm_bwd" + BWD)
+group_norm_fwd: Kernel = kernel("group_norm_fwd" + FWD)
+group_norm_bwd: Kernel = kernel("group_norm_bwd" + BWD)
 
 
 @function

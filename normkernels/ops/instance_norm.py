@@ -7,14 +7,14 @@ from torch import Tensor
 from normkernels import _checks
 from normkernels._activations import Activation
 from normkernels._backends import requested
-from normkernels._library import kernel
+from normkernels._library import Kernel, kernel
 from normkernels.ops import _channels
 from normkernels.ops._channels import BWD, FWD, ChannelsRecipe, Settings
 from normkernels.ops._ways import call, function
 from normkernels.ops.batch_norm import batch_norm_apply, batch_norm_bwd
 
-instance_norm_fwd = kernel("instance_norm_fwd" + FWD)
-instance_norm_bwd = kernel("instance_norm_bwd" + BWD)
+instance_norm_fwd: Kernel = kernel("instance_norm_fwd" + FWD)
+instance_norm_bwd: Kernel = kernel("instance_norm_bwd" + BWD)
 
 
 @function

@@ -12,12 +12,12 @@ from normkernels import _checks
 from normkernels._activations import Activation
 from normkernels._backends import requested
 from normkernels._backends.reference.layer_norm import layer_norm_ref
-from normkernels._library import kernel
+from normkernels._library import Kernel, kernel
 from normkernels.ops import _onnx, _rows
 from normkernels.ops._buffers import differentiable_backward, empty, flat, statistic
 from normkernels.ops._ragged import is_ragged, of_values
 from normkernels.ops._rows import RowOptions
-from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function
+from normkernels.ops._ways import Filled, Recipe, call, differentiated_again, forward, function
 
 # x, residual, dy, dsummed: (M, N), adjacent columns, any row stride; y, summed, dx: contiguous; mean, rstd: (M,)
 FWD = (
@@ -28,8 +28,8 @@ BWD = (
     "(Tensor dy, Tensor? dsummed, Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor rstd, Tensor(a!) dx, "
     "Tensor(b!)? dweight, Tensor(c!)? dbias, float weight_offset, str activation, float slope)"
 )
-layer_norm_fwd = kernel("layer_norm_fwd" + FWD)
-layer_norm_bwd = kernel("layer_norm_bwd" + BWD)
+layer_norm_fwd: Kernel = kernel("layer_norm_fwd" + FWD)
+layer_norm_bwd: Kernel = kernel("layer_norm_bwd" + BWD)
 
 
 class Layout(NamedTuple):
@@ -63,7 +63,9 @@ class LayerNormRecipe(Recipe):
     materialize = False
 
     @staticmethod
-    def run(input, residual, weight, bias, settings):
+    def run(
+        input: Tensor, residual: Tensor | None, weight: Tensor | None, bias: Tensor | None, settings: Settings
+    ) -> Filled:
         layout, dims, eps, *extras, backend = settings
         n = normalised(input, dims)
         x = layout.view(input, n)
@@ -77,7 +79,9 @@ class LayerNormRecipe(Recipe):
         return outputs, (input if summed is None else summed, weight, bias, mean, rstd)
 
     @staticmethod
-    def composed(input, residual, weight, bias, settings):
+    def composed(
+        input: Tensor, residual: Tensor | None, weight: Tensor | None, bias: Tensor | None, settings: Settings
+    ) -> tuple[Tensor, ...]:
         layout, dims, eps, *extras, _ = settings
         n = normalised(input, dims)
         x, w, b = layout.view(input, n), flat(weight), flat(bias)
@@ -85,15 +89,17 @@ class LayerNormRecipe(Recipe):
         return tuple(layout.shaped(t, input) for t in found[: 1 if residual is None else 2])
 
     @staticmethod
-    def standard(input, residual, weight, bias, settings):
+    def standard(
+        input: Tensor, residual: Tensor | None, weight: Tensor | None, bias: Tensor | None, settings: Settings
+    ) -> tuple[Tensor, ...]:
         return _onnx.rows(F.layer_norm, input, residual, [weight, bias], settings)
 
     @staticmethod
-    def forward(ctx, *args):
+    def forward(ctx: Any, *args: Any) -> tuple[Tensor, ...]:
         return forward(ctx, LayerNormRecipe, args, 2)
 
     @staticmethod
-    def backward(ctx, dy, dsummed=None):
+    def backward(ctx: Any, dy: Tensor | None, dsummed: Tensor | None = None) -> tuple[Tensor | None, ...]:
         input, weight, bias, mean, rstd = ctx.saved_tensors
         layout, dims, _, *extras, backend = ctx.settings
         dy = torch.zeros_like(input) if dy is None else dy

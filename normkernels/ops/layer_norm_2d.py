@@ -8,7 +8,7 @@ from torch import Tensor
 from normkernels import _checks
 from normkernels._activations import Activation
 from normkernels._backends import requested
-from normkernels._library import kernel
+from normkernels._library import Kernel, kernel
 from normkernels.ops import _rows
 from normkernels.ops._channels import like_last
 from normkernels.ops._rows import ImageOptions
@@ -16,8 +16,8 @@ from normkernels.ops._ways import call, function
 from normkernels.ops.layer_norm import BWD, FWD, ROWS, LayerNormRecipe, Layout, Settings
 
 # x, residual, y, summed, dy, dsummed, dx: contiguous (B, N, S), a pixel's N channels lie S apart; mean, rstd: (B, S)
-layer_norm_2d_fwd = kernel("layer_norm_2d_fwd" + FWD)
-layer_norm_2d_bwd = kernel("layer_norm_2d_bwd" + BWD)
+layer_norm_2d_fwd: Kernel = kernel("layer_norm_2d_fwd" + FWD)
+layer_norm_2d_bwd: Kernel = kernel("layer_norm_2d_bwd" + BWD)
 
 STRIDED_ROWS = Layout(layer_norm_2d_fwd, layer_norm_2d_bwd, _rows.strided_rows)
 

@@ -7,20 +7,20 @@ from torch import Tensor
 from normkernels._backends import requested
 from normkernels._backends.reference.layer_norm_gru import layer_norm_gru_ref
 from normkernels._checks import check_eps
-from normkernels._library import kernel
+from normkernels._library import Kernel, kernel
 from normkernels.ops import _recurrent as recurrent
 from normkernels.ops import _sequence as steps
 from normkernels.ops._buffers import flat
-from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function, gradients, wants_grad
+from normkernels.ops._ways import Filled, Recipe, call, differentiated_again, forward, function, gradients, wants_grad
 
 # as layer_norm_rnn's, with three gates r, z, n side by side in input, dinput, a, da and gates (their values, after
 # sigmoid and tanh); mean, rstd: (rows, groups); previous: (total, H), h before each step
-layer_norm_gru_fwd = kernel(
+layer_norm_gru_fwd: Kernel = kernel(
     "layer_norm_gru_fwd(Tensor input, Tensor weight_hh, Tensor? weight, Tensor? bias, Tensor? batch_sizes, "
     "Tensor(a!) h, Tensor(b!) y, Tensor(c!) a, Tensor(d!) mean, Tensor(e!) rstd, Tensor(f!) gates, int[] groups, "
     "bool separate, float eps, bool reverse)"
 )
-layer_norm_gru_bwd = kernel(
+layer_norm_gru_bwd: Kernel = kernel(
     "layer_norm_gru_bwd(Tensor dy, Tensor gates, Tensor previous, Tensor a, Tensor mean, Tensor rstd, "
     "Tensor weight_hh, Tensor? weight, Tensor? bias, Tensor? batch_sizes, Tensor(a!) dh, Tensor(b!) dinput, "
     "Tensor(c!)? da, Tensor(d!)? dweight, Tensor(e!)? dbias, int[] groups, bool reverse)"
@@ -42,7 +42,10 @@ class LayerNormGRURecipe(Recipe):
     """(input, weight_hh, weight, bias, h_0, batch_sizes) -> (y, h_n)."""
 
     @staticmethod
-    def run(input, weight_hh, weight, bias, h_0, batch_sizes, settings: Settings):
+    def run(
+        input: Tensor, weight_hh: Tensor, weight: Tensor | None, bias: Tensor | None, h_0: Tensor | None,
+        batch_sizes: Tensor | None, settings: Settings,
+    ) -> Filled:  # fmt: skip
         groups, separate, eps, reverse, kept, backend = settings
         sequence = steps.sizes_of(input, weight_hh, batch_sizes)
         y, h = sequence.like(input, True, sequence.hidden), steps.state(h_0, input, sequence)
@@ -56,18 +59,21 @@ class LayerNormGRURecipe(Recipe):
         return (steps.handed_out(y, sequence, kept), h), (input, weight_hh, weight, bias, h_0, batch_sizes, *saved)
 
     @staticmethod
-    def composed(input, weight_hh, weight, bias, h_0, batch_sizes, settings: Settings):
+    def composed(
+        input: Tensor, weight_hh: Tensor, weight: Tensor | None, bias: Tensor | None, h_0: Tensor | None,
+        batch_sizes: Tensor | None, settings: Settings,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
         return steps.composed(
             layer_norm_gru_ref, (input, weight_hh, weight, bias), (h_0,), batch_sizes, groups=settings.groups,
             separate=settings.separate, eps=settings.eps, reverse=settings.reverse,
         )  # fmt: skip
 
     @staticmethod
-    def forward(ctx, *args):
+    def forward(ctx: Any, *args: Any) -> tuple[Tensor, ...]:
         return forward(ctx, LayerNormGRURecipe, args, 2)
 
     @staticmethod
-    def backward(ctx, *grads):
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         *inputs, batch_sizes, y, a, mean, rstd, gates = ctx.saved_tensors
         if differentiated_again():
             return *gradients(LayerNormGRURecipe, inputs, grads, batch_sizes, ctx.settings), None, None

@@ -7,23 +7,23 @@ from torch import Tensor
 from normkernels._backends import requested
 from normkernels._backends.reference.layer_norm_lstm import layer_norm_lstm_ref
 from normkernels._checks import check_eps
-from normkernels._library import kernel
+from normkernels._library import Kernel, kernel
 from normkernels.ops import _recurrent as recurrent
 from normkernels.ops import _sequence as steps
 from normkernels.ops._buffers import flat
-from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function, gradients, wants_grad
+from normkernels.ops._ways import Filled, Recipe, call, differentiated_again, forward, function, gradients, wants_grad
 
 # as layer_norm_rnn's, with four gates i, f, g, o side by side in input, dinput, a, da and gates (their values, after
 # sigmoid and tanh); mean, rstd: (rows, groups). In the dtype of the arithmetic: c, the running cell (B, H), cells,
 # what each step hands on, and previous_cells, what it was handed, (total, H). Normalised cells have cell_mean and
 # cell_rstd (rows,), and raw_cells where it is the normalised ones that are handed on.
-layer_norm_lstm_fwd = kernel(
+layer_norm_lstm_fwd: Kernel = kernel(
     "layer_norm_lstm_fwd(Tensor input, Tensor weight_hh, Tensor? weight, Tensor? bias, Tensor? cell_weight, "
     "Tensor? cell_bias, Tensor? batch_sizes, Tensor(a!) h, Tensor(b!) c, Tensor(c!) y, Tensor(d!) a, Tensor(e!) mean, "
     "Tensor(f!) rstd, Tensor(g!) gates, Tensor(h!) cells, Tensor(i!)? raw_cells, Tensor(j!)? cell_mean, "
     "Tensor(k!)? cell_rstd, int[] groups, bool separate, float eps, bool reverse)"
 )
-layer_norm_lstm_bwd = kernel(
+layer_norm_lstm_bwd: Kernel = kernel(
     "layer_norm_lstm_bwd(Tensor dy, Tensor gates, Tensor cells, Tensor? raw_cells, Tensor? cell_mean, "
     "Tensor? cell_rstd, Tensor previous_cells, Tensor a, Tensor mean, Tensor rstd, Tensor weight_hh, Tensor? weight, "
     "Tensor? cell_weight, Tensor? cell_bias, Tensor? batch_sizes, Tensor(a!) dh, Tensor(b!) dc, Tensor(c!) dinput, "
@@ -48,7 +48,7 @@ class LayerNormLSTMRecipe(Recipe):
     """(input, weight_hh, weight, bias, cell_weight, cell_bias, h_0, c_0, batch_sizes) -> (y, h_n, c_n)."""
 
     @staticmethod
-    def run(*args):
+    def run(*args: Any) -> Filled:
         *inputs, h_0, c_0, batch_sizes, settings = args
         groups, separate, norm_cell, eps, reverse, kept, backend = settings
         input, normed = inputs[0], norm_cell is not None
@@ -64,7 +64,7 @@ class LayerNormLSTMRecipe(Recipe):
         return (steps.handed_out(y, sequence, kept), h, c.to(input.dtype)), (*args[:9], *saved)
 
     @staticmethod
-    def composed(*args, weight_hr=None):
+    def composed(*args: Any, weight_hr: Tensor | None = None) -> tuple[Tensor, ...]:
         *inputs, h_0, c_0, batch_sizes, s = args
         return steps.composed(
             layer_norm_lstm_ref, inputs, (h_0, c_0), batch_sizes, groups=s.groups, separate=s.separate,
@@ -72,11 +72,11 @@ class LayerNormLSTMRecipe(Recipe):
         )  # fmt: skip
 
     @staticmethod
-    def forward(ctx, *args):
+    def forward(ctx: Any, *args: Any) -> tuple[Tensor, ...]:
         return forward(ctx, LayerNormLSTMRecipe, args, 3)
 
     @staticmethod
-    def backward(ctx, *grads):
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors  # read once, for a checkpoint without reentrance hands them out once
         inputs, batch_sizes = saved[:8], saved[8]
         if differentiated_again():

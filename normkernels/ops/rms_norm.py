@@ -12,19 +12,19 @@ from normkernels import _checks
 from normkernels._activations import Activation
 from normkernels._backends import requested
 from normkernels._backends.reference.rms_norm import rms_norm_ref
-from normkernels._library import kernel
+from normkernels._library import Kernel, kernel
 from normkernels.ops import _onnx, _rows
 from normkernels.ops._buffers import differentiable_backward, empty, flat, statistic
 from normkernels.ops._ragged import is_ragged, of_values
 from normkernels.ops._rows import RowOptions
-from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function
+from normkernels.ops._ways import Filled, Recipe, call, differentiated_again, forward, function
 
 # x, residual, dy, dsummed: (M, N), adjacent columns, any row stride; y, summed, dx: contiguous; rstd: (M,)
-rms_norm_fwd = kernel(
+rms_norm_fwd: Kernel = kernel(
     "rms_norm_fwd(Tensor x, Tensor? residual, Tensor? weight, Tensor(a!) y, Tensor(b!)? summed, Tensor(c!) rstd, "
     "float eps, float weight_offset, str activation, float slope)"
 )
-rms_norm_bwd = kernel(
+rms_norm_bwd: Kernel = kernel(
     "rms_norm_bwd(Tensor dy, Tensor? dsummed, Tensor x, Tensor? weight, Tensor rstd, Tensor(a!) dx, "
     "Tensor(b!)? dweight, float weight_offset, str activation, float slope)"
 )
@@ -47,7 +47,7 @@ class RMSNormRecipe(Recipe):
     materialize = False
 
     @staticmethod
-    def run(input, residual, weight, settings):
+    def run(input: Tensor, residual: Tensor | None, weight: Tensor | None, settings: Settings) -> Filled:
         dims, *numbers = settings
         n = prod(input.shape[input.dim() - dims :])
         x = _rows.rows(input, n)
@@ -57,22 +57,26 @@ class RMSNormRecipe(Recipe):
         return outputs, (input if summed is None else summed, weight, rstd)
 
     @staticmethod
-    def composed(input, residual, weight, settings):
+    def composed(
+        input: Tensor, residual: Tensor | None, weight: Tensor | None, settings: Settings
+    ) -> tuple[Tensor, ...]:
         dims, *numbers, _ = settings
         n = prod(input.shape[input.dim() - dims :])
         found = rms_norm_ref(_rows.rows(input, n), _rows.rows(residual, n), flat(weight), *numbers)
         return tuple(t.view(input.shape) for t in found[: 1 if residual is None else 2])
 
     @staticmethod
-    def standard(input, residual, weight, settings):
+    def standard(
+        input: Tensor, residual: Tensor | None, weight: Tensor | None, settings: Settings
+    ) -> tuple[Tensor, ...]:
         return _onnx.rows(F.rms_norm, input, residual, [weight], settings)
 
     @staticmethod
-    def forward(ctx, *args):
+    def forward(ctx: Any, *args: Any) -> tuple[Tensor, ...]:
         return forward(ctx, RMSNormRecipe, args, 2)
 
     @staticmethod
-    def backward(ctx, dy, dsummed=None):
+    def backward(ctx: Any, dy: Tensor | None, dsummed: Tensor | None = None) -> tuple[Tensor | None, ...]:
         input, weight, rstd = ctx.saved_tensors
         dims, _, *extras = ctx.settings
         dy = torch.zeros_like(input) if dy is None else dy

@@ -158,7 +158,9 @@ def streaming_norm_update(
         counts[i] = torch.stack([torch.zeros_like(arrivals), updates + (arrivals > 0)])
 
 
-def check_settings(name: str, p: float, alpha: Sequence[float], beta: Sequence[float], kappa=KAPPA) -> None:
+def check_settings(
+    name: str, p: float, alpha: Sequence[float], beta: Sequence[float], kappa: Sequence[float] = KAPPA
+) -> None:
     if not p >= 1:
         _checks.fail(name, "p", "be at least 1", p)
     _check_weights(name, "alpha", alpha, 2)

@@ -1,7 +1,7 @@
 """Weight normalisation (Salimans & Kingma 2016, arXiv:1602.07868)."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,15 +9,17 @@ from torch import Tensor
 from normkernels import _checks
 from normkernels._backends import requested, resolve
 from normkernels._backends.reference.weight_norm import weight_norm_ref
-from normkernels._library import kernel
+from normkernels._library import Kernel, kernel
 from normkernels.ops._buffers import empty, flat, statistic_dtype
 from normkernels.ops._filters import check_weight, order, rows, shaped
-from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function, gradients
+from normkernels.ops._ways import Filled, Recipe, call, differentiated_again, forward, function, gradients
 
 # v, w, dw, dv: contiguous (M, N), a filter in each row; w and dw in v's dtype, or in 16 bits beside a float32 v;
 # g, dg: (M,), in v's dtype or float32; norm: (M,)
-weight_norm_fwd = kernel("weight_norm_fwd(Tensor v, Tensor g, Tensor(a!) w, Tensor(b!) norm)")
-weight_norm_bwd = kernel("weight_norm_bwd(Tensor dw, Tensor v, Tensor g, Tensor norm, Tensor(a!) dv, Tensor(b!)? dg)")
+weight_norm_fwd: Kernel = kernel("weight_norm_fwd(Tensor v, Tensor g, Tensor(a!) w, Tensor(b!) norm)")
+weight_norm_bwd: Kernel = kernel(
+    "weight_norm_bwd(Tensor dw, Tensor v, Tensor g, Tensor norm, Tensor(a!) dv, Tensor(b!)? dg)"
+)
 
 
 class Settings(NamedTuple):
@@ -31,7 +33,7 @@ class WeightNormRecipe(Recipe):
     """(v, g) -> (w,), in v's shape."""
 
     @staticmethod
-    def run(v, g, settings: Settings):
+    def run(v: Tensor, g: Tensor, settings: Settings) -> Filled:
         dims = order(v, settings.dim)
         filters = rows(v, dims, g.numel())
         w, norm = torch.empty_like(filters), filters.new_empty(g.numel(), dtype=statistic_dtype(v))
@@ -39,17 +41,17 @@ class WeightNormRecipe(Recipe):
         return (shaped(w, v, dims),), (v, g, norm)
 
     @staticmethod
-    def composed(v, g, settings: Settings):
+    def composed(v: Tensor, g: Tensor, settings: Settings) -> tuple[Tensor, ...]:
         dims = order(v, settings.dim)
         w = weight_norm_ref(rows(v, dims, g.numel()), g.reshape(-1))
         return (shaped(w.to(v.dtype), v, dims),)
 
     @staticmethod
-    def forward(ctx, *args):
+    def forward(ctx: Any, *args: Any) -> tuple[Tensor, ...]:
         return forward(ctx, WeightNormRecipe, args, 1)
 
     @staticmethod
-    def backward(ctx, dw):
+    def backward(ctx: Any, dw: Tensor) -> tuple[Tensor | None, ...]:
         v, g, norm = ctx.saved_tensors
         dim, backend = ctx.settings
         if differentiated_again():

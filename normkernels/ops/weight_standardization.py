@@ -1,6 +1,6 @@
 """Weight standardisation (Qiao et al. 2019, arXiv:1903.10520)."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -8,17 +8,17 @@ from torch import Tensor
 from normkernels import _checks
 from normkernels._backends import requested
 from normkernels._backends.reference.weight_standardization import weight_standardization_ref
-from normkernels._library import kernel
+from normkernels._library import Kernel, kernel
 from normkernels.ops._buffers import empty, flat, statistic_dtype
 from normkernels.ops._filters import check_weight, order, rows, shaped
-from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function, gradients
+from normkernels.ops._ways import Filled, Recipe, call, differentiated_again, forward, function, gradients
 
 # w, y, dy, dw: contiguous (M, N), a filter in each row, in one dtype; gain, dgain: (M,), in w's dtype or float32;
 # mean, rstd: (M,)
-weight_standardization_fwd = kernel(
+weight_standardization_fwd: Kernel = kernel(
     "weight_standardization_fwd(Tensor w, Tensor? gain, Tensor(a!) y, Tensor(b!) mean, Tensor(c!) rstd, float eps)"
 )
-weight_standardization_bwd = kernel(
+weight_standardization_bwd: Kernel = kernel(
     "weight_standardization_bwd(Tensor dy, Tensor w, Tensor? gain, Tensor mean, Tensor rstd, Tensor(a!) dw, "
     "Tensor(b!)? dgain)"
 )
@@ -35,7 +35,7 @@ class WeightStandardizationRecipe(Recipe):
     """(w, gain) -> (the standardised weight,), in w's shape."""
 
     @staticmethod
-    def run(w, gain, settings: Settings):
+    def run(w: Tensor, gain: Tensor | None, settings: Settings) -> Filled:
         dims, filters = order(w, 0), w.shape[0]
         x = rows(w, dims, filters)
         y, mean, rstd = torch.empty_like(x), *(x.new_empty(filters, dtype=statistic_dtype(w)) for _ in range(2))
@@ -43,17 +43,17 @@ class WeightStandardizationRecipe(Recipe):
         return (shaped(y, w, dims),), (w, gain, mean, rstd)
 
     @staticmethod
-    def composed(w, gain, settings: Settings):
+    def composed(w: Tensor, gain: Tensor | None, settings: Settings) -> tuple[Tensor, ...]:
         dims = order(w, 0)
         y = weight_standardization_ref(rows(w, dims, w.shape[0]), gain, settings.eps)
         return (shaped(y.to(w.dtype), w, dims),)
 
     @staticmethod
-    def forward(ctx, *args):
+    def forward(ctx: Any, *args: Any) -> tuple[Tensor, ...]:
         return forward(ctx, WeightStandardizationRecipe, args, 1)
 
     @staticmethod
-    def backward(ctx, dy):
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         w, gain, mean, rstd = ctx.saved_tensors
         if differentiated_again():
             return *gradients(WeightStandardizationRecipe, (w, gain), (dy,), ctx.settings), None

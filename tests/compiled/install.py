@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
+from sdist import unpacked
 
-ROOT = Path(__file__).parents[2]
 NEW = ("setuptools>=77", "wheel")
 NO_ISOLATION = ("--no-build-isolation", "--no-deps")
 
@@ -108,13 +108,9 @@ def stand_ins(folder: Path, version: str | None) -> dict[str, str]:
 
 
 def source(folder: Path) -> None:
-    """What a user would install from: the files that git knows; and the empty one that is compiled."""
-    names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
-    for name in filter(None, names):
-        if not name.startswith(("bench/results", "docs/", "tests/")) and (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes((ROOT / name).read_bytes())
-    (folder / "empty.cpp").touch()
+    """What a user would install from, a source distribution; and the empty file that is compiled."""
+    unpacked(folder).rename(folder / "source")
+    (folder / "source/empty.cpp").touch()
 
 
 def native(python: Path, folder: Path) -> bool:
@@ -143,7 +139,7 @@ def main() -> int:
     for name in ("environment", "exit status", "native", "said", ""):
         table.add_column(name)
     with tempfile.TemporaryDirectory() as folder:
-        source(Path(folder) / "source")
+        source(Path(folder))
         for row in ROWS:
             status, text, there = tried(row, Path(folder))
             right = row.said in text and (status == 0, there) == (row.succeeds, row.native)

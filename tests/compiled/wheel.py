@@ -22,6 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 TAG = re.compile(r"normkernels-[\w.+]+-cp311-abi3-(manylinux_\w+|linux_\w+|macosx_\w+|win_\w+)\.whl")
+NEWEST_GLIBC = (2, 28)  # of the platform tag that auditwheel gives
 PATHS = [os.fsencode(p) + b"/" for p in (Path.home(), tempfile.gettempdir(), ROOT)]  # a builder's
 # the bill of materials against CycloneDX's own schema
 BILL = """
@@ -103,10 +104,15 @@ def tools(path: Path) -> Iterator[str]:
         }.get(tool, [str(path)])
         command = [sys.executable, *arguments, *given]
         done = subprocess.run(command, capture_output=True, text=True)
-        tag = "".join(re.findall(r"manylinux_\d+_\d+", done.stdout + done.stderr)[-1:])
-        say(f"{tool}: {'ok' if done.returncode == 0 else 'WRONG'} {tag}".rstrip())
+        text = done.stdout + done.stderr
+        glibc = re.findall(r"manylinux_(\d+)_(\d+)", text)[-1:]
+        young = [tag for tag in glibc if tuple(map(int, tag)) > NEWEST_GLIBC]
+        tag = "".join("manylinux_{}_{}".format(*tag) for tag in glibc)
+        say(f"{tool}: {'WRONG' if done.returncode or young else 'ok'} {tag}".rstrip())
         if done.returncode:
-            yield f"{tool}: {(done.stdout + done.stderr).strip()[-400:]}"
+            yield f"{tool}: {text.strip()[-400:]}"
+        if young:
+            yield f"{tool}: it is {tag}, and runs on no Linux of glibc 2.28"
 
 
 def built(folder: Path | str) -> Path:

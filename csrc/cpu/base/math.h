@@ -2,8 +2,7 @@
 // them vectorise; std:: for double.
 #pragma once
 
-#include <cmath>
-
+#include "cpu/base/glibc.h"
 #include "cpu/base/simd.h"
 
 namespace normkernels {

@@ -1,6 +1,5 @@
 // Loops over deviations; those of p = 1 vectorise, a power is one call for each element.
-#include <cmath>
-
+#include "cpu/base/glibc.h"
 #include "cpu/base/lanes.h"
 #include "cpu/channels/tiles.h"
 
