@@ -46,8 +46,9 @@ STEPS_INTRODUCTION = """
 
 Written from [adoption_steps.csv](../bench/results/adoption_steps.csv) (`python -m bench.adoption_steps`): the same
 models, forward and backward, and a forward without gradients. How many times as fast as torch's norms ours are, and in
-brackets torch is as itself in the same rounds; what torch takes; the peak of memory beyond what the model holds, ours
-as a part of torch's.
+brackets torch is as itself in the same rounds; compiled also ours with `use_backend("reference")`, whose ordinary ops
+the compiler fuses with others; what torch takes; the peak of memory beyond what the model holds, ours as a part of
+torch's.
 """
 
 Curve = list[float]
@@ -159,7 +160,8 @@ def steps_page(rows: list[dict[str, str]]) -> str:
 
 def step_cell(row: dict[str, str]) -> str:
     share = float(row["ours_mb"]) / max(float(row["mb"]), 0.1)
-    return f"{row['ours']} ({row['again']}), {row['ms']} ms, memory {share:.2f}"
+    fused = f", reference {row['composed']}" if row["way"] == "compiled" else ""
+    return f"{row['ours']} ({row['again']}){fused}, {row['ms']} ms, memory {share:.2f}"
 
 
 def read() -> list[dict[str, str]]:
