@@ -18,7 +18,9 @@ from torch import nn
 
 import normkernels as nk
 
+from . import adoption_steps
 from .performance import table
+from .report import geometric_mean
 from .zoo import Model, models
 
 ROOT = Path(__file__).parents[1]
@@ -37,6 +39,16 @@ timm and diffusers with random weights, float32, on the CPU, `nk.convert(model)`
   in brackets torch's from itself, weights being moved so before each step. *within*: at most {WITHIN:g} times that.
 * *reverted*: whether the model after `nk.revert` gives the same bits as the one that was never converted, over all
   steps.
+"""
+
+STEPS_INTRODUCTION = """
+## What a step takes
+
+Written from [adoption_steps.csv](../bench/results/adoption_steps.csv) (`python -m bench.adoption_steps`): the same
+models, forward and backward, and a forward without gradients. How many times as fast as torch's norms ours are, and in
+brackets torch is as itself in the same rounds; compiled also ours with `use_backend("reference")`, whose ordinary ops
+the compiler fuses with others; what torch takes; the peak of memory beyond what the model holds, ours as a part of
+torch's.
 """
 
 Curve = list[float]
@@ -128,7 +140,28 @@ def page(rows: list[dict[str, str]]) -> str:
     ]  # fmt: skip
     close = sum(r["within"] == "yes" for r in rows), sum(r["reverted"] == "yes" for r in rows)
     summary = f"{len(rows)} models: {close[0]} within, {close[1]} reverted to the bit. torch {rows[0]['torch']}."
-    return f"{INTRODUCTION}\n{table(heads, lines)}\n\n{summary}\n"
+    return f"{INTRODUCTION}\n{table(heads, lines)}\n\n{summary}\n{steps_page(adoption_steps.read())}"
+
+
+def steps_page(rows: list[dict[str, str]]) -> str:
+    """Of each model a line, of each mode and way three columns."""
+    if not rows:
+        return ""
+    cells = {(r["model"], f"{r['mode']}, {r['way']}"): r for r in rows}
+    kinds = list(dict.fromkeys(kind for _, kind in cells))
+    names = list(dict.fromkeys(name for name, _ in cells))
+    lines = [[name, *(step_cell(cells[name, kind]) for kind in kinds)] for name in names]
+    ours = {kind: [float(cells[name, kind]["ours"]) for name in names] for kind in kinds}
+    means = [f"{kind} {geometric_mean(found):.3f} (least {min(found):.2f})" for kind, found in ours.items()]
+    machine = f"{rows[0]['cpu']}, one thread, {rows[0]['rounds']} rounds, torch {rows[0]['torch']}"
+    summary = f"Geometric means: {'; '.join(means)}. {machine}."
+    return f"{STEPS_INTRODUCTION}\n{table(['model', *kinds], lines)}\n\n{summary}\n"
+
+
+def step_cell(row: dict[str, str]) -> str:
+    share = float(row["ours_mb"]) / max(float(row["mb"]), 0.1)
+    fused = f", reference {row['composed']}" if row["way"] == "compiled" else ""
+    return f"{row['ours']} ({row['again']}){fused}, {row['ms']} ms, memory {share:.2f}"
 
 
 def read() -> list[dict[str, str]]:

@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
-    ("program", "world", "checks"), [("spanning", 2, 10), ("spanning", 3, 10), ("sharding", 2, 4), ("sharding", 4, 4)]
+    ("program", "world", "checks"),
+    [("spanning", 2, 10), ("spanning", 3, 10), ("sharding", 2, 4), ("sharding", 4, 4), ("wrapped", 2, 3)],
 )
 def test_processes_together_are_as_one(program, world, checks):
     run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)]

@@ -3,12 +3,14 @@
 import contextlib
 import copy
 import io
+from itertools import product
 
 import pytest
 import torch
 from torch import nn
 
 import normkernels as nk
+from bench import adoption, adoption_steps
 from bench.adoption import TWINS, apart, first_step, nudge
 from bench.zoo import Model, models
 
@@ -43,3 +45,15 @@ def test_there_and_back(model: Model):
 
 def is_ours(module: nn.Module) -> bool:
     return type(module).__module__.startswith("normkernels.")
+
+
+def test_what_steps_take(monkeypatch):
+    """A row of each mode, both ways, with numbers that can be; a line of the page."""
+    monkeypatch.setattr(torch, "compile", lambda module: module)
+    module = nn.Sequential(nn.Linear(8, 64), nn.LayerNorm(64), nn.GELU())
+    rows = adoption_steps.rows(Model("small", module, torch.randn(16, 8)), rounds=3)
+    assert [(r["mode"], r["way"]) for r in rows] == list(product(("training", "inference"), ("eager", "compiled")))
+    assert all(float(r[name]) > 0 for r in rows for name in ("ms", "again", "ours", "composed"))
+    assert adoption_steps.peak(lambda: torch.empty(3 << 20, dtype=torch.uint8)) == 3.0
+    (line,) = (line for line in adoption.steps_page(rows).splitlines() if line.startswith("| small | "))
+    assert all(f"{r['ours']} ({r['again']})" in line for r in rows)

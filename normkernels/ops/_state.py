@@ -119,7 +119,7 @@ def _copies(state: Sequence[Tensor]) -> State:
 
 def _traced(state: Sequence[Tensor]) -> bool:
     """By a compiler, which says so, or (in a backward) by the kind of its tensors."""
-    known = torch.compiler.is_compiling() or any(type(t) not in PLAIN for t in state)
+    known = torch.compiler.is_compiling() or any(type(t) not in PLAIN and not hasattr(t, "placements") for t in state)
     return known and not torch.compiler.is_exporting()
 
 

@@ -83,6 +83,8 @@ def call(recipe: type[Recipe], *args, derivative: bool = True) -> tuple[Tensor, 
         return recipe.standard(*args)
     opaque = not derivative and torch.compiler.is_compiling() and torch.is_grad_enabled()
     if args[-1].backend == "reference" and not (opaque or _closed_forms):
+        if hasattr(args[0], "placements"):  # a DTensor's gradient is a sum in parts, perhaps: it lies where input does
+            args = (args[0].redistribute(placements=args[0].placements), *args[1:])
         return recipe.composed(*args)
     if exporting or not torch.is_grad_enabled():
         return recipe.run(*args)[0]

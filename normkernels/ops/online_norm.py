@@ -1,6 +1,7 @@
 """Online Normalization (Chiley et al. 2019, arXiv:1905.05894)."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,10 @@ def rates_of(input: Tensor, alpha: float, num_samples_tracked: Tensor | None = N
     N = input.shape[0]
     if num_samples_tracked is None or alpha == 1:
         return torch.full((N,), 1 - alpha, dtype=torch.float64, device=input.device)
-    seen = num_samples_tracked + torch.arange(2, N + 2, dtype=torch.float64, device=input.device)
+    before: Any = num_samples_tracked
+    if hasattr(before, "placements"):  # a DTensor, which is added to no plain tensor with dims
+        before = before.full_tensor()
+    seen = before + torch.arange(2, N + 2, dtype=torch.float64, device=input.device)
     return (1 - alpha) / (1 - torch.pow(alpha, seen))
 
 

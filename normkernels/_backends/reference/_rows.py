@@ -16,11 +16,17 @@ def mean_of(z: Tensor, dims: int | tuple[int, ...]) -> Tensor:
     """The mean, ``dims`` kept. That of a DTensor is added up here: else what it is subtracted from stays in parts."""
     if not hasattr(z, "placements"):
         return z.mean(dims, keepdim=True)
+    total = added_up(z.sum(dims, keepdim=True))
+    return total / (z.numel() / max(total.numel(), 1))
+
+
+def added_up(total: Any) -> Tensor:
+    """A sum; one of a DTensor no longer in parts."""
+    if not hasattr(total, "placements"):
+        return total
     from torch.distributed.tensor import Replicate  # where there is a DTensor, it is loaded
 
-    total: Any = z.sum(dims, keepdim=True)
-    whole = [Replicate() if p.is_partial() else p for p in total.placements]
-    return total.redistribute(placements=whole) / (z.numel() / max(total.numel(), 1))
+    return total.redistribute(placements=[Replicate() if p.is_partial() else p for p in total.placements])
 
 
 def centred(z: Tensor, dims: int | tuple[int, ...]) -> tuple[Tensor, Tensor]:

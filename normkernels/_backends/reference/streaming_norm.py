@@ -10,6 +10,7 @@ import torch
 from normkernels._activations import activation as act
 from normkernels._activations import derivative
 from normkernels._backends.reference._channels import affine, in_planes
+from normkernels._backends.reference._rows import added_up, mean_of
 
 
 def deviation(v, p):
@@ -19,8 +20,8 @@ def deviation(v, p):
 
 def statistics(x, p, eps):
     """mean(x) and (mean(|x - mean|^p) + eps)^(1 / p), (2, C), of x (N, C, S)"""
-    mean = x.mean((0, 2))
-    return torch.stack([mean, ((x - mean[:, None]).abs().pow(p).mean((0, 2)) + eps).pow(1 / p)])
+    mean = mean_of(x, (0, 2))
+    return torch.stack([mean.flatten(), (mean_of((x - mean).abs().pow(p), (0, 2)).flatten() + eps).pow(1 / p)])
 
 
 def streamed(found, long_term, short_term, counts, weights):
@@ -52,12 +53,12 @@ def gradients(
     xhat = (v - used[0, :, None]) / scale
     du = dy.to(v.dtype) * derivative(activation, affine(xhat, weight, bias, skip), slope)
     g = affine(du, weight, None, None)
-    arrived = torch.stack([-(g / scale).sum((0, 2)), -(g * xhat / scale).sum((0, 2))])
+    arrived = added_up(torch.stack([-(g / scale).sum((0, 2)), -(g * xhat / scale).sum((0, 2))]))
     taken, new = streamed(arrived, long_term, short_term, counts, weights)
     of_mean, of_scale = taken / (v.shape[0] * v.shape[2])
     away = deviation(v - found[0, :, None], p)
     of_scale = of_scale * found[1].pow(1 - p)
-    lean = away.mean((0, 2)) if lean is None else lean
+    lean = mean_of(away, (0, 2)).flatten() if lean is None else lean
     dx = g / scale + of_mean[:, None] + of_scale[:, None] * (away - lean[:, None])
     return dx, du, (du * xhat).sum((0, 2)), du.sum((0, 2)), new
 
