@@ -112,10 +112,13 @@ def _steps(kernel: str, called: Called) -> int:
 
 
 def _sums(kernel: str, given: dict[str, Any], programs: int) -> Work:
-    names = {"channels_merge_moments_kernel": ["PARTIAL"]}.get(kernel, ["PARTIAL_W", "PARTIAL_B"])
+    """A program sums up what it is given of each table in turn, so many rows at a time."""
+    names = ["PARTIAL"] if kernel == "channels_merge_moments_kernel" else ["PARTIAL_W", "PARTIAL_B"]
     read = sum(given[name].numel() * 4 for name in names if given[name] is not None)
-    wanted = sum(given[name] is not None for name in names) if kernel == "partial_sums_kernel" else 1
-    rows, at_once = (given["P"], given["BLOCK_P"]) if "P" in given else (given["rows"], given["FORM"].BLOCK_R)
-    if kernel == "partial_sums_kernel":  # a program for each
-        wanted = 1
-    return Work(programs, read, 0, wanted * math.ceil(rows / at_once), 1.0)
+    if kernel == "partial_sums_kernel":
+        return Work(programs, read, 0, math.ceil(given["P"] / given["BLOCK_P"]), 1.0)
+    form = given["FORM"]
+    steps = math.ceil(given["rows"] * (given["C"] // given["G"]) / form.BLOCK_R)
+    if form.APART:  # some programs sum up the rows of all batches, eight columns wide
+        read, steps = 2 * read, max(steps, math.ceil(given["rows"] * given["B"] * 8 / (form.BLOCK_R * form.BLOCK_G)))
+    return Work(programs, read, 0, steps, 1.0)

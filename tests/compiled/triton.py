@@ -45,7 +45,7 @@ FIELDS = (*KEYS, "registers", "spills", "shared_bytes", "load_bits", "store_bits
 ARCHITECTURES = (90, 80, 100)
 BF16, F16, F32, F64 = torch.bfloat16, torch.float16, torch.float32, torch.float64
 DTYPES = ((BF16, BF16), (BF16, F32), (F16, F16), (F32, F32), (F64, F64))  # of x, of weight and bias
-KINDS = ("IMAGES", "LAST", "POOLED", "STABLE", "MIXED", "EXACT", "SHIFTED")
+KINDS = ("IMAGES", "LAST", "POOLED", "LONE", "STABLE", "MIXED", "EXACT", "SHIFTED")
 TRAITS = ("SEPARATE", "TRAINING", "ONE")  # of the recurrent kernels
 NAME = {BF16: "bf16", F16: "fp16", F32: "fp32", F64: "fp64", torch.int32: "i32", torch.int64: "i64"}
 
