@@ -88,8 +88,8 @@ def broad(v, RANK: tl.constexpr):
 
 @triton.jit
 def flat(x):
-    # the planes and positions of each statistic side by side, in whichever order they lie in registers
-    return tl.reshape(x, (x.shape[0], x.shape[1] * x.shape[2]), can_reorder=x.shape[1] > 1)
+    # the planes and positions of each statistic side by side
+    return tl.reshape(x, (x.shape[0], x.shape[1] * x.shape[2]))
 
 
 @triton.jit
