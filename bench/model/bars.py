@@ -62,12 +62,13 @@ def misses(op: str, shapes: list[str], codes: dict[str, Code]) -> Iterator[str]:
     for shape in shapes:
         sizes, _, layout = shape.partition(":")
         dims = tuple(map(int, sizes.split("x")))
-        *_, size = calls(op, dims, layout == "nhwc", H100)
-        for i, way in enumerate(("forward", "backward")):
-            wanted = bar(op, dims, way == "backward")
-            a, b = (
-                spent(d, calls(op, dims, layout == "nhwc", d)[i], (2 + i) * size, codes) for d in (H100, H200)
-            )  # fmt: skip
+        made = [(device, *calls(op, dims, layout == "nhwc", device)) for device in (H100, H200)]
+        for way in ("forward", "backward"):
+            wanted, found = bar(op, dims, way == "backward"), []
+            for device, forward, backward, size in made:
+                launches, moved = (backward, 3 * size) if way == "backward" else (forward, 2 * size)
+                found.append(spent(device, launches, moved, codes))
+            a, b = found
             if wanted and (a.share < wanted.h100 or b.share < wanted.h200):
                 bars = f"{wanted.h100:.2f}/{wanted.h200:.2f}" if wanted.h200 else f"{wanted.h100:.2f}"
                 shares = f"{a.share:.2f}/{b.share:.2f} | {bars} | {a.limit:.2f}/{b.limit:.2f}"
