@@ -140,5 +140,5 @@ def _sums(kernel: str, given: dict[str, Any], programs: int) -> Work:
     form = given["FORM"]
     steps = math.ceil(given["rows"] * (given["C"] // given["G"]) / form.BLOCK_R)
     if form.APART:  # some programs sum up the rows of all batches, eight columns wide
-        read, steps = 2 * read, max(steps, math.ceil(given["rows"] * given["B"] * 8 / (form.BLOCK_R * form.BLOCK_G)))
+        read, steps = 2 * read, max(steps, math.ceil(given["rows"] * given["B"] * 4 / (form.BLOCK_R * form.BLOCK_G)))
     return Work(programs, read, 0, steps, 1.0)

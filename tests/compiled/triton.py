@@ -392,7 +392,7 @@ def lengths(op: str, arch: int) -> tuple[int, ...]:
     """One N for every launch size: powers of two, between them, rows of several tiles, and odd ones."""
     if op == "layer_norm_2d":
         return tuple(2**i for i in range(4, 11)) if arch == 90 else (64, 256, 512, 1024)
-    odd, between = (33, 777, 1025, 3071, 6143, 16383, 49151), (6144, 12288, 20000)
+    odd, between = (33, 777, 1025, 3071, 6143, 16383, 49151), (6144, 768, 12288, 20000)
     if arch == 90:
         return (*(2**i for i in range(3, 16)), 49152, *odd, *between)
     return (128, 2048, 8192, 32768, 49152, *odd[3:5], between[0])

@@ -98,9 +98,9 @@ def channels_merge_sums_kernel(
         which = (tl.program_id(0) - means) // blocks
         cols = (tl.program_id(0) - means) % blocks * 8 + tl.arange(0, 8)
         if DW is not None and which == 0:
-            sum_partials(PARTIAL_W, DW, cols, B * rows, C, BLOCK_R * BLOCK_G // 8, 8)
+            sum_partials(PARTIAL_W, DW, cols, B * rows, C, BLOCK_R * BLOCK_G // 4, 8)
         if DB is not None and (DW is None or which == 1):
-            sum_partials(PARTIAL_B, DB, cols, B * rows, C, BLOCK_R * BLOCK_G // 8, 8)
+            sum_partials(PARTIAL_B, DB, cols, B * rows, C, BLOCK_R * BLOCK_G // 4, 8)
     else:
         dtype: tl.constexpr = PARTIAL_W.dtype.element_ty
         sum_gx, sum_g = zeros(BLOCK_R, BLOCK_G, dtype), zeros(BLOCK_R, BLOCK_G, dtype)

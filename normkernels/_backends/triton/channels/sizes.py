@@ -133,6 +133,7 @@ def split(z: Sizes, tile: dict[int, tuple[int, int]], most: int | None = None) -
     """How a statistic that no program holds is shared out. Of an image from C, S and the dtype alone."""
     values, num_warps = tile[z.itemsize]
     values //= 1 if z.whole else 2
+    images = z.N if z.images else 1
     if z.last:
         A = min(power(z.C), 2 * RUNS[0] // z.itemsize)
         B = min(power(z.S), values // A)
@@ -142,8 +143,9 @@ def split(z: Sizes, tile: dict[int, tuple[int, int]], most: int | None = None) -
             if narrower < B and cdiv(z.S, narrower) * narrower * 8 <= cdiv(z.S, B) * B * 7 and z.C * narrower >= values:
                 B = narrower
         A = min(power(z.C), values // B)
-    along = cdiv(z.S, B) * (z.N if z.images else 1)
-    tiles = cdiv(z.C, A) * along
+    along = cdiv(z.S, B) * images
+    # what only applies may be shared out by the number of images too
+    tiles = cdiv(z.C, A) * along * (1 if z.images or most is None else z.N)
     steps = min(along, cdiv(tiles, PARTS * 8 // num_warps), most or tiles)
     return Split(A, B, num_warps, steps, z.images)
 
@@ -161,7 +163,7 @@ def merging(z: Sizes, rows: int, apart: int = 0) -> tuple[int, dict[str, Merged 
     if each > 64:  # all that a program reads at once, as a rule; eight columns are a sector
         BLOCK_R, BLOCK_G, num_warps = (2048, 1, 8) if pooled and each > 512 else (512, 4, 8) if pooled else (256, 8, 8)
     else:
-        BLOCK_R, BLOCK_G, num_warps = (64, 16, 4) if each > 16 else (16, 16, 2)
+        BLOCK_R, BLOCK_G, num_warps = (64, 8, 4) if each > 16 else (16, 8, 2)
     programs = z.B * cdiv(z.G, BLOCK_G) + apart * cdiv(z.C, 8)
     return programs, {"FORM": Merged(BLOCK_R, BLOCK_G, apart > 0), "num_warps": num_warps}
 

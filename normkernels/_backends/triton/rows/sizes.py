@@ -79,6 +79,7 @@ def form(
     num_warps = min(16 if itemsize < 8 and not loads and N <= 16384 else 32, max(4, num_warps))
     narrow = align * itemsize < 4
     depth = 1 if narrow or not loads else stages(loads * BLOCK_M * PIECES * BLOCK_N * itemsize, num_warps)
+    depth = min(depth, 5 if PIECES == 1 else 4)  # addresses of three tiles five times over do not fit the registers
     exact = PIECES * BLOCK_N == N
     return {"FORM": Form(align, BLOCK_M, BLOCK_N, PIECES, exact, shifted, depth), "num_warps": num_warps}
 
