@@ -3,9 +3,12 @@
 import pytest
 from test_ptx_triton import compiled
 
+from bench.model import grid
 from bench.model.__main__ import Predicted, committed, worse
+from bench.model.bars import bar
 from bench.model.compiled import Code, counts, known
-from bench.model.times import H100, H200, Work, copy, resident, seconds
+from bench.model.times import H100, H200, Work, copy, least, resident, seconds
+from bench.sweep import cases
 
 SASS = """
         /*0000*/                   LDC R1, c[0x0][0x28] ;
@@ -79,6 +82,39 @@ def test_nothing_is_faster_than_a_copy():
     assert all(0 < share <= 1 for row in committed().values() for share in row[2:6])
 
 
+@pytest.mark.parametrize("work", [WORK, Work(8, 1e4, 0, 1, 1.0), Work(132, 1e6, 1e6)], ids=["large", "sums", "small"])
+@pytest.mark.parametrize("device", [H100, H200], ids=lambda d: d.name)
+def test_the_least_is_below_what_code_takes(device, work):
+    """And no more than its bytes where they are many."""
+    assert 1.5e-6 < least(device, work) < seconds(device, CODE, 8, work)
+    assert least(H100, WORK) == pytest.approx(copy(H100, 3e8))
+
+
+def test_bars():
+    """Of odd rows and of channels where enough moves; of backward by the length of a row."""
+    assert bar("layer_norm", (4096, 1024), False) == (0.93, 0.90)
+    assert bar("layer_norm", (4096, 1024), True) == (0.88, 0.80)
+    assert bar("layer_norm", (131072, 128), True) == bar("rms_norm", (4096, 65536), True) == (0.75, 0.65)
+    assert bar("rms_norm", (32768, 256), True) is bar("rms_norm", (64, 777), False) is None
+    assert bar("rms_norm", (65536, 777), True) == (0.60, 0.0)
+    assert bar("batch_norm", (32, 256, 56, 56), False) == (0.60, 0.55)
+    assert bar("group_norm", (32, 256, 56, 56), False) == (0.70, 0.60)
+    assert bar("group_norm", (2, 640, 32, 32), False) is None
+
+
+def test_the_grid_has_every_case_of_the_sweep():
+    wanted = {c.key(1, "")[: grid.KEY] for c in cases() if c.dtype == grid.DTYPE}
+    assert set(grid.committed()) == wanted
+
+
+def test_cliffs_are_named():
+    cell = next(iter(grid.committed().values()))._replace(forward_over=1.9, backward_over=1.0)
+    assert not grid.cliffs([cell])
+    steep = cell._replace(backward_over=2.1)
+    assert grid.cliffs([cell, steep]) == [steep]
+    assert grid.summary([cell, steep])[-1].startswith(f"{cell.op}: 1 of 2 above 2")
+
+
 def test_calibration():
     """Published: RMS norm forward, 2.9 to 3.0 TB/s of 3.0 on an H100, 4.18 of 4.3 on an H200."""
     row = committed()["rms_norm", "16384x4096"]
@@ -101,3 +137,4 @@ def test_a_share_that_falls_is_found():
 def test_the_committed_predictions_are_those_of_this_code():
     printed = compiled("-m", "bench.model", "--check", "rms_norm", "--shape", "16384x4096")
     assert printed.startswith("predicted, not measured")
+    assert "not as in" not in compiled("-m", "bench.model", "--grid", "rms_norm", "--shape", "8192x1024")

@@ -1,8 +1,9 @@
 """What an H100 and an H200 would take, by a static model of the code that Triton compiles: predicted, never measured.
 
-``python -m bench.model`` prints the predicted share of a copy's speed, forward and backward. Known of a launch, from
-its machine code (``compiled``) and its arguments (``work``): registers, shared memory, instructions outside and inside
-its loop, barriers, where the loop asks for the next tile, programs, and bytes. Assumed, so to be doubted (``times``):
+``python -m bench.model`` prints the predicted share of a copy's speed, forward and backward; ``--grid`` names the cases
+of ``bench.sweep`` that take over twice a copy and its launches. Known of a launch, from its machine code (``compiled``)
+and its arguments (``work``): registers, shared memory, instructions outside and inside its loop, barriers, where the
+loop asks for the next tile, programs, and bytes. Assumed, so to be doubted (``times``):
 
 * copies move 3.0 TB/s (H100) and 4.3 TB/s (H200), L2 5.5 TB/s, of which 25 MB stay from one sweep to the next;
 * a launch costs 1.5 us, a program 0.4 us to start, memory answers after 1.0 us and L2 after 0.45 us;

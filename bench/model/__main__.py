@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 from bench.shapes import SHAPES
 
-from .compiled import Code, compiled, keep, known
-from .times import H100, H200, Device, copy, seconds
-from .work import Called, calls, work
+from . import bars, grid
+from .compiled import Code, keep, known
+from .times import H100, H200, Device, copy
+from .work import Called, calls, taken
 
 TABLE = Path(__file__).with_name("predicted.csv")
 OPS = ("rms_norm", "layer_norm", "batch_norm", "group_norm", "instance_norm")
@@ -36,8 +37,7 @@ def shapes(op: str) -> list[str]:
 
 
 def share(device: Device, launches: list[Called], moved: int, codes: dict[str, Code]) -> float:
-    taken = sum(seconds(device, compiled(c.launch, codes), c.launch.num_warps, work(c)) for c in launches)
-    return round(copy(device, moved) / taken, 2)
+    return round(copy(device, moved) / taken(device, launches, codes), 2)
 
 
 def predict(op: str, shape: str, codes: dict[str, Code]) -> Predicted:
@@ -75,10 +75,16 @@ def main() -> int:
     parser.add_argument("ops", nargs="*", help=f"of {', '.join(OPS)} (default: all)")
     parser.add_argument("--shape", nargs="*", help="these alone, 4096x1024 or 32x256x56x56:nhwc")
     parser.add_argument("--check", action="store_true", help="exit status 1 where a share is below predicted.csv's")
-    parser.add_argument("--write", action="store_true", help="write predicted.csv")
+    parser.add_argument("--grid", action="store_true", help="every case of bench.sweep in place of these shapes")
+    parser.add_argument("--bars", action="store_true", help="of each miss of a bar, what keeps it, as a table")
+    parser.add_argument("--write", action="store_true", help="write predicted.csv, or grid.csv")
     args = parser.parse_args()
     codes, found = known(), []
     sys.stdout.write("predicted, not measured: share of a copy's speed on H100/H200\n")
+    if args.bars:
+        return bars.main(args.ops or list(OPS), {op: args.shape or shapes(op) for op in OPS}, codes)
+    if args.grid:
+        return grid.main(args.ops or list(OPS), args.shape, args.write, codes)
     for op in args.ops or OPS:
         for shape in args.shape or shapes(op):
             p = predict(op, shape, codes)

@@ -41,19 +41,34 @@ def resident(code: Code, warps: int) -> int:
     return max(1, min(REGISTERS // (registers * 32 * warps), WARPS // warps, BLOCKS, by_shared))
 
 
+def latency(work: Work) -> float:
+    """Seconds until what is asked for arrives."""
+    return CACHE if work.cached >= 0.99 else MEMORY
+
+
+def moving(device: Device, work: Work) -> float:
+    """Seconds of the bytes alone."""
+    return (work.read * (1 - work.cached) + work.written) / device.bandwidth + work.read * work.cached / L2
+
+
+def least(device: Device, work: Work) -> float:
+    """Seconds of a launch whose code costs nothing: its bytes, or one answer of memory."""
+    return LAUNCH + max(moving(device, work), START + latency(work))
+
+
 def program(code: Code, warps: int, work: Work) -> float:
     """Seconds of one program from its start to its end, when nothing else limits it."""
 
     def issue(instructions: float) -> float:
         return instructions * max(SINGLE, warps / SCHEDULERS) / CLOCK
 
-    latency, read = CACHE if work.cached >= 0.99 else MEMORY, work.read / work.programs
+    answer, read = latency(work), work.read / work.programs
     if not work.steps:
-        return START + latency + read / OWN + issue(code.instructions) + BARRIER * code.barriers
+        return START + answer + read / OWN + issue(code.instructions) + BARRIER * code.barriers
     each = issue(code.loop) + BARRIER * code.loop_barriers
     ahead = each * (code.prefetches + 1 - code.first_load)  # of its use the next tile is asked for
-    wait = max(latency + read / work.steps / OWN + 0.1e-6 - ahead, LEAST_WAIT)
-    return START + latency + issue(code.instructions - code.loop) + work.steps * (each + wait)
+    wait = max(answer + read / work.steps / OWN + 0.1e-6 - ahead, LEAST_WAIT)
+    return START + answer + issue(code.instructions - code.loop) + work.steps * (each + wait)
 
 
 def seconds(device: Device, code: Code, warps: int, work: Work) -> float:
@@ -61,10 +76,9 @@ def seconds(device: Device, code: Code, warps: int, work: Work) -> float:
     at_once = min(resident(code, warps), math.ceil(work.programs / device.multiprocessors))
     waves = work.programs / (device.multiprocessors * at_once)
     blocks = program(code, warps, work) * (max(1.0, math.ceil(waves)) if waves < 4 else waves + 0.3)
-    bandwidth = (work.read * (1 - work.cached) + work.written) / device.bandwidth + work.read * work.cached / L2
     executed = code.instructions + code.loop * max(work.steps - 1, 0)
     issue = work.programs * warps * executed / (device.multiprocessors * SCHEDULERS * CLOCK)
-    return LAUNCH + sum(t**4 for t in (blocks, bandwidth, issue)) ** 0.25
+    return LAUNCH + sum(t**4 for t in (blocks, moving(device, work), issue)) ** 0.25
 
 
 def copy(device: Device, size: float) -> float:

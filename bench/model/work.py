@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .times import L2_KEPT, Device, Work
+from .compiled import Code, compiled
+from .times import L2_KEPT, Device, Work, seconds
 
 BF16, F32 = torch.bfloat16, torch.float32
 SECOND = {
@@ -53,8 +54,22 @@ def recorded(device: Device) -> Iterator[list[Called]]:
             setattr(owner, name, value)
 
 
-def calls(op: str, shape: tuple[int, ...], last: bool, device: Device) -> tuple[list[Called], list[Called], int]:
-    """The launches of a forward and of a backward in bfloat16 with float32 parameters, and the bytes of the input."""
+class Kind(NamedTuple):
+    """Of a call: dtypes of x and of the parameters, whether an instance norm has any; groups of a group norm."""
+
+    x: torch.dtype = BF16
+    parameters: torch.dtype = F32
+    affine: bool = False
+    groups: int = 32
+
+
+PLAIN = Kind()
+
+
+def calls(
+    op: str, shape: tuple[int, ...], last: bool, device: Device, kind: Kind = PLAIN
+) -> tuple[list[Called], list[Called], int]:
+    """The launches of a forward and of a backward, and the bytes of the input."""
 
     def new(dtype, *sizes):
         return torch.empty(sizes, dtype=dtype, device="meta")
@@ -62,17 +77,17 @@ def calls(op: str, shape: tuple[int, ...], last: bool, device: Device) -> tuple[
     run = importlib.import_module("tests.compiled.triton").run
     if op in ("layer_norm", "rms_norm"):
         M, N = shape
-        x, w, s, end = new(BF16, M, N), new(F32, N), new(F32, M), (0.0, "identity", 0.01)
+        x, w, s, end = new(kind.x, M, N), new(kind.parameters, N), new(F32, M), (0.0, "identity", 0.01)
         bias, mean = ([w], [s]) if op == "layer_norm" else ([], [])
         forward = (x, None, w, *bias, x, None, *mean, s, 1e-5, *end)
         backward = (x, None, x, w, *bias, *mean, s, x, w, *bias, *end)
     else:
         N, C, *rest = shape
-        S, groups = math.prod(rest), {"batch_norm": C, "instance_norm": C, "group_norm": math.gcd(32, C)}[op]
+        S, groups = math.prod(rest), {"batch_norm": C, "instance_norm": C, "group_norm": math.gcd(kind.groups, C)}[op]
         B = 1 if op == "batch_norm" else N
         pooled = last and B == 1
-        x = new(BF16, *((1, N * S, C) if pooled else (N, S, C) if last else (N, C, S)))
-        w = None if op == "instance_norm" else new(F32, C)
+        x = new(kind.x, *((1, N * S, C) if pooled else (N, S, C) if last else (N, C, S)))
+        w = None if op == "instance_norm" and not kind.affine else new(kind.parameters, C)
         s, end = new(F32, B, groups), ("identity", 0.01, last)
         forward = (x, None, w, w, x, s, s, 1e-5, *end)
         backward = (x, x, None, w, w, s, s, x, None, w, w, 1e-5, True, *end)
@@ -81,6 +96,11 @@ def calls(op: str, shape: tuple[int, ...], last: bool, device: Device) -> tuple[
     with recorded(device) as second:
         run(f"{op}_bwd", *backward)
     return first, second, x.numel() * x.element_size()
+
+
+def taken(device: Device, launches: list[Called], codes: dict[str, Code]) -> float:
+    """Seconds of launches one after the other."""
+    return sum(seconds(device, compiled(c.launch, codes), c.launch.num_warps, work(c)) for c in launches)
 
 
 def work(called: Called) -> Work:
@@ -112,10 +132,13 @@ def _steps(kernel: str, called: Called) -> int:
 
 
 def _sums(kernel: str, given: dict[str, Any], programs: int) -> Work:
-    names = {"channels_merge_moments_kernel": ["PARTIAL"]}.get(kernel, ["PARTIAL_W", "PARTIAL_B"])
+    """A program sums up what it is given of each table in turn, so many rows at a time."""
+    names = ["PARTIAL"] if kernel == "channels_merge_moments_kernel" else ["PARTIAL_W", "PARTIAL_B"]
     read = sum(given[name].numel() * 4 for name in names if given[name] is not None)
-    wanted = sum(given[name] is not None for name in names) if kernel == "partial_sums_kernel" else 1
-    rows, at_once = (given["P"], given["BLOCK_P"]) if "P" in given else (given["rows"], given["FORM"].BLOCK_R)
-    if kernel == "partial_sums_kernel":  # a program for each
-        wanted = 1
-    return Work(programs, read, 0, wanted * math.ceil(rows / at_once), 1.0)
+    if kernel == "partial_sums_kernel":
+        return Work(programs, read, 0, math.ceil(given["P"] / given["BLOCK_P"]), 1.0)
+    form = given["FORM"]
+    steps = math.ceil(given["rows"] * (given["C"] // given["G"]) / form.BLOCK_R)
+    if form.APART:  # some programs sum up the rows of all batches, eight columns wide
+        read, steps = 2 * read, max(steps, math.ceil(given["rows"] * given["B"] * 4 / (form.BLOCK_R * form.BLOCK_G)))
+    return Work(programs, read, 0, steps, 1.0)

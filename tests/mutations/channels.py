@@ -107,7 +107,8 @@ TABLE = {
         ("if constexpr (kGate == Gate::leaky_relu) return u > 0 ? v : C(slope * v);", ""),
     ],
     ("triton", CHANNELS): [
-        ("x = tl.where(mask, x - broad(mean, 3), 0.0)", "x = x - broad(mean, 3)"),
+        ("x = tl.where(mask, x - broad(mean, 3), 0.0) rest, squares", "x = x - broad(mean, 3)\n    rest, squares"),
+        ("means = B * tl.cdiv(G, BLOCK_G)", "means = tl.cdiv(G, BLOCK_G)"),
         ("tl.rsqrt(rstd + number(EPS, rstd.dtype))", "tl.rsqrt(rstd)"),
         ("sum_squares += distance * distance * count +", "sum_squares += "),
         ("- broad(mean_g, 3) - xhat * broad(mean_gx, 3)", "- xhat * broad(mean_gx, 3)"),
@@ -118,6 +119,7 @@ TABLE = {
     ],
     ("triton/channels_walks", CHANNELS): [
         ("program = tl.num_programs(0) - 1 - tl.program_id(0)", "program = 0 * tl.program_id(0)"),
+        ("each = tiles - tl.where(positions < tail, 0, last)", "each = tiles - tl.zeros_like(positions)"),
     ],
     ("triton/channels_forward", CHANNELS): [
         ("squares += away * away * (1 - 1 / seen)", "squares += away * away"),

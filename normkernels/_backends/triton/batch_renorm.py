@@ -17,15 +17,14 @@ from normkernels._backends.triton.channels.tensors import Forward as Applied
 from normkernels._backends.triton.channels.tiles import (
     aligned,
     broad,
-    centred,
     held,
     load,
     load_tile,
+    moments_of,
     preactivation,
     slope_of,
     store,
     store_tile,
-    total,
 )
 
 BLOCK = 256
@@ -82,8 +81,7 @@ def batch_renorm_forward_kernel(
     C, S = aligned(C, S, FORM)
     channels, there, _, tile = held(C, S, G, PLANES, FORM)
     count = (PLANES * S).to(dtype)
-    x, mean = centred(load_tile(t.x, tile, dtype), tile.mask, count)
-    var = total(x * x) / count
+    x, mean, var = moments_of(load_tile(t.x, tile, dtype), tile.mask, count)
     r, d = correction(t, mean, var, channels, there, EPS)
     store(t.mean, mean, channels, there)
     store(t.var, var, channels, there)

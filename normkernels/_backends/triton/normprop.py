@@ -20,11 +20,10 @@ from normkernels._backends.triton.base.activations import (
     derivative,
     expm1,
 )
-from normkernels._backends.triton.base.launch import alignment, on_device, stride
-from normkernels._backends.triton.base.numbers import cdiv
+from normkernels._backends.triton.base.launch import on_device, stride
 from normkernels._backends.triton.base.sums import finalise
 from normkernels._backends.triton.base.values import affine
-from normkernels._backends.triton.channels.sizes import BACKWARD_TILE, FORWARD_TILE, STEPS, Sizes, Walked, parts, split
+from normkernels._backends.triton.channels import sizes
 from normkernels._backends.triton.channels.tiles import aligned, broad, load, load_tile, store, store_tile, zeros
 from normkernels._backends.triton.channels.walks import step, walk
 
@@ -109,6 +108,7 @@ def normprop_forward_kernel(
     U, B, PRELU, Y, N, C, S, parts, steps, stride_slope, EPILOGUE: tl.constexpr, FORM: tl.constexpr  # b, prelu: (C,)
 ):  # fmt: skip
     ACT: tl.constexpr = EPILOGUE.ACT
+    STAGES: tl.constexpr = FORM.STAGES
     dtype: tl.constexpr = tl.float64 if U.dtype.element_ty == tl.float64 else tl.float32
     C, S = aligned(C, S, FORM)
     low, _, image, first, tiles = walk(tl.program_id(0), N, C, S, parts, steps, FORM)
@@ -118,8 +118,8 @@ def normprop_forward_kernel(
         a = broad(load(PRELU, channels * stride_slope, channels < C, dtype), 2)
         scale, shift = prelu_affine(a)
     bottom, top = bounds(EPILOGUE.LOW, EPILOGUE.HIGH, dtype)
-    for i in tl.range(0, tiles, num_stages=2):
-        tile = step(i, low, image, first, C, S, FORM)
+    for i in tl.range(0, tiles, num_stages=STAGES):
+        tile = step(i, low, image, first, N, C, S, FORM)
         u = affine(load_tile(U, tile, dtype), None, b)
         if PRELU is not None:
             y = prelu(u, a) * scale + shift
@@ -137,6 +137,7 @@ def normprop_backward_kernel(
     t, N, C, S, parts, steps, stride_slope, EPILOGUE: tl.constexpr, FROM_OUTPUT: tl.constexpr, FORM: tl.constexpr
 ):  # fmt: skip
     ACT: tl.constexpr = EPILOGUE.ACT
+    STAGES: tl.constexpr = FORM.STAGES
     dtype: tl.constexpr = tl.float64 if t.du.dtype.element_ty == tl.float64 else tl.float32
     C, S = aligned(C, S, FORM)
     low, row, image, first, tiles = walk(tl.program_id(0), N, C, S, parts, steps, FORM)
@@ -147,8 +148,8 @@ def normprop_backward_kernel(
         scale, shift = prelu_affine(a)
         c1_slope = (a + (1 - a) * INVERSE_PI) / 2 * scale
     db, ds = zeros(FORM.BLOCK_A, FORM.BLOCK_B, dtype), zeros(FORM.BLOCK_A, FORM.BLOCK_B, dtype)
-    for i in tl.range(0, tiles, num_stages=2):
-        tile = step(i, low, image, first, C, S, FORM)
+    for i in tl.range(0, tiles, num_stages=STAGES):
+        tile = step(i, low, image, first, N, C, S, FORM)
         # du is 0 outside the tensor, for dy is
         du = load_tile(t.dy, tile, dtype)
         saved = affine(load_tile(t.saved, tile, dtype), None, b)
@@ -168,21 +169,20 @@ def normprop_backward_kernel(
     store(t.partial_s, tl.sum(ds, axis=1), row * C + channels, channels < C)
 
 
-def walking(u: Tensor, last: bool, tile: dict[int, tuple[int, int]], most: int | None = None):
-    """Rows of partial sums, programs, runtime arguments and constants of a kernel that walks u."""
+def walking(read: tuple[Tensor, ...], last: bool, tile: dict[int, tuple[int, int]], most: int | None = None):
+    """Rows of partial sums, programs, runtime arguments and constants of a kernel that walks these tensors."""
+    u = read[0]
     N, C, S = (u.shape[0], u.shape[2], u.shape[1]) if last else u.shape
-    z = Sizes(N, C, S, 1, C, last, u.element_size())
-    s = split(z, tile, most)
-    each, rows = parts(z, s)
-    form = Walked(s.IMAGES, False, last, alignment(u, z.row), s.BLOCK_A, s.BLOCK_B)
-    constants = {"FORM": form, "num_warps": s.num_warps}
-    return rows, (rows * cdiv(C, s.BLOCK_A),), (N, C, S, each, s.steps), constants
+    z = sizes.Sizes(N, C, S, 1, C, last, u.element_size())
+    s = sizes.split(z, tile, most)
+    programs, (*_, each, steps), constants = sizes.walking(z, s, *read)
+    return sizes.parts(z, s)[1], (programs,), (N, C, S, each, steps), constants
 
 
 @on_device
 def normprop_fwd(a):
     """Fill y, which may be u."""
-    _, programs, given, constants = walking(a.u, a.channels_last, FORWARD_TILE, STEPS)
+    _, programs, given, constants = walking((a.u,), a.channels_last, sizes.FORWARD_TILE, sizes.STEPS)
     act = Epilogue(a.activation, a.leak, a.scale, a.shift, a.low, a.high, a.kink_low, a.kink_high)
     normprop_forward_kernel[programs](
         a.u, a.bias, a.slope, a.y, *given, stride(a.slope), EPILOGUE=act, **constants
@@ -192,7 +192,7 @@ def normprop_fwd(a):
 @on_device
 def normprop_bwd(a):
     """Fill du, dbias and dslope, in one pass."""
-    rows, programs, given, constants = walking(a.du, a.channels_last, BACKWARD_TILE)
+    rows, programs, given, constants = walking((a.saved, a.dy), a.channels_last, sizes.BACKWARD_TILE)
     shape, dtype = (rows, given[1]), torch.float64 if a.du.dtype == torch.float64 else torch.float32
     # workspaces
     partial_b, partial_s = (None if p is None else p.new_empty(shape, dtype=dtype) for p in (a.dbias, a.dslope))

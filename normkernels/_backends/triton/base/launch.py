@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+SHARED = 96 * 1024  # bytes of a multiprocessor's shared memory that tiles in flight may take: sm_86 has 99 KB
+
 
 class Tile(NamedTuple):
     """What one program holds in registers: BLOCK_M rows of BLOCK_N columns."""
@@ -35,6 +37,11 @@ def wave(t: Tensor, row_bytes: int) -> int:
     """How many rows to take at a time so that a second read of them finds them in L2."""
     l2 = torch.cuda.get_device_properties(t.device).L2_cache_size if t.is_cuda else 2**20
     return max(1, l2 // 2 // row_bytes)
+
+
+def stages(tile_bytes: int, num_warps: int) -> int:
+    """Of a loop's pipeline: as many tiles as a multiprocessor with 16 warps holds, beside the one that is computed."""
+    return max(2, min(5, 1 + SHARED // (tile_bytes * max(1, 16 // num_warps))))
 
 
 def alignment(t: Tensor, *multiples: int) -> int:

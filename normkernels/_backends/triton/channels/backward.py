@@ -8,13 +8,15 @@ import triton.language as tl
 from torch import Tensor
 
 from normkernels._backends.triton.base.launch import accumulator
-from normkernels._backends.triton.base.sums import finalise
+from normkernels._backends.triton.base.pairs import both_sums
+from normkernels._backends.triton.base.sums import finalise, sum_partials
 from normkernels._backends.triton.base.values import affine
 from normkernels._backends.triton.channels import sizes
 from normkernels._backends.triton.channels.tensors import Backward, tensors
 from normkernels._backends.triton.channels.tiles import (
     aligned,
     broad,
+    flat,
     grads,
     held,
     load,
@@ -39,15 +41,16 @@ def channels_backward_kernel(
     b = load(t.bias if ACT != "identity" else None, channels, channels < C, rstd.dtype)
     xhat, du = grads(t, broad(w, 3), broad(b, 3), broad(mean, 3), broad(rstd, 3), tile, SLOPE, ACT)
     store_tile(t.dskip, du, tile)
-    dw, db = tl.sum(du * xhat, axis=2), tl.sum(du, axis=2)
     row = (tl.program_id(0) // tl.cdiv(G, FORM.BLOCK_A)).to(tl.int64) * C
     count = (PLANES * S).to(rstd.dtype)
     if FORM.IMAGES or FORM.BLOCK_K == 1:
-        dw, db = tl.sum(dw, axis=1), tl.sum(db, axis=1)
+        dw, db = both_sums(flat(du * xhat), flat(du))
         mean_gx, mean_g = affine(dw, w, None) / count, affine(db, w, None) / count
     else:
         there = there[:, None] & (tl.arange(0, FORM.BLOCK_K)[None, :] < PLANES)
-        mean_gx, mean_g = tl.sum(affine(dw, w, None), axis=1) / count, tl.sum(affine(db, w, None), axis=1) / count
+        dw, db = tl.split(tl.sum(tl.join(du * xhat, du), axis=2))
+        mean_gx, mean_g = both_sums(affine(dw, w, None), affine(db, w, None))
+        mean_gx, mean_g = mean_gx / count, mean_g / count
     store(t.partial_w, dw, row + channels, there)
     store(t.partial_b, db, row + channels, there)
     dx = affine(du, broad(w, 3), None) - broad(mean_g, 3) - xhat * broad(mean_gx, 3)
@@ -59,6 +62,7 @@ def channels_sums_kernel(
     t, N, C, S, G, images, parts, steps, EPS: tl.float64, SLOPE: tl.float64, ACT: tl.constexpr, FORM: tl.constexpr
 ):  # fmt: skip
     dtype: tl.constexpr = t.mean.dtype.element_ty
+    STAGES: tl.constexpr = FORM.STAGES
     C, S = aligned(C, S, FORM)
     low, row, image, first, tiles = walk(tl.program_id(0), N, C, S, parts, steps, FORM)
     channels = low + tl.arange(0, FORM.BLOCK_A)
@@ -69,8 +73,8 @@ def channels_sums_kernel(
     w = broad(load(t.weight, channels, channels < C, dtype), 2)
     b = broad(load(t.bias if ACT != "identity" else None, channels, channels < C, dtype), 2)
     dw, db = zeros(FORM.BLOCK_A, FORM.BLOCK_B, dtype), zeros(FORM.BLOCK_A, FORM.BLOCK_B, dtype)
-    for i in tl.range(0, tiles, num_stages=2):
-        tile = step(i, low, image, first, C, S, FORM)
+    for i in tl.range(0, tiles, num_stages=STAGES):
+        tile = step(i, low, image, first, N, C, S, FORM)
         xhat, du = grads(t, w, b, mean, rstd, tile, SLOPE, ACT)
         dw += du * xhat
         db += du
@@ -81,25 +85,37 @@ def channels_sums_kernel(
     store(t.partial_b, tl.sum(db, axis=1), row * C + channels, channels < C)
 
 
-@triton.jit(do_not_specialize=["C", "G", "rows", "count"])
+@triton.jit(do_not_specialize=["B", "C", "G", "rows", "count"])
 def channels_merge_sums_kernel(
     PARTIAL_W, PARTIAL_B, W, MEAN_GX, MEAN_G, DW, DB,  # partials as above, `rows` of each batch; means: (B, G)
-    C, G, rows, count, FORM: tl.constexpr,
+    B, C, G, rows, count, FORM: tl.constexpr,
 ):  # fmt: skip
-    dtype: tl.constexpr = PARTIAL_W.dtype.element_ty
-    sum_gx, sum_g = zeros(FORM.BLOCK_R, FORM.BLOCK_G, dtype), zeros(FORM.BLOCK_R, FORM.BLOCK_G, dtype)
-    for start in range(0, rows * (C // G), FORM.BLOCK_R):
-        _, _, _, channels, at, mask = records(C, G, rows, start, FORM)
-        w = load(W, channels, mask, dtype)
-        sum_gx += affine(load(PARTIAL_W, at, mask, dtype), w, None)
-        sum_g += affine(load(PARTIAL_B, at, mask, dtype), w, None)
-    stat, there, _, _, _, _ = records(C, G, rows, 0, FORM)
-    gx, g = tl.sum(sum_gx, axis=0), tl.sum(sum_g, axis=0)
-    store(MEAN_GX, gx / count.to(dtype), stat, there)
-    store(MEAN_G, g / count.to(dtype), stat, there)
-    # with W absent and one channel to a statistic
-    store(DW, gx, stat, there)
-    store(DB, g, stat, there)
+    BLOCK_R: tl.constexpr = FORM.BLOCK_R
+    BLOCK_G: tl.constexpr = FORM.BLOCK_G
+    means = B * tl.cdiv(G, BLOCK_G)
+    if FORM.APART and tl.program_id(0) >= means:
+        blocks = tl.cdiv(C, 8)
+        which = (tl.program_id(0) - means) // blocks
+        cols = (tl.program_id(0) - means) % blocks * 8 + tl.arange(0, 8)
+        if DW is not None and which == 0:
+            sum_partials(PARTIAL_W, DW, cols, B * rows, C, BLOCK_R * BLOCK_G // 4, 8)
+        if DB is not None and (DW is None or which == 1):
+            sum_partials(PARTIAL_B, DB, cols, B * rows, C, BLOCK_R * BLOCK_G // 4, 8)
+    else:
+        dtype: tl.constexpr = PARTIAL_W.dtype.element_ty
+        sum_gx, sum_g = zeros(BLOCK_R, BLOCK_G, dtype), zeros(BLOCK_R, BLOCK_G, dtype)
+        for start in range(0, rows * (C // G), BLOCK_R):
+            _, _, channels, at, mask = records(C, G, rows, start, FORM)
+            w = load(W, channels, mask, dtype)
+            sum_gx += affine(load(PARTIAL_W, at, mask, dtype), w, None)
+            sum_g += affine(load(PARTIAL_B, at, mask, dtype), w, None)
+        stat, there, _, _, _ = records(C, G, rows, 0, FORM)
+        gx, g = tl.sum(sum_gx, axis=0), tl.sum(sum_g, axis=0)
+        store(MEAN_GX, gx / count.to(dtype), stat, there)
+        store(MEAN_G, g / count.to(dtype), stat, there)
+        if not FORM.APART:  # with W absent and one channel to a statistic
+            store(DW, gx, stat, there)
+            store(DB, g, stat, there)
 
 
 @triton.jit(do_not_specialize=["N", "C", "S", "G", "images", "parts", "steps"])
@@ -107,6 +123,7 @@ def channels_dx_kernel(
     t, N, C, S, G, images, parts, steps, EPS: tl.float64, SLOPE: tl.float64, ACT: tl.constexpr, FORM: tl.constexpr
 ):  # fmt: skip
     dtype: tl.constexpr = t.mean.dtype.element_ty
+    STAGES: tl.constexpr = FORM.STAGES
     C, S = aligned(C, S, FORM)
     low, image, first, tiles, channels, stat = walk_back(N, C, S, G, images, parts, steps, FORM)
     mean, rstd = statistics(t.mean, t.var, t.scale, stat, channels < C, EPS)
@@ -116,8 +133,8 @@ def channels_dx_kernel(
     b = broad(load(t.bias if ACT != "identity" else None, channels, channels < C, dtype), 2)
     mean_gx = load(t.mean_gx, stat, channels < C, dtype)[:, None]
     mean_g = load(t.mean_g, stat, channels < C, dtype)[:, None]
-    for i in tl.range(0, tiles, num_stages=2):
-        tile = step(i, low, image, first, C, S, FORM)
+    for i in tl.range(0, tiles, num_stages=STAGES):
+        tile = step(i, low, image, first, N, C, S, FORM)
         xhat, du = grads(t, w, b, mean, rstd, tile, SLOPE, ACT)
         store_tile(t.dskip, du, tile)
         # of one channel the means are those of du; of several POOLED ones, whose weights differ, those of g
@@ -130,22 +147,24 @@ def channels_dx_kernel(
 
 def walk_parts(t: Backward, a, z: sizes.Sizes) -> None:
     """Fill the partial sums; with dx, that and dskip too, for constant mean and var. a: the arguments of an op."""
-    programs, given, constants = sizes.walking(t.x, z, sizes.split(z, sizes.BACKWARD_TILE))
+    programs, given, constants = sizes.walking(z, sizes.split(z, sizes.BACKWARD_TILE), t.x, t.dy, t.skip)
     channels_sums_kernel[(programs,)](t, *given, EPS=a.eps, SLOPE=a.slope, ACT=a.activation, **constants)
 
 
-def merge(partial_w, partial_b, weight, mean_gx, mean_g, dweight, dbias, z: sizes.Sizes) -> None:
-    """Fill the means over each statistic, and where it is one channel's, dweight and dbias."""
+def merge(partial_w, partial_b, weight, mean_gx, mean_g, dweight, dbias, z: sizes.Sizes, apart: bool = False) -> None:
+    """Fill the means over each statistic, and dweight and dbias: the sums of a statistic, or apart those of all."""
     rows = partial_w.shape[0] // z.B
-    programs, tile = sizes.merging(z, rows)
+    wanted = (dweight is not None) + (dbias is not None) if apart else 0
+    programs, tile = sizes.merging(z, rows, wanted)
     channels_merge_sums_kernel[(programs,)](
-        partial_w, partial_b, weight, mean_gx, mean_g, dweight, dbias, z.C, z.G, rows, z.planes * z.S, **tile
+        partial_w, partial_b, weight, mean_gx, mean_g, dweight, dbias, z.B, z.C, z.G, rows, z.planes * z.S, **tile
     )
 
 
 def spread(t: Backward, a, z: sizes.Sizes) -> None:
     """Fill dx and dskip from the means over each statistic."""
-    programs, given, constants = sizes.walking(t.x, z, sizes.split(z, sizes.BACKWARD_TILE, sizes.STEPS))
+    s = sizes.split(z, sizes.BACKWARD_TILE, sizes.STEPS)
+    programs, given, constants = sizes.walking(z, s, t.x, t.dy, t.skip)
     channels_dx_kernel[(programs,)](t, *given, EPS=a.eps, SLOPE=a.slope, ACT=a.activation, **constants)
 
 
@@ -185,8 +204,6 @@ def backward(a, training: bool) -> None:
     walk_parts(summed, a, z)
     means = accumulator(a.mean, z.B, z.G), accumulator(a.mean, z.B, z.G)
     # where a statistic is a channel, its sums are the channel's gradients, and the weight is put in later
-    alone = z.B == 1 and z.C == z.G
-    merge(*partial, a.weight if z.C > z.G else None, *means, *((a.dweight, a.dbias) if alone else (None, None)), z)
+    weight, alone = a.weight if z.C > z.G else None, z.B == 1 and z.C == z.G
+    merge(*partial, weight, *means, a.dweight, a.dbias, z, apart=not alone)
     spread(t._replace(mean_gx=means[0], mean_g=means[1], dx=a.dx, dskip=a.dskip), a, z)
-    if not alone:
-        finalise(*partial, a.dweight, a.dbias)

@@ -5,25 +5,25 @@ import triton.language as tl
 
 from normkernels._backends.triton.base.activations import activation
 from normkernels._backends.triton.base.launch import accumulator
+from normkernels._backends.triton.base.pairs import both_sums
 from normkernels._backends.triton.base.values import number
 from normkernels._backends.triton.channels import sizes
 from normkernels._backends.triton.channels.tensors import Forward
 from normkernels._backends.triton.channels.tiles import (
     aligned,
     broad,
-    centred,
     held,
     load,
     load_tile,
+    moments_of,
     preactivation,
     records,
     slope_of,
     statistics,
     store_tile,
-    total,
     zeros,
 )
-from normkernels._backends.triton.channels.walks import step, walk, walk_back
+from normkernels._backends.triton.channels.walks import step, walk, walk_back, walked
 
 
 @triton.jit(do_not_specialize=["C", "S", "G", "PLANES"])
@@ -34,8 +34,7 @@ def channels_forward_kernel(
     C, S = aligned(C, S, FORM)
     stat, there, channels, tile = held(C, S, G, PLANES, FORM)
     count = (PLANES * S).to(dtype)
-    x, mean = centred(load_tile(t.x, tile, dtype), tile.mask, count)
-    var = total(x * x) / count
+    x, mean, var = moments_of(load_tile(t.x, tile, dtype), tile.mask, count)
     tl.store(t.mean + stat, mean, mask=there)
     tl.store(t.var + stat, var, mask=there)
     if t.y is not None:
@@ -48,74 +47,67 @@ def channels_forward_kernel(
 
 @triton.jit(do_not_specialize=["N", "C", "S", "G", "images", "parts", "steps"])
 def channels_moments_kernel(
-    X, PARTIAL, N, C, S, G, images, parts, steps,  # partial: (3, rows, C): mean, what rounding left of it, squares
+    X, PARTIAL, N, C, S, G, images, parts, steps,  # partial, (4, rows, C): mean, what rounding left, squares, values
     FORM: tl.constexpr,
 ):  # fmt: skip
     dtype: tl.constexpr = PARTIAL.dtype.element_ty
+    STAGES: tl.constexpr = FORM.STAGES
     C, S = aligned(C, S, FORM)
     low, row, image, first, tiles = walk(tl.program_id(0), N, C, S, parts, steps, FORM)
     # Welford in every lane of the tile, about the lane's first value, so that nothing is lost where x is far from 0
-    tile = step(0, low, image, first, C, S, FORM)
+    tile = step(0, low, image, first, N, C, S, FORM)
     x = load_tile(X, tile, dtype)
     move, squares = zeros(FORM.BLOCK_A, FORM.BLOCK_B, dtype), zeros(FORM.BLOCK_A, FORM.BLOCK_B, dtype)
     seen = tl.full([1, 1], 1.0, dtype)
-    for i in tl.range(1, tiles, num_stages=3):
-        tile = step(i, low, image, first, C, S, FORM)
+    for i in tl.range(1, tiles, num_stages=STAGES):
+        tile = step(i, low, image, first, N, C, S, FORM)
         away = tl.where(tile.mask, load_tile(X, tile, dtype) - x - move, 0.0)
         seen += 1.0
         move += away * (1 / seen)
         squares += away * away * (1 - 1 / seen)
     # Chan: the lanes' sums of squares, and their means' squared distances from the mean of all
-    BLOCK_B: tl.constexpr = FORM.BLOCK_B
-    positions = first + tl.arange(0, BLOCK_B)
-    each = tl.zeros([BLOCK_B], tl.int64) + tiles
-    if not FORM.IMAGES:
-        each = tl.minimum(each, tl.cdiv(S - positions, BLOCK_B))
-    each = tl.where(positions < S, each, 0).to(dtype)
-    count = tl.sum(each, axis=0)
-    mean = tl.sum(x * each[None, :], axis=1) / count
+    count, each = walked(first, tiles, N, S, FORM)
+    count, each = count.to(dtype), each.to(dtype)
+    mean = tl.sum((x + move) * each, axis=1) / count
     distance = x - mean[:, None] + move
-    rest = tl.sum(distance * each[None, :], axis=1) / count
-    distance -= rest[:, None]
-    squares = tl.sum(squares + distance * distance * each[None, :], axis=1)
+    rest, squares = both_sums(distance * each, squares + distance * distance * each)
+    rest = rest / count
+    # of the squares about the first mean, what those about the second one lack is within their rounding
+    squares = tl.maximum(squares - rest * rest * count, 0.0, propagate_nan=tl.PropagateNan.ALL)
     channels = low + tl.arange(0, FORM.BLOCK_A)
     table = (tl.num_programs(0) // tl.cdiv(C, FORM.BLOCK_A)).to(tl.int64) * C
     tl.store(PARTIAL + row * C + channels, mean, mask=channels < C)
     tl.store(PARTIAL + table + row * C + channels, rest, mask=channels < C)
     tl.store(PARTIAL + table * 2 + row * C + channels, squares, mask=channels < C)
+    tl.store(PARTIAL + table * 3 + row * C + channels, tl.zeros_like(mean) + count, mask=channels < C)
 
 
-@triton.jit(do_not_specialize=["C", "G", "rows", "table", "total", "length", "chunk", "each", "parts"])
+@triton.jit(do_not_specialize=["C", "G", "rows", "table", "total"])
 def channels_merge_moments_kernel(
     PARTIAL, MEAN, VAR,  # partial: as above, `table` rows, `rows` of each batch; total: values of a statistic
-    C, G, rows, table, total, length, chunk, each, parts, FORM: tl.constexpr,
+    C, G, rows, table, total, FORM: tl.constexpr,
 ):  # fmt: skip
     dtype: tl.constexpr = PARTIAL.dtype.element_ty
+    table = table.to(tl.int64) * C
     sum_mean = zeros(FORM.BLOCK_R, FORM.BLOCK_G, dtype)
     for start in range(0, rows * (C // G), FORM.BLOCK_R):
-        _, _, row, _, at, mask = records(C, G, rows, start, FORM)
-        sum_mean += load(PARTIAL, at, mask, dtype) * values(row, length, chunk, each, parts, dtype)
+        _, _, _, at, mask = records(C, G, rows, start, FORM)
+        sum_mean += load(PARTIAL, at, mask, dtype) * load(PARTIAL + table * 3, at, mask, dtype)
     mean = tl.sum(sum_mean, axis=0) / total.to(dtype)
     # Chan: the sums of squares, and the means' squared distances from the mean of all
     sum_distance, sum_squares = zeros(FORM.BLOCK_R, FORM.BLOCK_G, dtype), zeros(FORM.BLOCK_R, FORM.BLOCK_G, dtype)
     for start in range(0, rows * (C // G), FORM.BLOCK_R):
-        _, _, row, _, at, mask = records(C, G, rows, start, FORM)
-        count = tl.where(mask, values(row, length, chunk, each, parts, dtype), 0.0)
+        _, _, _, at, mask = records(C, G, rows, start, FORM)
+        count = load(PARTIAL + table * 3, at, mask, dtype)
         distance = load(PARTIAL, at, mask, dtype) - mean[None, :]
-        distance += load(PARTIAL + table.to(tl.int64) * C, at, mask, dtype)
+        distance += load(PARTIAL + table, at, mask, dtype)
         sum_distance += distance * count
-        sum_squares += distance * distance * count + load(PARTIAL + table.to(tl.int64) * C * 2, at, mask, dtype)
+        sum_squares += distance * distance * count + load(PARTIAL + table * 2, at, mask, dtype)
     rest = tl.sum(sum_distance, axis=0) / total.to(dtype)
     var = tl.sum(sum_squares, axis=0) / total.to(dtype) - rest * rest
-    stat, there, _, _, _, _ = records(C, G, rows, 0, FORM)
+    stat, there, _, _, _ = records(C, G, rows, 0, FORM)
     tl.store(MEAN + stat, mean + rest, mask=there)
     tl.store(VAR + stat, tl.where(var < 0, 0.0, var), mask=there)
-
-
-@triton.jit
-def values(row, length, chunk, each, parts, dtype: tl.constexpr):
-    # how many a plane's part has: `chunk` of `length` units of `each` values, and the last part what is left
-    return tl.minimum(chunk, length - row % parts * chunk).to(dtype) * each.to(dtype)
 
 
 @triton.jit(do_not_specialize=["N", "C", "S", "G", "images", "parts", "steps"])
@@ -123,13 +115,14 @@ def channels_apply_kernel(
     t, N, C, S, G, images, parts, steps, EPS: tl.float64, SLOPE: tl.float64, ACT: tl.constexpr, FORM: tl.constexpr
 ):  # fmt: skip
     dtype: tl.constexpr = t.mean.dtype.element_ty
+    STAGES: tl.constexpr = FORM.STAGES
     C, S = aligned(C, S, FORM)
     low, image, first, tiles, channels, stat = walk_back(N, C, S, G, images, parts, steps, FORM)
     mean, rstd = statistics(t.mean, t.var, t.scale, stat, channels < C, EPS)
     slope = slope_of(rstd, load(t.weight, channels, channels < C, dtype))
     b = load(t.bias, channels, channels < C, dtype)
-    for i in tl.range(0, tiles, num_stages=3):
-        tile = step(i, low, image, first, C, S, FORM)
+    for i in tl.range(0, tiles, num_stages=STAGES):
+        tile = step(i, low, image, first, N, C, S, FORM)
         x = load_tile(t.x, tile, dtype) - mean[:, None]
         u = preactivation(x, slope[:, None], broad(b, 2), load_tile(t.skip, tile, dtype))
         store_tile(t.y, activation(u, ACT, SLOPE), tile)
@@ -146,21 +139,19 @@ def moments(x, mean, var, last):
         )
         return
     s = sizes.split(z, sizes.FORWARD_TILE)
-    each, rows = sizes.parts(z, s)
-    partial = accumulator(mean, 3, rows, z.C)
-    programs, given, constants = sizes.walking(x, z, s)
+    _, rows = sizes.parts(z, s)
+    partial = accumulator(mean, 4, rows, z.C)
+    programs, given, constants = sizes.walking(z, s, x)
     channels_moments_kernel[(programs,)](x, partial, *given, **constants)
-    length, chunk, values_each = (z.N, s.steps, z.S) if s.IMAGES else (z.S, s.steps * s.BLOCK_B, 1)
     programs, tile = sizes.merging(z, rows // z.B)
-    channels_merge_moments_kernel[(programs,)](
-        partial, mean, var, z.C, z.G, rows // z.B, rows, z.planes * z.S, length, chunk, values_each, each, **tile
-    )  # fmt: skip
+    channels_merge_moments_kernel[(programs,)](partial, mean, var, z.C, z.G, rows // z.B, rows, z.planes * z.S, **tile)
 
 
 def apply(t: Forward, a) -> None:
     """Fill y, with the statistics given; a: the arguments of an op that apply to y."""
     z = sizes.of(t.x, t.mean, a.channels_last)
-    programs, given, constants = sizes.walking(t.x, z, sizes.split(z, sizes.FORWARD_TILE, sizes.STEPS))
+    s = sizes.split(z, sizes.FORWARD_TILE, sizes.STEPS)
+    programs, given, constants = sizes.walking(z, s, t.x, t.skip)
     channels_apply_kernel[(programs,)](t, *given, EPS=a.eps, SLOPE=a.slope, ACT=a.activation, **constants)
 
 

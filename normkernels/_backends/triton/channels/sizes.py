@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from normkernels._backends.triton.base.launch import alignment
+from normkernels._backends.triton.base.launch import alignment, stages
 from normkernels._backends.triton.base.numbers import cdiv, next_power_of_2
 
 
@@ -22,7 +22,7 @@ class Resident(NamedTuple):
 
 
 class Split(NamedTuple):
-    """A program walks ``steps`` tiles of BLOCK_A channels by BLOCK_B positions, over positions or else over IMAGES."""
+    """A program walks ``steps`` tiles of BLOCK_A channels by BLOCK_B positions, of one image or else of all IMAGES."""
 
     BLOCK_A: int
     BLOCK_B: int
@@ -43,14 +43,18 @@ class Held(NamedTuple):
 
 
 class Merged(NamedTuple):
-    """The constants of a kernel that merges partial results: BLOCK_R at a time of each of BLOCK_G statistics."""
+    """The constants of a kernel that merges partial results: BLOCK_R at a time of each of BLOCK_G statistics.
+
+    APART: the parameters' gradients are sums of their own, of all rows, eight columns to a program.
+    """
 
     BLOCK_R: int
     BLOCK_G: int
+    APART: bool
 
 
 class Walked(NamedTuple):
-    """The constants of a kernel that walks; POOLED: statistics are of several channels."""
+    """The constants of a kernel that walks; POOLED: statistics are of several channels; LONE: each part is one tile."""
 
     IMAGES: bool
     POOLED: bool
@@ -58,6 +62,8 @@ class Walked(NamedTuple):
     ALIGN: int
     BLOCK_A: int
     BLOCK_B: int
+    STAGES: int
+    LONE: bool
 
 
 # itemsize of x -> the most values that a program holds, padded to powers of two; values and warps of a walked tile
@@ -65,9 +71,9 @@ FORWARD_LIMIT, BACKWARD_LIMIT = {2: 32768, 4: 16384, 8: 4096}, {2: 16384, 4: 819
 FORWARD_TILE = {2: (4096, 8), 4: (4096, 8), 8: (1024, 4)}
 BACKWARD_TILE = {2: (2048, 4), 4: (2048, 4), 8: (512, 4)}
 SMALLEST = 2048  # values of a program that holds several statistics
-RUN = 64  # adjacent bytes of a tile at least: two sectors
+RUNS = 64, 32  # adjacent bytes of a tile at least: two sectors, or one where a program holds no more
 STEPS = 4  # tiles of a program that only applies: more save loads of parameters, fewer fill the device evenly
-PARTS = 2048  # programs among which one image (with pooled images: the batch) is split at most, and then some
+PARTS = 512  # programs of 8 warps among which one image (or a batch of pooled ones) is split at most, then some
 
 
 class Sizes(NamedTuple):
@@ -114,40 +120,52 @@ def resident(z: Sizes, limits: dict[int, int], divisor: int = 1) -> Resident | N
     """Whole statistics in registers; None if one is too large. Of an image from C, G, S and the dtype alone."""
     K, B = power(z.planes), power(z.S)
     adjacent = z.itemsize * (z.C // z.G) * (1 if z.last else z.S)
-    A = min(power(z.G), max(power(cdiv(RUN, adjacent)), SMALLEST // (K * B)))
     # a tile of many rows needs more registers for what goes with a row
-    if A * K * B > limits[z.itemsize] // divisor // (2 if z.last or z.images else 1) // (1 if z.whole else 4):
-        return None
-    return Resident(A, K, B, min(32, max(4, A * K * B // (32 * (8 if z.itemsize == 8 else 16)))))
+    limit = limits[z.itemsize] // divisor // (2 if z.last or z.images else 1) // (1 if z.whole else 4)
+    for run in RUNS:
+        A = min(power(z.G), max(power(cdiv(run, adjacent)), SMALLEST // (K * B)))
+        if A * K * B <= limit:
+            return Resident(A, K, B, min(32, max(4, A * K * B // (32 * (8 if z.itemsize == 8 else 16)))))
+    return None
 
 
 def split(z: Sizes, tile: dict[int, tuple[int, int]], most: int | None = None) -> Split:
     """How a statistic that no program holds is shared out. Of an image from C, S and the dtype alone."""
     values, num_warps = tile[z.itemsize]
     values //= 1 if z.whole else 2
+    images = z.N if z.images else 1
     if z.last:
-        A = min(power(z.C), 2 * RUN // z.itemsize)
+        A = min(power(z.C), 2 * RUNS[0] // z.itemsize)
         B = min(power(z.S), values // A)
     else:
         B = min(power(z.S), values)
+        for narrower in (1024, 512, 256):  # channels beside each other, where an eighth fewer lanes are idle so
+            if narrower < B and cdiv(z.S, narrower) * narrower * 8 <= cdiv(z.S, B) * B * 7 and z.C * narrower >= values:
+                B = narrower
         A = min(power(z.C), values // B)
-    along = cdiv(z.S, B)
-    tiles = cdiv(z.C, A) * along * (z.N if z.images else 1)
-    images = z.images and along == 1
-    steps = min(z.N if images else along, cdiv(tiles, PARTS), most or tiles)
-    return Split(A, B, num_warps, steps, images)
+    along = cdiv(z.S, B) * images
+    # what only applies may be shared out by the number of images too
+    tiles = cdiv(z.C, A) * along * (1 if z.images or most is None else z.N)
+    steps = min(along, cdiv(tiles, PARTS * 8 // num_warps), most or tiles)
+    return Split(A, B, num_warps, steps, z.images)
 
 
 def parts(z: Sizes, s: Split) -> tuple[int, int]:
     """How many runs of ``steps`` tiles one image, or the batch of pooled images, has; and how many all have."""
-    each = cdiv(z.N, s.steps) if s.IMAGES else cdiv(cdiv(z.S, s.BLOCK_B), s.steps)
+    along = cdiv(z.S, s.BLOCK_B)
+    each = cdiv(z.N * along if s.IMAGES else along, s.steps)
     return each, each if s.IMAGES else each * z.N
 
 
-def merging(z: Sizes, rows: int) -> tuple[int, dict[str, Merged | int]]:
-    """Programs and tile for the sum over the partial results, ``rows`` for every channel of a batch."""
-    BLOCK_R, num_warps = (256, 8) if rows * (z.C // z.G) > 64 else (16, 2)
-    return z.B * cdiv(z.G, 16), {"FORM": Merged(BLOCK_R, 16), "num_warps": num_warps}
+def merging(z: Sizes, rows: int, apart: int = 0) -> tuple[int, dict[str, Merged | int]]:
+    """Programs and tile for sums over the ``rows`` of partial results of every batch; and for so many ``apart``."""
+    each, pooled = rows * (z.C // z.G), z.C > z.G
+    if each > 64:  # all that a program reads at once, as a rule; eight columns are a sector
+        BLOCK_R, BLOCK_G, num_warps = (2048, 1, 8) if pooled and each > 512 else (512, 4, 8) if pooled else (256, 8, 8)
+    else:
+        BLOCK_R, BLOCK_G, num_warps = (64, 8, 4) if each > 16 else (16, 8, 2)
+    programs = z.B * cdiv(z.G, BLOCK_G) + apart * cdiv(z.C, 8)
+    return programs, {"FORM": Merged(BLOCK_R, BLOCK_G, apart > 0), "num_warps": num_warps}
 
 
 def holding(x: Tensor, z: Sizes, r: Resident) -> tuple[int, tuple[int, ...], dict[str, Held | int]]:
@@ -157,9 +175,15 @@ def holding(x: Tensor, z: Sizes, r: Resident) -> tuple[int, tuple[int, ...], dic
     return z.B * cdiv(z.G, r.BLOCK_A), (z.C, z.S, z.G, z.planes), {"FORM": form, "num_warps": r.num_warps}
 
 
-def walking(x: Tensor, z: Sizes, s: Split) -> tuple[int, tuple[int, ...], dict[str, Walked | int]]:
-    """Programs, runtime arguments and constants of a kernel that walks the parts of x."""
+def walking(z: Sizes, s: Split, *read: Tensor | None) -> tuple[int, tuple[int, ...], dict[str, Walked | int]]:
+    """Programs, runtime arguments and constants of a kernel that walks the parts of the tensors that it reads.
+
+    A program of one tile has no pipeline, nor have accesses too narrow to go to shared memory.
+    """
+    x, *others = [t for t in read if t is not None]
     each, rows = parts(z, s)
-    given = z.N, z.C, z.S, z.G, z.N // z.B, each, s.steps
-    form = Walked(s.IMAGES, z.C > z.G, z.last, alignment(x, z.row), s.BLOCK_A, s.BLOCK_B)
+    given, align = (z.N, z.C, z.S, z.G, z.N // z.B, each, s.steps), alignment(x, z.row)
+    lone, narrow = s.steps == 1, align * z.itemsize < 4
+    depth = 1 if lone or narrow else stages((1 + len(others)) * s.BLOCK_A * s.BLOCK_B * z.itemsize, s.num_warps)
+    form = Walked(s.IMAGES, z.C > z.G, z.last, align, s.BLOCK_A, s.BLOCK_B, depth, lone)
     return rows * cdiv(z.C, s.BLOCK_A), given, {"FORM": form, "num_warps": s.num_warps}

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 
 from normkernels._backends.triton.base.activations import derivative
+from normkernels._backends.triton.base.pairs import both_sums
 from normkernels._backends.triton.base.values import affine, number, rounded
 
 
@@ -86,9 +87,27 @@ def broad(v, RANK: tl.constexpr):
 
 
 @triton.jit
+def flat(x):
+    # the planes and positions of each statistic side by side
+    return tl.reshape(x, (x.shape[0], x.shape[1] * x.shape[2]))
+
+
+@triton.jit
 def total(x):
     # over the planes and positions of each statistic
-    return tl.sum(tl.sum(x, axis=2), axis=1)
+    return tl.sum(flat(x), axis=1)
+
+
+@triton.jit
+def moments_of(x, mask, count):
+    # x - mean, mean, variance. The first mean is off by up to ulp(mean) / 2, rest; of the squares about it, what those
+    # about the second one lack is within their rounding
+    mean = total(x) / count
+    x = tl.where(mask, x - broad(mean, 3), 0.0)
+    rest, squares = both_sums(flat(x), flat(x * x))
+    rest, squares = rest / count, squares / count
+    var = tl.maximum(squares - rest * rest, 0.0, propagate_nan=tl.PropagateNan.ALL)
+    return x - broad(rest, 3), mean + rest, var
 
 
 @triton.jit
@@ -110,7 +129,7 @@ def records(C, G, rows, start, FORM: tl.constexpr):
     row = record // (C // G)
     channels = groups[None, :] * (C // G) + record % (C // G)
     mask = (row < rows) & (groups[None, :] < G)
-    return batch * G + groups, groups < G, row, channels, (batch * rows + row) * C + channels, mask
+    return batch * G + groups, groups < G, channels, (batch * rows + row) * C + channels, mask
 
 
 @triton.jit

@@ -22,6 +22,7 @@ def online_dx_kernel(
     t, N, C, S, G, images, parts, steps, SLOPE: tl.float64, CLAMP: tl.constexpr, ACT: tl.constexpr, FORM: tl.constexpr
 ):  # fmt: skip
     dtype: tl.constexpr = t.mean.dtype.element_ty
+    STAGES: tl.constexpr = FORM.STAGES
     C, S = aligned(C, S, FORM)
     low, image, first, tiles, channels, stat = walk_back(N, C, S, G, images, parts, steps, FORM)
     mean, rstd = load(t.mean, stat, channels < C, dtype)[:, None], load(t.rstd, stat, channels < C, dtype)[:, None]
@@ -31,8 +32,8 @@ def online_dx_kernel(
     pu = broad(load(t.pu, stat, channels < C, dtype), 2)
     gain = of_sample(t.gain, image)
     kappa = of_sample(t.kappa, image)
-    for i in tl.range(0, tiles, num_stages=2):
-        tile = step(i, low, image, first, C, S, FORM)
+    for i in tl.range(0, tiles, num_stages=STAGES):
+        tile = step(i, low, image, first, N, C, S, FORM)
         xhat = (load_tile(t.x, tile, dtype) - mean) * rstd
         skip = load_tile(t.skip, tile, dtype)
         z, du, dz = gradient(load_tile(t.dy, tile, dtype), xhat, w, b, gain, skip, CLAMP, ACT, SLOPE)
@@ -89,7 +90,7 @@ def backward(a) -> None:
         online_dx_values_kernel[(programs,)](t._replace(dy=None, skip=None, sum_g=sum_g), N, C, **tile)
         return
     z = sizes.of(a.x, a.mean, a.channels_last)
-    programs, walked, tile = sizes.walking(a.x, z, sizes.split(z, sizes.BACKWARD_TILE, sizes.STEPS))
+    programs, walked, tile = sizes.walking(z, sizes.split(z, sizes.BACKWARD_TILE, sizes.STEPS), a.x, a.dy, a.skip)
     online_dx_kernel[(programs,)](t._replace(dskip=a.dskip), *walked, **constants, **tile)
 
 

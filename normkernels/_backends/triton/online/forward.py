@@ -118,6 +118,7 @@ def online_apply_kernel(
     t, N, C, S, G, images, parts, steps, SLOPE: tl.float64, CLAMP: tl.constexpr, ACT: tl.constexpr, FORM: tl.constexpr
 ):  # fmt: skip
     dtype: tl.constexpr = t.mean.dtype.element_ty
+    STAGES: tl.constexpr = FORM.STAGES
     C, S = aligned(C, S, FORM)
     low, image, first, tiles, channels, stat = walk_back(N, C, S, G, images, parts, steps, FORM)
     mean = load(t.mean, stat, channels < C, dtype)[:, None]
@@ -125,8 +126,8 @@ def online_apply_kernel(
     slope = slope_of(rstd, load(t.weight, channels, channels < C, dtype))[:, None]
     b = broad(load(t.bias, channels, channels < C, dtype), 2)
     gain = of_sample(t.gain, image)
-    for i in tl.range(0, tiles, num_stages=2):
-        tile = step(i, low, image, first, C, S, FORM)
+    for i in tl.range(0, tiles, num_stages=STAGES):
+        tile = step(i, low, image, first, N, C, S, FORM)
         z = guarded(affine(load_tile(t.x, tile, dtype) - mean, slope, b), gain, CLAMP)
         u = preactivation(z, None, None, load_tile(t.skip, tile, dtype))
         store_tile(t.y, activation(u, ACT, SLOPE), tile)
@@ -172,5 +173,5 @@ def forward(a) -> None:
         online_apply_values_kernel[(programs,)](t, N, C, **constants, **tile)
         return
     z = sizes.of(a.x, a.mean, a.channels_last)
-    programs, walked, tile = sizes.walking(a.x, z, sizes.split(z, sizes.FORWARD_TILE, sizes.STEPS))
+    programs, walked, tile = sizes.walking(z, sizes.split(z, sizes.FORWARD_TILE, sizes.STEPS), a.x, a.skip)
     online_apply_kernel[(programs,)](t, *walked, **constants, **tile)

@@ -42,6 +42,7 @@ def online_sums_kernel(
     SLOPE: tl.float64, CLAMP: tl.constexpr, ACT: tl.constexpr, FORM: tl.constexpr,
 ):  # fmt: skip
     dtype: tl.constexpr = t.mean.dtype.element_ty
+    STAGES: tl.constexpr = FORM.STAGES
     C, S = aligned(C, S, FORM)
     low, row, image, first, tiles = walk(tl.program_id(0), N, C, S, parts, steps, FORM)
     channels = low + tl.arange(0, FORM.BLOCK_A)
@@ -51,8 +52,8 @@ def online_sums_kernel(
     b = broad(load(t.bias, channels, channels < C, dtype), 2)
     gain = of_sample(t.gain, image)
     gx, g = zeros(FORM.BLOCK_A, FORM.BLOCK_B, dtype), zeros(FORM.BLOCK_A, FORM.BLOCK_B, dtype)
-    for i in tl.range(0, tiles, num_stages=2):
-        tile = step(i, low, image, first, C, S, FORM)
+    for i in tl.range(0, tiles, num_stages=STAGES):
+        tile = step(i, low, image, first, N, C, S, FORM)
         xhat = (load_tile(t.x, tile, dtype) - mean) * rstd
         skip = load_tile(t.skip, tile, dtype)
         _, _, dz = gradient(load_tile(t.dy, tile, dtype), xhat, w, b, gain, skip, CLAMP, ACT, SLOPE)
@@ -119,7 +120,7 @@ def sample_sums(t: Backward, a, constants: dict) -> tuple[Tensor | None, Tensor]
     z = sizes.of(a.x, a.mean, a.channels_last)
     s = sizes.split(z, sizes.BACKWARD_TILE)
     partial = accumulator(a.mean, sizes.parts(z, s)[1], C), accumulator(a.mean, sizes.parts(z, s)[1], C)
-    programs, walked, tile = sizes.walking(a.x, z, s)
+    programs, walked, tile = sizes.walking(z, s, a.x, a.dy, a.skip)
     online_sums_kernel[(programs,)](t._replace(sum_gx=partial[0], sum_g=partial[1]), *walked, **constants, **tile)
     if len(partial[0]) == N:
         return partial

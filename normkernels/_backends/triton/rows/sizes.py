@@ -2,13 +2,12 @@
 
 from typing import NamedTuple
 
-from normkernels._backends.triton.base.launch import Tile, unaligned
+from normkernels._backends.triton.base.launch import Tile, stages, unaligned
 from normkernels._backends.triton.base.numbers import cdiv, next_power_of_2
 
 # itemsize of x -> the longest row that one program holds; then the segments of a longer row
 FORWARD_LIMIT, BACKWARD_LIMIT = {2: 32768, 4: 24576, 8: 8192}, {2: 8192, 4: 8192, 8: 4096}
 FORWARD_SEGMENT = Tile(1, 4096, 8)
-SHARED = 96 * 1024  # bytes of a multiprocessor's shared memory that tiles in flight may take: sm_86 has 99 KB
 
 
 class Form(NamedTuple):
@@ -78,10 +77,11 @@ def form(
         each = most if PIECES == 1 else 8 if not loads or N > 6144 else 4  # values of a tile for a thread
         num_warps = BLOCK_M * BLOCK_N // (32 * (min(each, 8) if itemsize == 8 else each))
     num_warps = min(16 if itemsize < 8 and not loads and N <= 16384 else 32, max(4, num_warps))
-    in_flight = loads * BLOCK_M * PIECES * BLOCK_N * itemsize * max(1, 16 // num_warps)
-    stages = 1 if align * itemsize < 4 or not loads else max(2, min(5, 1 + SHARED // in_flight))
+    narrow = align * itemsize < 4
+    depth = 1 if narrow or not loads else stages(loads * BLOCK_M * PIECES * BLOCK_N * itemsize, num_warps)
+    depth = min(depth, 5 if PIECES == 1 else 4)  # addresses of three tiles five times over do not fit the registers
     exact = PIECES * BLOCK_N == N
-    return {"FORM": Form(align, BLOCK_M, BLOCK_N, PIECES, exact, shifted, stages), "num_warps": num_warps}
+    return {"FORM": Form(align, BLOCK_M, BLOCK_N, PIECES, exact, shifted, depth), "num_warps": num_warps}
 
 
 def forward_form(N: int, itemsize: int, align: int, shifted: bool) -> dict[str, Form | int] | None:

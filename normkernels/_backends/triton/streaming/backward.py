@@ -104,6 +104,7 @@ def streaming_dx_kernel(
     t, N, C, S, G, images, parts, steps, SLOPE: tl.float64, P: tl.constexpr, ACT: tl.constexpr, FORM: tl.constexpr
 ):  # fmt: skip
     dtype: tl.constexpr = t.found.dtype.element_ty
+    STAGES: tl.constexpr = FORM.STAGES
     C, S = aligned(C, S, FORM)
     low, image, first, tiles, channels, _ = walk_back(N, C, S, G, images, parts, steps, FORM)
     there = channels < C
@@ -115,8 +116,8 @@ def streaming_dx_kernel(
     b = broad(b, 2)
     mean, rstd, found = mean[:, None], rstd[:, None], load(t.found, channels, there, dtype)[:, None]
     of_away, shift = load(t.away, channels, there, dtype)[:, None], load(t.shift, channels, there, dtype)[:, None]
-    for i in tl.range(0, tiles, num_stages=2):
-        tile = step(i, low, image, first, C, S, FORM)
+    for i in tl.range(0, tiles, num_stages=STAGES):
+        tile = step(i, low, image, first, N, C, S, FORM)
         x = load_tile(t.x, tile, dtype)
         du = differentiated(t, (x - mean) * rstd, w, b, tile, SLOPE, ACT)
         store_tile(t.dskip, du, tile)
@@ -141,6 +142,7 @@ def backward(a) -> None:
     tables = Backward(None, None, None, a.weight, None, a.found, a.used, **memory)
     tables = tables._replace(sum_gx=sum_gx, sum_g=sum_g, away=away, shift=shift)
     streaming_backward_rule_kernel[(cdiv(z.C, BLOCK),)](tables, z.C, z.planes * z.S, **rule, BLOCK_N=BLOCK, num_warps=4)
-    programs, given, constants = sizes.walking(a.x, z, sizes.split(z, sizes.BACKWARD_TILE, sizes.STEPS))
+    s = sizes.split(z, sizes.BACKWARD_TILE, sizes.STEPS)
+    programs, given, constants = sizes.walking(z, s, a.x, a.dy, a.skip)
     t = read._replace(away=away, shift=shift, dx=a.dx, dskip=a.dskip)
     streaming_dx_kernel[(programs,)](t, *given, P=a.p, SLOPE=a.slope, ACT=a.activation, **constants)

@@ -78,13 +78,14 @@ def streaming_powers_kernel(
 ):  # fmt: skip
     # partials: (rows, C), sums of |x - mean|^p and of its derivative / p
     dtype: tl.constexpr = MEAN.dtype.element_ty
+    STAGES: tl.constexpr = FORM.STAGES
     C, S = aligned(C, S, FORM)
     low, row, image, first, tiles = walk(tl.program_id(0), N, C, S, parts, steps, FORM)
     channels = low + tl.arange(0, FORM.BLOCK_A)
     mean = load(MEAN, channels, channels < C, dtype)[:, None]
     power, away = zeros(FORM.BLOCK_A, FORM.BLOCK_B, dtype), zeros(FORM.BLOCK_A, FORM.BLOCK_B, dtype)
-    for i in tl.range(0, tiles, num_stages=2):
-        tile = step(i, low, image, first, C, S, FORM)
+    for i in tl.range(0, tiles, num_stages=STAGES):
+        tile = step(i, low, image, first, N, C, S, FORM)
         x = tl.where(tile.mask, load_tile(X, tile, dtype) - mean, 0.0)
         d = deviation(x, P)
         power += d * x
@@ -110,7 +111,7 @@ def powers(a, power: Tensor) -> None:
     s = sizes.split(z, sizes.FORWARD_TILE)
     rows = sizes.parts(z, s)[1]
     partial = accumulator(a.found, rows, z.C), accumulator(a.found, rows, z.C)
-    programs, given, constants = sizes.walking(a.x, z, s)
+    programs, given, constants = sizes.walking(z, s, a.x)
     streaming_powers_kernel[(programs,)](a.x, a.found[0], *partial, *given, P=a.p, **constants)
     merge(*partial, None, power, a.deviations, None, None, z)
 

@@ -1,0 +1,100 @@
+"""The model over the bfloat16 cases of ``python -m bench.sweep``: rows of 8 to 1M, odd too, images of 1 to 112 a side.
+
+Small calls are all launches, so no share of a copy says much there: a case is a cliff where it takes more than twice as
+long as a copy and 4 us (forward) or 8 us (backward). ``grid.csv`` holds every case.
+"""
+
+import csv
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from bench.sweep import Case, cases
+
+from .compiled import Code, keep
+from .times import H100, H200, copy
+from .work import Kind, calls, taken
+
+TABLE = Path(__file__).with_name("grid.csv")
+MORE = 4e-6, 8e-6  # s beside a copy, forward and backward
+CLIFF = 2.0
+DTYPE = torch.bfloat16
+KEY = 4  # columns
+
+
+class Cell(NamedTuple):
+    """Shares of a copy of the same bytes; over: the time over that of a copy and MORE, the worse of H100 and H200."""
+
+    op: str
+    dtype: str
+    layout: str
+    shape: str
+    forward_h100: float
+    forward_h200: float
+    backward_h100: float
+    backward_h200: float
+    forward_over: float
+    backward_over: float
+    launches: str
+
+
+def predict(case: Case, codes: dict[str, Code]) -> Cell:
+    """Parameters in the dtype of x, and eight groups, as the sweep has them."""
+    kind = Kind(case.dtype, case.dtype, affine=True, groups=8)
+    shares: list[list[float]] = [[], []]
+    over, launches = [0.0, 0.0], ""
+    for device in (H100, H200):
+        *ways, size = calls(case.op, case.shape, bool(case.layout), device, kind)
+        for i, made in enumerate(ways):
+            time, least = taken(device, made, codes), copy(device, (2 + i) * size)
+            shares[i].append(round(least / time, 3))
+            over[i] = max(over[i], round(time / (least + MORE[i]), 2))
+        launches = "+".join(str(len(made)) for made in ways)
+    _, dtype, layout, shape, *_ = case.key(1, "")
+    return Cell._make([case.op, dtype, layout, shape, *shares[0], *shares[1], *over, launches])
+
+
+def committed() -> dict[tuple[str, ...], Cell]:
+    if not TABLE.exists():
+        return {}
+    with TABLE.open(newline="") as file:
+        rows = list(csv.reader(file))[1:]
+    made = [Cell._make([*row[:KEY], *map(float, row[KEY:-1]), row[-1]]) for row in rows]
+    return {cell[:KEY]: cell for cell in made}
+
+
+def cliffs(cells: list[Cell]) -> list[Cell]:
+    return [c for c in cells if max(c.forward_over, c.backward_over) > CLIFF]
+
+
+def summary(cells: list[Cell]) -> list[str]:
+    """The cliffs, the worst first, and how many there are of each op."""
+    found = sorted(cliffs(cells), key=lambda c: -max(c.forward_over, c.backward_over))
+    said = []
+    for c in found:
+        name, over = " ".join(filter(None, c[:KEY])), f"forward {c.forward_over:.2f}  backward {c.backward_over:.2f}"
+        said.append(f"{name:52} {over}  launches {c.launches}")
+    every, bad = Counter(c.op for c in cells), Counter(c.op for c in found)
+    return said + [f"{op}: {bad[op]} of {n} above {CLIFF:g} times a copy and launches" for op, n in every.items()]
+
+
+def main(ops: list[str], shapes: list[str] | None, write: bool, codes: dict[str, Code]) -> int:
+    """Exit status 1 where a case is not what ``grid.csv`` says."""
+    found, table = [], committed()
+    for i, case in enumerate(c for c in cases() if c.op in ops and c.dtype == DTYPE):
+        if shapes is None or "x".join(map(str, case.shape)) in shapes:
+            found.append(predict(case, codes))
+        if i % 50 == 0:
+            keep(codes)
+    keep(codes)
+    sys.stdout.write("\n".join(summary(found)) + "\n")
+    if write:
+        table |= {c[:KEY]: c for c in found}
+        with TABLE.open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([Cell._fields, *(table[key] for key in sorted(table))])
+    other = [c for c in found if table.get(c[:KEY]) != c]
+    sys.stdout.write("".join(f"not as in {TABLE.name}: {' '.join(c[:KEY])}\n" for c in other))
+    return int(bool(other))
