@@ -79,7 +79,7 @@ def channels_moments_kernel(
     tl.store(PARTIAL + row * C + channels, mean, mask=channels < C)
     tl.store(PARTIAL + table + row * C + channels, rest, mask=channels < C)
     tl.store(PARTIAL + table * 2 + row * C + channels, squares, mask=channels < C)
-    tl.store(PARTIAL + table * 3 + row * C + channels, tl.zeros_like(mean) + count, mask=channels < C)
+    tl.store(PARTIAL + table * 3 + row * C + channels, count, mask=channels < C)
 
 
 @triton.jit(do_not_specialize=["C", "G", "rows", "table", "total"])
