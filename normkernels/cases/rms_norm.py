@@ -7,12 +7,13 @@ from normkernels.functional import rms_norm
 
 
 def rms_norm_torch(
-    input, normalized_shape, weight=None, eps=None, residual=None, activation=None, slope=0.01, weight_offset=0.0
-):
+    input, normalized_shape, weight=None, eps=None, bias=None, residual=None, activation=None, slope=0.01,
+    weight_offset=0.0,
+):  # fmt: skip
     s = input if residual is None else input + residual
     y = F.rms_norm(s, normalized_shape, scaled(weight, weight_offset, s.dtype), eps)
-    y = activate(y, activation, slope)
+    y = activate(y if bias is None else (y + bias).to(s.dtype), activation, slope)
     return y if residual is None else (y, s)
 
 
-OP = row_op("rms_norm", rms_norm, rms_norm_torch, ("residual", "weight"), eps=1e-6)
+OP = row_op("rms_norm", rms_norm, rms_norm_torch, ("residual", "weight", "bias"), eps=1e-6)

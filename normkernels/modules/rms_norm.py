@@ -20,10 +20,11 @@ class RMSNorm(RowExtras, torch.nn.RMSNorm):
 
     .. math::
         s = x + \text{residual}, \quad
-        y = \text{activation}\Big(\frac{s}{\sqrt{\text{mean}(s^2) + \epsilon}} (w + \text{weight\_offset})\Big)
+        y = \text{activation}\Big(\frac{s}{\sqrt{\text{mean}(s^2) + \epsilon}} (w + \text{weight\_offset}) + b\Big)
 
     Args:
         normalized_shape, eps, elementwise_affine, device, dtype: as in torch.nn.RMSNorm.
+        bias: with, there is a bias too; torch.nn.RMSNorm has none.
         activation: None or a name of ``normkernels.ACTIVATIONS``, applied last.
         slope: of ``"leaky_relu"`` for negative values.
         weight_offset: added to the weight, which starts at 1 less that; 1.0 is Gemma's form.
@@ -32,7 +33,7 @@ class RMSNorm(RowExtras, torch.nn.RMSNorm):
     Shape:
         input and residual ``(*, *normalized_shape)``; output the same, and with a residual the pair (y, s).
 
-    Attributes: ``weight`` (1 - weight_offset), ``normalized_shape``, or None.
+    Attributes: ``weight`` (1 - weight_offset) and ``bias`` (0), ``normalized_shape``, or None.
 
     Raises:
         ValueError: a name, shape or dtype is wrong.
@@ -51,11 +52,17 @@ class RMSNorm(RowExtras, torch.nn.RMSNorm):
     def __init__(
         self, normalized_shape: int | Sequence[int], eps: float | None = None,
         elementwise_affine: bool = True, device: Device = None, dtype: torch.dtype | None = None, *,
-        activation: Activation | None = None, slope: float = 0.01, weight_offset: float = 0.0,
+        bias: bool = False, activation: Activation | None = None, slope: float = 0.01, weight_offset: float = 0.0,
         backend: str | None = None,
     ) -> None:  # fmt: skip
         extras = {"activation": activation, "slope": slope, "weight_offset": weight_offset, "backend": backend}
         super().__init__(normalized_shape, eps, elementwise_affine, device, dtype, **extras)
+        wanted = bias and elementwise_affine
+        new = torch.zeros(self.normalized_shape, device=device, dtype=dtype) if wanted else None
+        self.register_parameter("bias", None if new is None else torch.nn.Parameter(new))
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + (", bias=True" if getattr(self, "bias", None) is not None else "")
 
     @overload
     def forward(self, input: Tensor, residual: None = None) -> Tensor: ...
@@ -69,4 +76,7 @@ class RMSNorm(RowExtras, torch.nn.RMSNorm):
             return leaf(self, input, residual)
         if unknown:
             refuse(self, unknown)
-        return rms_norm(input, self.normalized_shape, self.weight, self.eps, residual=residual, **self.extras)
+        bias = getattr(self, "bias", None)  # one that was torch.nn's has none
+        return rms_norm(
+            input, self.normalized_shape, self.weight, self.eps, bias=bias, residual=residual, **self.extras
+        )  # fmt: skip

@@ -86,7 +86,7 @@ class LayerNormRecipe(Recipe):
 
     @staticmethod
     def standard(input, residual, weight, bias, settings):
-        return _onnx.rows(F.layer_norm, input, residual, [weight, bias], settings)
+        return _onnx.rows(F.layer_norm, input, residual, weight, bias, settings)
 
     @staticmethod
     def forward(ctx, *args):

@@ -10,8 +10,8 @@ namespace normkernels::cuda {
 
 // Packs of a thread: few; in long rows many, with as many threads as leave registers for the sums by column.
 inline constexpr int kBackwardChunks = 2, kBackwardMostChunks = 4;
-template <typename T, bool CENTER>
-inline constexpr int kBackwardMostThreads = CENTER && sizeof(T) == 2 ? 384 : kResidentThreads;
+template <typename T, bool BIAS>
+inline constexpr int kBackwardMostThreads = BIAS && sizeof(T) == 2 ? 384 : kResidentThreads;
 
 template <typename T>
 struct RowsBackward {
@@ -54,8 +54,8 @@ __device__ Chunk<T> load_chunk(const RowsBackward<T>& p, const Tile<T, PACKED>& 
   return chunk;
 }
 
-// sums[0] += g * xhat and sums[1] += g, over this thread's columns; dw += du * xhat and db += du, by column
-template <bool CENTER, bool COLUMNS, typename T>
+// sums[0] += g * xhat and sums[1] += g, over this thread's columns; dw += du * xhat and, with BIAS, db += du, by column
+template <bool CENTER, bool COLUMNS, bool BIAS, typename T>
 __device__ void add_chunk(const Chunk<T>& chunk, acc_t<T> (&sums)[1 + CENTER], Wide<T>& dw, Wide<T>& db) {
 #pragma unroll
   for (int k = 0; k < kPack<T>; ++k) {
@@ -64,7 +64,7 @@ __device__ void add_chunk(const Chunk<T>& chunk, acc_t<T> (&sums)[1 + CENTER], W
     if constexpr (CENTER) sums[CENTER] += g;
     if constexpr (COLUMNS) {
       dw.v[k] += du * chunk.xhat.v[k];
-      if constexpr (CENTER) db.v[k] += du;
+      if constexpr (BIAS) db.v[k] += du;
     }
   }
 }
