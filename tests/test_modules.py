@@ -198,7 +198,8 @@ def test_memory_format_of_another_kind():
 def test_rms_norm_with_a_bias():
     """What torch.nn.RMSNorm has not: zeros at first, a key of the state, and none without an affine."""
     layer, x = nk.RMSNorm((3, 4), bias=True, weight_offset=1.0), torch.randn(5, 3, 4)
-    assert not layer.weight.any() and not layer.bias.any()
+    assert not layer.weight.any()
+    assert not layer.bias.any()
     assert layer.state_dict().keys() == {"weight", "bias"}
     assert repr(layer).endswith("weight_offset=1.0, bias=True)")
     randomised(layer)

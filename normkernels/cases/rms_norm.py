@@ -2,7 +2,7 @@
 
 import torch.nn.functional as F
 
-from normkernels.cases._rows import activate, row_op, scaled
+from normkernels.cases._rows import activate, each_scaled, has_rows, row_op, scaled
 from normkernels.functional import rms_norm
 
 
@@ -11,8 +11,13 @@ def rms_norm_torch(
     weight_offset=0.0,
 ):  # fmt: skip
     s = input if residual is None else input + residual
-    y = F.rms_norm(s, normalized_shape, scaled(weight, weight_offset, s.dtype), eps)
-    y = activate(y if bias is None else (y + bias).to(s.dtype), activation, slope)
+    if has_rows(normalized_shape, weight, bias):
+        y = F.rms_norm(s, normalized_shape, eps=eps)
+        y = each_scaled(y, weight, bias, weight_offset, len(normalized_shape))
+    else:
+        y = F.rms_norm(s, normalized_shape, scaled(weight, weight_offset, s.dtype), eps)
+        y = y if bias is None else (y + bias).to(s.dtype)
+    y = activate(y, activation, slope)
     return y if residual is None else (y, s)
 
 

@@ -27,9 +27,9 @@ class _Wide(nn.Module):
 
     weight: Tensor | None
 
-    def forward(self, input: Tensor, *added: Tensor | None):
+    def forward(self, input: Tensor, *added: Tensor | None, **more: Tensor | None):
         dtype = input.dtype if self.weight is None else torch.promote_types(input.dtype, self.weight.dtype)
-        return super().forward(input.to(dtype), *added)  # type: ignore[misc]
+        return super().forward(input.to(dtype), *added, **more)  # type: ignore[misc]
 
 
 class WideRMSNorm(_Wide, RMSNorm):

@@ -27,7 +27,14 @@ class RowExtras(Extras):
     if TYPE_CHECKING:  # torch.nn.Module's says nothing of what it takes and returns
 
         @overload
-        def __call__(self, input: Tensor, residual: None = None) -> Tensor: ...
+        def __call__(
+            self, input: Tensor, residual: None = None, scale: Tensor | None = None, shift: Tensor | None = None
+        ) -> Tensor: ...
         @overload
-        def __call__(self, input: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]: ...
-        def __call__(self, input: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]: ...
+        def __call__(
+            self, input: Tensor, residual: Tensor, scale: Tensor | None = None, shift: Tensor | None = None
+        ) -> tuple[Tensor, Tensor]: ...
+        def __call__(
+            self, input: Tensor, residual: Tensor | None = None, scale: Tensor | None = None,
+            shift: Tensor | None = None,
+        ) -> Tensor | tuple[Tensor, Tensor]: ...  # fmt: skip

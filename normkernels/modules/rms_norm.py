@@ -10,6 +10,7 @@ from torch.types import Device
 
 from normkernels._activations import Activation
 from normkernels._arguments import constructor, refuse
+from normkernels.modules._adapted import adapted_rows
 from normkernels.modules._leaf import leaf
 from normkernels.modules._rows import RowExtras
 from normkernels.ops.rms_norm import rms_norm
@@ -20,7 +21,11 @@ class RMSNorm(RowExtras, torch.nn.RMSNorm):
 
     .. math::
         s = x + \text{residual}, \quad
-        y = \text{activation}\Big(\frac{s}{\sqrt{\text{mean}(s^2) + \epsilon}} (w + \text{weight\_offset}) + b\Big)
+        y = \text{activation}\Big(\Big(
+        \frac{s}{\sqrt{\text{mean}(s^2) + \epsilon}} (w + \text{weight\_offset}) + b\Big)
+        (1 + \text{scale}_n) + \text{shift}_n\Big)
+
+    scale and shift, one for each sample, are given to the call or left out.
 
     Args:
         normalized_shape, eps, elementwise_affine, device, dtype: as in torch.nn.RMSNorm.
@@ -31,7 +36,8 @@ class RMSNorm(RowExtras, torch.nn.RMSNorm):
         backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
 
     Shape:
-        input and residual ``(*, *normalized_shape)``; output the same, and with a residual the pair (y, s).
+        input and residual ``(*, *normalized_shape)``; scale and shift ``(B, *normalized_shape)``, of which B is
+        input's dim 0; output as input, and with a residual the pair (y, s).
 
     Attributes: ``weight`` (1 - weight_offset) and ``bias`` (0), ``normalized_shape``, or None.
 
@@ -65,18 +71,25 @@ class RMSNorm(RowExtras, torch.nn.RMSNorm):
         return super().extra_repr() + (", bias=True" if getattr(self, "bias", None) is not None else "")
 
     @overload
-    def forward(self, input: Tensor, residual: None = None) -> Tensor: ...
-    @overload
-    def forward(self, input: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]: ...
     def forward(
-        self, input: Tensor, residual: Tensor | None = None, **unknown: Never
-    ) -> Tensor | tuple[Tensor, Tensor]:
+        self, input: Tensor, residual: None = None, scale: Tensor | None = None, shift: Tensor | None = None
+    ) -> Tensor: ...
+    @overload
+    def forward(
+        self, input: Tensor, residual: Tensor, scale: Tensor | None = None, shift: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]: ...
+    def forward(
+        self, input: Tensor, residual: Tensor | None = None, scale: Tensor | None = None, shift: Tensor | None = None,
+        **unknown: Never,
+    ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
         """y; with a residual (y, input + residual)."""
         if isinstance(input, Proxy):
-            return leaf(self, input, residual)
+            return leaf(self, input, residual, *(() if scale is shift is None else (scale, shift)))
         if unknown:
             refuse(self, unknown)
-        bias = getattr(self, "bias", None)  # one that was torch.nn's has none
+        weight, bias, extras = self.weight, getattr(self, "bias", None), self.extras  # torch.nn's has no bias
+        if scale is not None or shift is not None:
+            weight, bias, extras = adapted_rows(self, input, scale, shift)
         return rms_norm(
-            input, self.normalized_shape, self.weight, self.eps, bias=bias, residual=residual, **self.extras
+            input, self.normalized_shape, weight, self.eps, bias=bias, residual=residual, **extras
         )  # fmt: skip

@@ -22,9 +22,15 @@ def rows(
     weight, bias = (None if t is None else t.to(x.dtype) for t in (weight, bias))
     if weight is not None and settings.weight_offset:
         weight = weight + settings.weight_offset
-    own = [weight, bias] if norm is F.layer_norm else [weight]
-    u = norm(last, last.shape[last.dim() - (settings.dims or 1) :], *own, eps=settings.eps)
-    if len(own) == 1 and bias is not None:
+    shape = last.shape[last.dim() - (settings.dims or 1) :]
+    each = any(t is not None and t.dim() > len(shape) for t in (weight, bias))  # which no operator takes
+    own = [None, None] if each else [weight, bias]
+    u = norm(last, shape, *(own if norm is F.layer_norm else own[:1]), eps=settings.eps)
+    if each:
+        w, b = (None if t is None else t.view(len(t), *[1] * (x.dim() - t.dim()), *shape) for t in (weight, bias))
+        u = u if w is None else u * w
+        u = u if b is None else u + b
+    elif norm is F.rms_norm and bias is not None:
         u = u + bias
     y = act(settings.activation, u if settings.dims else u.movedim(-1, 1), settings.slope).to(input.dtype)
     return (y,) if residual is None else (y, s)

@@ -14,7 +14,7 @@ from normkernels._backends import requested
 from normkernels._backends.reference.rms_norm import rms_norm_ref
 from normkernels._library import kernel
 from normkernels.ops import _onnx, _rows
-from normkernels.ops._buffers import differentiable_backward, empty, flat, statistic
+from normkernels.ops._buffers import differentiable_backward, empty, statistic
 from normkernels.ops._ragged import is_ragged, of_values
 from normkernels.ops._rows import RowOptions
 from normkernels.ops._ways import Recipe, call, differentiated_again, forward, function
@@ -53,7 +53,8 @@ class RMSNormRecipe(Recipe):
         x = _rows.rows(input, n)
         y, summed, rstd = empty(input), empty(residual), statistic(x)
         rms_norm_fwd(
-            x, _rows.rows(residual, n), flat(weight), flat(bias), _rows.rows(y, n), _rows.rows(summed, n), rstd, *numbers
+            x, _rows.rows(residual, n), _rows.parameter(weight, n), _rows.parameter(bias, n), _rows.rows(y, n),
+            _rows.rows(summed, n), rstd, *numbers,
         )  # fmt: skip
         outputs = (y,) if summed is None else (y, summed)  # torch.compile fails on an output that is None
         return outputs, (input if summed is None else summed, weight, bias, rstd)
@@ -62,7 +63,7 @@ class RMSNormRecipe(Recipe):
     def composed(input, residual, weight, bias, settings):
         dims, *numbers, _ = settings
         n = prod(input.shape[input.dim() - dims :])
-        x, w, b = _rows.rows(input, n), flat(weight), flat(bias)
+        x, w, b = _rows.rows(input, n), _rows.parameter(weight, n), _rows.parameter(bias, n)
         found = rms_norm_ref(x, _rows.rows(residual, n), w, b, *numbers)
         return tuple(t.view(input.shape) for t in found[: 1 if residual is None else 2])
 
@@ -90,8 +91,9 @@ class RMSNormRecipe(Recipe):
             dx = empty(input)
             dweight, dbias = empty(weight, ctx.needs_input_grad[2]), empty(bias, ctx.needs_input_grad[3])
             rms_norm_bwd(
-                _rows.rows(dy, n), _rows.rows(dsummed, n), _rows.rows(input, n), flat(weight), flat(bias), rstd,
-                _rows.rows(dx, n), flat(dweight), flat(dbias), *extras,
+                _rows.rows(dy, n), _rows.rows(dsummed, n), _rows.rows(input, n), _rows.parameter(weight, n),
+                _rows.parameter(bias, n), rstd, _rows.rows(dx, n), _rows.parameter(dweight, n),
+                _rows.parameter(dbias, n), *extras,
             )  # fmt: skip
         return dx, dx if ctx.needs_input_grad[1] else None, dweight, dbias, None
 
@@ -122,10 +124,12 @@ def rms_norm(
         input: x, ``(*, *normalized_shape)``; float64, float32, bfloat16 or float16; any strides; or a jagged nested
             tensor that is not ragged in these dims.
         normalized_shape: the trailing dims to reduce over; N is their product, from 1 to well over a million.
-        weight: w, ``normalized_shape``, in any of these dtypes; None means no scale.
+        weight: w, ``normalized_shape``, in any of these dtypes; None means no scale. ``(B, *normalized_shape)`` is
+            one for each of the B samples of input's dim 0: 1 + scale of adaptive layer norm (DiT), the gain of FiLM.
         eps: added to the mean square (units of x²). None: what torch takes, ``torch.finfo(torch.float64).eps`` for
             float64 and ``torch.finfo(torch.float32).eps`` for the others.
-        bias: b, ``normalized_shape``, in any of these dtypes; None means 0.
+        bias: b, ``normalized_shape``, or ``(B, *normalized_shape)`` where weight is not ``normalized_shape``;
+            in any of these dtypes; None means 0.
         residual: input's shape. s is in the wider dtype of both, rounded to it, then normalised, and returned too.
         activation: None or a name of ``normkernels.ACTIVATIONS``, applied after the affine.
         slope: of ``"leaky_relu"`` for negative values.
@@ -162,8 +166,9 @@ def rms_norm(
     if residual is not None or input.dtype.itemsize == 2:
         input, residual, weight, bias = _checks.prepared("rms_norm", input, residual, weight, bias)
     weight, bias = _as_input(weight, input), _as_input(bias, input)
-    _checks.check_parameter("rms_norm", "weight", weight, shape, input)
-    _checks.check_parameter("rms_norm", "bias", bias, shape, input)
+    each = _rows.parameter_shape(input, shape, weight, bias)
+    _checks.check_parameter("rms_norm", "weight", weight, each, input)
+    _checks.check_parameter("rms_norm", "bias", bias, each, input)
     activation = _checks.check_activation("rms_norm", activation)
     backend = requested(backend, "rms_norm", input)
     if eps is None:

@@ -12,7 +12,7 @@ from normkernels._backends.reference._rows import (
 
 
 def rms_norm_ref(x, residual, weight, bias, eps, weight_offset, activation, slope):
-    """y = act(s / sqrt(mean(s^2) + eps) * (w + offset) + b), s = x + residual (Zhang & Sennrich 2019, eq. 4): (y, s)."""
+    """y = act(s / sqrt(mean(s^2) + eps) * (w + offset) + b), s = x + residual (Zhang et al. 2019, eq. 4): (y, s)."""
     s = x if residual is None else x + residual
     z = s.to(compute_dtype(x))  # both outputs come from it, so that gradients add up in that dtype
     u = affine(z * inverse_root(z, 1, eps), weight, bias, weight_offset)
