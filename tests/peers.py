@@ -25,6 +25,17 @@ class GemmaRMSNorm(nn.Module):
         return (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps) * (1.0 + self.weight)).type_as(x)
 
 
+class BiasedRMSNorm(LlamaRMSNorm):
+    """As diffusers' with a bias."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.bias = nn.Parameter(torch.zeros(size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + self.bias
+
+
 class OtherRMSNorm(LlamaRMSNorm):
     """eps outside of the root: none of ours."""
 

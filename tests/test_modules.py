@@ -64,7 +64,8 @@ def test_same_signature(ours, twin, args, shape):
     theirs = [(p.name, p.default) for p in inspect.signature(twin).parameters.values()]
     mine = inspect.signature(ours).parameters.values()
     assert [(p.name, p.default) for p in mine if p.kind == p.POSITIONAL_OR_KEYWORD] == theirs
-    assert {p.name for p in mine if p.kind == p.KEYWORD_ONLY} == {"activation", "slope", "weight_offset", "backend"}
+    extras = {"activation", "slope", "weight_offset", "backend"} | ({"bias"} if ours is nk.RMSNorm else set())
+    assert {p.name for p in mine if p.kind == p.KEYWORD_ONLY} == extras
 
 
 @every_twin
@@ -192,3 +193,19 @@ def test_memory_format_of_another_kind():
     with pytest.raises(ValueError, match="layer_norm_2d: memory_format must be one of"):
         nk.functional.layer_norm_2d(torch.randn(2, 3, 4, 5), memory_format=None)
     assert "memory_format=torch.channels_last" in repr(nk.LayerNorm2d(12, memory_format=torch.channels_last))
+
+
+def test_rms_norm_with_a_bias():
+    """What torch.nn.RMSNorm has not: zeros at first, a key of the state, and none without an affine."""
+    layer, x = nk.RMSNorm((3, 4), bias=True, weight_offset=1.0), torch.randn(5, 3, 4)
+    assert not layer.weight.any()
+    assert not layer.bias.any()
+    assert layer.state_dict().keys() == {"weight", "bias"}
+    assert repr(layer).endswith("weight_offset=1.0, bias=True)")
+    randomised(layer)
+    torch.testing.assert_close(layer(x), F.rms_norm(x, (3, 4), layer.weight + 1) + layer.bias)
+    torch.testing.assert_close(nk.RMSNorm((3, 4), bias=True)(x), torch.nn.RMSNorm((3, 4))(x))
+    layer.reset_parameters()
+    assert not layer.bias.any()
+    assert nk.RMSNorm(4, elementwise_affine=False, bias=True).bias is None
+    assert copy.deepcopy(nk.RMSNorm(4)).state_dict().keys() == {"weight"}

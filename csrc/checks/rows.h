@@ -9,15 +9,47 @@ inline void residual_pair(const Call& call, Argument residual, Argument summed) 
   call.must(bool(residual) == bool(summed), "summed", "be given where residual is, and only there");
 }
 
+// How many samples the rows of x are, as many rows each: those for which weight and bias have a row, (B, N). One where
+// they are (N,), which all rows share.
+inline bool is_table(Argument t) { return t && t.tensor->dim() == 2; }
+inline int64_t samples(Argument weight, Argument bias) {
+  const Argument given = weight ? weight : bias;
+  return is_table(given) ? given.tensor->size(0) : 1;
+}
+
+// Weight, bias and their gradients, of one row or of one for each sample
+class RowParameters {
+ public:
+  RowParameters(Call& call, Argument weight, Argument bias)
+      : call_(call), samples_(samples(weight, bias)), tables_(is_table(weight ? weight : bias)) {
+    const bool whole = samples_ > 0 ? call.size(0) % samples_ == 0 : call.size(0) == 0;
+    call.must(whole, weight ? "weight" : "bias", "have a row for each sample, of as many rows of x each");
+  }
+  void read(const char* name, Argument t) {
+    if (tables_) return call_.read(name, t, Dtype::parameter, {samples_, call_.size(1)});
+    call_.read(name, t, Dtype::parameter, {call_.size(1)});
+  }
+  void write(const char* name, Argument t) {
+    if (tables_) return call_.write(name, t, Dtype::parameter, {samples_, call_.size(1)});
+    call_.write(name, t, Dtype::parameter, {call_.size(1)});
+  }
+
+ private:
+  Call& call_;
+  int64_t samples_;
+  bool tables_;
+};
+
 // Of (M, N); mean: none without centring. Whether there is anything to compute.
 inline bool rows_fwd(const char* op, const Tensor& x, Argument residual, Argument weight, Argument bias, Argument y,
                      Argument summed, Argument mean, Argument rstd) {
   Call call(op, "x", x, 2);
   const int64_t M = call.size(0), N = call.size(1);
+  RowParameters parameters(call, weight, bias);
   call.read("x", x, Dtype::same, {M, N}, Layout::rows);
   call.read("residual", residual, Dtype::same, {M, N}, Layout::rows);
-  call.read("weight", weight, Dtype::parameter, {N});
-  call.read("bias", bias, Dtype::parameter, {N});
+  parameters.read("weight", weight);
+  parameters.read("bias", bias);
   call.write("y", y, Dtype::same, {M, N});
   call.write("summed", summed, Dtype::same, {M, N});
   call.write("mean", mean, Dtype::statistic, {M});
@@ -30,16 +62,17 @@ inline bool rows_bwd(const char* op, Argument dy, Argument dsummed, const Tensor
                      Argument mean, Argument rstd, Argument dx, Argument dweight, Argument dbias) {
   Call call(op, "x", x, 2);
   const int64_t M = call.size(0), N = call.size(1);
+  RowParameters parameters(call, weight, bias);
   call.read("dy", dy, Dtype::same, {M, N}, Layout::rows);
   call.read("dsummed", dsummed, Dtype::same, {M, N}, Layout::rows);
   call.read("x", x, Dtype::same, {M, N}, Layout::rows);
-  call.read("weight", weight, Dtype::parameter, {N});
-  call.read("bias", bias, Dtype::parameter, {N});
+  parameters.read("weight", weight);
+  parameters.read("bias", bias);
   call.read("mean", mean, Dtype::statistic, {M});
   call.read("rstd", rstd, Dtype::statistic, {M});
   call.write("dx", dx, Dtype::same, {M, N});
-  call.write("dweight", dweight, Dtype::parameter, {N});
-  call.write("dbias", dbias, Dtype::parameter, {N});
+  parameters.write("dweight", dweight);
+  parameters.write("dbias", dbias);
   return call.any();
 }
 

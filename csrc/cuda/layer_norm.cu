@@ -18,7 +18,7 @@ void layer_norm_fwd(Tensor x, Optional residual, Optional weight, Optional bias,
     p.affine = affine<T>(weight, bias, weight_offset, activation, slope);
     p.y = output<T>(y), p.summed = output<T>(summed);
     p.mean = output<A>(mean), p.rstd = output<A>(rstd);
-    p.eps = eps, p.M = x.size(0), p.N = x.size(1);
+    p.eps = eps, p.samples = check::samples(weight, bias), p.M = x.size(0) / p.samples, p.N = x.size(1);
     p.packed = packed<T>({p.N, p.x_stride, p.residual_stride},
                          {p.x, p.residual, p.affine.weight.data, p.affine.bias.data, p.y, p.summed});
     rows_forward<true>(p, session.device, session.workspace());
@@ -37,7 +37,7 @@ void layer_norm_bwd(Tensor dy, Optional dsummed, Tensor x, Optional weight, Opti
     p.x = input<T>(x), p.x_stride = x.stride(0);
     p.affine = affine<T>(weight, bias, weight_offset, activation, slope);
     p.mean = input<A>(mean), p.rstd = input<A>(rstd);
-    p.dx = output<T>(dx), p.M = x.size(0), p.N = x.size(1);
+    p.dx = output<T>(dx), p.samples = check::samples(weight, bias), p.M = x.size(0) / p.samples, p.N = x.size(1);
     p.packed = packed<T>({p.N, p.dy_stride, p.dsummed_stride, p.x_stride},
                          {p.dy, p.dsummed, p.x, p.affine.weight.data, p.affine.bias.data, p.dx});
     rows_backward<true>(p, line_sums_of<T>(dweight, dbias, p.N), session.device, session.workspace());

@@ -1,6 +1,6 @@
 """What the samples of the row family share: shapes, layouts, and every subset of the optional tensors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import combinations
 
 import torch
@@ -31,14 +31,27 @@ def scaled(weight: Tensor | None, offset: float, dtype: torch.dtype) -> Tensor |
     return None if weight is None else (weight + offset if offset else weight).to(dtype)
 
 
+def each_scaled(u: Tensor, weight: Tensor | None, bias: Tensor | None, offset: float, rank: int) -> Tensor:
+    """What follows a norm over the last ``rank`` dims where weight and bias have a row for each sample."""
+    sizes = (len(u), *[1] * (u.dim() - 1 - rank), *u.shape[u.dim() - rank :])
+    weight = scaled(weight, offset, u.dtype)
+    u = u if weight is None else u * weight.view(sizes)
+    return u if bias is None else u + bias.to(u.dtype).view(sizes)
+
+
+def has_rows(normalized_shape: Sequence[int], *parameters: Tensor | None) -> bool:
+    """Whether weight or bias has a row for each sample."""
+    return any(t is not None and t.dim() > len(normalized_shape) for t in parameters)
+
+
 def row_samples(stem: str, optional: tuple[str, ...], eps: float) -> list[Sample]:
     """The samples of a norm over trailing dims; ``optional`` names its optional tensors."""
     parameters = optional[1:]
 
-    def sample(id: str, x: Tensor, present=parameters, shape=None, big=False, **call) -> Sample:
+    def sample(id: str, x: Tensor, present=parameters, shape=None, big=False, each=False, **call) -> Sample:
         g = seeded(f"{stem}-{id}-parameters")
         shape = tuple(x.shape[-1:] if shape is None else shape)
-        sizes = {"residual": x.shape} | dict.fromkeys(parameters, shape)
+        sizes = {"residual": x.shape} | dict.fromkeys(parameters, (len(x), *shape) if each else shape)
         tensors = {k: torch.randn(sizes[k], generator=g, dtype=x.dtype) if k in present else None for k in optional}
         dys = tuple(torch.randn(x.shape, generator=g, dtype=x.dtype) for _ in range(1 + ("residual" in present)))
         dims = tuple(range(x.dim() - len(shape), x.dim()))
@@ -76,7 +89,15 @@ def row_samples(stem: str, optional: tuple[str, ...], eps: float) -> list[Sample
         sample("2x3x40", x(2, 3, 40), optional),
         sample("3x4x5x6-last-two", x(3, 4, 5, 6, last=2), optional, shape=(5, 6)),
         sample("3x2x5x6-permuted", x(3, 5, 6, 2, last=3).movedim(-1, 1), shape=(5, 6)),
+        sample("3x5x40-each-all-silu", x(3, 5, 40), optional, each=True, activation="silu", weight_offset=1.0),
+        sample("2x35x777-each", x(2, 35, 777), each=True),
+        sample("4x2x5x6-each-last-two", x(4, 2, 5, 6, last=2), optional, shape=(5, 6), each=True),
+        sample("70x96-each", x(70, 96), each=True, activation="gelu"),
+        sample("9x2x64-each-weight", x(9, 2, 64), ("weight",), each=True),
+        sample("3x2x5-each-bias", x(3, 2, 5), ("bias",), each=True),
+        sample("2x3x40000-each-all-silu", x(2, 3, 40_000), optional, big=True, each=True, activation="silu"),
         sample("0x33", x(0, 33), optional),
+        sample("0x2x33-each", x(0, 2, 33), each=True),
         sample("2x0x33", x(2, 0, 33)),
     ]
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from normkernels.cases._rows import activate, row_op, scaled
+from normkernels.cases._rows import activate, each_scaled, has_rows, row_op, scaled
 from normkernels.functional import layer_norm
 
 
@@ -15,7 +15,11 @@ def layer_norm_torch(
     weight_offset: float = 0.0,
 ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
     s = input if residual is None else input + residual
-    y = F.layer_norm(s, normalized_shape, scaled(weight, weight_offset, s.dtype), scaled(bias, 0.0, s.dtype), eps)
+    if has_rows(normalized_shape, weight, bias):
+        y = F.layer_norm(s, normalized_shape, eps=eps)
+        y = each_scaled(y, weight, bias, weight_offset, len(normalized_shape))
+    else:
+        y = F.layer_norm(s, normalized_shape, scaled(weight, weight_offset, s.dtype), scaled(bias, 0.0, s.dtype), eps)
     y = activate(y, activation, slope)
     return y if residual is None else (y, s)
 

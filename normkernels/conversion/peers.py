@@ -27,9 +27,9 @@ class _Wide(nn.Module):
 
     weight: Tensor | None
 
-    def forward(self, input: Tensor, *added: Tensor | None) -> Tensor:
+    def forward(self, input: Tensor, *added: Tensor | None, **more: Tensor | None) -> Tensor:
         dtype = input.dtype if self.weight is None else torch.promote_types(input.dtype, self.weight.dtype)
-        return super().forward(input.to(dtype), *added)  # type: ignore[misc]
+        return super().forward(input.to(dtype), *added, **more)  # type: ignore[misc]
 
 
 class WideRMSNorm(_Wide, RMSNorm):
@@ -99,9 +99,8 @@ def _candidates(module: Any) -> Iterator[Candidate]:
         yield Candidate(GroupNorm(groups, n, eps, **more), ((2, n, 3), (2, n, 2, 3)))
     else:
         rows, with_bias = ((4, n), (2, 3, n)), bias is not None
-        if not with_bias:
-            for kind, offset in product((RMSNorm, WideRMSNorm), (0.0, 1.0)):
-                yield Candidate(kind(n, eps, weight_offset=offset, **more), rows)
+        for kind, offset in product((RMSNorm, WideRMSNorm), (0.0, 1.0)):
+            yield Candidate(kind(n, eps, bias=with_bias, weight_offset=offset, **more), rows)
         for kind in (LayerNorm, WideLayerNorm):
             yield Candidate(kind(n, eps, bias=with_bias, **more), rows)
         for kind, format in product((LayerNorm2d, WideLayerNorm2d), (torch.preserve_format, torch.channels_last)):

@@ -41,6 +41,8 @@ def without_twin(ours: Any, kind: type) -> str | None:
     if kind not in PLAIN:
         return "torch.nn has no such norm"
     said = [f"{k}={v!r}" for k, v in ours.extras.items() if k not in ("backend", "slope") and v != DEFAULTS[k]]
+    if isinstance(ours, RMSNorm) and getattr(ours, "bias", None) is not None:
+        said.append("bias=True")
     if getattr(ours, "frozen_statistics", False):
         said.append("frozen_statistics=True")
     return f"torch.nn's has no {', '.join(said)}" if said else None

@@ -12,6 +12,7 @@ class RowExtras(Extras):
     """The extras of a norm over rows: ``weight_offset`` beside those of all; ``residual`` is given to forward."""
 
     weight: torch.nn.Parameter
+    bias: torch.nn.Parameter
     elementwise_affine: bool
     weight_offset: float = extra("weight_offset")
 
@@ -20,11 +21,20 @@ class RowExtras(Extras):
         super().reset_parameters()  # type: ignore[misc]
         if self.elementwise_affine:
             torch.nn.init.constant_(self.weight, 1.0 - self.weight_offset)
+            if getattr(self, "bias", None) is not None:
+                torch.nn.init.zeros_(self.bias)
 
     if TYPE_CHECKING:  # torch.nn.Module's says nothing of what it takes and returns
 
         @overload
-        def __call__(self, input: Tensor, residual: None = None) -> Tensor: ...
+        def __call__(
+            self, input: Tensor, residual: None = None, scale: Tensor | None = None, shift: Tensor | None = None
+        ) -> Tensor: ...
         @overload
-        def __call__(self, input: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]: ...
-        def __call__(self, input: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]: ...
+        def __call__(
+            self, input: Tensor, residual: Tensor, scale: Tensor | None = None, shift: Tensor | None = None
+        ) -> tuple[Tensor, Tensor]: ...
+        def __call__(
+            self, input: Tensor, residual: Tensor | None = None, scale: Tensor | None = None,
+            shift: Tensor | None = None,
+        ) -> Tensor | tuple[Tensor, Tensor]: ...  # fmt: skip

@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.fx import Proxy
 from torch.types import Device
 
-from normkernels import _checks
 from normkernels._activations import Activation
 from normkernels._arguments import constructor, refuse
+from normkernels.modules._adapted import adapted, check_tables
 from normkernels.modules._channels import ChannelExtras
 from normkernels.modules._leaf import leaf
 from normkernels.ops.group_norm import group_norm
@@ -68,7 +68,9 @@ class GroupNorm(ChannelExtras, torch.nn.GroupNorm):
             refuse(self, unknown)
         weight, bias = self.weight, self.bias
         if scale is not None or shift is not None:
-            weight, bias = _adapted(self, input, scale, shift)
+            shape = (*input.shape[:1], self.num_channels)
+            check_tables(self, shape, scale=scale, shift=shift)
+            weight, bias = adapted(weight, bias, scale, shift, shape)
         return group_norm(input, self.num_groups, weight, bias, self.eps, skip=skip, **self.extras)
 
     if TYPE_CHECKING:  # torch.nn.Module's says nothing of what it takes and returns
@@ -76,18 +78,3 @@ class GroupNorm(ChannelExtras, torch.nn.GroupNorm):
         def __call__(
             self, input: Tensor, skip: Tensor | None = None, scale: Tensor | None = None, shift: Tensor | None = None
         ) -> Tensor: ...
-
-
-def _adapted(norm: GroupNorm, input: Tensor, scale: Tensor | None, shift: Tensor | None) -> list[Tensor | None]:
-    """w (1 + scale) and b (1 + scale) + shift, (N, C): tables, which cost nothing beside input."""
-    shape = (*input.shape[:1], norm.num_channels)
-    for name, t in (("scale", scale), ("shift", shift)):
-        if t is not None and (not isinstance(t, Tensor) or tuple(t.shape) != shape):
-            _checks.fail("GroupNorm", name, f"have shape {shape}", tuple(getattr(t, "shape", ())) or type(t).__name__)
-    weight, bias = norm.weight, norm.bias
-    if scale is not None:
-        weight = 1 + scale if weight is None else weight * (1 + scale)
-        bias = None if bias is None else bias * (1 + scale)
-    if shift is not None:
-        bias = shift if bias is None else bias + shift
-    return [None if t is None else t.expand(shape) for t in (weight, bias)]

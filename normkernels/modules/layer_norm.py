@@ -11,6 +11,7 @@ from torch.types import Device
 
 from normkernels._activations import Activation
 from normkernels._arguments import constructor, refuse
+from normkernels.modules._adapted import adapted_rows
 from normkernels.modules._leaf import leaf
 from normkernels.modules._rows import RowExtras
 from normkernels.ops.layer_norm import layer_norm
@@ -20,8 +21,11 @@ class LayerNorm(RowExtras, torch.nn.LayerNorm):
     r"""Normalisation over the last dims: torch.nn.LayerNorm, and what can be fused with it.
 
     .. math::
-        s = x + \text{residual}, \quad y = \text{activation}\Big(
+        s = x + \text{residual}, \quad y = \text{activation}\Big(\Big(
         \frac{s - \text{mean}(s)}{\sqrt{\text{var}(s) + \epsilon}} (w + \text{weight\_offset}) + b\Big)
+        (1 + \text{scale}_n) + \text{shift}_n\Big)
+
+    scale and shift, one for each sample, are given to the call or left out: adaptive layer norm (DiT), FiLM.
 
     In ``eval()`` torch.nn.TransformerEncoderLayer computes its norms itself if they have one ``eps``. Where this layer
     does more than that, others read NaN for ``eps``, which equals no other, and the layer is called.
@@ -34,7 +38,8 @@ class LayerNorm(RowExtras, torch.nn.LayerNorm):
         backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
 
     Shape:
-        input and residual ``(*, *normalized_shape)``; output the same, and with a residual the pair (y, s).
+        input and residual ``(*, *normalized_shape)``; scale and shift ``(B, *normalized_shape)``, of which B is
+        input's dim 0; output as input, and with a residual the pair (y, s).
 
     Attributes: ``weight`` (1 - weight_offset) and ``bias`` (0), ``normalized_shape``, or None.
 
@@ -72,18 +77,24 @@ class LayerNorm(RowExtras, torch.nn.LayerNorm):
         self.__dict__["eps"] = eps
 
     @overload
-    def forward(self, input: Tensor, residual: None = None) -> Tensor: ...
-    @overload
-    def forward(self, input: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]: ...
     def forward(
-        self, input: Tensor, residual: Tensor | None = None, **unknown: Never
-    ) -> Tensor | tuple[Tensor, Tensor]:
+        self, input: Tensor, residual: None = None, scale: Tensor | None = None, shift: Tensor | None = None
+    ) -> Tensor: ...
+    @overload
+    def forward(
+        self, input: Tensor, residual: Tensor, scale: Tensor | None = None, shift: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]: ...
+    def forward(
+        self, input: Tensor, residual: Tensor | None = None, scale: Tensor | None = None, shift: Tensor | None = None,
+        **unknown: Never,
+    ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
         """y; with a residual (y, input + residual)."""
         if isinstance(input, Proxy):
-            return leaf(self, input, residual)
+            return leaf(self, input, residual, *(() if scale is shift is None else (scale, shift)))
         if unknown:
             refuse(self, unknown)
-        eps = self.__dict__["eps"]
-        return layer_norm(
-            input, self.normalized_shape, self.weight, self.bias, eps, residual=residual, **self.extras
-        )  # fmt: skip
+        eps, extras = self.__dict__["eps"], self.extras
+        weight, bias = self.weight, self.bias
+        if scale is not None or shift is not None:
+            weight, bias, extras = adapted_rows(self, input, scale, shift)
+        return layer_norm(input, self.normalized_shape, weight, bias, eps, residual=residual, **extras)

@@ -10,6 +10,7 @@ from torch.types import Device
 
 from normkernels._activations import Activation
 from normkernels._arguments import constructor, refuse
+from normkernels.modules._adapted import adapted_rows
 from normkernels.modules._leaf import leaf
 from normkernels.modules._rows import RowExtras
 from normkernels.ops.rms_norm import rms_norm
@@ -20,19 +21,25 @@ class RMSNorm(RowExtras, torch.nn.RMSNorm):
 
     .. math::
         s = x + \text{residual}, \quad
-        y = \text{activation}\Big(\frac{s}{\sqrt{\text{mean}(s^2) + \epsilon}} (w + \text{weight\_offset})\Big)
+        y = \text{activation}\Big(\Big(
+        \frac{s}{\sqrt{\text{mean}(s^2) + \epsilon}} (w + \text{weight\_offset}) + b\Big)
+        (1 + \text{scale}_n) + \text{shift}_n\Big)
+
+    scale and shift, one for each sample, are given to the call or left out.
 
     Args:
         normalized_shape, eps, elementwise_affine, device, dtype: as in torch.nn.RMSNorm.
+        bias: with, there is a bias too; torch.nn.RMSNorm has none.
         activation: None or a name of ``normkernels.ACTIVATIONS``, applied last.
         slope: of ``"leaky_relu"`` for negative values.
         weight_offset: added to the weight, which starts at 1 less that; 1.0 is Gemma's form.
         backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
 
     Shape:
-        input and residual ``(*, *normalized_shape)``; output the same, and with a residual the pair (y, s).
+        input and residual ``(*, *normalized_shape)``; scale and shift ``(B, *normalized_shape)``, of which B is
+        input's dim 0; output as input, and with a residual the pair (y, s).
 
-    Attributes: ``weight`` (1 - weight_offset), ``normalized_shape``, or None.
+    Attributes: ``weight`` (1 - weight_offset) and ``bias`` (0), ``normalized_shape``, or None.
 
     Raises:
         ValueError: a name, shape or dtype is wrong.
@@ -51,22 +58,38 @@ class RMSNorm(RowExtras, torch.nn.RMSNorm):
     def __init__(
         self, normalized_shape: int | Sequence[int], eps: float | None = None,
         elementwise_affine: bool = True, device: Device = None, dtype: torch.dtype | None = None, *,
-        activation: Activation | None = None, slope: float = 0.01, weight_offset: float = 0.0,
+        bias: bool = False, activation: Activation | None = None, slope: float = 0.01, weight_offset: float = 0.0,
         backend: str | None = None,
     ) -> None:  # fmt: skip
         extras = {"activation": activation, "slope": slope, "weight_offset": weight_offset, "backend": backend}
         super().__init__(normalized_shape, eps, elementwise_affine, device, dtype, **extras)
+        wanted = bias and elementwise_affine
+        new = torch.zeros(self.normalized_shape, device=device, dtype=dtype) if wanted else None
+        self.register_parameter("bias", None if new is None else torch.nn.Parameter(new))
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + (", bias=True" if getattr(self, "bias", None) is not None else "")
 
     @overload
-    def forward(self, input: Tensor, residual: None = None) -> Tensor: ...
-    @overload
-    def forward(self, input: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]: ...
     def forward(
-        self, input: Tensor, residual: Tensor | None = None, **unknown: Never
-    ) -> Tensor | tuple[Tensor, Tensor]:
+        self, input: Tensor, residual: None = None, scale: Tensor | None = None, shift: Tensor | None = None
+    ) -> Tensor: ...
+    @overload
+    def forward(
+        self, input: Tensor, residual: Tensor, scale: Tensor | None = None, shift: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]: ...
+    def forward(
+        self, input: Tensor, residual: Tensor | None = None, scale: Tensor | None = None, shift: Tensor | None = None,
+        **unknown: Never,
+    ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
         """y; with a residual (y, input + residual)."""
         if isinstance(input, Proxy):
-            return leaf(self, input, residual)
+            return leaf(self, input, residual, *(() if scale is shift is None else (scale, shift)))
         if unknown:
             refuse(self, unknown)
-        return rms_norm(input, self.normalized_shape, self.weight, self.eps, residual=residual, **self.extras)
+        weight, bias, extras = self.weight, getattr(self, "bias", None), self.extras  # torch.nn's has no bias
+        if scale is not None or shift is not None:
+            weight, bias, extras = adapted_rows(self, input, scale, shift)
+        return rms_norm(
+            input, self.normalized_shape, weight, self.eps, bias=bias, residual=residual, **extras
+        )  # fmt: skip

@@ -13,16 +13,25 @@ from normkernels.ops._buffers import statistic_dtype
 
 
 def rows(
-    norm: Callable[..., Tensor], input: Tensor, residual: Tensor | None, parameters: list[Tensor | None], settings
+    norm: Callable[..., Tensor], input: Tensor, residual: Tensor | None, weight, bias, settings
 ) -> tuple[Tensor, ...]:
-    """(y,), or (y, summed) with a residual; ``norm``: of torch, with the arguments of ``layer_norm``."""
+    """(y,), or (y, summed) with a residual; ``norm``: torch's layer_norm, or its rms_norm, which takes no bias."""
     s = input if residual is None else input + residual
     x = s.to(statistic_dtype(s))
     last = x if settings.dims else x.movedim(1, -1)
-    weight, *bias = (None if t is None else t.to(x.dtype) for t in parameters)
+    weight, bias = (None if t is None else t.to(x.dtype) for t in (weight, bias))
     if weight is not None and settings.weight_offset:
         weight = weight + settings.weight_offset
-    u = norm(last, last.shape[last.dim() - (settings.dims or 1) :], weight, *bias, eps=settings.eps)
+    shape = last.shape[last.dim() - (settings.dims or 1) :]
+    each = any(t is not None and t.dim() > len(shape) for t in (weight, bias))  # which no operator takes
+    own = [None, None] if each else [weight, bias]
+    u = norm(last, shape, *(own if norm is F.layer_norm else own[:1]), eps=settings.eps)
+    if each:
+        w, b = (None if t is None else t.view(len(t), *[1] * (x.dim() - t.dim()), *shape) for t in (weight, bias))
+        u = u if w is None else u * w
+        u = u if b is None else u + b
+    elif norm is F.rms_norm and bias is not None:
+        u = u + bias
     y = act(settings.activation, u if settings.dims else u.movedim(-1, 1), settings.slope).to(input.dtype)
     return (y,) if residual is None else (y, s)
 

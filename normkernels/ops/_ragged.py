@@ -21,6 +21,9 @@ def of_values(
     if dims >= input.dim() - input._ragged_idx:
         rule = f"not be ragged in its last {dims} dims"
         fail(name, "input", rule, f"a nested tensor that is ragged in dim {input._ragged_idx}")
+    for t in (*parameters, options.get("bias")):
+        if isinstance(t, Tensor) and t.dim() > dims:  # the samples of values have not as many rows each
+            fail(name, "weight or bias", "have the shape of normalized_shape beside ragged input", tuple(t.shape))
     if residual is not None and (not is_ragged(residual) or residual.shape != input.shape):
         fail(name, "residual", f"be a nested tensor of input's shape {tuple(input.shape)}", type(residual).__name__)
 

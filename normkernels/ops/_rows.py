@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from normkernels._activations import Activation
+from normkernels.ops._buffers import flat
 
 
 class RowOptions(TypedDict, total=False):
@@ -30,6 +31,22 @@ def rows(t: Tensor | None, n: int) -> Any:
     if t.dim() != 2 or t.shape[1] != n:
         t = t.reshape(-1, n) if n else t.reshape(0, 0)
     return t if n == 1 or t.stride(1) == 1 else t.contiguous()
+
+
+def parameter(t: Tensor | None, n: int) -> Any:
+    """A weight or bias as a contiguous (n,), which all rows share, or (B, n): one for the rows of each of B samples."""
+    if t is None or t.numel() == n or t.dim() == 1:
+        return flat(t)
+    return t.reshape(-1, n).contiguous()
+
+
+def parameter_shape(input: Tensor, shape: tuple[int, ...], *parameters: Any) -> tuple[int, ...]:
+    """That of weight and bias: ``shape``, or (B, *shape) where one has it, for the B samples of input's dim 0."""
+    if input.dim() == len(shape):
+        return shape
+    each = (input.shape[0], *shape)
+    found = any(isinstance(t, Tensor) and t.dim() == len(each) and t.shape == each for t in parameters)
+    return each if found else shape
 
 
 def strided_rows(t: Tensor | None, n: int) -> Any:

@@ -14,7 +14,7 @@ from normkernels._backends import requested
 from normkernels._backends.reference.layer_norm import layer_norm_ref
 from normkernels._library import Kernel, kernel
 from normkernels.ops import _onnx, _rows
-from normkernels.ops._buffers import differentiable_backward, empty, flat, statistic
+from normkernels.ops._buffers import differentiable_backward, empty, statistic
 from normkernels.ops._ragged import is_ragged, of_values
 from normkernels.ops._rows import RowOptions
 from normkernels.ops._ways import Filled, Recipe, call, differentiated_again, forward, function
@@ -72,7 +72,7 @@ class LayerNormRecipe(Recipe):
         y, summed = layout.like(input), None if residual is None else layout.like(input)
         mean, rstd = statistic(x), statistic(x)
         layout.fwd(
-            x, layout.view(residual, n), flat(weight), flat(bias), layout.view(y, n),
+            x, layout.view(residual, n), _rows.parameter(weight, n), _rows.parameter(bias, n), layout.view(y, n),
             layout.view(summed, n), mean, rstd, eps, *extras, backend,
         )  # fmt: skip
         outputs = (y,) if summed is None else (y, summed)  # torch.compile fails on an output that is None
@@ -84,7 +84,7 @@ class LayerNormRecipe(Recipe):
     ) -> tuple[Tensor, ...]:
         layout, dims, eps, *extras, _ = settings
         n = normalised(input, dims)
-        x, w, b = layout.view(input, n), flat(weight), flat(bias)
+        x, w, b = layout.view(input, n), _rows.parameter(weight, n), _rows.parameter(bias, n)
         found = layer_norm_ref(x, layout.view(residual, n), w, b, eps, *extras)
         return tuple(layout.shaped(t, input) for t in found[: 1 if residual is None else 2])
 
@@ -92,7 +92,7 @@ class LayerNormRecipe(Recipe):
     def standard(
         input: Tensor, residual: Tensor | None, weight: Tensor | None, bias: Tensor | None, settings: Settings
     ) -> tuple[Tensor, ...]:
-        return _onnx.rows(F.layer_norm, input, residual, [weight, bias], settings)
+        return _onnx.rows(F.layer_norm, input, residual, weight, bias, settings)
 
     @staticmethod
     def forward(ctx: Any, *args: Any) -> tuple[Tensor, ...]:
@@ -113,9 +113,9 @@ class LayerNormRecipe(Recipe):
             n, dx = normalised(input, dims), layout.like(input)
             dweight, dbias = empty(weight, ctx.needs_input_grad[2]), empty(bias, ctx.needs_input_grad[3])
             layout.bwd(
-                layout.view(dy, n), layout.view(dsummed, n), layout.view(input, n), flat(weight),
-                flat(bias), mean, rstd, layout.view(dx, n), flat(dweight), flat(dbias), *extras,
-                backend,
+                layout.view(dy, n), layout.view(dsummed, n), layout.view(input, n), _rows.parameter(weight, n),
+                _rows.parameter(bias, n), mean, rstd, layout.view(dx, n), _rows.parameter(dweight, n),
+                _rows.parameter(dbias, n), *extras, backend,
             )  # fmt: skip
         dresidual = dx if ctx.needs_input_grad[1] else None
         return dx, dresidual, dweight, dbias, None
@@ -153,8 +153,10 @@ def layer_norm(
         input: x, ``(*, *normalized_shape)``; float64, float32, bfloat16 or float16; any strides; or a jagged nested
             tensor that is not ragged in these dims.
         normalized_shape: the trailing dims to reduce over; N is their product, from 1 to well over a million.
-        weight: w, ``normalized_shape``, in input's dtype or float32; None means no scale.
-        bias: b, ``normalized_shape``, in input's dtype or float32; None means 0.
+        weight: w, ``normalized_shape``, in input's dtype or float32; None means no scale. ``(B, *normalized_shape)`` is
+            one for each of the B samples of input's dim 0: 1 + scale of adaptive layer norm (DiT), the gain of FiLM.
+        bias: b, ``normalized_shape``, or ``(B, *normalized_shape)`` where weight is not ``normalized_shape``;
+            in input's dtype or float32; None means 0.
         eps: added to the variance (units of x²).
         residual: input's shape. s is in the wider dtype of both, rounded to it, then normalised, and returned too.
         activation: None or a name of ``normkernels.ACTIVATIONS``, applied after the affine.
@@ -192,8 +194,9 @@ def layer_norm(
     if residual is not None or input.dtype.itemsize == 2:
         input, residual, weight, bias = _checks.prepared("layer_norm", input, residual, weight, bias)
     shape = _checks.check_normalized_shape("layer_norm", input, normalized_shape)
-    _checks.check_parameter("layer_norm", "weight", weight, shape, input)
-    _checks.check_parameter("layer_norm", "bias", bias, shape, input)
+    each = _rows.parameter_shape(input, shape, weight, bias)
+    _checks.check_parameter("layer_norm", "weight", weight, each, input)
+    _checks.check_parameter("layer_norm", "bias", bias, each, input)
     _checks.check_eps("layer_norm", eps)
     activation = _checks.check_activation("layer_norm", activation)
     backend = requested(backend, "layer_norm", input)

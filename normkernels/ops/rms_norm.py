@@ -14,19 +14,19 @@ from normkernels._backends import requested
 from normkernels._backends.reference.rms_norm import rms_norm_ref
 from normkernels._library import Kernel, kernel
 from normkernels.ops import _onnx, _rows
-from normkernels.ops._buffers import differentiable_backward, empty, flat, statistic
+from normkernels.ops._buffers import differentiable_backward, empty, statistic
 from normkernels.ops._ragged import is_ragged, of_values
 from normkernels.ops._rows import RowOptions
 from normkernels.ops._ways import Filled, Recipe, call, differentiated_again, forward, function
 
 # x, residual, dy, dsummed: (M, N), adjacent columns, any row stride; y, summed, dx: contiguous; rstd: (M,)
 rms_norm_fwd: Kernel = kernel(
-    "rms_norm_fwd(Tensor x, Tensor? residual, Tensor? weight, Tensor(a!) y, Tensor(b!)? summed, Tensor(c!) rstd, "
-    "float eps, float weight_offset, str activation, float slope)"
+    "rms_norm_fwd(Tensor x, Tensor? residual, Tensor? weight, Tensor? bias, Tensor(a!) y, Tensor(b!)? summed, "
+    "Tensor(c!) rstd, float eps, float weight_offset, str activation, float slope)"
 )
 rms_norm_bwd: Kernel = kernel(
-    "rms_norm_bwd(Tensor dy, Tensor? dsummed, Tensor x, Tensor? weight, Tensor rstd, Tensor(a!) dx, "
-    "Tensor(b!)? dweight, float weight_offset, str activation, float slope)"
+    "rms_norm_bwd(Tensor dy, Tensor? dsummed, Tensor x, Tensor? weight, Tensor? bias, Tensor rstd, Tensor(a!) dx, "
+    "Tensor(b!)? dweight, Tensor(c!)? dbias, float weight_offset, str activation, float slope)"
 )
 
 
@@ -42,34 +42,40 @@ class Settings(NamedTuple):
 
 
 class RMSNormRecipe(Recipe):
-    """(input, residual, weight) -> (y,), or (y, summed) with a residual."""
+    """(input, residual, weight, bias) -> (y,), or (y, summed) with a residual."""
 
     materialize = False
 
     @staticmethod
-    def run(input: Tensor, residual: Tensor | None, weight: Tensor | None, settings: Settings) -> Filled:
+    def run(
+        input: Tensor, residual: Tensor | None, weight: Tensor | None, bias: Tensor | None, settings: Settings
+    ) -> Filled:
         dims, *numbers = settings
         n = prod(input.shape[input.dim() - dims :])
         x = _rows.rows(input, n)
         y, summed, rstd = empty(input), empty(residual), statistic(x)
-        rms_norm_fwd(x, _rows.rows(residual, n), flat(weight), _rows.rows(y, n), _rows.rows(summed, n), rstd, *numbers)
+        rms_norm_fwd(
+            x, _rows.rows(residual, n), _rows.parameter(weight, n), _rows.parameter(bias, n), _rows.rows(y, n),
+            _rows.rows(summed, n), rstd, *numbers,
+        )  # fmt: skip
         outputs = (y,) if summed is None else (y, summed)  # torch.compile fails on an output that is None
-        return outputs, (input if summed is None else summed, weight, rstd)
+        return outputs, (input if summed is None else summed, weight, bias, rstd)
 
     @staticmethod
     def composed(
-        input: Tensor, residual: Tensor | None, weight: Tensor | None, settings: Settings
+        input: Tensor, residual: Tensor | None, weight: Tensor | None, bias: Tensor | None, settings: Settings
     ) -> tuple[Tensor, ...]:
         dims, *numbers, _ = settings
         n = prod(input.shape[input.dim() - dims :])
-        found = rms_norm_ref(_rows.rows(input, n), _rows.rows(residual, n), flat(weight), *numbers)
+        x, w, b = _rows.rows(input, n), _rows.parameter(weight, n), _rows.parameter(bias, n)
+        found = rms_norm_ref(x, _rows.rows(residual, n), w, b, *numbers)
         return tuple(t.view(input.shape) for t in found[: 1 if residual is None else 2])
 
     @staticmethod
     def standard(
-        input: Tensor, residual: Tensor | None, weight: Tensor | None, settings: Settings
+        input: Tensor, residual: Tensor | None, weight: Tensor | None, bias: Tensor | None, settings: Settings
     ) -> tuple[Tensor, ...]:
-        return _onnx.rows(F.rms_norm, input, residual, [weight], settings)
+        return _onnx.rows(F.rms_norm, input, residual, weight, bias, settings)
 
     @staticmethod
     def forward(ctx: Any, *args: Any) -> tuple[Tensor, ...]:
@@ -77,56 +83,61 @@ class RMSNormRecipe(Recipe):
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None, dsummed: Tensor | None = None) -> tuple[Tensor | None, ...]:
-        input, weight, rstd = ctx.saved_tensors
+        input, weight, bias, rstd = ctx.saved_tensors
         dims, _, *extras = ctx.settings
         dy = torch.zeros_like(input) if dy is None else dy
         if differentiated_again():
 
-            def composed(input, weight):
-                return RMSNormRecipe.composed(input, None, weight, ctx.settings)[0], input
+            def composed(input, weight, bias):
+                return RMSNormRecipe.composed(input, None, weight, bias, ctx.settings)[0], input
 
-            dx, dweight = differentiable_backward(composed, (input, weight), (dy, dsummed))
+            dx, dweight, dbias = differentiable_backward(composed, (input, weight, bias), (dy, dsummed))
         else:
             n = prod(input.shape[input.dim() - dims :])
-            dx, dweight = empty(input), empty(weight, ctx.needs_input_grad[2])
+            dx = empty(input)
+            dweight, dbias = empty(weight, ctx.needs_input_grad[2]), empty(bias, ctx.needs_input_grad[3])
             rms_norm_bwd(
-                _rows.rows(dy, n), _rows.rows(dsummed, n), _rows.rows(input, n), flat(weight), rstd,
-                _rows.rows(dx, n), flat(dweight), *extras,
+                _rows.rows(dy, n), _rows.rows(dsummed, n), _rows.rows(input, n), _rows.parameter(weight, n),
+                _rows.parameter(bias, n), rstd, _rows.rows(dx, n), _rows.parameter(dweight, n),
+                _rows.parameter(dbias, n), *extras,
             )  # fmt: skip
-        return dx, dx if ctx.needs_input_grad[1] else None, dweight, None
+        return dx, dx if ctx.needs_input_grad[1] else None, dweight, dbias, None
 
 
 @overload
 def rms_norm(
     input: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None,
-    eps: float | None = None, *, residual: None = None, **options: Unpack[RowOptions],
+    eps: float | None = None, *, bias: Tensor | None = None, residual: None = None, **options: Unpack[RowOptions],
 ) -> Tensor: ...  # fmt: skip
 @overload
 def rms_norm(
     input: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None,
-    eps: float | None = None, *, residual: Tensor, **options: Unpack[RowOptions],
+    eps: float | None = None, *, bias: Tensor | None = None, residual: Tensor, **options: Unpack[RowOptions],
 ) -> tuple[Tensor, Tensor]: ...  # fmt: skip
 @function
 def rms_norm(
     input: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None,
-    eps: float | None = None, *, residual: Tensor | None = None, activation: Activation | None = None,
-    slope: float = 0.01, weight_offset: float = 0.0, backend: str | None = None,
+    eps: float | None = None, *, bias: Tensor | None = None, residual: Tensor | None = None,
+    activation: Activation | None = None, slope: float = 0.01, weight_offset: float = 0.0, backend: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
     r"""Root-mean-square normalisation over the trailing dims, with an optional residual before and activation after it.
 
     .. math::
         s = x + \text{residual}, \quad \mathrm{rstd} = (\tfrac1N \textstyle\sum_i s_i^2 + \epsilon)^{-1/2}, \quad
-        y = \text{activation}\big(s\,\mathrm{rstd}\,(w + \text{weight\_offset})\big)
+        y = \text{activation}\big(s\,\mathrm{rstd}\,(w + \text{weight\_offset}) + b\big)
 
     Args:
         input: x, ``(*, *normalized_shape)``; float64, float32, bfloat16 or float16; any strides; or a jagged nested
             tensor that is not ragged in these dims.
         normalized_shape: the trailing dims to reduce over; N is their product, from 1 to well over a million.
-        weight: w, ``normalized_shape``, in any of these dtypes; None means no scale.
+        weight: w, ``normalized_shape``, in any of these dtypes; None means no scale. ``(B, *normalized_shape)`` is
+            one for each of the B samples of input's dim 0: 1 + scale of adaptive layer norm (DiT), the gain of FiLM.
         eps: added to the mean square (units of x²). None: what torch takes, ``torch.finfo(torch.float64).eps`` for
             float64 and ``torch.finfo(torch.float32).eps`` for the others.
+        bias: b, ``normalized_shape``, or ``(B, *normalized_shape)`` where weight is not ``normalized_shape``;
+            in any of these dtypes; None means 0.
         residual: input's shape. s is in the wider dtype of both, rounded to it, then normalised, and returned too.
-        activation: None or a name of ``normkernels.ACTIVATIONS``, applied after the scale.
+        activation: None or a name of ``normkernels.ACTIVATIONS``, applied after the affine.
         slope: of ``"leaky_relu"`` for negative values.
         weight_offset: added to weight; 1.0 gives Gemma's (1 + w). Without weight it does nothing.
         backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
@@ -139,7 +150,7 @@ def rms_norm(
         ValueError: a shape, dtype, device, layout or name is wrong (the message says which, the rule and the value).
         RuntimeError: the backend asked for cannot run here (the message says why).
 
-    Gradients: input, residual, weight; through both outputs; twice differentiable (through the reference).
+    Gradients: input, residual, weight, bias; through both outputs; twice differentiable (through the reference).
     Deterministic: yes, and a row's result does not depend on the other rows.
     Under autocast as torch: 16-bit input is taken in float32 on CUDA, and as it is on the CPU.
 
@@ -152,20 +163,30 @@ def rms_norm(
     """
     if type(input) is not Tensor and is_ragged(input):
         options = {"activation": activation, "slope": slope, "weight_offset": weight_offset, "backend": backend}
-        return of_values("rms_norm", rms_norm, input, normalized_shape, weight, eps, residual=residual, **options)
+        return of_values(
+            "rms_norm", rms_norm, input, normalized_shape, weight, eps, bias=bias, residual=residual, **options
+        )
     _checks.check_input("rms_norm", input)
     _checks.check_like_input("rms_norm", "residual", residual, input)
     shape = _checks.check_normalized_shape("rms_norm", input, normalized_shape)
     if residual is not None or input.dtype.itemsize == 2:
-        input, residual, weight = _checks.prepared("rms_norm", input, residual, weight)
-    if isinstance(weight, Tensor) and weight.dtype in _checks.DTYPES and weight.dtype != input.dtype:
-        weight = weight.to(torch.float32 if input.dtype.itemsize == 2 else input.dtype)
-    _checks.check_parameter("rms_norm", "weight", weight, shape, input)
+        input, residual, weight, bias = _checks.prepared("rms_norm", input, residual, weight, bias)
+    weight, bias = _as_input(weight, input), _as_input(bias, input)
+    each = _rows.parameter_shape(input, shape, weight, bias)
+    _checks.check_parameter("rms_norm", "weight", weight, each, input)
+    _checks.check_parameter("rms_norm", "bias", bias, each, input)
     activation = _checks.check_activation("rms_norm", activation)
     backend = requested(backend, "rms_norm", input)
     if eps is None:
         eps = torch.finfo(torch.float64 if input.dtype == torch.float64 else torch.float32).eps
     _checks.check_eps("rms_norm", eps)
     settings = Settings(len(shape), eps, weight_offset, activation, slope, backend)
-    found: Any = call(RMSNormRecipe, input, residual, weight, settings)
+    found: Any = call(RMSNormRecipe, input, residual, weight, bias, settings)
     return found[0] if residual is None else found
+
+
+def _as_input(parameter: Any, input: Tensor) -> Any:
+    """A parameter of any of our dtypes in one that the kernels take beside input."""
+    if isinstance(parameter, Tensor) and parameter.dtype in _checks.DTYPES and parameter.dtype != input.dtype:
+        return parameter.to(torch.float32 if input.dtype.itemsize == 2 else input.dtype)
+    return parameter

@@ -244,8 +244,8 @@ def record(
     names = NAME[x] + ("" if x == w else "/" + NAME[w])
     with recording(names) as launches:
         if op == "rms_norm":
-            run("rms_norm_fwd", t, extra, weight, t, extra, rstd, 1e-5, 0.0, activation, 0.01)
-            run("rms_norm_bwd", t, extra, t, weight, rstd, t, weight, 0.0, activation, 0.01)
+            run("rms_norm_fwd", t, extra, weight, None, t, extra, rstd, 1e-5, 0.0, activation, 0.01)
+            run("rms_norm_bwd", t, extra, t, weight, None, rstd, t, weight, None, 0.0, activation, 0.01)
         else:
             run(op + "_fwd", t, extra, weight, bias, t, extra, mean, rstd, 1e-5, 0.0, activation, 0.01)
             run(op + "_bwd", t, extra, t, weight, bias, mean, rstd, t, weight, bias, 0.0, activation, 0.01)

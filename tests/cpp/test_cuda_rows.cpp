@@ -19,7 +19,8 @@ struct Case {
   int64_t M, N, S;   // S > 1: columns of (M, N, S)
   const char* name;  // of the activation
   bool residual, weight, bias, float_parameters, aligned;
-  bool sums = true;  // dweight and dbias wanted
+  bool sums = true;     // dweight and dbias wanted
+  int64_t samples = 1;  // of M / samples rows, with weights of their own
 };
 
 // Values of T at a chosen alignment, with the exact values beside them.
@@ -82,12 +83,12 @@ struct Fixture {
         y(count, c.aligned),
         summed(count, c.aligned),
         dx(count, c.aligned),
-        dweight(c.N, true),
-        dbias(c.N, true),
+        dweight(c.samples * c.N, true),
+        dbias(c.samples * c.N, true),
         mean(statistics, true),
         rstd(statistics, true),
-        w(normal(c.N, 5), c.weight, c.float_parameters, c.aligned, kOffset, 1),
-        b(normal(c.N, 6), c.bias, c.float_parameters, c.aligned, 0, 0),
+        w(normal(c.samples * c.N, 5), c.weight, c.float_parameters, c.aligned, kOffset, 1),
+        b(normal(c.samples * c.N, 6), c.bias, c.float_parameters, c.aligned, 0, 0),
         affine{w.parameter, b.parameter, A(kOffset), A(kSlope), find_activation(c.name)} {}
 
   auto workspace() {
@@ -95,7 +96,13 @@ struct Fixture {
   }
   bool packed(int64_t length) const { return c.aligned && length % kPack<T> == 0; }
   LineSums<T> sums(bool center) {
-    return {nullptr, c.sums ? dweight.data : nullptr, c.sums && center ? dbias.data : nullptr, false, false, 0, c.N};
+    const bool biased = c.sums && (center || c.bias);
+    return {nullptr, c.sums ? dweight.data : nullptr, biased ? dbias.data : nullptr, false, false, 0, c.N};
+  }
+  // Of the sample that a row is of
+  int64_t first(int64_t row) const { return row * c.samples / statistics * c.N; }
+  std::vector<Real> own(const std::vector<Real>& exact, int64_t row) const {
+    return {exact.begin() + first(row), exact.begin() + first(row) + c.N};
   }
 
   // element n of row (m, s)
@@ -111,28 +118,29 @@ struct Fixture {
                              std::to_string(c.S) + (center ? " layer " : " rms ") + std::to_string(sizeof(T)) +
                              " bytes ";
     const double ulp = kRounding<T>, small = sizeof(T) == 8 ? 1e-9 : 2e-5;
-    std::vector<Real> dw(c.N), db(c.N);
+    std::vector<Real> dw(c.samples * c.N), db(c.samples * c.N);
     for (int64_t m = 0; m < statistics; ++m) {
       const auto s = row(c.residual ? summed : x, m);
       if (c.residual)
         for (int64_t n = 0; n < c.N; ++n)
           check_close(what + "summed", at(m, n), s[n], row(x, m)[n] + row(residual, m)[n], ulp, 0);
-      Row want(s, center, kEps, w.exact, b.exact, c.name, kSlope);
+      const auto weight = own(w.exact, m);
+      Row want(s, center, kEps, weight, own(b.exact, m), c.name, kSlope);
       std::vector<Real> skip(c.N);
       if (c.residual) skip = row(dsummed, m);
-      want.backward(row(dy, m), skip, center, w.exact, c.name, kSlope);
+      want.backward(row(dy, m), skip, center, weight, c.name, kSlope);
       if (center) check_close(what + "mean", m, mean[m], want.mean, small, small);
       check_close(what + "rstd", m, rstd[m], want.rstd, small, 0);
       for (int64_t n = 0; n < c.N; ++n) {
         check_close(what + "y", at(m, n), y[at(m, n)], want.y[n], ulp, small);
         check_close(what + "dx", at(m, n), dx[at(m, n)], want.dx[n], ulp, 4 * small * double(1 + want.rstd));
-        dw[n] += want.du[n] * want.xhat[n];
-        db[n] += want.du[n];
+        dw[first(m) + n] += want.du[n] * want.xhat[n];
+        db[first(m) + n] += want.du[n];
       }
     }
-    for (int64_t n = 0; c.sums && n < c.N; ++n) {
+    for (int64_t n = 0; c.sums && n < c.samples * c.N; ++n) {
       check_close(what + "dweight", n, dweight[n], dw[n], ulp, small * std::sqrt(statistics) * 4);
-      if (center) check_close(what + "dbias", n, dbias[n], db[n], ulp, small * std::sqrt(statistics) * 4);
+      if (center || c.bias) check_close(what + "dbias", n, dbias[n], db[n], ulp, small * std::sqrt(statistics) * 4);
     }
   }
 };
@@ -144,13 +152,13 @@ void check_rows(const Case& c) {
   fwd.x = f.x.data, fwd.x_stride = c.N, fwd.affine = f.affine, fwd.y = f.y.data, fwd.rstd = f.rstd.data;
   if (c.residual) fwd.residual = f.residual.data, fwd.residual_stride = c.N, fwd.summed = f.summed.data;
   if (CENTER) fwd.mean = f.mean.data;
-  fwd.eps = f.kEps, fwd.M = c.M, fwd.N = c.N, fwd.packed = f.packed(c.N);
+  fwd.eps = f.kEps, fwd.samples = c.samples, fwd.M = c.M / c.samples, fwd.N = c.N, fwd.packed = f.packed(c.N);
   rows_forward<CENTER>(fwd, f.device, f.workspace());
   RowsBackward<T> bwd{};
   bwd.dy = f.dy.data, bwd.dy_stride = c.N, bwd.x = c.residual ? f.summed.data : f.x.data, bwd.x_stride = c.N;
   if (c.residual) bwd.dsummed = f.dsummed.data, bwd.dsummed_stride = c.N;
   bwd.affine = f.affine, bwd.mean = f.mean.data, bwd.rstd = f.rstd.data, bwd.dx = f.dx.data;
-  bwd.M = c.M, bwd.N = c.N, bwd.packed = f.packed(c.N);
+  bwd.samples = c.samples, bwd.M = c.M / c.samples, bwd.N = c.N, bwd.packed = f.packed(c.N);
   rows_backward<CENTER>(bwd, f.sums(CENTER), f.device, f.workspace());
   f.check(CENTER);
 }
@@ -175,7 +183,11 @@ void check_columns(const Case& c) {
 template <class T>
 void check_both(const Case& c) {
   check_rows<true, T>(c);
-  check_rows<false, T>({c.M, c.N, c.S, c.name, c.residual, c.weight, false, c.float_parameters, c.aligned});
+  for (const bool bias : {false, true}) {
+    Case other = c;
+    other.bias = bias;
+    check_rows<false, T>(other);
+  }
 }
 
 // Rows of part of a warp, of a warp, of a block; columns.
@@ -190,6 +202,9 @@ void check_all() {
            Case{11, 16 * V, 1, "identity", false, false, true, wide, true},
            Case{2, 150 * V, 1, "tanh", true, true, true, wide, true},
            Case{3, 100 * V + 3, 1, "identity", true, true, true, false, true},
+           Case{15, 4 * V, 1, "silu", true, true, true, wide, true, true, 5},
+           Case{6, 150 * V, 1, "identity", true, true, true, wide, true, true, 2},
+           Case{14, 31, 1, "gelu", false, true, true, wide, true, true, 7},
        })
     check_both<T>(c);
   check_columns<T>({2, 70, 8 * V, "identity", true, true, true, wide, true});
@@ -202,6 +217,7 @@ int main() {
   check_rows<true, float>({2, 8188, 1, "identity", true, true, true, false, true, false});  // the longest of one block
   check_rows<true, float>({2, 8193, 1, "gelu_tanh", false, true, true, false, true, false});
   check_rows<false, __nv_bfloat16>({2, 16424, 1, "identity", true, true, false, true, true});
+  check_rows<true, float>({4, 16424, 1, "silu", true, true, true, false, true, true, 2});
   check_all<float>();
   check_all<double>();
   check_all<__nv_bfloat16>();

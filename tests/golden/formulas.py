@@ -16,7 +16,7 @@ def layer_norm(s, weight, bias, call):
 def rms_norm(s, weight, bias, call):
     xhat = [v / sqrt(sum(v**2 for v in s) / len(s) + call["eps"]) for v in s]
     weight = weight or [1 - call["weight_offset"]] * len(s)
-    return [h * (w + call["weight_offset"]) for h, w in zip(xhat, weight, strict=True)]
+    return [h * (w + call["weight_offset"]) + b for h, w, b in zip(xhat, weight, bias or [0] * len(s), strict=True)]
 
 
 def by_row(norm):

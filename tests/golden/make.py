@@ -45,7 +45,7 @@ def normprop_cases():
 if __name__ == "__main__":
     write("layer_norm", rows(layer_norm, ("weight", "bias")))
     write("layer_norm_2d", rows(layer_norm, ("weight", "bias")))  # the rows are the pixels; the test transposes
-    write("rms_norm", rows(rms_norm, ("weight",)))
+    write("rms_norm", rows(rms_norm, ("weight", "bias")))
     no_state = {"running_mean": None, "running_var": None}
     write("batch_norm", channels(partial(answers, by_channel(lambda n, c: c)), training=True, **no_state))
     write("group_norm", channels(partial(answers, by_channel(lambda n, c: (n, c // 2))), num_groups=2))

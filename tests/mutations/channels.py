@@ -58,7 +58,7 @@ TABLE = {
         ("[t[n : n + 1] for t in tables]", "[t[:1] for t in tables]"),
         ('if activation == "identity" and wanted[1]: grads[1] = dy', ""),
     ],
-    ("modules/group_norm", "tests/test_images.py"): [
+    ("modules/adapted", "tests/test_images.py"): [
         ("None if bias is None else bias * (1 + scale)", "bias"),
         ("shift if bias is None else bias + shift", "shift"),
         ("tuple(t.shape) != shape", "False"),

@@ -1,6 +1,6 @@
 """Layer norm, RMS norm and layer norm of rows whose units lie a stride apart."""
 
-from mutations._tests import EAGER, EDGES, NARROW, NATIVE, ROWS, STRIDED_ROWS, WITNESS
+from mutations._tests import ADAPTED, EAGER, EDGES, NARROW, NATIVE, ROWS, STRIDED_ROWS, WITNESS
 
 TABLE = {
     ("triton", ROWS): [
@@ -14,6 +14,8 @@ TABLE = {
     ("triton/rows_forward", ROWS): [
         ("tl.maximum(squares - rest * rest,", "tl.maximum(2 * squares - rest * rest,"),
         ("tl.rsqrt(var + number(EPS, var.dtype))", "tl.rsqrt(var)"),
+        ("block -= which * each", "block -= 0"),
+        ("weight = shifted(weight, which.to(tl.int64) * N)", "weight = weight"),
         ("tl.store(t.mean + rows, mean + rest,", "tl.store(t.mean + rows, rest,"),
         ("s = rounded(s, t.summed.dtype.element_ty).to(dtype)", "s = s.to(dtype)"),
     ],
@@ -27,9 +29,24 @@ TABLE = {
         ("dx = dx - mean_g", "dx = dx - 0 * mean_g"),
         ("dx = dx + load_piece(", "dx = dx + 0 * load_piece("),
         ("gs = gs + (affine(du, w_here, None),)", "gs = gs + (du,)"),
-        ("tl.minimum(block + tl.num_programs(0), blocks - 1)", "tl.minimum(block + 0, blocks - 1)"),
+        ("tl.minimum(block + step, blocks - 1)", "tl.minimum(block + 0, blocks - 1)"),
         ("finalise(partial_w, partial_b,", "finalise(partial_b, partial_w,"),
+        ("line = start * B + which", "line = start"),
+        ("start -= which * each", "start -= 0"),
     ],
+    ("cpu", ADAPTED): [
+        ("own.first = sample * rows();", ""),
+        ("(block * (samples - 1) + sample) * N;", "sample * N;"),
+        ("std::min(end, (m / rows + 1) * rows)", "end"),
+    ],
+    ("reference/rows", ADAPTED): [
+        ("grad.view(len(buffer), -1, grad.shape[1]).sum(1)", "grad.view(len(buffer), -1, grad.shape[1])[:, 0]"),
+    ],
+    ("modules/adapted", ADAPTED): [
+        ("weight + offset if offset else weight", "weight"),
+        ('"weight_offset": 1.0}', '"weight_offset": 0.0}'),
+    ],
+    ("ops/ragged", ADAPTED): [("if isinstance(t, Tensor) and t.dim() > dims:", "if False:")],
     ("triton/rows_tiles", ROWS): [
         ("derivative(affine(xhat, w, b), ACT, SLOPE)", "derivative(affine(xhat, w, None), ACT, SLOPE)"),
     ],
@@ -60,6 +77,9 @@ TABLE = {
         ("return z - rest, mean + rest", "return z, mean"),
         ("return 2.0 ** -torch.log2(peak)", "return 2.0 ** 0 * torch.log2(peak)"),
     ],
+    ("ops/layer_norm.", WITNESS): [
+        ("weight, bias, ctx.settings)[0], input", "weight, bias, ctx.settings)[0], input.detach()"),
+    ],
     ("ops/layer_norm.", EAGER): [("empty(weight, ctx.needs_input_grad[2])", "empty(weight, ctx.needs_input_grad[3])")],
     ("package", WITNESS): [("k * (1 + 3 * a * u * u)", "k * (1 + a * u * u)")],
     ("ops", EAGER): [
@@ -67,7 +87,6 @@ TABLE = {
         ("rows.view(input.movedim(1, -1).shape).movedim(-1, 1)", "rows.view(input.shape)"),
     ],
     ("ops", WITNESS): [
-        ("weight, bias, ctx.settings)[0], input", "weight, bias, ctx.settings)[0], input.detach()"),
         ("torch.float64 if input.dtype == torch.float64 else torch.float32", "torch.float32"),
     ],
     ("reference/rows", "tests/test_distributed.py -k sharding-2"): [

@@ -28,13 +28,28 @@ struct RowsBackward {
   const T* x;
   int64_t x_stride;
   Affine<C> affine;
+  int64_t samples = 1;   // of as many rows each, with a weight and a bias of their own
   const C *mean, *rstd;  // mean: null without centring
   T* dx;
-  C *dweight = nullptr, *dbias = nullptr;                   // (blocks, N) tables of zeros, or null
+  C *dweight = nullptr, *dbias = nullptr;                   // (blocks, samples, N) tables of zeros, or null
   bool nontemporal = sizeof(T) >= 4 && large<T>(M * N, 3);  // in 16 bits the copy costs more than it saves
 
-  int64_t blocks() const { return std::clamp<int64_t>(M / 32, 1, 64); }
-  int64_t first_row(int64_t block) const { return block * M / blocks(); }
+  int64_t first = 0;  // row of the sample
+
+  // Of a sample
+  int64_t rows() const { return M / samples; }
+  int64_t blocks() const { return std::clamp<int64_t>(rows() / 32, 1, std::max<int64_t>(1, 64 / samples)); }
+  int64_t first_row(int64_t block) const { return first + block * rows() / blocks(); }
+
+  // The same for a block of a sample alone, whose line of the tables is where line `block` of one sample would be
+  RowsBackward of_sample(int64_t sample, int64_t block) const {
+    RowsBackward own = *this;
+    own.first = sample * rows();
+    own.affine = affine_of(affine, sample * N);
+    for (C** table : {&own.dweight, &own.dbias})
+      if (*table) *table += (block * (samples - 1) + sample) * N;
+    return own;
+  }
 
   // The mean that was kept is rounded: of a row far from 0 what it lost is found again.
   KnownRow<C> row(int64_t m) const {
@@ -136,20 +151,26 @@ void backward_split(const RowsBackward<T>& a, int64_t m, int64_t block) {
   });
 }
 
+// f(a of its sample, block) for every block
+template <class T, class F>
+void each_block(const RowsBackward<T>& a, const F& f) {
+  const int64_t blocks = a.blocks();
+  for_each(a.samples * blocks, [&](int64_t i) { f(a.of_sample(i / blocks, i % blocks), i % blocks); });
+}
+
 template <class T>
 void backward(const RowsBackward<T>& a) {
   if constexpr (sizeof(T) == 2)
     if (paired(a.M, a.N)) return paired_backward(a);
-  if (short_rows(a.N)) return for_each(a.blocks(), [&](int64_t block) { short_backward(a, block); });
+  if (short_rows(a.N)) return each_block(a, [](const auto& own, int64_t block) { short_backward(own, block); });
   // In 16 bits conversions are the limit, and four rows at once leave them too few registers.
   const bool at_once = narrow(a.N, 2 * kTile) && (sizeof(T) > 2 || a.N < 256);
-  if (at_once) return for_each(a.blocks(), [&](int64_t block) { narrow_backward(a, block); });
-  if (!split_rows(a.M, a.N)) {
-    for_each(a.blocks(), [&](int64_t block) { backward_block(a, block); });
-    return;
-  }
-  for (int64_t block = 0; block < a.blocks(); block++) {
-    for (int64_t m = a.first_row(block); m < a.first_row(block + 1); m++) backward_split(a, m, block);
+  if (at_once) return each_block(a, [](const auto& own, int64_t block) { narrow_backward(own, block); });
+  if (!split_rows(a.M, a.N)) return each_block(a, [](const auto& own, int64_t block) { backward_block(own, block); });
+  for (int64_t i = 0; i < a.samples * a.blocks(); i++) {
+    const int64_t block = i % a.blocks();
+    const auto own = a.of_sample(i / a.blocks(), block);
+    for (int64_t m = own.first_row(block); m < own.first_row(block + 1); m++) backward_split(own, m, block);
   }
 }
 

@@ -9,6 +9,14 @@
 
 namespace normkernels {
 
+// From that many values on
+template <class C>
+Affine<C> affine_of(Affine<C> affine, int64_t first) {
+  if (affine.weight) affine.weight += first;
+  if (affine.bias) affine.bias += first;
+  return affine;
+}
+
 template <class T>
 struct RowsForward {
   using C = compute_t<T>;
@@ -18,10 +26,18 @@ struct RowsForward {
   const T* residual;  // or null
   int64_t residual_stride;
   Affine<C> affine;
-  T *y, *summed;   // summed: null without residual
-  C *mean, *rstd;  // mean: null without centring
+  int64_t samples = 1;  // of as many rows each, with a weight and a bias of their own
+  T *y, *summed;        // summed: null without residual
+  C *mean, *rstd;       // mean: null without centring
   double eps;
   bool nontemporal = sizeof(T) >= 4 && large<T>(M * N);  // in 16 bits the copy of each tile costs more than it saves
+
+  // The same for the rows of a sample alone
+  RowsForward of_sample(int64_t sample) const {
+    RowsForward own = *this;
+    own.affine = affine_of(affine, sample * N);
+    return own;
+  }
 
   // What is normalised: x, or s = x + residual rounded to T.
   const T* input(int64_t m) const { return residual ? summed + m * N : x + m * x_stride; }
@@ -58,13 +74,29 @@ struct RowsForward {
   }
 };
 
+// f(a, first, end) for the rows [begin, end), those of each sample by themselves
+template <class T, class F>
+void each_sample(const RowsForward<T>& a, int64_t begin, int64_t end, const F& f) {
+  if (a.samples == 1) return f(a, begin, end);
+  const int64_t rows = a.M / a.samples;
+  for (int64_t m = begin; m < end; m = (m / rows + 1) * rows)
+    f(a.of_sample(m / rows), m, std::min(end, (m / rows + 1) * rows));
+}
+
 template <class T>
 void forward(const RowsForward<T>& a) {
   if constexpr (sizeof(T) == 2)
     if (paired(a.M, a.N)) return paired_forward(a);
-  if (!narrow(a.N) && !short_rows(a.N)) return sweep(a);
-  parallel_for(0, a.M, grain(a.N), [&](int64_t begin, int64_t end) {
-    short_rows(a.N) ? short_forward(a, begin, end) : narrow_forward(a, begin, end);
+  const bool few_values = narrow(a.N) || short_rows(a.N);
+  if (!few_values && split_rows(a.M, a.N))
+    return each_sample(a, 0, a.M, [](const auto& own, int64_t begin, int64_t end) {
+      for (int64_t m = begin; m < end; m++) sweep_split(own, m);
+    });
+  parallel_for(0, a.M, grain(a.N), [&](int64_t first, int64_t last) {
+    each_sample(a, first, last, [&](const auto& own, int64_t begin, int64_t end) {
+      if (!few_values) return sweep_rows(own, begin, end);
+      short_rows(a.N) ? short_forward(own, begin, end) : narrow_forward(own, begin, end);
+    });
   });
 }
 

@@ -21,6 +21,7 @@ inline void rows_fwd(const char* op, const Tensor& x, const OptionalTensor& resi
                            .residual = pointer<T>(residual),
                            .residual_stride = row_stride(residual),
                            .affine = affine,
+                           .samples = check::samples(given.weight, given.bias),
                            .y = pointer<T>(y),
                            .summed = pointer<T>(summed),
                            .mean = pointer<C>(mean),
@@ -44,10 +45,11 @@ inline void rows_bwd(const char* op, const Tensor& dy, const OptionalTensor& dsu
                             .x = pointer<T>(x),
                             .x_stride = x.stride(0),
                             .affine = affine,
+                            .samples = check::samples(given.weight, given.bias),
                             .mean = pointer<C>(mean),
                             .rstd = pointer<C>(rstd),
                             .dx = pointer<T>(dx)};
-    backward_in_blocks(a, a.N, dweight, dbias);
+    backward_in_blocks(a, a.samples * a.N, dweight, dbias);
   });
 }
 

@@ -89,13 +89,15 @@ NK_AVX512 void backward_of_block(const RowsBackward<T>& a, int64_t block) {
 
 template <class T>
 void paired_backward(const RowsBackward<T>& given) {
-  const LaidOut<T> weight(given.affine.weight, given.N), bias(given.affine.bias, given.N);
+  const int64_t values = given.samples * given.N;
+  const LaidOut<T> weight(given.affine.weight, values), bias(given.affine.bias, values);
   RowsBackward<T> a = given;
   a.affine.weight = weight.data();
   a.affine.bias = bias.data();
   const bool stream = large<T>(a.M * a.N, 3) && reinterpret_cast<uintptr_t>(a.dx) % 64 == 0;
-  for_each(a.blocks(),
-           [&](int64_t block) { stream ? backward_of_block<true>(a, block) : backward_of_block<false>(a, block); });
+  each_block(a, [&](const auto& own, int64_t block) {
+    stream ? backward_of_block<true>(own, block) : backward_of_block<false>(own, block);
+  });
 }
 #else
 template <class T>

@@ -52,13 +52,16 @@ NK_AVX512 void forward_rows(const RowsForward<T>& a, int64_t begin, int64_t end)
 
 template <class T>
 void paired_forward(const RowsForward<T>& given) {
-  const LaidOut<T> weight(given.affine.weight, given.N), bias(given.affine.bias, given.N);
+  const int64_t values = given.samples * given.N;
+  const LaidOut<T> weight(given.affine.weight, values), bias(given.affine.bias, values);
   RowsForward<T> a = given;
   a.affine.weight = weight.data();
   a.affine.bias = bias.data();
   const bool stream = large<T>(a.M * a.N) && reinterpret_cast<uintptr_t>(a.y) % 64 == 0;
-  parallel_for(0, a.M, grain(a.N), [&](int64_t begin, int64_t end) {
-    stream ? forward_rows<true>(a, begin, end) : forward_rows<false>(a, begin, end);
+  parallel_for(0, a.M, grain(a.N), [&](int64_t first, int64_t last) {
+    each_sample(a, first, last, [&](const auto& own, int64_t begin, int64_t end) {
+      stream ? forward_rows<true>(own, begin, end) : forward_rows<false>(own, begin, end);
+    });
   });
 }
 #else

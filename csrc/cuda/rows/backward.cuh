@@ -6,19 +6,20 @@
 namespace normkernels::cuda {
 
 // Persistent blocks, a row per group of threads at a time: x and dy are read once and stay in registers.
-template <typename T, bool CENTER, bool PACKED, bool ACTIVATED, int C>
-__global__ void __launch_bounds__(C == kBackwardChunks ? kResidentThreads : kBackwardMostThreads<T, CENTER>,
-                                  kFewBlocks<!CENTER && !ACTIVATED && std::is_same_v<T, __half>, 1>)
+template <typename T, bool CENTER, bool PACKED, bool ACTIVATED, bool EACH, int C>
+__global__ void __launch_bounds__(C == kBackwardChunks ? kResidentThreads : kBackwardMostThreads<T, CENTER || EACH>,
+                                  kFewBlocks<!CENTER && !EACH && !ACTIVATED && std::is_same_v<T, __half>, 1>)
     rows_backward_kernel(const RowsBackward<T> p) {
   using A = acc_t<T>;
   __shared__ A scratch[2][1 + CENTER][32];
   __shared__ Wide<T> columns[kSegmentThreads];
+  const SampleRows<EACH> sample(p.M, p.N);
   const Tile<T, PACKED> all(p.N, 0);
   Wide<T> dw[C] = {}, db[C] = {};
   int buffer = 0;
   for (int64_t base = int64_t(blockIdx.x) * blockDim.y; base < p.M;
        base += int64_t(gridDim.x) * blockDim.y, buffer ^= 1) {
-    const int64_t row = base + threadIdx.y < p.M ? base + threadIdx.y : p.M - 1;
+    const int64_t row = sample.first + (base + threadIdx.y < p.M ? base + threadIdx.y : p.M - 1);
     const Tile<T, PACKED> tile(p.N, base + threadIdx.y < p.M ? 0 : p.N);
     Pack<T> x[C], dy[C];
     tile.load(p.x + row * p.x_stride, x);
@@ -26,7 +27,8 @@ __global__ void __launch_bounds__(C == kBackwardChunks ? kResidentThreads : kBac
     const A mean = CENTER ? p.mean[row] : A(0), rstd = p.rstd[row];
     A sums[1 + CENTER] = {};
     const auto accumulate = [&](int c, Pack<T>& x, Pack<T>& dy, Wide<T>& dw, Wide<T>& db) {
-      add_chunk<CENTER, true, T>(load_chunk<ACTIVATED>(p, tile, 0, c, x, dy, mean, rstd), sums, dw, db);
+      add_chunk<CENTER, true, CENTER || EACH, T>(load_chunk<ACTIVATED>(p, tile, sample.shift, c, x, dy, mean, rstd),
+                                                 sums, dw, db);
     };
     for_chunks<!ACTIVATED>(accumulate, x, dy, dw, db);
     row_sum(sums, tile.threads, scratch[buffer]);
@@ -34,13 +36,16 @@ __global__ void __launch_bounds__(C == kBackwardChunks ? kResidentThreads : kBac
     keep_packed<T>(x);
     keep_packed<T>(dy);
     const auto finish = [&](int c, Pack<T>& x, Pack<T>& dy) {
-      store_dx<CENTER>(p, tile, row, 0, c, load_chunk<ACTIVATED>(p, tile, 0, c, x, dy, mean, rstd), sums, rstd);
+      store_dx<CENTER>(p, tile, row, 0, c, load_chunk<ACTIVATED>(p, tile, sample.shift, c, x, dy, mean, rstd), sums,
+                       rstd);
     };
     for_chunks<!ACTIVATED>(finish, x, dy);
   }
   if (p.partial == nullptr) return;
-  store_columns(all, dw, p.partial + blockIdx.x * p.N, columns);
-  if constexpr (CENTER) store_columns(all, db, p.partial + (p.P + blockIdx.x) * p.N, columns);
+  const int64_t samples = EACH ? gridDim.y : 1;
+  A* const line = p.partial + blockIdx.x * samples * p.N + sample.shift;
+  store_columns(all, dw, line, columns);
+  if constexpr (CENTER || EACH) store_columns(all, db, line + p.P * samples * p.N, columns);
 }
 
 // Rows that do not fit a block, 1 of 2: the sums of g * xhat and g of every (segment, row).
@@ -57,7 +62,7 @@ __global__ void __launch_bounds__(kSegmentThreads) rows_backward_sums_kernel(con
   A sums[1 + CENTER] = {};
   Wide<T> none;
   const auto accumulate = [&](int c, Pack<T>& x, Pack<T>& dy) {
-    add_chunk<CENTER, false, T>(load_chunk<true>(p, tile, first, c, x, dy, mean, rstd), sums, none, none);
+    add_chunk<CENTER, false, false, T>(load_chunk<true>(p, tile, first, c, x, dy, mean, rstd), sums, none, none);
   };
   for_chunks<false>(accumulate, x, dy);
   row_sum(sums, kSegmentThreads, scratch);
@@ -67,7 +72,7 @@ __global__ void __launch_bounds__(kSegmentThreads) rows_backward_sums_kernel(con
 }
 
 // 2 of 2: a block per (segment, group of rows) adds the segments' sums of each row in the same order, and writes dx.
-template <typename T, bool CENTER, bool PACKED>
+template <typename T, bool CENTER, bool PACKED, bool EACH>
 __global__ void __launch_bounds__(kSegmentThreads) rows_backward_segment_kernel(const RowsBackward<T> p) {
   using A = acc_t<T>;
   __shared__ A scratch[2][1 + CENTER][32];
@@ -78,7 +83,7 @@ __global__ void __launch_bounds__(kSegmentThreads) rows_backward_segment_kernel(
   A* db_out = dw_out + p.P * p.N;
   if (p.partial != nullptr && p.first_row > 0) {  // go on where the wave before stopped
     tile.load(dw_out, dw);
-    if constexpr (CENTER) tile.load(db_out, db);
+    if constexpr (CENTER || EACH) tile.load(db_out, db);
   }
   int buffer = 0;
   for (int64_t i = blockIdx.y; i < p.rows; i += gridDim.y, buffer ^= 1) {
@@ -95,36 +100,37 @@ __global__ void __launch_bounds__(kSegmentThreads) rows_backward_segment_kernel(
     const auto finish = [&](int c, Pack<T>& x, Pack<T>& dy, Wide<T>& dw, Wide<T>& db) {
       const Chunk<T> chunk = load_chunk<true>(p, tile, first, c, x, dy, mean, rstd);
       A unused[1 + CENTER] = {};
-      add_chunk<CENTER, true, T>(chunk, unused, dw, db);
+      add_chunk<CENTER, true, CENTER || EACH, T>(chunk, unused, dw, db);
       store_dx<CENTER>(p, tile, row, first, c, chunk, sums, rstd);
     };
     for_chunks<false>(finish, x, dy, dw, db);
   }
   if (p.partial == nullptr) return;
   store_columns<T>(tile, dw, dw_out, static_cast<Wide<T>*>(nullptr));
-  if constexpr (CENTER) store_columns<T>(tile, db, db_out, static_cast<Wide<T>*>(nullptr));
+  if constexpr (CENTER || EACH) store_columns<T>(tile, db, db_out, static_cast<Wide<T>*>(nullptr));
 }
 
 // ---- host ----
 
 // workspace(n) gives room for n accumulators
-template <typename T, bool CENTER, bool PACKED, bool ACTIVATED, typename Workspace>
+template <typename T, bool CENTER, bool PACKED, bool ACTIVATED, bool EACH, typename Workspace>
 void launch_rows_backward(RowsBackward<T> p, LineSums<T> sums, const Device& device, Workspace workspace) {
   const bool wanted = sums.dweight != nullptr || sums.dbias != nullptr;
   const int64_t packs = ceil_div<int64_t>(p.N, kPack<T>);
   const auto columns = [&](int64_t P) {
     sums.P = p.P = P;
-    if (wanted) sums.partial = p.partial = workspace(2 * P * p.N);
+    if (wanted) sums.partial = p.partial = workspace(2 * P * sums.N);
   };
   const auto resident = [&](auto kernel, int chunks) {
     const dim3 block = row_block(packs, chunks, kSegmentThreads);
-    columns(std::min<int64_t>(ceil_div<int64_t>(p.M, block.y), resident_blocks(kernel, block.x * block.y, device)));
-    launch(kernel, dim3(p.P), block, device, p);
+    const int64_t most = resident_blocks(kernel, block.x * block.y, device) / p.samples;
+    columns(std::clamp<int64_t>(most, 1, ceil_div<int64_t>(p.M, block.y)));
+    launch(kernel, dim3(p.P, p.samples), block, device, p);
   };
   if (packs <= kResidentThreads * kBackwardChunks) {
-    resident(rows_backward_kernel<T, CENTER, PACKED, ACTIVATED, kBackwardChunks>, kBackwardChunks);
-  } else if (packs <= kBackwardMostThreads<T, CENTER> * kBackwardMostChunks) {
-    resident(rows_backward_kernel<T, CENTER, PACKED, ACTIVATED, kBackwardMostChunks>, kBackwardMostChunks);
+    resident(rows_backward_kernel<T, CENTER, PACKED, ACTIVATED, EACH, kBackwardChunks>, kBackwardChunks);
+  } else if (packs <= kBackwardMostThreads < T, CENTER || EACH > *kBackwardMostChunks) {
+    resident(rows_backward_kernel<T, CENTER, PACKED, ACTIVATED, EACH, kBackwardMostChunks>, kBackwardMostChunks);
   } else {
     p.segments = ceil_div(p.N, kSegment<T, kBackwardChunks>);
     const int64_t wave = wave_rows<T>(p.M, p.N, 2, device);
@@ -133,20 +139,36 @@ void launch_rows_backward(RowsBackward<T> p, LineSums<T> sums, const Device& dev
     for (p.first_row = 0; p.first_row < p.M; p.first_row += wave) {
       p.rows = std::min(wave, p.M - p.first_row);
       launch(rows_backward_sums_kernel<T, CENTER, PACKED>, dim3(p.segments, p.rows), kSegmentThreads, device, p);
-      launch(rows_backward_segment_kernel<T, CENTER, PACKED>, dim3(p.segments, p.P), kSegmentThreads, device, p);
+      launch(rows_backward_segment_kernel<T, CENTER, PACKED, EACH>, dim3(p.segments, p.P), kSegmentThreads, device, p);
     }
   }
   if (wanted) line_sums(sums, device);
 }
 
-template <bool CENTER, typename T, typename Workspace>
-void rows_backward(const RowsBackward<T>& p, const LineSums<T>& sums, const Device& device, Workspace workspace) {
+template <bool CENTER, bool EACH, typename T, typename Workspace>
+void launch_rows_backward(const RowsBackward<T>& p, const LineSums<T>& sums, const Device& device,
+                          Workspace workspace) {
   if constexpr (kFast<T>) {
     const bool identity = p.affine.activation == Activation::kIdentity;
-    if (p.packed && identity) return launch_rows_backward<T, CENTER, true, false>(p, sums, device, workspace);
-    if (p.packed) return launch_rows_backward<T, CENTER, true, true>(p, sums, device, workspace);
+    if (p.packed && identity) return launch_rows_backward<T, CENTER, true, false, EACH>(p, sums, device, workspace);
+    if (p.packed) return launch_rows_backward<T, CENTER, true, true, EACH>(p, sums, device, workspace);
   }
-  launch_rows_backward<T, CENTER, false, true>(p, sums, device, workspace);
+  launch_rows_backward<T, CENTER, false, true, EACH>(p, sums, device, workspace);
+}
+
+// Of rows that do not fit a block one sample at a time. EACH has what several samples need, and sums du: without it
+// that is done beside a mean alone.
+template <bool CENTER, typename T, typename Workspace>
+void rows_backward(const RowsBackward<T>& p, const LineSums<T>& sums, const Device& device, Workspace workspace) {
+  const bool biased = !CENTER && sums.dbias != nullptr, each = p.samples > 1 || biased;
+  const int64_t threads = CENTER || each ? kBackwardMostThreads<T, true> : kBackwardMostThreads<T, false>;
+  const bool resident = p.N <= threads * kBackwardMostChunks * kPack<T>;
+  each_samples(p.samples, resident ? kMostSamples : 1, workspace, [&](int64_t first, int64_t count, auto room) {
+    const RowsBackward<T> own = p.of_samples(first, count);
+    const LineSums<T> lines = columns_of(sums, first * p.N, count * p.N);
+    count > 1 || biased ? launch_rows_backward<CENTER, true>(own, lines, device, room)
+                        : launch_rows_backward<CENTER, false>(own, lines, device, room);
+  });
 }
 
 }  // namespace normkernels::cuda

@@ -17,12 +17,26 @@ struct RowsForward {
   T *y, *summed;         // (M, N)
   acc_t<T>*mean, *rstd;  // (M,)
   acc_t<T> eps;
-  int64_t M, N;
-  bool packed;  // every pointer, row stride and N is a whole number of packs
+  int64_t M, N;         // rows of a sample, and their values
+  int64_t samples = 1;  // each with a weight and a bias of its own
+  bool packed;          // every pointer, row stride and N is a whole number of packs
   // rows that do not fit a block
   int64_t first_row;
   int segments;
   Moments<acc_t<T>>* partial;  // (rows of a wave, segments)
+
+  RowsForward of_samples(int64_t first, int64_t count) const {
+    RowsForward own = *this;
+    own.x += first * M * x_stride;
+    own.residual = advance(residual, first * M * residual_stride);
+    own.affine = advance(affine, first * N);
+    own.y += first * M * N;
+    own.summed = advance(summed, first * M * N);
+    own.mean = advance(mean, first * M);
+    own.rstd += first * M;
+    own.samples = count;
+    return own;
+  }
 };
 
 // s of C chunks, rounded to T and kept in `summed` where there is a residual
@@ -42,11 +56,12 @@ __device__ void load_summed(const RowsForward<T>& p, const Tile<T, PACKED>& tile
 }
 
 template <bool ACTIVATED, typename T, bool PACKED, int C>
-__device__ void store_y(const RowsForward<T>& p, const Tile<T, PACKED>& tile, int64_t row, int64_t first,
+__device__ void store_y(const RowsForward<T>& p, const Tile<T, PACKED>& tile, int64_t row, int64_t first, int64_t shift,
                         Pack<T> (&s)[C], acc_t<T> mean, acc_t<T> rstd) {
   for_chunks<!ACTIVATED>(
       [&](int c, Pack<T>& chunk) {
-        const Wide<T> w = load_weight(p.affine, tile, first, c), b = load_bias(p.affine, tile, first, c);
+        const Wide<T> w = load_weight(p.affine, tile, first + shift, c);
+        const Wide<T> b = load_bias(p.affine, tile, first + shift, c);
         Wide<T> u = widen<T>(chunk);
 #pragma unroll
         for (int k = 0; k < kPack<T>; ++k) u.v[k] = (u.v[k] - mean) * rstd * w.v[k] + b.v[k];
@@ -63,18 +78,19 @@ __device__ void store_statistics(const RowsForward<T>& p, int64_t row, acc_t<T> 
 }
 
 // A row per group of threads, held in registers between its one read and its one write.
-template <typename T, bool CENTER, bool PACKED, bool ACTIVATED, int C>
+template <typename T, bool CENTER, bool PACKED, bool ACTIVATED, bool EACH, int C>
 __global__ void __launch_bounds__(C == 1 ? 128 : kResidentThreads) rows_forward_kernel(const RowsForward<T> p) {
   using A = acc_t<T>;
   __shared__ A scratch[2][1][32];
-  const int64_t row = int64_t(blockIdx.x) * blockDim.y + threadIdx.y;
-  const Tile<T, PACKED> tile(p.N, row < p.M ? 0 : p.N);
+  const SampleRows<EACH> sample(p.M, p.N);
+  const int64_t within = int64_t(blockIdx.x) * blockDim.y + threadIdx.y, row = sample.first + within;
+  const Tile<T, PACKED> tile(p.N, within < p.M ? 0 : p.N);
   Pack<T> s[C];
   load_summed(p, tile, row, 0, s);
   const auto moments = tile_moments<CENTER>(tile, s, scratch);
   const A rstd = rsqrt(moments.squares / A(p.N) + p.eps);
-  if (threadIdx.x == 0 && row < p.M) store_statistics(p, row, moments.mean, rstd);
-  store_y<ACTIVATED>(p, tile, row, 0, s, moments.mean, rstd);
+  if (threadIdx.x == 0 && within < p.M) store_statistics(p, row, moments.mean, rstd);
+  store_y<ACTIVATED>(p, tile, row, 0, sample.shift, s, moments.mean, rstd);
 }
 
 // Rows that do not fit a block, 1 of 2: {mean, sum of squares} of every (segment, row).
@@ -104,22 +120,22 @@ __global__ void __launch_bounds__(kSegmentThreads, kFewBlocks<!kFast<T>, 3>)
   const auto moments = merge_moments<CENTER, kSegment<T, kForwardChunks>, T>(parts, p.segments, p.N, scratch);
   const A rstd = rsqrt(moments.squares / A(p.N) + p.eps);
   if (threadIdx.x == 0 && blockIdx.x == 0) store_statistics(p, row, moments.mean, rstd);
-  store_y<ACTIVATED>(p, tile, row, first, s, moments.mean, rstd);
+  store_y<ACTIVATED>(p, tile, row, first, 0, s, moments.mean, rstd);
 }
 
 // ---- host ----
 
 // workspace(n) gives room for n accumulators
-template <typename T, bool CENTER, bool PACKED, bool ACTIVATED, typename Workspace>
+template <typename T, bool CENTER, bool PACKED, bool ACTIVATED, bool EACH, typename Workspace>
 void launch_rows_forward(RowsForward<T> p, const Device& device, Workspace workspace) {
   const int64_t packs = ceil_div<int64_t>(p.N, kPack<T>);
   const auto resident = [&](auto kernel, int chunks) {
     const dim3 block = row_block(packs, chunks, 128);
-    launch(kernel, dim3(ceil_div<int64_t>(p.M, block.y)), block, device, p);
+    launch(kernel, dim3(ceil_div<int64_t>(p.M, block.y), p.samples), block, device, p);
   };
-  if (packs <= 16) return resident(rows_forward_kernel<T, CENTER, PACKED, ACTIVATED, 1>, 1);
+  if (packs <= 16) return resident(rows_forward_kernel<T, CENTER, PACKED, ACTIVATED, EACH, 1>, 1);
   if (packs <= kResidentThreads * kForwardChunks)
-    return resident(rows_forward_kernel<T, CENTER, PACKED, ACTIVATED, kForwardChunks>, kForwardChunks);
+    return resident(rows_forward_kernel<T, CENTER, PACKED, ACTIVATED, EACH, kForwardChunks>, kForwardChunks);
   p.segments = ceil_div(p.N, kSegment<T, kForwardChunks>);
   const int64_t wave = wave_rows<T>(p.M, p.N, 1, device);
   p.partial = reinterpret_cast<Moments<acc_t<T>>*>(workspace(wave * p.segments * 2));
@@ -130,14 +146,25 @@ void launch_rows_forward(RowsForward<T> p, const Device& device, Workspace works
   }
 }
 
-template <bool CENTER, typename T, typename Workspace>
-void rows_forward(const RowsForward<T>& p, const Device& device, Workspace workspace) {
+template <bool CENTER, bool EACH, typename T, typename Workspace>
+void launch_rows_forward(const RowsForward<T>& p, const Device& device, Workspace workspace) {
   if constexpr (kFast<T>) {
     const bool identity = p.affine.activation == Activation::kIdentity;
-    if (p.packed && identity) return launch_rows_forward<T, CENTER, true, false>(p, device, workspace);
-    if (p.packed) return launch_rows_forward<T, CENTER, true, true>(p, device, workspace);
+    if (p.packed && identity) return launch_rows_forward<T, CENTER, true, false, EACH>(p, device, workspace);
+    if (p.packed) return launch_rows_forward<T, CENTER, true, true, EACH>(p, device, workspace);
   }
-  launch_rows_forward<T, CENTER, false, true>(p, device, workspace);
+  launch_rows_forward<T, CENTER, false, true, EACH>(p, device, workspace);
+}
+
+// Of rows that do not fit a block one sample at a time
+template <bool CENTER, typename T, typename Workspace>
+void rows_forward(const RowsForward<T>& p, const Device& device, Workspace workspace) {
+  const bool resident = p.N <= kResidentThreads * kForwardChunks * kPack<T>;
+  each_samples(p.samples, resident ? kMostSamples : 1, workspace, [&](int64_t first, int64_t count, auto room) {
+    const RowsForward<T> own = p.of_samples(first, count);
+    count > 1 ? launch_rows_forward<CENTER, true>(own, device, room)
+              : launch_rows_forward<CENTER, false>(own, device, room);
+  });
 }
 
 }  // namespace normkernels::cuda

@@ -10,8 +10,8 @@ namespace normkernels::cuda {
 
 // Packs of a thread: few; in long rows many, with as many threads as leave registers for the sums by column.
 inline constexpr int kBackwardChunks = 2, kBackwardMostChunks = 4;
-template <typename T, bool CENTER>
-inline constexpr int kBackwardMostThreads = CENTER && sizeof(T) == 2 ? 384 : kResidentThreads;
+template <typename T, bool BIAS>
+inline constexpr int kBackwardMostThreads = BIAS && sizeof(T) == 2 ? 384 : kResidentThreads;
 
 template <typename T>
 struct RowsBackward {
@@ -20,15 +20,41 @@ struct RowsBackward {
   Affine<T> affine;
   const acc_t<T>*mean, *rstd;  // (M,)
   T* dx;                       // (M, N)
-  int64_t M, N;
-  bool packed;        // every pointer, row stride and N is a whole number of packs
-  acc_t<T>* partial;  // (2, P, N) sums of du * xhat and of du by block or group of rows; null: not wanted
+  int64_t M, N;                // rows of a sample, and their values
+  int64_t samples = 1;         // each with a weight and a bias of its own
+  bool packed;                 // every pointer, row stride and N is a whole number of packs
+  acc_t<T>* partial;  // (2, P, samples, N) sums of du * xhat and of du by block or group of rows; null: not wanted
   int64_t P;
   // rows that do not fit a block
   int64_t first_row, rows;  // of a wave
   int segments;
   acc_t<T>* row_partial;  // (rows, segments, 1 + CENTER)
+
+  RowsBackward of_samples(int64_t first, int64_t count) const {
+    RowsBackward own = *this;
+    own.dy += first * M * dy_stride;
+    own.dsummed = advance(dsummed, first * M * dsummed_stride);
+    own.x += first * M * x_stride;
+    own.affine = advance(affine, first * N);
+    own.mean = advance(mean, first * M);
+    own.rstd += first * M;
+    own.dx += first * M * N;
+    own.samples = count;
+    return own;
+  }
 };
+
+// The sums of some columns alone
+template <typename T>
+LineSums<T> columns_of(LineSums<T> sums, int64_t first, int64_t count) {
+  const auto from = [&](void* p, bool is_float) {
+    return advance(static_cast<char*>(p), first * int64_t(is_float ? sizeof(float) : sizeof(T)));
+  };
+  sums.dweight = from(sums.dweight, sums.dweight_is_float);
+  sums.dbias = from(sums.dbias, sums.dbias_is_float);
+  sums.N = count;
+  return sums;
+}
 
 // What one chunk gives: xhat, du and w + offset.
 template <typename T>
@@ -54,8 +80,8 @@ __device__ Chunk<T> load_chunk(const RowsBackward<T>& p, const Tile<T, PACKED>& 
   return chunk;
 }
 
-// sums[0] += g * xhat and sums[1] += g, over this thread's columns; dw += du * xhat and db += du, by column
-template <bool CENTER, bool COLUMNS, typename T>
+// sums[0] += g * xhat and sums[1] += g, over this thread's columns; dw += du * xhat and, with BIAS, db += du, by column
+template <bool CENTER, bool COLUMNS, bool BIAS, typename T>
 __device__ void add_chunk(const Chunk<T>& chunk, acc_t<T> (&sums)[1 + CENTER], Wide<T>& dw, Wide<T>& db) {
 #pragma unroll
   for (int k = 0; k < kPack<T>; ++k) {
@@ -64,7 +90,7 @@ __device__ void add_chunk(const Chunk<T>& chunk, acc_t<T> (&sums)[1 + CENTER], W
     if constexpr (CENTER) sums[CENTER] += g;
     if constexpr (COLUMNS) {
       dw.v[k] += du * chunk.xhat.v[k];
-      if constexpr (CENTER) db.v[k] += du;
+      if constexpr (BIAS) db.v[k] += du;
     }
   }
 }

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <algorithm>
+#include <vector>
 
+#include "cuda/base/affine.cuh"
 #include "cuda/base/launch.cuh"
 #include "cuda/base/tiles.cuh"
 
@@ -71,7 +73,48 @@ __device__ Moments<acc_t<T>> merge_moments(const Moments<acc_t<T>>* parts, int s
   return {mean, sum[0]};
 }
 
+// EACH: there are several samples, and blockIdx.y says which; where its rows, its weight and its bias begin. Else none
+// takes a register.
+template <bool EACH>
+struct SampleRows {
+  static constexpr int64_t first = 0, shift = 0;
+  __device__ SampleRows(int64_t, int64_t) {}
+};
+template <>
+struct SampleRows<true> {
+  int64_t first, shift;
+  __device__ SampleRows(int64_t M, int64_t N) : first(blockIdx.y * M), shift(blockIdx.y * N) {}
+};
+
 // ---- host ----
+
+inline constexpr int64_t kMostSamples = 65535;  // of a grid
+
+template <typename T>
+T* advance(T* pointer, int64_t values) {
+  return pointer == nullptr ? nullptr : pointer + values;
+}
+
+// Weight and bias from that many values on
+template <typename T>
+Affine<T> advance(Affine<T> affine, int64_t values) {
+  for (Parameter* p : {&affine.weight, &affine.bias})
+    p->data = advance(static_cast<const char*>(p->data), values * int64_t(p->is_float ? sizeof(float) : sizeof(T)));
+  return affine;
+}
+
+// f(first, count, workspace) for `most` samples at a time; the next ones take the rooms of those before.
+template <typename Workspace, typename F>
+void each_samples(int64_t samples, int64_t most, Workspace workspace, F f) {
+  std::vector<decltype(workspace(0))> rooms;
+  for (int64_t first = 0; first < samples; first += most) {
+    size_t next = 0;
+    f(first, std::min(most, samples - first), [&](int64_t n) {
+      if (next == rooms.size()) rooms.push_back(workspace(n));
+      return rooms[next++];
+    });
+  }
+}
 
 // Threads of a row, rows of a block: part of a warp each while that holds the row, then whole warps and one row.
 inline dim3 row_block(int64_t packs, int64_t chunks, int block_threads) {

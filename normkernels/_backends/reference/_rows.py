@@ -54,10 +54,18 @@ def inverse_root(z: Tensor, dims: int | tuple[int, ...], eps: float) -> Tensor:
 
 def affine(xhat: Tensor, weight: Tensor | None, bias: Tensor | None, offset: float) -> Tensor:
     """xhat * (weight + offset) + bias along dim 1."""
-    shape = (-1,) + (1,) * (xhat.dim() - 2)
     if weight is not None:
-        xhat = xhat * (weight.to(xhat.dtype).view(shape) + offset)
-    return xhat if bias is None else xhat + bias.to(xhat.dtype).view(shape)
+        xhat = xhat * (_along(weight, xhat) + offset)
+    return xhat if bias is None else xhat + _along(bias, xhat)
+
+
+def _along(parameter: Tensor, x: Tensor) -> Tensor:
+    """(N,) for all rows of x, or the row of (B, N) that each of them has; in x's dtype."""
+    parameter = parameter.to(x.dtype)
+    if parameter.dim() == 1:
+        return parameter.view((-1,) + (1,) * (x.dim() - 2))
+    samples, n = parameter.shape
+    return parameter.unsqueeze(1).expand(samples, x.shape[0] // max(samples, 1), n).reshape(x.shape)
 
 
 def store_input_grad(dx: Tensor, grad: Tensor, dsummed: Tensor | None) -> None:
@@ -65,6 +73,8 @@ def store_input_grad(dx: Tensor, grad: Tensor, dsummed: Tensor | None) -> None:
 
 
 def store_parameter_grad(buffer: Tensor | None, grad: Tensor) -> None:
-    """Sum ``grad`` over everything but dim 1 into ``buffer``, if it is wanted."""
-    if buffer is not None:
+    """Sum ``grad`` over everything but dim 1 into ``buffer``, of each sample into its row, if it is wanted."""
+    if buffer is not None and buffer.dim() == 2:
+        buffer.copy_(grad.view(len(buffer), -1, grad.shape[1]).sum(1))
+    elif buffer is not None:
         buffer.copy_(grad.sum([d for d in range(grad.dim()) if d != 1]))

@@ -1,4 +1,4 @@
-"""RMS norm: the row kernels, without a mean and a bias (Zhang & Sennrich 2019, arXiv:1910.07467)."""
+"""RMS norm: the row kernels, without a mean (Zhang & Sennrich 2019, arXiv:1910.07467)."""
 
 from normkernels._backends.triton.base.launch import on_device
 from normkernels._backends.triton.rows.backward import backward
@@ -7,11 +7,11 @@ from normkernels._backends.triton.rows.forward import forward
 
 @on_device
 def rms_norm_fwd(a):
-    """y = act(s rstd (w + offset)), s = x + residual."""
-    forward(a, bias=None, mean=None)
+    """y = act(s rstd (w + offset) + b), s = x + residual."""
+    forward(a, a.bias, mean=None)
 
 
 @on_device
 def rms_norm_bwd(a):
     """dx = rstd (g - xhat mean(g xhat)) + dsummed, g = dy act'(u) (w + offset)."""
-    backward(a, bias=None, mean=None, dbias=None)
+    backward(a, a.bias, None, a.dbias)

@@ -27,12 +27,18 @@ from normkernels._backends.triton.rows.tiles import (
     load_stat,
     piece,
     products,
+    sample,
+    samples,
+    shifted,
     store_piece,
 )
 
 
 class Backward(NamedTuple):
-    """dy, dsummed, x, dx: (M, N); weight, bias: (N,); mean, rstd: (M,); partials: (programs or groups of rows, N)."""
+    """dy, dsummed, x, dx: (M, N); weight, bias: (N,) or (B, N); mean, rstd: (M,).
+
+    partials: (programs of a sample, B, N)
+    """
 
     dy: Tensor
     dsummed: Tensor | None
@@ -74,19 +80,19 @@ def row_grads(
 
 
 @triton.jit
-def load_pairs(t, block, strides, M, N, FORM: tl.constexpr):
+def load_pairs(t, block, first, strides, M, N, FORM: tl.constexpr):
     PIECES: tl.constexpr = FORM.PIECES
     BLOCK_M: tl.constexpr = FORM.BLOCK_M
-    rows = (block * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)[:, None]
+    rows = (block * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)[:, None] + first
     found = ()
     for i in tl.static_range(PIECES):
         found = found + (load_pair(t.x, t.dy, i, rows, strides, M, N, FORM),)
     return found
 
 
-@triton.jit(do_not_specialize=["M"])
+@triton.jit(do_not_specialize=["M", "B"])
 def rows_backward_kernel(
-    t, M, N, strides, OFFSET: tl.float64, SLOPE: tl.float64, ACT: tl.constexpr, FORM: tl.constexpr
+    t, M, N, B, strides, OFFSET: tl.float64, SLOPE: tl.float64, ACT: tl.constexpr, FORM: tl.constexpr
 ):  # fmt: skip
     PIECES: tl.constexpr = FORM.PIECES
     BLOCK_M: tl.constexpr = FORM.BLOCK_M
@@ -96,22 +102,37 @@ def rows_backward_kernel(
     N = length(N, FORM)
     dw = ()
     db = ()
-    w = load_parameters(t.weight, N, OFFSET, dtype, FORM)
-    b = load_parameters(t.bias if ACT != "identity" else None, N, None, dtype, FORM)
+    first = 0
+    weight = t.weight
+    bias = t.bias if ACT != "identity" else None
+    if B is not None:
+        which, each = sample(B)
+        first = which.to(tl.int64) * (M // B)
+        M = first + M // B
+        weight = shifted(weight, which.to(tl.int64) * N)
+        bias = shifted(bias, which.to(tl.int64) * N)
+    w = load_parameters(weight, N, OFFSET, dtype, FORM)
+    b = load_parameters(bias, N, None, dtype, FORM)
     for _ in tl.static_range(PIECES):
         dw = dw + (tl.zeros([BLOCK_M, BLOCK_N], dtype),)
         db = db + (tl.zeros([BLOCK_M, BLOCK_N], dtype),)
-    blocks = tl.cdiv(M, BLOCK_M)
+    blocks = tl.cdiv(M - first, BLOCK_M)
+    start = tl.program_id(0)
+    line = start
+    if B is not None:
+        start -= which * each
+        line = start * B + which
     if STAGES == 1:
-        ahead = load_pairs(t, tl.program_id(0), strides, M, N, FORM)
-    for block in tl.range(tl.program_id(0), blocks, tl.num_programs(0), num_stages=STAGES):
+        ahead = load_pairs(t, start, first, strides, M, N, FORM)
+    step = tl.num_programs(0) if B is None else each
+    for block in tl.range(start, blocks, step, num_stages=STAGES):
         if STAGES == 1:
             # narrow accesses go to registers alone, so a tile waits for its turn there
             given = ahead
-            ahead = load_pairs(t, tl.minimum(block + tl.num_programs(0), blocks - 1), strides, M, N, FORM)
+            ahead = load_pairs(t, tl.minimum(block + step, blocks - 1), first, strides, M, N, FORM)
         else:
-            given = load_pairs(t, block, strides, M, N, FORM)
-        rows = (block * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)
+            given = load_pairs(t, block, first, strides, M, N, FORM)
+        rows = (block * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64) + first
         rstd = load_stat(t.rstd, rows, M)
         mean = rstd if t.mean is None else load_stat(t.mean, rows, M)
         rows = rows[:, None]
@@ -136,15 +157,15 @@ def rows_backward_kernel(
         dw = new_w
         db = new_b
     for i in tl.static_range(PIECES):
-        store_partial(t.partial_w, dw[i], i, N, FORM)
-        store_partial(t.partial_b, db[i], i, N, FORM)
+        store_partial(t.partial_w, dw[i], i, line, N, FORM)
+        store_partial(t.partial_b, db[i], i, line, N, FORM)
 
 
 @triton.jit
-def store_partial(PARTIAL, total, i: tl.constexpr, N, FORM: tl.constexpr):
+def store_partial(PARTIAL, total, i: tl.constexpr, line, N, FORM: tl.constexpr):
     if PARTIAL is not None:
         cols = columns(i, FORM)
-        tl.store(PARTIAL + tl.program_id(0).to(tl.int64) * N + cols, tl.sum(total, axis=0)[None, :], mask=cols < N)
+        tl.store(PARTIAL + line.to(tl.int64) * N + cols, tl.sum(total, axis=0)[None, :], mask=cols < N)
 
 
 def backward(a, bias: Tensor | None, mean: Tensor | None, dbias: Tensor | None) -> None:
@@ -158,10 +179,12 @@ def backward(a, bias: Tensor | None, mean: Tensor | None, dbias: Tensor | None) 
     if resident is None:
         long_backward(given, a, dbias, strides, align)
         return
-    P = programs(a.x, cdiv(M, resident["FORM"].BLOCK_M), resident["num_warps"])
-    partial_w = None if a.dweight is None else accumulator(a.rstd, P, N)
-    partial_b = None if dbias is None else accumulator(a.rstd, P, N)
+    B = samples(a.weight, bias)
+    each = B or 1
+    P = max(1, programs(a.x, each * cdiv(M // each, resident["FORM"].BLOCK_M), resident["num_warps"]) // each)
+    partial_w = None if a.dweight is None else accumulator(a.rstd, P, each * N)
+    partial_b = None if dbias is None else accumulator(a.rstd, P, each * N)
     t = given._replace(partial_w=partial_w, partial_b=partial_b)
     constants = {"OFFSET": a.weight_offset, "SLOPE": a.slope, "ACT": a.activation}
-    rows_backward_kernel[(P,)](t, M, N, strides, **constants, **resident)
+    rows_backward_kernel[(P * each,)](t, M, N, B, strides, **constants, **resident)
     finalise(partial_w, partial_b, a.dweight, dbias)

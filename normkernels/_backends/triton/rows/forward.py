@@ -20,12 +20,15 @@ from normkernels._backends.triton.rows.tiles import (
     load_piece,
     minus,
     products,
+    sample,
+    samples,
+    shifted,
     store_piece,
 )
 
 
 class Forward(NamedTuple):
-    """x, residual, y, summed: (M, N); weight, bias: (N,); mean, rstd: (M,)."""
+    """x, residual, y, summed: (M, N); weight, bias: (N,) or (B, N); mean, rstd: (M,)."""
 
     x: Tensor
     residual: Tensor | None
@@ -49,15 +52,26 @@ def load_sum(t, i: tl.constexpr, rows, M, N, stride_x, stride_residual, FORM: tl
     return s
 
 
-@triton.jit(do_not_specialize=["M"])
+@triton.jit(do_not_specialize=["M", "B"])
 def rows_forward_kernel(
-    t, M, N, stride_x, stride_residual, EPS: tl.float64, OFFSET: tl.float64, SLOPE: tl.float64,
+    t, M, N, B, stride_x, stride_residual, EPS: tl.float64, OFFSET: tl.float64, SLOPE: tl.float64,
     ACT: tl.constexpr, FORM: tl.constexpr,
 ):  # fmt: skip
     PIECES: tl.constexpr = FORM.PIECES
     BLOCK_M: tl.constexpr = FORM.BLOCK_M
     N = length(N, FORM)
-    rows = (tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M))[:, None]
+    block = tl.program_id(0)
+    first = 0
+    weight = t.weight
+    bias = t.bias
+    if B is not None:
+        which, each = sample(B)
+        block -= which * each
+        first = which.to(tl.int64) * (M // B)
+        M = first + M // B
+        weight = shifted(weight, which.to(tl.int64) * N)
+        bias = shifted(bias, which.to(tl.int64) * N)
+    rows = (block.to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M))[:, None] + first
     x = ()
     for i in tl.static_range(PIECES):
         x = x + (load_sum(t, i, rows, M, N, stride_x, stride_residual, FORM),)
@@ -79,8 +93,8 @@ def rows_forward_kernel(
     tl.store(t.rstd + rows, rstd, mask=rows < M)
     for i in tl.static_range(PIECES):
         xhat = x[i] * rstd if t.mean is None else (x[i] - rest) * rstd
-        w = load_parameter(t.weight, i, N, OFFSET, xhat.dtype, FORM)
-        b = load_parameter(t.bias, i, N, None, xhat.dtype, FORM)
+        w = load_parameter(weight, i, N, OFFSET, xhat.dtype, FORM)
+        b = load_parameter(bias, i, N, None, xhat.dtype, FORM)
         store_piece(t.y, activation(affine(xhat, w, b), ACT, SLOPE), i, rows, N, M, N, FORM)
 
 
@@ -89,11 +103,14 @@ def forward(a, bias: Tensor | None, mean: Tensor | None) -> None:
     M, N = a.x.shape
     align = alignment(a.x, N, stride(a.x), stride(a.residual))
     t = Forward(a.x, a.residual, a.weight, bias, a.y, a.summed, mean, a.rstd)
-    given = t, M, N, stride(a.x), stride(a.residual)
+    B = samples(a.weight, bias)
+    given = t, M, N, B, stride(a.x), stride(a.residual)
     constants = {"EPS": a.eps, "OFFSET": a.weight_offset, "SLOPE": a.slope, "ACT": a.activation}
     resident = forward_form(N, a.x.element_size(), align, a.weight_offset != 0)
     if resident:
-        rows_forward_kernel[(cdiv(M, resident["FORM"].BLOCK_M),)](*given, **constants, **resident)
+        each = B or 1
+        blocks = each * cdiv(M // each, resident["FORM"].BLOCK_M)
+        rows_forward_kernel[(blocks,)](*given, **constants, **resident)
     else:
         segments = segment_form(N, a.x.element_size(), align, a.weight_offset != 0)
         rows_long_forward_kernel[(M,)](*given, **constants, **segments)

@@ -19,14 +19,16 @@ from normkernels._backends.triton.rows.tiles import (
     load_parameter,
     load_piece,
     load_stat,
+    sample,
+    samples,
     shifted,
     store_piece,
 )
 
 
-@triton.jit(do_not_specialize=["M"])
+@triton.jit(do_not_specialize=["M", "B"])
 def rows_long_means_kernel(
-    t, MEANS, M, N, strides, OFFSET: tl.float64, SLOPE: tl.float64,  # means: (2, M), of g xhat and of g
+    t, MEANS, M, N, B, strides, OFFSET: tl.float64, SLOPE: tl.float64,  # means: (2, M), of g xhat and of g
     ACT: tl.constexpr, FORM: tl.constexpr,
 ):  # fmt: skip
     BLOCK_N: tl.constexpr = FORM.BLOCK_N
@@ -37,11 +39,17 @@ def rows_long_means_kernel(
     rstd = load_stat(t.rstd, row, M)
     mean = rstd if t.mean is None else load_stat(t.mean, row, M)
     row = row[:, None]
+    weight = t.weight
+    bias = t.bias if ACT != "identity" else None
+    if B is not None:
+        which, _ = sample(B)
+        weight = shifted(weight, which.to(tl.int64) * N)
+        bias = shifted(bias, which.to(tl.int64) * N)
     sum_gx = tl.zeros([1, BLOCK_N], dtype)
     sum_g = tl.zeros([1, BLOCK_N], dtype)
     for low in tl.range(0, N, BLOCK_N, num_stages=STAGES):
-        w = load_parameter(shifted(t.weight, low), 0, N - low, OFFSET, dtype, FORM)
-        b = load_parameter(shifted(t.bias if ACT != "identity" else None, low), 0, N - low, None, dtype, FORM)
+        w = load_parameter(shifted(weight, low), 0, N - low, OFFSET, dtype, FORM)
+        b = load_parameter(shifted(bias, low), 0, N - low, None, dtype, FORM)
         pair = load_pair(t.x + low, t.dy + low, 0, row, strides, M, N - low, FORM)
         xhat, du = grads(pair, w, b, mean, rstd, SLOPE, ACT, t.mean is not None)
         g = affine(du, w, None)
@@ -55,9 +63,9 @@ def rows_long_means_kernel(
         tl.store(MEANS + M + row, mean_g[:, None] / N)
 
 
-@triton.jit(do_not_specialize=["M"])
+@triton.jit(do_not_specialize=["M", "B"])
 def rows_long_backward_kernel(
-    t, MEANS, DW, DB, M, N, strides, OFFSET: tl.float64, SLOPE: tl.float64,  # means as above
+    t, MEANS, DW, DB, M, N, B, strides, OFFSET: tl.float64, SLOPE: tl.float64,  # means as above
     ACT: tl.constexpr, FORM: tl.constexpr,
 ):  # fmt: skip
     BLOCK_M: tl.constexpr = FORM.BLOCK_M
@@ -65,29 +73,43 @@ def rows_long_backward_kernel(
     STAGES: tl.constexpr = FORM.STAGES
     dtype: tl.constexpr = t.rstd.dtype.element_ty
     N = N // FORM.ALIGN * FORM.ALIGN
-    low = tl.program_id(0) * BLOCK_N
+    strip = tl.program_id(0)
+    first = 0
+    end = M
+    weight = t.weight
+    bias = t.bias if ACT != "identity" else None
+    if B is not None:
+        which, each = sample(B)
+        strip -= which * each
+        first = which.to(tl.int64) * (M // B)
+        end = first + M // B
+        weight = shifted(weight, which.to(tl.int64) * N)
+        bias = shifted(bias, which.to(tl.int64) * N)
+        DW = shifted(DW, which.to(tl.int64) * N)
+        DB = shifted(DB, which.to(tl.int64) * N)
+    low = strip * BLOCK_N
     dw = tl.zeros([BLOCK_M, BLOCK_N], dtype)
     db = tl.zeros([BLOCK_M, BLOCK_N], dtype)
-    w = load_parameter(shifted(t.weight, low), 0, N - low, OFFSET, dtype, FORM)
-    b = load_parameter(shifted(t.bias if ACT != "identity" else None, low), 0, N - low, None, dtype, FORM)
-    blocks = tl.cdiv(M, BLOCK_M)
+    w = load_parameter(shifted(weight, low), 0, N - low, OFFSET, dtype, FORM)
+    b = load_parameter(shifted(bias, low), 0, N - low, None, dtype, FORM)
+    blocks = tl.cdiv(end - first, BLOCK_M)
     for i in tl.range(0, blocks, num_stages=STAGES):
         # the last rows first: they were read last, so they may still be in L2
-        rows = ((blocks - 1 - i) * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)
-        rstd = load_stat(t.rstd, rows, M)
-        mean = rstd if t.mean is None else load_stat(t.mean, rows, M)
-        mean_gx = load_stat(MEANS, rows, M)
-        mean_g = rstd if t.mean is None else load_stat(MEANS + M, rows, M)
+        rows = ((blocks - 1 - i) * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64) + first
+        rstd = load_stat(t.rstd, rows, end)
+        mean = rstd if t.mean is None else load_stat(t.mean, rows, end)
+        mean_gx = load_stat(MEANS, rows, end)
+        mean_g = rstd if t.mean is None else load_stat(MEANS + M, rows, end)
         rows = rows[:, None]
-        pair = load_pair(t.x + low, t.dy + low, 0, rows, strides, M, N - low, FORM)
+        pair = load_pair(t.x + low, t.dy + low, 0, rows, strides, end, N - low, FORM)
         xhat, du = grads(pair, w, b, mean, rstd, SLOPE, ACT, t.mean is not None)
         dx = affine(du, w, None) - xhat * mean_gx
         if t.mean is not None:
             dx = dx - mean_g
         dx = dx * rstd
         if t.dsummed is not None:
-            dx = dx + load_piece(t.dsummed + low, 0, rows, strides.dsummed, M, N - low, dtype, FORM)
-        store_piece(t.dx + low, dx, 0, rows, N, M, N - low, FORM)
+            dx = dx + load_piece(t.dsummed + low, 0, rows, strides.dsummed, end, N - low, dtype, FORM)
+        store_piece(t.dx + low, dx, 0, rows, N, end, N - low, FORM)
         dw += du * xhat
         db += du
     store_gradient(DW, dw, low, N, FORM)
@@ -107,8 +129,9 @@ def long_backward(t, a, dbias: Tensor | None, strides, align: int) -> None:
     M, N = a.x.shape
     constants = {"OFFSET": a.weight_offset, "SLOPE": a.slope, "ACT": a.activation}
     shift = a.weight_offset != 0
+    B = samples(t.weight, t.bias)
     means = accumulator(a.rstd, 2, M)
     segments, strip = segment_form(N, a.x.element_size(), align, shift), strip_form(N, align, shift)
-    rows_long_means_kernel[(M,)](t._replace(dx=None, dsummed=None), means, M, N, strides, **constants, **segments)
-    grid = (cdiv(N, strip["FORM"].BLOCK_N),)
-    rows_long_backward_kernel[grid](t, means, a.dweight, dbias, M, N, strides, **constants, **strip)
+    rows_long_means_kernel[(M,)](t._replace(dx=None, dsummed=None), means, M, N, B, strides, **constants, **segments)
+    grid = ((B or 1) * cdiv(N, strip["FORM"].BLOCK_N),)
+    rows_long_backward_kernel[grid](t, means, a.dweight, dbias, M, N, B, strides, **constants, **strip)

@@ -5,7 +5,7 @@ import triton.language as tl
 
 from normkernels._backends.triton.base.activations import activation
 from normkernels._backends.triton.base.values import affine, number, rounded
-from normkernels._backends.triton.rows.tiles import columns, load_parameter, load_piece, shifted, store_piece
+from normkernels._backends.triton.rows.tiles import columns, load_parameter, load_piece, sample, shifted, store_piece
 
 
 @triton.jit
@@ -20,9 +20,9 @@ def load_segment(t, low, row, M, N, stride_x, stride_residual, FORM: tl.constexp
     return s
 
 
-@triton.jit(do_not_specialize=["M"])
+@triton.jit(do_not_specialize=["M", "B"])
 def rows_long_forward_kernel(
-    t, M, N, stride_x, stride_residual, EPS: tl.float64, OFFSET: tl.float64, SLOPE: tl.float64,
+    t, M, N, B, stride_x, stride_residual, EPS: tl.float64, OFFSET: tl.float64, SLOPE: tl.float64,
     ACT: tl.constexpr, FORM: tl.constexpr,
 ):  # fmt: skip
     BLOCK_N: tl.constexpr = FORM.BLOCK_N
@@ -58,6 +58,12 @@ def rows_long_forward_kernel(
         tl.store(t.mean + row, mean + rest)
     rstd = tl.rsqrt(tl.sum(squares, axis=1)[:, None] / N + number(EPS, dtype))
     tl.store(t.rstd + row, rstd)
+    weight = t.weight
+    bias = t.bias
+    if B is not None:
+        which, _ = sample(B)
+        weight = shifted(weight, which.to(tl.int64) * N)
+        bias = shifted(bias, which.to(tl.int64) * N)
     # the sum that this program wrote
     S = t.x if t.residual is None else t.summed
     stride = stride_x if t.residual is None else N
@@ -65,7 +71,7 @@ def rows_long_forward_kernel(
         x = load_piece(S + low, 0, row, stride, M, N - low, dtype, FORM)
         if t.mean is not None:
             x = x - mean - rest
-        w = load_parameter(shifted(t.weight, low), 0, N - low, OFFSET, dtype, FORM)
-        b = load_parameter(shifted(t.bias, low), 0, N - low, None, dtype, FORM)
+        w = load_parameter(shifted(weight, low), 0, N - low, OFFSET, dtype, FORM)
+        b = load_parameter(shifted(bias, low), 0, N - low, None, dtype, FORM)
         y = activation(affine(x * rstd, w, b), ACT, SLOPE)
         store_piece(t.y + low, y, 0, row, N, M, N - low, FORM)

@@ -6,9 +6,16 @@ columns, so 5120 columns take five tiles of 1024 where the next power of two wou
 
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from normkernels._backends.triton.base.activations import derivative
 from normkernels._backends.triton.base.values import affine, number, rounded
+
+
+def samples(weight: Tensor | None, bias: Tensor | None) -> int | None:
+    """B where weight and bias are (B, N), a row for each of as many samples of M / B rows; else None."""
+    given = bias if weight is None else weight
+    return len(given) if given is not None and given.dim() == 2 else None
 
 
 @triton.jit
@@ -19,6 +26,13 @@ def length(N, FORM: tl.constexpr):
     else:
         N = N // FORM.ALIGN * FORM.ALIGN
     return N
+
+
+@triton.jit
+def sample(B):
+    # which of B samples the program is for, and how many programs each has: those of a sample are neighbours
+    each = tl.num_programs(0) // B
+    return tl.program_id(0) // each, each
 
 
 @triton.jit
