@@ -92,7 +92,7 @@ TABLE = {
         ("if (i < n) f(n - kPaired);", ""),
         ("if constexpr (kSkip) return u + twos(skip + i);", ""),
         ("through<kGate>(scaled<kSkip>(x, skip, k, i), v, slope)", "v"),
-        ("put<kStream>({f(0, d.even, v.even), f(0, d.odd, v.odd)}", "put<kStream>({f(0, d.even, v.even), f(0, d.odd, v.even)}"),
+        ("f(0, d.odd, v.odd)}, dx + i)", "f(0, d.odd, d.odd)}, dx + i)"),
         ("return add_rows<2 * kBand>(rows, a, b, ask, f);", "return add_rows<kBand>(rows, a, b, ask, f);"),
         ("scale[c] = k.scale * w(c);", "scale[c] = k.scale;"),
         ("a[i] = k.a.value * w(i);", "a[i] = k.a.value;"),
