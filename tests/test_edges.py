@@ -112,3 +112,21 @@ def test_batch_statistics_saturate(backend, device, power):
     assert running_var.isfinite().all()
     assert running_mean.isfinite().all()
     assert math.isclose(running_mean[0].item(), 0.1 * x[:, 0].double().mean().item(), rel_tol=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("op", OPS.values(), ids=str)
+def test_two_backwards_add_up(op, backend):
+    """Leaves that are added to, each once a backward: no two gradients may share their memory."""
+    need(op, backend, "cpu")
+    sample = max((s for s in op.samples if not s.big), key=lambda s: (len(s.present()), s.first.dim()))
+    tensors, cotangents = given(op, sample, F64)
+    leaves = {k: t.clone().requires_grad_() for k, t in tensors.items() if k not in op.state}
+    found = []
+    for _ in range(2):
+        state = {k: tensors[k].clone() for k in op.state if k in tensors}
+        outputs = op.function(**leaves, **state, **sample.call, backend=backend)
+        torch.autograd.backward(outputs, [torch.ones_like(dy) for dy in cotangents])
+        found.append({k: t.grad.clone() for k, t in leaves.items()})
+    for name, grad in found[0].items():
+        torch.testing.assert_close(found[1][name], 2 * grad, rtol=1e-9, atol=1e-12)

@@ -84,8 +84,10 @@ class LayerNormRecipe(Recipe):
     ) -> tuple[Tensor, ...]:
         layout, dims, eps, *extras, _ = settings
         n = normalised(input, dims)
-        x, w, b = layout.view(input, n), _rows.parameter(weight, n), _rows.parameter(bias, n)
-        found = layer_norm_ref(x, layout.view(residual, n), w, b, eps, *extras)
+        w, b = _rows.parameter(weight, n), _rows.parameter(bias, n)
+        # added before the view, or torch keeps two gradients in one memory and adds to both twice
+        x = layout.view(input if residual is None else input + residual, n)
+        found = layer_norm_ref(x, None, w, b, eps, *extras)
         return tuple(layout.shaped(t, input) for t in found[: 1 if residual is None else 2])
 
     @staticmethod
@@ -165,8 +167,8 @@ def layer_norm(
         backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
 
     Returns:
-        y, contiguous, input's shape and dtype; with a residual ``(y, s)``. Statistics are accumulated and kept in
-        float32 (float64 for float64), and y is rounded once.
+        y, contiguous, input's shape and dtype; with a residual ``(y, s)``, both in the wider dtype of the two. Statistics
+        are accumulated and kept in float32 (float64 for float64), and y is rounded once.
 
     Raises:
         ValueError: a shape, dtype, device, layout or name is wrong (the message says which, the rule and the value).

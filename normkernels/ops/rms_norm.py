@@ -67,8 +67,10 @@ class RMSNormRecipe(Recipe):
     ) -> tuple[Tensor, ...]:
         dims, *numbers, _ = settings
         n = prod(input.shape[input.dim() - dims :])
-        x, w, b = _rows.rows(input, n), _rows.parameter(weight, n), _rows.parameter(bias, n)
-        found = rms_norm_ref(x, _rows.rows(residual, n), w, b, *numbers)
+        w, b = _rows.parameter(weight, n), _rows.parameter(bias, n)
+        # added before the view, or torch keeps two gradients in one memory and adds to both twice
+        x = _rows.rows(input if residual is None else input + residual, n)
+        found = rms_norm_ref(x, None, w, b, *numbers)
         return tuple(t.view(input.shape) for t in found[: 1 if residual is None else 2])
 
     @staticmethod
@@ -143,8 +145,8 @@ def rms_norm(
         backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
 
     Returns:
-        y, contiguous, input's shape and dtype; with a residual ``(y, s)``. Statistics are accumulated and kept in
-        float32 (float64 for float64), and y is rounded once.
+        y, contiguous, input's shape and dtype; with a residual ``(y, s)``, both in the wider dtype of the two. Statistics
+        are accumulated and kept in float32 (float64 for float64), and y is rounded once.
 
     Raises:
         ValueError: a shape, dtype, device, layout or name is wrong (the message says which, the rule and the value).
