@@ -145,8 +145,8 @@ def rms_norm(
         backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
 
     Returns:
-        y, contiguous, input's shape and dtype; with a residual ``(y, s)``, both in the wider dtype of the two. Statistics
-        are accumulated and kept in float32 (float64 for float64), and y is rounded once.
+        y, contiguous, input's shape and dtype; with a residual ``(y, s)``, both in the wider dtype of the two.
+        Statistics are accumulated and kept in float32 (float64 for float64), and y is rounded once.
 
     Raises:
         ValueError: a shape, dtype, device, layout or name is wrong (the message says which, the rule and the value).
