@@ -230,8 +230,9 @@ def run(op: str, *args) -> None:
 
 
 def record(
-    op: str, x: torch.dtype, w: torch.dtype, N: int, activation: str = "identity", extras: bool = True, S: int = 3136
-) -> list:
+    op: str, x: torch.dtype, w: torch.dtype, N: int, activation: str = "identity", extras: bool = True, S: int = 3136,
+    samples: int = 0,
+) -> list:  # fmt: skip
     """The launches of one forward and one backward call, with every optional tensor or with weight and bias alone."""
     stat = F64 if x == F64 else F32
     shape, stats = ((64, N), (64,)) if op != "layer_norm_2d" else ((4, N, S), (4, S))
@@ -240,12 +241,14 @@ def record(
         return torch.empty(shape, dtype=dtype, device="meta")
 
     t, extra = new(x, shape), new(x, shape) if extras else None
-    weight, bias, mean, rstd = new(w, (N,)), new(w, (N,)), new(stat, stats), new(stat, stats)
+    table = (samples, N) if samples else (N,)
+    weight, bias, mean, rstd = new(w, table), new(w, table), new(stat, stats), new(stat, stats)
+    shift = bias if samples else None
     names = NAME[x] + ("" if x == w else "/" + NAME[w])
     with recording(names) as launches:
         if op == "rms_norm":
-            run("rms_norm_fwd", t, extra, weight, None, t, extra, rstd, 1e-5, 0.0, activation, 0.01)
-            run("rms_norm_bwd", t, extra, t, weight, None, rstd, t, weight, None, 0.0, activation, 0.01)
+            run("rms_norm_fwd", t, extra, weight, shift, t, extra, rstd, 1e-5, 0.0, activation, 0.01)
+            run("rms_norm_bwd", t, extra, t, weight, shift, rstd, t, weight, shift, 0.0, activation, 0.01)
         else:
             run(op + "_fwd", t, extra, weight, bias, t, extra, mean, rstd, 1e-5, 0.0, activation, 0.01)
             run(op + "_bwd", t, extra, t, weight, bias, mean, rstd, t, weight, bias, 0.0, activation, 0.01)
@@ -405,6 +408,8 @@ def launches(arch: int) -> list[Launch]:
         dtypes = DTYPES if arch == 90 and op == "layer_norm" else ((BF16, F32), (F32, F32), (F64, F64))
         for x, w in dtypes[: 2 if arch != 90 else None]:
             found += chain(*(record(op, x, w, N) for N in lengths(op, arch)))
+    for N in (128, 777, 1152, 4096, 16384):
+        found += record("layer_norm", BF16, F32, N, samples=8) + record("rms_norm", BF16, F32, N, samples=8)
     if arch == 90:
         found += record("layer_norm", BF16, BF16, 4096, extras=False) + record(
             "rms_norm", BF16, BF16, 4096, extras=False

@@ -174,12 +174,14 @@ def backward(a, bias: Tensor | None, mean: Tensor | None, dbias: Tensor | None) 
     strides = Strides(stride(a.dy), stride(a.dsummed), stride(a.x))
     align = alignment(a.x, N, *strides)
     loads = 2 if a.dsummed is None else 3
-    resident = backward_form(N, a.x.element_size(), align, a.weight_offset != 0, loads, a.activation, mean is not None)
+    B, centered = samples(a.weight, bias), mean is not None
+    resident = backward_form(
+        N, a.x.element_size(), align, a.weight_offset != 0, loads, a.activation, centered, B is not None
+    )
     given = Backward(a.dy, a.dsummed, a.x, a.weight, bias, mean, a.rstd, a.dx, None, None)
     if resident is None:
         long_backward(given, a, dbias, strides, align)
         return
-    B = samples(a.weight, bias)
     each = B or 1
     P = max(1, programs(a.x, each * cdiv(M // each, resident["FORM"].BLOCK_M), resident["num_warps"]) // each)
     partial_w = None if a.dweight is None else accumulator(a.rstd, P, each * N)

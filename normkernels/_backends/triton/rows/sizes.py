@@ -91,15 +91,19 @@ def forward_form(N: int, itemsize: int, align: int, shifted: bool) -> dict[str, 
 
 
 def backward_form(
-    N: int, itemsize: int, align: int, shifted: bool, loads: int, activation: str, centered: bool
+    N: int, itemsize: int, align: int, shifted: bool, loads: int, activation: str, centered: bool, each: bool
 ) -> dict[str, Form | int] | None:
-    """Half as far with an activation, which keeps more values alive, further without a mean and a bias."""
+    """Half as far with an activation, which keeps more values alive, further without a mean and a bias.
+
+    each: every sample has weights of its own, and its place takes registers.
+    """
     limit = BACKWARD_LIMIT[itemsize] // (1 if activation == "identity" else 2)
     if unaligned(N, itemsize):
         limit = limit * 2 // 3
     elif not centered and itemsize == 2:  # in float32 three tiles of such rows fit no shared memory of 99 KB
         limit = limit * 3 // 2
-    return None if limit < N else form(N, itemsize, 2048, align, shifted, loads, activation)
+    elements = 1024 if each and unaligned(N, itemsize) else 2048
+    return None if limit < N else form(N, itemsize, elements, align, shifted, loads, activation)
 
 
 def segment_form(N: int, itemsize: int, align: int, shifted: bool) -> dict[str, Form | int]:
