@@ -78,7 +78,7 @@ def calls(
     if op in ("layer_norm", "rms_norm"):
         M, N = shape
         x, w, s, end = new(kind.x, M, N), new(kind.parameters, N), new(F32, M), (0.0, "identity", 0.01)
-        bias, mean = ([w], [s]) if op == "layer_norm" else ([], [])
+        bias, mean = ([w], [s]) if op == "layer_norm" else ([None], [])
         forward = (x, None, w, *bias, x, None, *mean, s, 1e-5, *end)
         backward = (x, None, x, w, *bias, *mean, s, x, w, *bias, *end)
     else:
