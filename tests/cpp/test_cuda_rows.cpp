@@ -11,7 +11,7 @@
 using namespace normkernels::cuda;
 
 template <class T>
-constexpr double kRounding = sizeof(T) == 2 ? 0x1p-8 : std::numeric_limits<T>::epsilon();
+constexpr double kRounding = sizeof(T) == 2 ? 0x1p-8 : std::numeric_limits<acc_t<T>>::epsilon();
 
 struct Case {
   int64_t M, N, S;   // S > 1: columns of (M, N, S)
