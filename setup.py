@@ -98,8 +98,9 @@ def build_extensions() -> type:
             if others := ninjas(os.path.join(ROOT, "build")):
                 way_on = f"wait for its ninja (process {others[0]}), or end it"
                 sys.exit(f"\nnormkernels: another build runs in {ROOT}.\n  {way_on}.\n")
-            for stale in glob("normkernels/_C.cpython-*.so"):  # which Python would take before the new one
-                os.remove(stale)
+            for folder in ("", self.build_lib):  # of a tree built before: Python would take it before the new one
+                for stale in glob(os.path.join(folder, "normkernels/_C.cpython-*.so")):
+                    os.remove(stale)
             super().run()
 
     return OneAtATime

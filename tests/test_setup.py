@@ -50,7 +50,9 @@ def built(setup, monkeypatch) -> list[str]:
 
     done = []
     monkeypatch.setattr(BuildExtension, "run", lambda self: done.append("built"))
-    setup.build_extensions()(Distribution()).run()
+    command = setup.build_extensions()(Distribution())
+    command.build_lib = "built"
+    command.run()
     return done
 
 
@@ -60,10 +62,11 @@ def test_a_build_beside_another_ends(setup, ninja, monkeypatch):
         built(setup, monkeypatch)
 
 
-def test_what_an_older_build_left_goes(setup, tmp_path, monkeypatch):
+@pytest.mark.parametrize("place", ["normkernels", "built/normkernels"])
+def test_what_an_older_build_left_goes(setup, tmp_path, monkeypatch, place):
     """Python takes _C.cpython-311-... before _C.abi3; the replays are for one Python, and stay."""
-    folder = tmp_path / "normkernels"
-    folder.mkdir()
+    folder = tmp_path / place
+    folder.mkdir(parents=True)
     for name in ("_C.cpython-311-x86_64-linux-gnu.so", "_replay_2_13.cpython-311-x86_64-linux-gnu.so", "_C.abi3.so"):
         (folder / name).touch()
     assert built(setup, monkeypatch) == ["built"]
