@@ -15,7 +15,8 @@ from setuptools.command.build_py import build_py
 ROOT = os.path.dirname(os.path.abspath(__file__))
 ADDRESS = os.environ.get("NORMKERNELS_ADDRESS", "").rstrip("/")  # where the source is published, if it is
 LINK = re.compile(r"(!?)\[([^\]]*)\]\((?![a-z]+:|#)([^)\s]+)\)")
-OF_A_CLONE = ("adoption.py", "adoption_steps.py", "gpu.py", "performance.py", "record.py", "step.py")  # of the benchmark
+# of the benchmark
+OF_A_CLONE = ("adoption.py", "adoption_steps.py", "gpu.py", "performance.py", "record.py", "step.py")
 TOOLS = ("setuptools", "ninja")
 
 
