@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from common import need
+from common import ScaledAndShifted, need
 from test_images import Calls, draw
 
 import normkernels as nk
@@ -134,15 +134,7 @@ def test_compiled_exported_and_traced(kind):
     torch.testing.assert_close(compiled(x, None, t, t), want)
     torch.testing.assert_close(torch.export.export(norm, (x, None, t, t)).module()(x, None, t, t), want)
 
-    class Net(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.norm = norm
-
-        def forward(self, x, t):
-            return self.norm(x, scale=t, shift=t)
-
-    torch.testing.assert_close(torch.fx.symbolic_trace(Net())(x, t), want)
+    torch.testing.assert_close(torch.fx.symbolic_trace(ScaledAndShifted(norm))(x, t), want)
     torch.testing.assert_close(torch.func.vmap(norm, (0, None, 0, 0))(x[None], None, t[None], t[None])[0], want)
 
 

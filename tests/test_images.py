@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from common import need
+from common import ScaledAndShifted, need
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import normkernels as nk
@@ -118,15 +118,7 @@ def test_compiled_and_traced():
     compiled = torch.compile(norm, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x, None, t, t), norm(x, None, t, t))
 
-    class Net(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.norm = norm
-
-        def forward(self, x, t):
-            return self.norm(x, scale=t, shift=t)
-
-    torch.testing.assert_close(torch.fx.symbolic_trace(Net())(x, t), norm(x, None, t, t))
+    torch.testing.assert_close(torch.fx.symbolic_trace(ScaledAndShifted(norm))(x, t), norm(x, None, t, t))
 
 
 @pytest.mark.parametrize(
