@@ -123,11 +123,13 @@ def test_threads_do_not_change_bits(op, shape, dtype):
 @pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
-    "shape", [(1, 1, 300, 400), (2, 6, 150, 99), (9, 128, 5, 5)], ids=lambda s: "x".join(map(str, s))
+    "shape",
+    [(1, 1, 300, 400), (2, 6, 150, 99), (9, 128, 5, 5), (9, 256, 6, 6)],
+    ids=lambda s: "x".join(map(str, s)),
 )
 @every_channel_op
 def test_threads_do_not_change_bits_of_channels(op, shape, dtype, channels_last):
-    """One long statistic, some, and many short ones."""
+    """One long statistic, some, and many short ones; the last are enough to be shared among the threads."""
     same_for_any_threads(op, op.make(shape, dtype, skip=True, activation="relu", channels_last=channels_last))
 
 

@@ -29,6 +29,10 @@ void parallel_for(int64_t begin, int64_t end, int64_t grain, const F& f) {
 constexpr int64_t kStep = 512;            // the part of a tile between two requests for memory that will be read next
 constexpr int64_t kSegment = 32 * kTile;  // the part of a long row that one thread takes
 
+// Work in one cache is cut into so many parts, if they are worth a thread each: by its shape alone, that no number of
+// threads changes a bit.
+constexpr int64_t kPart = 1 << 15, kParts = 8;
+
 inline int64_t segments(int64_t N) { return (N + kSegment - 1) / kSegment; }
 
 // Results that will have left the caches before anybody reads them are written past the caches: of a sweep over so

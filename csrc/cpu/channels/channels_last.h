@@ -128,7 +128,7 @@ void forward_channels_last(const Forward<T>& a, int64_t run = 1) {
   const Grid& g = a.of.grid;
   const Lines lines(g, run);
   const bool nontemporal = large<T>(g.N * g.C * g.S) && g.C * sizeof(T) % 64 == 0;
-  share(g.N, g.N * g.S * g.C, [&](int64_t n, bool parallel) {
+  share(g.N, g.N * g.S * g.C, true, [&](int64_t n, bool parallel) {
     if (a.training) {
       measure(a, lines, n, parallel);
       if (a.rule) a.rule(n * g.G, g.G);

@@ -43,18 +43,18 @@ Scratch<double> channel_sums(const Backward<T>& a, const Source& source, const L
                              const ColumnScale<C>& scale, C* kept, bool parallel) {
   const int64_t columns = lines.columns;
   Scratch<double> table((lines.segments + 1) * 2 * columns);
-  each(parallel, lines.segments + 1, [&](int64_t s) {
-    const bool last = s == lines.segments;
-    const int64_t first = last ? lines.whole : lines.first(s), rows = last ? lines.rest > 0 : lines.lines(s);
+  const auto sum = [&](int64_t s, int64_t first, int64_t rows, int64_t wide) {
     Scratch<C> buffer(2 * columns);
     C *p = buffer.data(), *q = p + columns;
     for (int64_t row = 0; row < rows; row += kBlock) {
       const int64_t from = (first + row) * columns, at = n * a.of.grid.S * a.of.grid.C + from;
-      add_block(a, source, scale, at, columns, last ? lines.rest : columns, std::min(kBlock, rows - row),
-                kept ? kept + from : nullptr, {p, q});
+      add_block(a, source, scale, at, columns, wide, std::min(kBlock, rows - row), kept ? kept + from : nullptr,
+                {p, q});
       drain(p, &table[s * 2 * columns], 2 * columns);
     }
-  });
+  };
+  each(parallel, lines.segments, [&](int64_t s) { sum(s, lines.first(s), lines.lines(s), columns); });
+  if (lines.rest) sum(lines.segments, lines.whole, 1, lines.rest);
   if (lines.single()) return table;
   Scratch<double> sums(2 * lines.channels);
   for (int64_t s = 0; s <= lines.segments; s++) {
@@ -122,7 +122,7 @@ template <class T>
 void backward_channels_last(const Backward<T>& a, int64_t run = 1) {
   const int64_t N = a.of.grid.N, parts = chunks(N);
   const Lines lines(a.of.grid, run);
-  share(parts, N * a.of.grid.S * a.of.grid.C, [&](int64_t chunk, bool parallel) {
+  share(parts, N * a.of.grid.S * a.of.grid.C, true, [&](int64_t chunk, bool parallel) {
     for (int64_t n = chunk * N / parts; n < (chunk + 1) * N / parts; n++) backward_image(a, lines, n, chunk, parallel);
   });
 }

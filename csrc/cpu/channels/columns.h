@@ -23,7 +23,7 @@ struct Lines {
   int64_t segments;
 
   Lines(const Grid& g, int64_t run) : channels(g.C), run(run), columns(g.C * run), whole(g.S / run), rest(0) {
-    segments = std::clamp<int64_t>(g.S * g.C >> 18, 1, 64);
+    segments = std::clamp<int64_t>(std::bit_floor<uint64_t>(g.S * g.C >> (run > 1 ? 18 : 16)), 1, 64);
     if (run > 1 || g.S <= kFewPositions) return;
     const int64_t whole_bands = kBand / std::gcd(g.C, kBand), fold = whole_bands * g.C > 2048 ? 1 : whole_bands;
     columns = fold * g.C;
@@ -38,7 +38,9 @@ struct Lines {
   // f(column, channel) for n columns, in order
   template <class F>
   void each_column(int64_t n, const F& f) const {
-    for (int64_t j = 0; j < n;)
+    for (int64_t j = 0; j < n && run == 1; j += channels)  // loops that are vectorised
+      for (int64_t c = 0; c < channels; c++) f(j + c, c);
+    for (int64_t j = 0; j < n && run > 1;)
       for (int64_t c = 0; c < channels; c++)
         for (int64_t r = 0; r < run; r++) f(j++, c);
   }

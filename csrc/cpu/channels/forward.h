@@ -158,11 +158,12 @@ void each(bool parallel, int64_t n, const F& f) {
   for (int64_t i = 0; i < n; i++) f(i);
 }
 
-// Parts of the work that need nothing of each other: one for each thread if there are enough, else all threads on each.
+// Parts of the work that need nothing of each other: one for each thread if there are enough, else all threads on each,
+// where a part can be shared and is worth a meeting of the threads.
 // f(part, parallel), with parallel telling whether to share the part among the threads.
 template <class F>
-void share(int64_t parts, int64_t elements, const F& f) {
-  const bool inside = parts < torch::stable::get_num_threads() && elements > 32768 * parts;
+void share(int64_t parts, int64_t elements, bool shareable, const F& f) {
+  const bool inside = shareable && parts < torch::stable::get_num_threads() && elements > 32768 * parts * parts;
   if (inside) {
     for (int64_t i = 0; i < parts; i++) f(i, true);
   } else {
@@ -183,7 +184,8 @@ void for_each_piece(int64_t begin, int64_t end, int64_t columns, const F& f) {
 // The same for an image
 template <class F>
 void each_piece(bool parallel, const Grid& g, int64_t columns, const F& f) {
-  const int64_t elements = g.S * g.C, part = std::max<int64_t>(1, kSegment / columns) * columns;
+  const int64_t elements = g.S * g.C, many = std::clamp<int64_t>(elements / kParts, kPart, kSegment);
+  const int64_t part = std::max<int64_t>(1, many / columns) * columns;
   each(parallel, (elements + part - 1) / part, [&](int64_t s) {
     for_each_piece(s * part, std::min(elements, (s + 1) * part), columns, f);
     nontemporal_fence();

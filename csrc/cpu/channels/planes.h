@@ -9,6 +9,7 @@
 namespace normkernels {
 
 constexpr int64_t kRunBytes = 1 << 16;  // of adjacent planes read in a row at least: every jump costs the prefetcher
+constexpr int64_t kShortRun = 1 << 13;  // the same where work in one cache is cut for the threads
 constexpr int64_t kBundle = 3 << 17;    // bytes of x and dy that a second sweep still finds in the second-level cache
 
 // Groups [group, group + groups) of the images [image, image + grid.images()): statistics of line image / images().
@@ -24,6 +25,11 @@ struct Bundles {
   Bundles(const Grid& g, int64_t bytes) : grid(g) {
     const int64_t run = g.channels() * g.S * bytes, fit = kBundle / std::max<int64_t>(run * g.images(), 1);
     groups = std::clamp<int64_t>(fit, std::min<int64_t>(g.G, 1 + kRunBytes / run), g.G);
+    const int64_t parts = std::clamp<int64_t>(std::bit_floor<uint64_t>(g.N * g.C * g.S / kPart), 1, kParts);
+    const int64_t of_a_line = std::max<int64_t>(1, parts / std::max<int64_t>(g.B, 1));
+    const int64_t eights = g.channels() == 1 ? 8 : 1;  // planes that are measured at once
+    const int64_t few = std::max((g.G + of_a_line - 1) / of_a_line, 1 + kShortRun / run);
+    groups = std::min(groups, (few + eights - 1) / eights * eights);
   }
   int64_t per_line() const { return (grid.G + groups - 1) / groups; }
   int64_t count() const { return grid.B * per_line(); }
@@ -89,7 +95,9 @@ void pool(const Forward<T>& a, const Bundle& bundle, const Scratch<Moments>& tab
   }
 }
 
-constexpr int64_t kSmall = 1024;  // positions of a plane that costs less than the walk to it
+// Planes that cost less than the walk to them: a thread takes those of an image at once, and a bundle alone, unless that
+// were too much for one.
+inline bool small_planes(const Grid& g) { return g.S <= 1024 && g.count() <= 1 << 18; }
 
 // The same of small planes, each a channel's: those of an image at once, about a value of each channel.
 template <class T>
@@ -118,7 +126,7 @@ bool measure_small(const Forward<T>& a, const Bundle& bundle) {
 template <class T>
 void measure(const Forward<T>& a, const Bundle& bundle, bool parallel) {
   const Grid& g = a.of.grid;
-  if (!parallel && g.S <= kSmall && g.channels() == 1 && measure_small(a, bundle)) return;
+  if (small_planes(g) && g.channels() == 1 && measure_small(a, bundle)) return;
   Scratch<Moments> table(g.images() * bundle.groups * segments(g.channels() * g.S));
   each_run(parallel, g, bundle, g.channels(), [&](const Run& r) {
     table[r.index] = run_moments(a.of.x + g.plane(r.image, r.c) + r.begin, r.n, a.of.eps);
@@ -165,14 +173,14 @@ void forward_planes(const Forward<T>& a) {
   const Grid& g = a.of.grid;
   const bool nontemporal = large<T>(g.N * g.C * g.S) && g.S * sizeof(T) % 64 == 0;
   const Bundles bundles(g, sizeof(T));
-  share(bundles.count(), g.N * g.C * g.S, [&](int64_t i, bool parallel) {
+  share(bundles.count(), g.N * g.C * g.S, !small_planes(g), [&](int64_t i, bool parallel) {
     const Bundle bundle = bundles[i];
     if (a.training) {
       measure(a, bundle, parallel);
       if (a.rule) a.rule(bundle.line * g.G + bundle.group, bundle.groups);
     }
     if (!a.y) return;
-    if (!parallel && !nontemporal && g.S <= kSmall) return write_small(a, bundle);
+    if (!nontemporal && small_planes(g)) return write_small(a, bundle);
     each_run(parallel, g, bundle, 1, [&](const Run& r) {
       const auto scale = a.of.scale(r.statistic, r.c);
       const int64_t at = g.plane(r.image, r.c) + r.begin;

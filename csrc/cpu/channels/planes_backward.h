@@ -27,14 +27,14 @@ void gather(const Backward<T>& a, const Bundle& bundle, const Scratch<Pair<doubl
 template <class T>
 bool small(const Backward<T>& a) {
   const bool alone = a.of.plain() && !a.dskip, gated = a.of.gated() && a.exact();
-  return a.of.grid.S <= kSmall && (alone || gated) && a.power == 2;
+  return small_planes(a.of.grid) && (alone || gated) && a.power == 2;
 }
 // The same with another activation, where there is room for du.
 template <class T>
 bool small_activated(const Backward<T>& a, const Bundle& bundle) {
   const Grid& g = a.of.grid;
   const bool fits = bundle.groups * g.channels() * g.S * g.images() <= kScratch;
-  return g.S <= kSmall && !a.of.plain() && !a.of.gated() && fits && a.power == 2;
+  return small_planes(g) && !a.of.plain() && !a.of.gated() && fits && a.power == 2;
 }
 
 // A bundle of them, from du(image), which is there.
@@ -115,13 +115,13 @@ void backward_planes(const Backward<T>& a) {
   const Grid& g = a.of.grid;
   const bool nontemporal = large<T>(g.N * g.C * g.S, 3) && g.S * sizeof(T) % 64 == 0;
   const Bundles bundles(g, 2 * sizeof(T));
-  share(bundles.count(), g.N * g.C * g.S, [&](int64_t i, bool parallel) {
+  share(bundles.count(), g.N * g.C * g.S, !small_planes(g), [&](int64_t i, bool parallel) {
     const Bundle bundle = bundles[i];
     const int64_t first = bundle.group * g.channels(), width = bundle.groups * g.channels();
     const int64_t statistic = bundle.line * g.G + bundle.group;
     if (a.lost(statistic, bundle.groups)) measure(a.statistics(), bundle, parallel);
     const bool at_once = small(a) || small_activated(a, bundle);
-    if (!parallel && !nontemporal && at_once && narrow(a, bundle)) return backward_small(a, bundle);
+    if (!nontemporal && at_once && narrow(a, bundle)) return backward_small(a, bundle);
     Scratch<Means> means(bundle.groups);
     const auto scratch = a.scratch(g.images() * width * g.S);
     const auto kept = [&](const Run& r, int64_t s) {

@@ -80,7 +80,7 @@ void sum_block(const OnlineBackward<T>& a, bool parallel, int64_t first, int64_t
   }
   if (a.samples.last) {
     const Lines lines(z, 1);
-    return share(samples, samples * a.samples.values(), [&](int64_t i, bool inside) {
+    return share(samples, samples * a.samples.values(), true, [&](int64_t i, bool inside) {
       const auto sums =
           channel_sums(a.sweep, a, lines, first + i, column_scale(a.samples, lines, wide(lines), first + i),
                        place((first + i) * a.samples.values()), inside);

@@ -32,7 +32,7 @@ void measure_block(const OnlineForward<T>& a, bool parallel, int64_t first, int6
   part.of.x = a.samples.of.x + first * a.samples.values();
   part.of.mean = mean;
   part.of.var = var;
-  share(samples, samples * a.samples.values(), [&](int64_t n, bool inside) { measure(part, lines, n, inside); });
+  share(samples, samples * a.samples.values(), true, [&](int64_t n, bool inside) { measure(part, lines, n, inside); });
 }
 
 // The walk over a block's samples: what each of them met, and its gain.

@@ -134,7 +134,7 @@ void each_channels_last_tile(const Samples<T>& a, int64_t first, int64_t samples
   using C = compute_t<T>;
   const Lines lines(a.of.grid, 1);
   const int64_t columns = wide(lines);
-  share(samples, samples * a.values(), [&](int64_t i, bool inside) {
+  share(samples, samples * a.values(), true, [&](int64_t i, bool inside) {
     const int64_t n = first + i;
     const auto of = [&](const C* row) {
       return k.a ? of_columns(lines, columns, Scratch<C>(row, row + a.of.grid.C)) : Scratch<C>();
