@@ -95,8 +95,8 @@ void pool(const Forward<T>& a, const Bundle& bundle, const Scratch<Moments>& tab
   }
 }
 
-// Planes that cost less than the walk to them: a thread takes those of an image at once, and a bundle alone, unless that
-// were too much for one.
+// Planes that cost less than the walk to them: a thread takes those of an image at once, and a bundle alone, unless
+// that were too much for one.
 inline bool small_planes(const Grid& g) { return g.S <= 1024 && g.count() <= 1 << 18; }
 
 // The same of small planes, each a channel's: those of an image at once, about a value of each channel.
