@@ -7,11 +7,12 @@ namespace normkernels {
 namespace {
 
 constexpr int64_t kTogether = 4;                // rows whose sums for the parameters are read and written once: at most
-constexpr int64_t kAhead = 8192;                // elements: how far ahead memory is asked for
+constexpr int64_t kAhead = 8192;                // elements: how far ahead the second cache is asked for what comes
 constexpr int64_t kBuffer = kTogether * kTile;  // what they are together at most
 
-// du: the gradient of what the activation is given, kRows rows of it; keep(r, j, a few of row r's dx from column j on)
-template <int64_t kRows, class T, class D, class K>
+// du: the gradient of what the activation is given, kRows rows of it; keep(r, j, a few of row r's dx from column j on).
+// kStreamed: dx leaves past the caches, and the first of them is asked for the row after the next.
+template <int64_t kRows, bool kStreamed, class T, class D, class K>
 NK_INLINE void backward_rows(const RowsBackward<T>& a, int64_t m, int64_t block, const Fresh<compute_t<T>>& last,
                              const KnownRow<compute_t<T>>* known, const D* du_rows, int64_t du_stride, const K& keep) {
   using C = compute_t<T>;
@@ -37,14 +38,15 @@ NK_INLINE void backward_rows(const RowsBackward<T>& a, int64_t m, int64_t block,
     const C n = static_cast<C>(N);
     means[r] = {a.mean ? of_g.total() / n : C(0), of_g_xhat.total() / n};
   }
-  const int64_t ahead = std::min(m + std::max(kRows, kAhead / N), a.M - kRows);
+  const int64_t ahead =
+      std::min(m + (kStreamed ? std::max<int64_t>(2, kTile / N) : std::max(kRows, kAhead / N)), a.M - kRows);
   const auto write = [&](int64_t j, auto count) NK_INLINED {
     Few<C> to_w = {}, to_b = {};
     if (dw) to_w = few(dw + j);
     if (db) to_b = few(db + j);
     for (int64_t r = 0; r < kRows; r++) {
-      __builtin_prefetch(a.x + (ahead + r) * a.x_stride + j, 0, 2);
-      __builtin_prefetch(a.dy + (ahead + r) * a.dy_stride + j, 0, 2);
+      __builtin_prefetch(a.x + (ahead + r) * a.x_stride + j, 0, kStreamed ? 3 : 2);
+      __builtin_prefetch(a.dy + (ahead + r) * a.dy_stride + j, 0, kStreamed ? 3 : 2);
       const auto d = du(r, j), h = xhat(r, j);
       to_w += count(d * h);
       to_b += count(d);
@@ -76,26 +78,27 @@ NK_INLINE void activation_backward(const RowsBackward<T>& a, int64_t m, const Kn
   times_derivative(a.affine.activation, a.affine.slope, u, du, kRows * a.N);
 }
 
-template <int64_t kRows, class T, class K>
+template <int64_t kRows, bool kStreamed, class T, class K>
 NK_INLINE void backward_together(const RowsBackward<T>& a, int64_t m, int64_t block, const Fresh<compute_t<T>>& last,
                                  compute_t<T>* du, const K& keep) {
   KnownRow<compute_t<T>> known[kRows];
   for (int64_t r = 0; r < kRows; r++) known[r] = a.row(m + r);
-  if (a.plain()) return backward_rows<kRows>(a, m, block, last, known, a.dy + m * a.dy_stride, a.dy_stride, keep);
+  if (a.plain())
+    return backward_rows<kRows, kStreamed>(a, m, block, last, known, a.dy + m * a.dy_stride, a.dy_stride, keep);
   activation_backward<kRows>(a, m, known, du);
-  backward_rows<kRows>(a, m, block, last, known, du, a.N, keep);
+  backward_rows<kRows, kStreamed>(a, m, block, last, known, du, a.N, keep);
 }
 
 // f(rows, first row) for all rows of a block, so many at a time at most. Of rows that are a page long each line wants
 // the same set of the first-level cache: past the caches only two of them are taken together, one beside its u and du.
-template <int64_t kMost, class T, class F>
+template <class T, class F>
 NK_INLINE void each_together(const RowsBackward<T>& a, int64_t block, const F& f) {
   const int64_t end = a.first_row(block + 1), short_of_a_page = a.nontemporal ? kTile / 2 - 128 : kTile;
   int64_t m = a.first_row(block);
   const auto some = [&](auto rows, int64_t most) NK_INLINED {
     for (; a.N <= most && m + rows() <= end; m += rows()) f(rows, m);
   };
-  if constexpr (kMost == 4) some(std::integral_constant<int64_t, 4>(), short_of_a_page);
+  some(std::integral_constant<int64_t, 4>(), short_of_a_page);
   some(std::integral_constant<int64_t, 2>(), a.plain() ? 2 * kTile : short_of_a_page);
   some(std::integral_constant<int64_t, 1>(), 2 * kTile);
 }
@@ -109,12 +112,12 @@ bool whole_lines(const RowsBackward<float>& a) {
 NK_AVX512 void stream_backward(const RowsBackward<float>& a, int64_t block) {
   alignas(64) float du[kBuffer];
   const auto last = fresh<float>(a.N);
-  // Two rows: the streams of four, which often lie a multiple of a page apart, push each other out of the caches.
-  each_together<2>(a, block, [&](auto rows, int64_t m) NK_INLINED {
-    const auto keep = [&](int64_t r, int64_t j, const auto& g)
-                          NK_INLINED { __builtin_ia32_movntps512(a.dx + (m + r) * a.N + j, g); };
-    backward_together<rows()>(a, m, block, last, du, keep);
-  });
+  // A row at a time: memory answers a row of reads and a row of writes in turns faster than several streams of each.
+  for (int64_t m = a.first_row(block); m < a.first_row(block + 1); m++) {
+    const auto keep = [&](int64_t, int64_t j, const auto& g)
+                          NK_INLINED { __builtin_ia32_movntps512(a.dx + m * a.N + j, g); };
+    backward_together<1, true>(a, m, block, last, du, keep);
+  }
   nontemporal_fence();
 }
 #endif
@@ -124,11 +127,11 @@ NK_CLONES void cached_backward(const RowsBackward<T>& a, int64_t block) {
   alignas(64) T out[kBuffer];
   alignas(64) compute_t<T> du[kBuffer];
   const auto last = fresh<compute_t<T>>(a.N);
-  each_together<kTogether>(a, block, [&](auto rows, int64_t m) NK_INLINED {
+  each_together(a, block, [&](auto rows, int64_t m) NK_INLINED {
     const auto keep = [&](int64_t r, int64_t j, const auto& g) NK_INLINED {
       put<T>(g, (a.nontemporal ? out + r * kBuffer / rows() : a.dx + (m + r) * a.N) + j);
     };
-    backward_together<rows()>(a, m, block, last, du, keep);
+    backward_together<rows(), false>(a, m, block, last, du, keep);
     for (int64_t r = 0; r < rows() && a.nontemporal; r++)
       copy_nontemporal(out + r * kBuffer / rows(), a.dx + (m + r) * a.N, a.N * sizeof(T));
   });
