@@ -56,6 +56,15 @@ void paired_forward(const RowsForward<T>& a);
 template <class T>
 void paired_backward(const RowsBackward<T>& a);
 
+// Whether every few values of out's rows are a whole line, which can be written past the caches as it is.
+inline bool whole_lines(bool nontemporal, int64_t N, const float* out) {
+#if defined(NK_AVX512)
+  return kAvx512 && nontemporal && N % kFewLanes == 0 && reinterpret_cast<uintptr_t>(out) % 64 == 0;
+#else
+  return false;
+#endif
+}
+
 #if defined(NK_SHUFFLES)
 // xhat weight + bias of a few values from column j on; w and b, or null, are pointers of the loop's own, so that they
 // are read once.

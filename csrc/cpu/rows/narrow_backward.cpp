@@ -104,11 +104,6 @@ NK_INLINE void each_together(const RowsBackward<T>& a, int64_t block, const F& f
 }
 
 #if defined(NK_AVX512)
-// Whether every few of dx is a whole line, which can be written past the caches as it is.
-bool whole_lines(const RowsBackward<float>& a) {
-  return kAvx512 && a.nontemporal && a.N % kFewLanes == 0 && reinterpret_cast<uintptr_t>(a.dx) % 64 == 0;
-}
-
 NK_AVX512 void stream_backward(const RowsBackward<float>& a, int64_t block) {
   alignas(64) float du[kBuffer];
   const auto last = fresh<float>(a.N);
@@ -144,7 +139,7 @@ template <class T>
 void narrow_backward(const RowsBackward<T>& a, int64_t block) {
 #if defined(NK_AVX512)
   if constexpr (std::is_same_v<T, float>)
-    if (whole_lines(a)) return stream_backward(a, block);
+    if (whole_lines(a.nontemporal, a.N, a.dx)) return stream_backward(a, block);
 #endif
   cached_backward(a, block);
 }

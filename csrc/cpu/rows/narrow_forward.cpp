@@ -21,9 +21,10 @@ NK_INLINE Pair<C> sums_about(const T* x, C about, int64_t N, const Fresh<C>& las
   return {a.total(), b.total()};
 }
 
-// y of row m, before the activation; next: a later row, which is asked for
-template <class T, class O>
-NK_INLINE void forward_row(const RowsForward<T>& a, int64_t m, const T* next, const Fresh<compute_t<T>>& last, O* y) {
+// y of row m, before the activation; next: a later row, which is asked for; keep(a few of y, column)
+template <class T, class K>
+NK_INLINE void forward_row(const RowsForward<T>& a, int64_t m, const T* next, const Fresh<compute_t<T>>& last,
+                           const K& keep) {
   using C = compute_t<T>;
   const int64_t N = a.N;
   if (a.residual) add_tiles(a.x + m * a.x_stride, a.residual + m * a.residual_stride, a.summed + m * N, N);
@@ -33,7 +34,7 @@ NK_INLINE void forward_row(const RowsForward<T>& a, int64_t m, const T* next, co
   const KnownRow<C> known = a.finish(m, row_moments(a, x, add_up<C>(few(x)), sums));
   const auto write = [&](int64_t j) NK_INLINED {
     __builtin_prefetch(next + j, 0, 2);
-    put(normalised(x, known, w, b, j), y + j);
+    keep(normalised(x, known, w, b, j), j);
   };
   for (int64_t j = 0; j + kFewLanes <= N; j += kFewLanes) write(j);
   if (N % kFewLanes) write(N - kFewLanes);
@@ -48,18 +49,28 @@ NK_INLINE void forward_activated(const RowsForward<T>& a, int64_t begin, int64_t
   for (int64_t m = begin; m < end; m += rows) {
     const int64_t count = std::min(rows, end - m), n = count * a.N;
     for (int64_t r = m; r < m + count; r++)
-      forward_row(a, r, a.x + std::min(r + ahead, a.M - 1) * a.x_stride, last, u + (r - m) * a.N);
+      forward_row(a, r, a.x + std::min(r + ahead, a.M - 1) * a.x_stride, last,
+                  [&](const auto& v, int64_t j) NK_INLINED { put(v, u + (r - m) * a.N + j); });
     activate(a.affine.activation, a.affine.slope, u, n);
     store_tile(u, a.nontemporal ? out : a.y + m * a.N, n);
     if (a.nontemporal) copy_nontemporal(out, a.y + m * a.N, n * sizeof(T));
   }
 }
 
-}  // namespace
+#if defined(NK_AVX512)
+NK_AVX512 void stream_forward(const RowsForward<float>& a, int64_t begin, int64_t end) {
+  const auto last = fresh<float>(a.N);
+  const int64_t ahead = std::max<int64_t>(1, kAhead / a.N);
+  for (int64_t m = begin; m < end; m++)
+    forward_row(a, m, a.x + std::min(m + ahead, a.M - 1) * a.x_stride, last,
+                [&](const auto& v, int64_t j) NK_INLINED { __builtin_ia32_movntps512(a.y + m * a.N + j, v); });
+  nontemporal_fence();
+}
+#endif
 
 template <class T>
-NK_CLONES void narrow_forward(const RowsForward<T>& a, int64_t begin, int64_t end) {
-  alignas(64) T out[kTile];
+NK_CLONES void cached_forward(const RowsForward<T>& a, int64_t begin, int64_t end) {
+  alignas(64) T out[2 * kTile];
   const auto last = fresh<compute_t<T>>(a.N);
   const int64_t ahead = std::max<int64_t>(1, kAhead / a.N);
   if (a.affine.activation != Activation::identity) {
@@ -67,11 +78,25 @@ NK_CLONES void narrow_forward(const RowsForward<T>& a, int64_t begin, int64_t en
   } else {
     for (int64_t m = begin; m < end; m++) {
       T* const y = a.y + m * a.N;
-      forward_row(a, m, a.x + std::min(m + ahead, a.M - 1) * a.x_stride, last, a.nontemporal ? out : y);
+      forward_row(a, m, a.x + std::min(m + ahead, a.M - 1) * a.x_stride, last,
+                  [&](const auto& v, int64_t j) NK_INLINED { put(v, (a.nontemporal ? out : y) + j); });
       if (a.nontemporal) copy_nontemporal(out, y, a.N * sizeof(T));
     }
   }
   if (a.nontemporal) nontemporal_fence();
+}
+
+}  // namespace
+
+template <class T>
+void narrow_forward(const RowsForward<T>& a, int64_t begin, int64_t end) {
+#if defined(NK_AVX512)
+  if constexpr (std::is_same_v<T, float>) {
+    const bool plain = a.affine.activation == Activation::identity;
+    if (plain && whole_lines(a.nontemporal, a.N, a.y)) return stream_forward(a, begin, end);
+  }
+#endif
+  cached_forward(a, begin, end);
 }
 
 #define NK_NARROW(T) template void narrow_forward(const RowsForward<T>&, int64_t, int64_t);
