@@ -2,6 +2,8 @@
 // plane is over before a loop over an array of them has begun. What is shorter than a few takes other ways.
 #pragma once
 
+#include <algorithm>
+
 #include "cpu/base/lanes.h"
 
 #if defined(NK_SHUFFLES)
@@ -85,6 +87,8 @@ struct Sum {
   Few<C> part[4] = {};
   NK_INLINE C total() const { return add_up<C>((part[0] + part[1]) + (part[2] + part[3])); }
 };
+
+constexpr int64_t kSummed = 4096;  // elements: 64 to a lane of a sum
 
 // out[j] = f(j) of a few; at least so many, and no input of f in out
 template <class T, class F>

@@ -87,8 +87,8 @@ template <class T>
 void forward(const RowsForward<T>& a) {
   if constexpr (sizeof(T) == 2)
     if (paired(a.M, a.N)) return paired_forward(a);
-  const bool plain = a.affine.activation == Activation::identity;
-  const bool few_values = narrow(a.N, plain ? 2 * kTile : kTile) || short_rows(a.N);
+  const bool plain = a.affine.activation == Activation::identity, direct = plain && unbuffered(a.nontemporal, a.N, a.y);
+  const bool few_values = narrow(a.N, direct ? kLongRow : plain ? 2 * kTile : kTile) || short_rows(a.N);
   if (!few_values && split_rows(a.M, a.N))
     return each_sample(a, 0, a.M, [](const auto& own, int64_t begin, int64_t end) {
       for (int64_t m = begin; m < end; m++) sweep_split(own, m);

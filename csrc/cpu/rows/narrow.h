@@ -57,12 +57,21 @@ template <class T>
 void paired_backward(const RowsBackward<T>& a);
 
 // Whether every few values of out's rows are a whole line, which can be written past the caches as it is.
-inline bool whole_lines(bool nontemporal, int64_t N, const float* out) {
+template <class T>
+bool whole_lines(bool nontemporal, int64_t N, const T* out) {
 #if defined(NK_AVX512)
-  return kAvx512 && nontemporal && N % kFewLanes == 0 && reinterpret_cast<uintptr_t>(out) % 64 == 0;
+  return std::is_same_v<T, float> && kAvx512 && nontemporal && N % kFewLanes == 0 &&
+         reinterpret_cast<uintptr_t>(out) % 64 == 0;
 #else
   return false;
 #endif
+}
+
+// Rows that need no buffer are taken in the same loops when they are longer, up to what threads would share.
+constexpr int64_t kLongRow = 32 * kTile;
+template <class T>
+bool unbuffered(bool nontemporal, int64_t N, const T* out) {
+  return !nontemporal || whole_lines(nontemporal, N, out);
 }
 
 #if defined(NK_SHUFFLES)

@@ -26,17 +26,25 @@ NK_INLINE void backward_rows(const RowsBackward<T>& a, int64_t m, int64_t block,
   const auto du = [&](int64_t r, int64_t j) NK_INLINED { return few(du_rows + r * du_stride + j); };
   const auto new_ones = [&](const Few<C>& v) NK_INLINED { return last ? v : Few<C>{}; };
   for (int64_t r = 0; r < kRows; r++) {
-    Sum<C> of_g, of_g_xhat;
-    const auto add = [&](int64_t j, int64_t k, auto count) NK_INLINED {
-      auto g = du(r, j);
-      if (w) g *= few(w + j);
-      of_g.part[k] += count(g);
-      of_g_xhat.part[k] += count(g * xhat(r, j));
+    Pair<C> sums = {};
+    const auto add_part = [&](int64_t first, int64_t columns) NK_INLINED {
+      Sum<C> of_g, of_g_xhat;
+      const auto add = [&](int64_t j, int64_t k, auto count) NK_INLINED {
+        auto g = du(r, j);
+        if (w) g *= few(w + j);
+        of_g.part[k] += count(g);
+        of_g_xhat.part[k] += count(g * xhat(r, j));
+      };
+      each_few(columns,
+               [&](int64_t j, int64_t k) NK_INLINED { add(first + j, k, [](auto v) NK_INLINED { return v; }); });
+      if (columns % kFewLanes) add(N - kFewLanes, 3, new_ones);
+      sums.a += of_g.total();
+      sums.b += of_g_xhat.total();
     };
-    each_few(N, [&](int64_t j, int64_t k) NK_INLINED { add(j, k, [](auto v) NK_INLINED { return v; }); });
-    if (N % kFewLanes) add(N - kFewLanes, 3, new_ones);
+    for (int64_t j = 0; kStreamed && j < N; j += kSummed) add_part(j, std::min(kSummed, N - j));
+    if (!kStreamed) add_part(0, N);
     const C n = static_cast<C>(N);
-    means[r] = {a.mean ? of_g.total() / n : C(0), of_g_xhat.total() / n};
+    means[r] = {a.mean ? sums.a / n : C(0), sums.b / n};
   }
   const int64_t ahead =
       std::min(m + (kStreamed ? std::max<int64_t>(2, kTile / N) : std::max(kRows, kAhead / N)), a.M - kRows);
@@ -89,23 +97,9 @@ NK_INLINE void backward_together(const RowsBackward<T>& a, int64_t m, int64_t bl
   backward_rows<kRows, kStreamed>(a, m, block, last, known, du, a.N, keep);
 }
 
-// f(rows, first row) for all rows of a block, so many at a time at most. Of rows that are a page long each line wants
-// the same set of the first-level cache: past the caches only two of them are taken together, one beside its u and du.
-template <class T, class F>
-NK_INLINE void each_together(const RowsBackward<T>& a, int64_t block, const F& f) {
-  const int64_t end = a.first_row(block + 1), short_of_a_page = a.nontemporal ? kTile / 2 - 128 : kTile;
-  int64_t m = a.first_row(block);
-  const auto some = [&](auto rows, int64_t most) NK_INLINED {
-    for (; a.N <= most && m + rows() <= end; m += rows()) f(rows, m);
-  };
-  some(std::integral_constant<int64_t, 4>(), short_of_a_page);
-  some(std::integral_constant<int64_t, 2>(), a.plain() ? 2 * kTile : short_of_a_page);
-  some(std::integral_constant<int64_t, 1>(), 2 * kTile);
-}
-
 #if defined(NK_AVX512)
 NK_AVX512 void stream_backward(const RowsBackward<float>& a, int64_t block) {
-  alignas(64) float du[kBuffer];
+  alignas(64) float du[2 * kTile];
   const auto last = fresh<float>(a.N);
   // A row at a time: memory answers a row of reads and a row of writes in turns faster than several streams of each.
   for (int64_t m = a.first_row(block); m < a.first_row(block + 1); m++) {
@@ -117,20 +111,44 @@ NK_AVX512 void stream_backward(const RowsBackward<float>& a, int64_t block) {
 }
 #endif
 
+// Past the caches through a buffer, where rows begin anywhere in a line
+template <class T>
+NK_CLONES void buffered_backward(const RowsBackward<T>& a, int64_t block) {
+  alignas(64) T out[2 * kTile];
+  alignas(64) compute_t<T> du[2 * kTile];
+  const auto last = fresh<compute_t<T>>(a.N);
+  const int64_t end = a.first_row(block + 1);
+  int64_t m = a.first_row(block);
+  const auto some = [&](auto rows) NK_INLINED {
+    for (; m + rows() <= end; m += rows()) {
+      backward_together<rows(), false>(a, m, block, last, du, [&](int64_t r, int64_t j, const auto& g) NK_INLINED {
+        put<T>(g, out + r * kTile + j);
+      });
+      for (int64_t r = 0; r < rows(); r++) copy_nontemporal(out + r * kTile, a.dx + (m + r) * a.N, a.N * sizeof(T));
+    }
+  };
+  if (a.N <= kTile && a.plain()) some(std::integral_constant<int64_t, 2>());
+  some(std::integral_constant<int64_t, 1>());
+  nontemporal_fence();
+}
+
 template <class T>
 NK_CLONES void cached_backward(const RowsBackward<T>& a, int64_t block) {
-  alignas(64) T out[kBuffer];
   alignas(64) compute_t<T> du[kBuffer];
   const auto last = fresh<compute_t<T>>(a.N);
-  each_together(a, block, [&](auto rows, int64_t m) NK_INLINED {
-    const auto keep = [&](int64_t r, int64_t j, const auto& g) NK_INLINED {
-      put<T>(g, (a.nontemporal ? out + r * kBuffer / rows() : a.dx + (m + r) * a.N) + j);
-    };
-    backward_together<rows(), false>(a, m, block, last, du, keep);
-    for (int64_t r = 0; r < rows() && a.nontemporal; r++)
-      copy_nontemporal(out + r * kBuffer / rows(), a.dx + (m + r) * a.N, a.N * sizeof(T));
-  });
-  if (a.nontemporal) nontemporal_fence();
+  const int64_t end = a.first_row(block + 1);
+  int64_t m = a.first_row(block);
+  const auto some = [&](auto rows, int64_t most) NK_INLINED {
+    for (; a.N <= most && m + rows() <= end; m += rows()) {
+      T* const dx = a.dx + m * a.N;
+      const int64_t N = a.N;
+      backward_together<rows(), false>(
+          a, m, block, last, du, [=](int64_t r, int64_t j, const auto& g) NK_INLINED { put<T>(g, dx + r * N + j); });
+    }
+  };
+  some(std::integral_constant<int64_t, kTogether>(), kTile);
+  some(std::integral_constant<int64_t, 2>(), a.plain() ? 2 * kTile : kTile);
+  some(std::integral_constant<int64_t, 1>(), 2 * kTile);
 }
 
 }  // namespace
@@ -141,7 +159,7 @@ void narrow_backward(const RowsBackward<T>& a, int64_t block) {
   if constexpr (std::is_same_v<T, float>)
     if (whole_lines(a.nontemporal, a.N, a.dx)) return stream_backward(a, block);
 #endif
-  cached_backward(a, block);
+  a.nontemporal ? buffered_backward(a, block) : cached_backward(a, block);
 }
 
 #define NK_NARROW(T) template void narrow_backward(const RowsBackward<T>&, int64_t);

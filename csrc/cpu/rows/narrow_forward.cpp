@@ -11,14 +11,20 @@ constexpr int64_t kAhead = 1024;  // elements: how far ahead memory is asked for
 // The sums of v - about and of its square
 template <class C, class T>
 NK_INLINE Pair<C> sums_about(const T* x, C about, int64_t N, const Fresh<C>& last) {
-  Sum<C> a, b;
-  const auto add = [&](const Few<C>& d, int64_t k) NK_INLINED {
-    a.part[k] += d;
-    b.part[k] += d * d;
-  };
-  each_few(N, [&](int64_t j, int64_t k) NK_INLINED { add(few(x + j) - about, k); });
-  if (N % kFewLanes) add(last ? few(x + N - kFewLanes) - about : Few<C>{}, 3);
-  return {a.total(), b.total()};
+  Pair<C> sums = {};
+  for (int64_t first = 0; first < N; first += kSummed) {
+    const int64_t n = std::min(kSummed, N - first);
+    Sum<C> a, b;
+    const auto add = [&](const Few<C>& d, int64_t k) NK_INLINED {
+      a.part[k] += d;
+      b.part[k] += d * d;
+    };
+    each_few(n, [&](int64_t j, int64_t k) NK_INLINED { add(few(x + first + j) - about, k); });
+    if (n % kFewLanes) add(last ? few(x + N - kFewLanes) - about : Few<C>{}, 3);
+    sums.a += a.total();
+    sums.b += b.total();
+  }
+  return sums;
 }
 
 // y of row m, before the activation; next: a later row, which is asked for; keep(a few of y, column)
@@ -77,9 +83,9 @@ NK_CLONES void cached_forward(const RowsForward<T>& a, int64_t begin, int64_t en
     forward_activated(a, begin, end, ahead, last, out);
   } else {
     for (int64_t m = begin; m < end; m++) {
-      T* const y = a.y + m * a.N;
+      T *const y = a.y + m * a.N, *const to = a.nontemporal ? out : y;
       forward_row(a, m, a.x + std::min(m + ahead, a.M - 1) * a.x_stride, last,
-                  [&](const auto& v, int64_t j) NK_INLINED { put(v, (a.nontemporal ? out : y) + j); });
+                  [&](const auto& v, int64_t j) NK_INLINED { put(v, to + j); });
       if (a.nontemporal) copy_nontemporal(out, y, a.N * sizeof(T));
     }
   }
