@@ -161,15 +161,18 @@ def test_large_batches_have_the_bits_of_their_images(channels_last, dtype, activ
             assert torch.equal(found[name][0], batch[name][i]), f"{name}, image {i}"
 
 
+@pytest.mark.parametrize("merging", ["where applied", "apart"])
 @pytest.mark.parametrize("shape", [(2, 5, 20, 21), (9, 4, 3, 2)], ids=lambda s: "x".join(map(str, s)))
 @every_layout
 @pytest.mark.parametrize("device", DEVICES)
 @every_channel_op
-def test_walked_in_triton(op, device, layout, shape, monkeypatch):
-    """Programs that walk several tiles, which only huge tensors make them do."""
+def test_walked_in_triton(op, device, layout, shape, merging, monkeypatch):
+    """Programs that walk several tiles, which only huge tensors make them do, and both ways to merge their moments."""
     need(op, "triton", device)
-    from normkernels._backends.triton.channels import sizes
+    from normkernels._backends.triton.channels import merged_forward, sizes
 
+    if merging == "apart":
+        monkeypatch.setattr(merged_forward, "RECORDS", (0, 0))
     monkeypatch.setattr(sizes, "PARTS", 3)
     for way in ("FORWARD", "BACKWARD"):
         monkeypatch.setattr(sizes, f"{way}_LIMIT", {8: 1})

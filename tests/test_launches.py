@@ -13,6 +13,7 @@ for shape in shapes:
     print(len(forward), len(backward))
 """
 LENGTHS = (1, 8, 33, 128, 777, 1025, 4096, 5120, 6143, 8192, 8193, 12288, 16384, 20000, 32768, 49151, 65536, 262144)
+FEW = ("1x16x112x112", "4x64x56x56", "1x256x64x64", "32x512x14x14", "4x512x64x64", "32x2048x7x7")
 IMAGES = ("32x256x56x56", "32x2048x7x7", "2x320x64x64", "1x128x20x64x64", "4x16x1x8")
 
 
@@ -32,3 +33,12 @@ def test_rows_of_any_length_take_one_kernel_and_two(op):
 def test_channels_take_at_most_three(op, last):
     """The kernel that merges partial sums into means adds up those of the parameters too."""
     assert all(forward <= 3 and backward <= 3 for forward, backward in counts(op, last, *IMAGES))
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["planes", "channels_last"])
+@pytest.mark.parametrize("op", ["batch_norm", "instance_norm", "group_norm"])
+def test_channels_take_at_most_two_forward_where_partial_results_are_few(op, last):
+    """Each program that applies merges them; where they are many, a kernel of its own does."""
+    assert {forward for forward, _ in counts(op, last, *FEW)} <= {1, 2}
+    if op == "batch_norm":
+        assert counts(op, last, "32x64x112x112")[0][0] == 2 + last

@@ -3,7 +3,7 @@
 import pytest
 from test_ptx_triton import compiled
 
-from bench.model import grid
+from bench.model import grid, theirs
 from bench.model.__main__ import Predicted, committed, worse
 from bench.model.bars import bar
 from bench.model.compiled import Code, counts, known
@@ -112,7 +112,36 @@ def test_cliffs_are_named():
     assert not grid.cliffs([cell])
     steep = cell._replace(backward_over=2.1)
     assert grid.cliffs([cell, steep]) == [steep]
-    assert grid.summary([cell, steep])[-1].startswith(f"{cell.op}: 1 of 2 above 2")
+    assert f"{cell.op}: 1 of 2 above 2 times a copy and launches" in grid.summary([cell, steep])
+
+
+def test_torch_at_the_least():
+    """Launches and sweeps: no op of torch's beats a copy, and more of either takes longer."""
+    large = 1e9  # far beyond L2
+    for op in ("layer_norm", "batch_norm", "group_norm", "instance_norm"):
+        forward, backward = theirs.taken(H100, op, False, large)
+        assert forward >= copy(H100, 2 * large) * 0.999
+        assert backward >= copy(H100, 3 * large)
+    batch, group = (theirs.taken(H100, op, False, large)[0] for op in ("batch_norm", "group_norm"))
+    assert group - batch == pytest.approx(least(H100, theirs.SMALL))
+    copied = theirs.taken(H100, "group_norm", True, large)[0]
+    assert copied - group == pytest.approx(copy(H100, 2 * large))
+    assert theirs.taken(H200, "batch_norm", False, 1e6)[0] == pytest.approx(2 * least(H200, Work(1, 1e3, 0.0)), rel=0.1)
+
+
+def test_cases_above_torch_are_counted():
+    cell = next(iter(grid.committed().values()))._replace(forward_torch=0.9, backward_torch=1.1)
+    said = grid.summary([cell])
+    assert f"{cell.op} forward: 0 of 1 above torch's launches at the least" in said
+    assert f"{cell.op} backward: 1 of 1 above torch's launches at the least" in said
+
+
+def test_what_is_merged_first_takes_time():
+    """Bytes that a program has from L2 before its tiles; one without a loop asks for its tile meanwhile."""
+    lone = CODE._replace(loop=0, loop_barriers=0)
+    merging = WORK._replace(steps=1, read=4e6, written=4e6, before=16e3)
+    assert seconds(H100, CODE, 8, WORK._replace(before=16e3)) > seconds(H100, CODE, 8, WORK)
+    assert seconds(H100, lone, 8, merging._replace(before=64e3)) > seconds(H100, lone, 8, merging)
 
 
 def test_calibration():

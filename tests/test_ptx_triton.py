@@ -63,3 +63,35 @@ def test_barriers_removed_from_a_compiled_kernel_are_found():
     """Those of a real kernel, and what runs PTX leaves the package as it was."""
     printed = compiled("-c", BARRIERS)
     assert "nobody wrote" in printed or "differs" in printed
+
+
+MERGED = """
+import random, sys, torch
+from normkernels.cases import OPS
+from normkernels.tolerance import check
+from tests.ptx.launch import running
+op, dtype, shapes = OPS[sys.argv[1]], getattr(torch, sys.argv[2]), sys.argv[3:]
+torch.manual_seed(0)
+for i, shape in enumerate(shapes):
+    sizes, _, last = shape.partition(":")
+    more = {"skip": True, "activation": "silu"} if i % 2 else {}
+    groups = {"num_groups": 2} if op.stem == "group_norm" else {}
+    sample = op.make(tuple(map(int, sizes.split("x"))), torch.float64, channels_last=bool(last), **more, **groups)
+    with running(random.Random(i) if i else None) as launched:
+        reports = check(op, sample, "triton", dtype)
+    assert "channels_merge_apply_kernel" in [one.kernel for one in launched], shape
+    for report in reports:
+        assert report.worst <= 1, f"{shape}: {report}"
+"""
+MERGING = {
+    "batch_norm": ("2x3x100x100", "4x2x90x91", "1x33x28x28:last", "2x20x30x30:last"),
+    "group_norm": ("1x10x50x66", "2x6x61x61", "1x12x40x40:last", "2x34x24x24:last"),
+    "instance_norm": ("1x2x190x190", "2x2x91x91", "1x33x26x26:last"),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("op", MERGING)
+def test_partial_results_that_are_merged_where_applied(op, dtype):
+    """One tile of a program and several, tiles that several statistics share, skip and activation."""
+    compiled("-c", MERGED, op, dtype, *MERGING[op][dtype == "bfloat16" :: 2])

@@ -1,7 +1,8 @@
 """The model over the bfloat16 cases of ``python -m bench.sweep``: rows of 8 to 1M, odd too, images of 1 to 112 a side.
 
 Small calls are all launches, so no share of a copy says much there: a case is a cliff where it takes more than twice as
-long as a copy and 4 us (forward) or 8 us (backward). ``grid.csv`` holds every case.
+long as a copy and 4 us (forward) or 8 us (backward). ``grid.csv`` holds every case. Beside it stands what torch's own
+launches would take at the least (``theirs``): no bar, for their code is not in it.
 """
 
 import csv
@@ -14,6 +15,7 @@ import torch
 
 from bench.sweep import Case, cases
 
+from . import theirs
 from .compiled import Code, keep
 from .times import H100, H200, copy
 from .work import Kind, calls, taken
@@ -26,7 +28,10 @@ KEY = 4  # columns
 
 
 class Cell(NamedTuple):
-    """Shares of a copy of the same bytes; over: the time over that of a copy and MORE, the worse of H100 and H200."""
+    """Shares of a copy of the same bytes, and the worse of H100 and H200 of two ratios.
+
+    over: the time over that of a copy and MORE; torch: over that of torch's launches at the least.
+    """
 
     op: str
     dtype: str
@@ -38,6 +43,8 @@ class Cell(NamedTuple):
     backward_h200: float
     forward_over: float
     backward_over: float
+    forward_torch: float
+    backward_torch: float
     launches: str
 
 
@@ -45,16 +52,18 @@ def predict(case: Case, codes: dict[str, Code]) -> Cell:
     """Parameters in the dtype of x, and eight groups, as the sweep has them."""
     kind = Kind(case.dtype, case.dtype, affine=True, groups=8)
     shares: list[list[float]] = [[], []]
-    over, launches = [0.0, 0.0], ""
+    over, beside, launches = [0.0, 0.0], [0.0, 0.0], ""
     for device in (H100, H200):
         *ways, size = calls(case.op, case.shape, bool(case.layout), device, kind)
+        torchs = theirs.taken(device, case.op, bool(case.layout), size)
         for i, made in enumerate(ways):
             time, least = taken(device, made, codes), copy(device, (2 + i) * size)
             shares[i].append(round(least / time, 3))
             over[i] = max(over[i], round(time / (least + MORE[i]), 2))
+            beside[i] = max(beside[i], round(time / torchs[i], 2))
         launches = "+".join(str(len(made)) for made in ways)
     _, dtype, layout, shape, *_ = case.key(1, "")
-    return Cell._make([case.op, dtype, layout, shape, *shares[0], *shares[1], *over, launches])
+    return Cell._make([case.op, dtype, layout, shape, *shares[0], *shares[1], *over, *beside, launches])
 
 
 def committed() -> dict[tuple[str, ...], Cell]:
@@ -78,7 +87,11 @@ def summary(cells: list[Cell]) -> list[str]:
         name, over = " ".join(filter(None, c[:KEY])), f"forward {c.forward_over:.2f}  backward {c.backward_over:.2f}"
         said.append(f"{name:52} {over}  launches {c.launches}")
     every, bad = Counter(c.op for c in cells), Counter(c.op for c in found)
-    return said + [f"{op}: {bad[op]} of {n} above {CLIFF:g} times a copy and launches" for op, n in every.items()]
+    said += [f"{op}: {bad[op]} of {n} above {CLIFF:g} times a copy and launches" for op, n in every.items()]
+    for way in ("forward", "backward"):
+        slower = Counter(c.op for c in cells if getattr(c, f"{way}_torch") > 1)
+        said += [f"{op} {way}: {slower[op]} of {n} above torch's launches at the least" for op, n in every.items()]
+    return said
 
 
 def main(ops: list[str], shapes: list[str] | None, write: bool, codes: dict[str, Code]) -> int:

@@ -25,13 +25,17 @@ LEAST_WAIT = 0.05e-6
 
 
 class Work(NamedTuple):
-    """What a launch does: bytes in all, tiles of a program (0: no loop), and the share of reads that L2 answers."""
+    """What a launch does: bytes in all, tiles of a program (0: no loop), and the share of reads that L2 answers.
+
+    before: bytes of a program that L2 answers before its tiles; it waits for them, and for the barriers of their sums.
+    """
 
     programs: int
     read: float
     written: float
     steps: int = 0
     cached: float = 0.0
+    before: float = 0.0
 
 
 def resident(code: Code, warps: int) -> int:
@@ -48,7 +52,8 @@ def latency(work: Work) -> float:
 
 def moving(device: Device, work: Work) -> float:
     """Seconds of the bytes alone."""
-    return (work.read * (1 - work.cached) + work.written) / device.bandwidth + work.read * work.cached / L2
+    from_cache = work.read * work.cached + work.programs * work.before
+    return (work.read * (1 - work.cached) + work.written) / device.bandwidth + from_cache / L2
 
 
 def least(device: Device, work: Work) -> float:
@@ -68,7 +73,14 @@ def program(code: Code, warps: int, work: Work) -> float:
     each = issue(code.loop) + BARRIER * code.loop_barriers
     ahead = each * (code.prefetches + 1 - code.first_load)  # of its use the next tile is asked for
     wait = max(answer + read / work.steps / OWN + 0.1e-6 - ahead, LEAST_WAIT)
-    return START + answer + issue(code.instructions - code.loop) + work.steps * (each + wait)
+    first = issue(code.instructions - code.loop)
+    if work.before:
+        merging, tile = CACHE + work.before / OWN, answer + read / OWN
+        first += BARRIER * code.barriers
+        if not code.loop:  # asks for its tile before it merges
+            return START + max(merging, tile) + first
+        first += merging
+    return START + answer + first + work.steps * (each + wait)
 
 
 def seconds(device: Device, code: Code, warps: int, work: Work) -> float:

@@ -15,6 +15,7 @@ from .times import L2_KEPT, Device, Work, seconds
 BF16, F32 = torch.bfloat16, torch.float32
 SECOND = {
     "channels_apply_kernel",
+    "channels_merge_apply_kernel",
     "channels_dx_kernel",
     "rows_long_backward_kernel",
 }  # sweeps that may find in L2 what the first one left there
@@ -116,7 +117,9 @@ def work(called: Called) -> Work:
     cached = min(0.98, L2_KEPT / read) if kernel in SECOND else 0.0
     if kernel == "rows_long_forward_kernel":  # twice: again what two programs on each multiprocessor read just before
         read, cached = 2 * read, 0.5 * min(1.0, L2_KEPT / (2 * 132 * x.shape[1] * x.element_size()))
-    return Work(programs, read, size * len(writes), steps, cached)
+    # partial results: four tables of them, what a program merges
+    before = 4 * 4 * math.prod(given["MERGE"]) if "MERGE" in given else 0
+    return Work(programs, read, size * len(writes), steps, cached, before)
 
 
 def _steps(kernel: str, called: Called) -> int:

@@ -124,6 +124,11 @@ TABLE = {
     ("triton/channels_forward", CHANNELS): [
         ("squares += away * away * (1 - 1 / seen)", "squares += away * away"),
     ],
+    ("triton/channels_merged_forward", CHANNELS): [
+        ("distance * distance * count + squares", "squares"),
+        ("at = (batch * rows + row) * C", "at = row * C"),
+        ("(channels // each - low // each)", "(channels // each)"),
+    ],
     ("triton/channels_backward", CHANNELS): [
         ("dw += du * xhat", "dw += du"),
     ],

@@ -3,7 +3,8 @@
 from normkernels._backends.triton.base.launch import on_device
 from normkernels._backends.triton.channels import sizes
 from normkernels._backends.triton.channels.backward import backward, spread, sums
-from normkernels._backends.triton.channels.forward import apply, forward, moments
+from normkernels._backends.triton.channels.forward import apply, moments
+from normkernels._backends.triton.channels.merged_forward import forward
 from normkernels._backends.triton.channels.tensors import Forward, tensors
 
 batch_norm_fwd = on_device(forward)

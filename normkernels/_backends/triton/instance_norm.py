@@ -2,7 +2,7 @@
 
 from normkernels._backends.triton.base.launch import on_device
 from normkernels._backends.triton.channels.backward import backward
-from normkernels._backends.triton.channels.forward import forward
+from normkernels._backends.triton.channels.merged_forward import forward
 
 instance_norm_fwd = on_device(forward)
 
