@@ -122,7 +122,7 @@ def predict(op: str, shape: str, kernels: dict[str, tuple[int, str]]) -> Row | N
 def committed() -> list[Row]:
     with TABLE.open(newline="") as file:
         rows = list(csv.reader(file))[1:]
-    return [Row(*row[:2], *map(int, row[2:7]), *map(float, row[7:])) for row in rows]
+    return [Row._make([*row[:2], *map(int, row[2:7]), *map(float, row[7:])]) for row in rows]
 
 
 def main() -> int:
