@@ -3,7 +3,7 @@
 import pytest
 from test_ptx_triton import compiled
 
-from bench.model import grid, theirs
+from bench.model import cuda, grid, theirs
 from bench.model.__main__ import Predicted, committed, worse
 from bench.model.bars import bar
 from bench.model.compiled import Code, counts, known
@@ -149,6 +149,26 @@ def test_calibration():
     row = committed()["rms_norm", "16384x4096"]
     assert row.forward_h100 == pytest.approx(2.95 / 3.0, abs=0.05)
     assert row.forward_h200 == pytest.approx(4.18 / 4.3, abs=0.05)
+
+
+def test_what_machine_code_of_cuda_says():
+    """Three instructions of the loop are before the request; a path of divergent warps leads back to it too."""
+    sass = SASS.format(left="0x0").replace("BRA `(.L_x_1)", "BRA `(.L_x_0)")
+    code, body = cuda.loop_over_rows(sass)
+    assert (len(code), len(body)) == (9, 5)
+    later = sass.replace("BAR.SYNC.DEFER_BLOCKING 0x0", "FADD R2, R2, R3", 1).replace(
+        "@P0 BRA", "BAR.SYNC 0x0 ;\n/*0048*/ @P0 BRA"
+    )
+    for text, ahead, first in ((sass, 0, 0.6), (later, 1, 0.5), (later.replace("LDGSTS", "LDG"), 0, 1.0)):
+        made, asked = cuda.facts("kernel", 64, text, 0)
+        assert (asked, made.loop_barriers, made.first_load) == (ahead, 1, first)
+
+
+def test_rows_of_cuda_ask_ahead():
+    """As committed: two tensors of two or four packs."""
+    rows = cuda.committed()
+    assert {row.op for row in rows} == {"layer_norm", "rms_norm"}
+    assert all(row.ahead in (4, 8) and 0 < row.h200 < row.h100 <= 1 for row in rows)
 
 
 def test_no_kernel_of_the_model_spills():

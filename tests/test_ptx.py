@@ -158,6 +158,33 @@ def test_an_uninitialised_partial_is_found():
         launch(changed("st.shared", "@%p1 st.shared"), 33)
 
 
+# x comes to shared memory as a copy that runs beside the threads
+COPIED = (
+    "add.s32 %r6, %r5, %r4;\n\tst.shared.b32 [%r6], %r3;",
+    "add.s32 %r6, %r5, %r4;\n\t@!%p1 st.shared.b32 [%r6], %r3;\n\t"
+    "@%p1 cp.async.ca.shared.global [%r6], [%rd1], 4, 4;\n\tcp.async.commit_group;\n\tcp.async.wait_group 0;",
+)
+
+
+@pytest.mark.parametrize("order", [None, random.Random(0)], ids=["lockstep", "random"])
+def test_a_copy_runs_beside_the_threads(order):
+    got, want = launch(changed(*COPIED), 33, order)
+    assert (got == want).all()
+
+
+@pytest.mark.parametrize("wait", ["", "cp.async.wait_group 1;"])
+def test_a_copy_that_is_read_on_its_way_is_found(wait):
+    """Even where values lie there that were right before."""
+    broken = changed(*COPIED).replace("@!%p1 st.shared", "st.shared").replace("cp.async.wait_group 0;", wait)
+    with pytest.raises(PTXError, match="read of shared memory that nobody wrote"):
+        launch(broken, 33)
+
+
+def test_an_array_as_large_as_the_launch_says_lies_behind_the_others():
+    ptx = ".extern .shared .align 16 .b8 more[];\n" + SUM.replace("smem[512]", "smem[500]")
+    assert parse(ptx).shared == {"smem": 0, "more": 512}
+
+
 def test_a_workspace_that_nobody_filled_is_found():
     with pytest.raises(PTXError, match="read of global memory that nobody wrote"):
         launch(changed("ld.global.b32 %r3, [%rd1]", "ld.global.b32 %r3, [%rd2]"), 33)

@@ -79,15 +79,40 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_planted_faults_are_found(fault):
-    edit = changed(*FAULTS[fault])
-    whole = gradients(1027)
+AHEAD = {
+    "a wait removed": ("rows_backward", r"cp\.async\.wait_group[^;]*;", "", 0),
+    "a wait for all rows but one": ("rows_backward", r"cp\.async\.wait_group 0;", "cp.async.wait_group 1;", 0),
+    "half of what is asked for": ("rows_backward", r"\], 16, 16;", "], 16, 8;", 0),
+    "a request left out": ("rows_backward", r"cp\.async\.cg[^;]*;", "", 1),
+}
+
+
+@pytest.mark.parametrize(("N", "fault"), [(1027, fault) for fault in FAULTS] + [(1028, fault) for fault in AHEAD])
+def test_planted_faults_are_found(N, fault):
+    edit = changed(*(FAULTS | AHEAD)[fault])
+    whole = gradients(N)
     try:
-        broken = gradients(1027, edit)
+        broken = gradients(N, edit)
     except PTXError:
         return
     assert not all(map(torch.equal, whole, broken)), "not noticed"
+
+
+@pytest.mark.parametrize("order", [None, random.Random(0)], ids=["lockstep", "random"])
+@pytest.mark.parametrize("N", [36, 1028, 4100, 8200], ids=["warp", "block", "full block", "segments"])
+def test_the_next_row_comes_while_one_is_worked_on(N, order):
+    """More rows than the device holds at once, by each of the kernels that ask ahead."""
+    x, weight, dy = torch.randn(70 if N == 36 else 5, N), torch.randn(N), torch.randn(70 if N == 36 else 5, N)
+    found = []
+    for backend in ("native", "reference"):
+        given = x.clone().requires_grad_(), weight.clone().requires_grad_()
+        with running(("rms_norm",), order, device=Device(1, 1, 2**20)) as launched:
+            found.append(torch.autograd.grad(rms_norm(given[0], (N,), given[1], backend=backend), given, dy))
+        if backend == "native":
+            names = [one.kernel for one in launched]
+            assert any(("segment" if N == 8200 else "rows_backward_kernel") in name for name in names)
+    for got, want in zip(*found, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
 
 
 def test_a_launch_too_large_is_an_error():

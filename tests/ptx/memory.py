@@ -57,6 +57,11 @@ class Memory:
         for k in range(size):
             self.written[at + k] = True
 
+    def forget(self, at: np.ndarray, size: int) -> None:
+        """Bytes that are about to be overwritten, nobody can say when."""
+        for k in range(size):
+            self.written[at + k] = False
+
     def _check(self, at: np.ndarray, size: int, text: str) -> None:
         if (at % size).any():
             raise PTXError(f"misaligned access of {self.space} memory: {text}")

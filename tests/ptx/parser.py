@@ -74,9 +74,10 @@ def _parameters(text: str) -> dict[str, tuple[int, int]]:
 
 
 def _shared(text: str) -> tuple[dict[str, int], int]:
-    """Where each array begins; that of Triton has no size and comes last."""
+    """Where each array begins; what has no size, and is as large as the launch says, comes last."""
     found, at = {}, 0
-    for align, kind, name, size in re.findall(r"\.shared\s+\.align\s+(\d+)\s+\.(\w+)\s+([\w$]+)\[(\d*)\]", text):
+    arrays = re.findall(r"\.shared\s+\.align\s+(\d+)\s+\.(\w+)\s+([\w$]+)\[(\d*)\]", text)
+    for align, kind, name, size in sorted(arrays, key=lambda array: not array[-1]):
         at = -(-at // int(align)) * int(align)
         found[name] = at
         at += BYTES[kind] * int(size or 0)

@@ -52,7 +52,7 @@ def store(block, instruction) -> None:
 
 
 def copy(block, instruction) -> None:
-    """cp.async moves nothing before its group is waited for, so that a missing wait shows."""
+    """cp.async moves nothing before its group is waited for, and until then nobody may read where it goes."""
     what = instruction.opcode[2]
     for warp in np.unique(block.warps[block.lanes]):
         mine = block.warps[block.lanes] == warp
@@ -68,9 +68,9 @@ def copy(block, instruction) -> None:
         else:
             target, source, size = instruction.arguments[:3]
             real = block.get((*instruction.arguments, size)[3], "u32").astype(np.int64)[mine]
-            groups[-1].append(
-                (_address(block, target)[mine], _address(block, source)[mine], int(size, 0), real, instruction.text)
-            )
+            into, of = _address(block, target)[mine], _address(block, source)[mine]
+            block.shared.forget(into, int(size, 0))
+            groups[-1].append((into, of, int(size, 0), real, instruction.text))
 
 
 def _complete(block, target, source, size: int, real, text: str) -> None:

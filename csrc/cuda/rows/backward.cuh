@@ -1,30 +1,37 @@
 // Backward of the row family: one sweep where a row fits a block, else two. Their sums by column are dweight and dbias.
 #pragma once
 
-#include "cuda/rows/gradients.cuh"
+#include "cuda/rows/ahead.cuh"
 
 namespace normkernels::cuda {
 
-// Persistent blocks, a row per group of threads at a time: x and dy are read once and stay in registers.
+// Persistent blocks, a row per group of threads at a time: x and dy are read once and stay in registers, the next row's
+// on their way beside them.
 template <typename T, bool CENTER, bool PACKED, bool ACTIVATED, bool EACH, int C>
 __global__ void __launch_bounds__(C == kBackwardChunks ? kResidentThreads : kBackwardMostThreads<T, CENTER || EACH>,
-                                  kFewBlocks<!CENTER && !EACH && !ACTIVATED && std::is_same_v<T, __half>, 1>)
+                                  backward_blocks<T, CENTER || EACH, ACTIVATED, C>())
     rows_backward_kernel(const RowsBackward<T> p) {
   using A = acc_t<T>;
   __shared__ A scratch[2][1 + CENTER][32];
   __shared__ Wide<T> columns[kSegmentThreads];
+  extern __shared__ uint4 coming[];
   const SampleRows<EACH> sample(p.M, p.N);
   const Tile<T, PACKED> all(p.N, 0);
   Wide<T> dw[C] = {}, db[C] = {};
+  Ahead<T, CENTER, PACKED, kAsksAhead<PACKED, ACTIVATED, C>, C> ahead(p, coming);
+  const auto request = [&](int64_t i) {
+    if (i < p.M) ahead.request(all, sample.first + i, 0);
+  };
+  request(int64_t(blockIdx.x) * blockDim.y + threadIdx.y);
   int buffer = 0;
   for (int64_t base = int64_t(blockIdx.x) * blockDim.y; base < p.M;
        base += int64_t(gridDim.x) * blockDim.y, buffer ^= 1) {
     const int64_t row = sample.first + (base + threadIdx.y < p.M ? base + threadIdx.y : p.M - 1);
     const Tile<T, PACKED> tile(p.N, base + threadIdx.y < p.M ? 0 : p.N);
     Pack<T> x[C], dy[C];
-    tile.load(p.x + row * p.x_stride, x);
-    tile.load(p.dy + row * p.dy_stride, dy);
-    const A mean = CENTER ? p.mean[row] : A(0), rstd = p.rstd[row];
+    ahead.take(tile, row, 0, x, dy);
+    const A mean = ahead.mean, rstd = ahead.rstd;
+    request(base + int64_t(gridDim.x) * blockDim.y + threadIdx.y);
     A sums[1 + CENTER] = {};
     const auto accumulate = [&](int c, Pack<T>& x, Pack<T>& dy, Wide<T>& dw, Wide<T>& db) {
       add_chunk<CENTER, true, CENTER || EACH, T>(load_chunk<ACTIVATED>(p, tile, sample.shift, c, x, dy, mean, rstd),
@@ -76,6 +83,7 @@ template <typename T, bool CENTER, bool PACKED, bool EACH>
 __global__ void __launch_bounds__(kSegmentThreads) rows_backward_segment_kernel(const RowsBackward<T> p) {
   using A = acc_t<T>;
   __shared__ A scratch[2][1 + CENTER][32];
+  extern __shared__ uint4 coming[];
   const int64_t first = blockIdx.x * kSegment<T, kBackwardChunks>;
   const Tile<T, PACKED> tile(p.N, first, kSegment<T, kBackwardChunks>);
   Wide<T> dw[kBackwardChunks] = {}, db[kBackwardChunks] = {};
@@ -85,13 +93,15 @@ __global__ void __launch_bounds__(kSegmentThreads) rows_backward_segment_kernel(
     tile.load(dw_out, dw);
     if constexpr (CENTER || EACH) tile.load(db_out, db);
   }
+  Ahead<T, CENTER, PACKED, PACKED, kBackwardChunks> ahead(p, coming);
+  if (blockIdx.y < p.rows) ahead.request(tile, p.first_row + blockIdx.y, first);
   int buffer = 0;
   for (int64_t i = blockIdx.y; i < p.rows; i += gridDim.y, buffer ^= 1) {
     const int64_t row = p.first_row + i;
     Pack<T> x[kBackwardChunks], dy[kBackwardChunks];
-    tile.load(p.x + row * p.x_stride + first, x);
-    tile.load(p.dy + row * p.dy_stride + first, dy);
-    const A mean = CENTER ? p.mean[row] : A(0), rstd = p.rstd[row];
+    ahead.take(tile, row, first, x, dy);
+    const A mean = ahead.mean, rstd = ahead.rstd;
+    if (i + gridDim.y < p.rows) ahead.request(tile, row + gridDim.y, first);
     A sums[1 + CENTER] = {};
     for (int j = threadIdx.x; j < p.segments; j += kSegmentThreads)
       for (int k = 0; k < 1 + CENTER; ++k) sums[k] += p.row_partial[(i * p.segments + j) * (1 + CENTER) + k];
@@ -121,25 +131,29 @@ void launch_rows_backward(RowsBackward<T> p, LineSums<T> sums, const Device& dev
     sums.P = p.P = P;
     if (wanted) sums.partial = p.partial = workspace(2 * P * sums.N);
   };
-  const auto resident = [&](auto kernel, int chunks) {
-    const dim3 block = row_block(packs, chunks, kSegmentThreads);
-    const int64_t most = resident_blocks(kernel, block.x * block.y, device) / p.samples;
+  const auto resident = [&]<int C>(std::integral_constant<int, C>) {
+    const auto kernel = rows_backward_kernel<T, CENTER, PACKED, ACTIVATED, EACH, C>;
+    const dim3 block = row_block(packs, C, kSegmentThreads);
+    const int threads = block.x * block.y, shared = ahead_bytes<kAsksAhead<PACKED, ACTIVATED, C>, C>(threads);
+    const int64_t most = resident_blocks(kernel, threads, shared, device) / p.samples;
     columns(std::clamp<int64_t>(most, 1, ceil_div<int64_t>(p.M, block.y)));
-    launch(kernel, dim3(p.P, p.samples), block, device, p);
+    launch(kernel, dim3(p.P, p.samples), block, shared, device, p);
   };
   if (packs <= kResidentThreads * kBackwardChunks) {
-    resident(rows_backward_kernel<T, CENTER, PACKED, ACTIVATED, EACH, kBackwardChunks>, kBackwardChunks);
+    resident(std::integral_constant<int, kBackwardChunks>{});
   } else if (packs <= kBackwardMostThreads < T, CENTER || EACH > *kBackwardMostChunks) {
-    resident(rows_backward_kernel<T, CENTER, PACKED, ACTIVATED, EACH, kBackwardMostChunks>, kBackwardMostChunks);
+    resident(std::integral_constant<int, kBackwardMostChunks>{});
   } else {
     p.segments = ceil_div(p.N, kSegment<T, kBackwardChunks>);
     const int64_t wave = wave_rows<T>(p.M, p.N, 2, device);
+    const int shared = ahead_bytes<PACKED, kBackwardChunks>(kSegmentThreads);
     p.row_partial = workspace(wave * p.segments * (1 + CENTER));
     columns(std::clamp<int64_t>(2 * device.multiprocessors / p.segments, 1, wave));
     for (p.first_row = 0; p.first_row < p.M; p.first_row += wave) {
       p.rows = std::min(wave, p.M - p.first_row);
       launch(rows_backward_sums_kernel<T, CENTER, PACKED>, dim3(p.segments, p.rows), kSegmentThreads, device, p);
-      launch(rows_backward_segment_kernel<T, CENTER, PACKED, EACH>, dim3(p.segments, p.P), kSegmentThreads, device, p);
+      launch(rows_backward_segment_kernel<T, CENTER, PACKED, EACH>, dim3(p.segments, p.P), kSegmentThreads, shared,
+             device, p);
     }
   }
   if (wanted) line_sums(sums, device);

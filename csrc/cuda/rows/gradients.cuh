@@ -12,6 +12,14 @@ namespace normkernels::cuda {
 inline constexpr int kBackwardChunks = 2, kBackwardMostChunks = 4;
 template <typename T, bool BIAS>
 inline constexpr int kBackwardMostThreads = BIAS && sizeof(T) == 2 ? 384 : kResidentThreads;
+// For __launch_bounds__: two blocks of the most threads where few packs leave room for them, else as kFewBlocks has it.
+template <typename T, bool BIAS, bool ACTIVATED, int C>
+constexpr int backward_blocks() {
+  const bool two = !ACTIVATED && C == kBackwardChunks;
+  if (std::is_same_v<T, float>) return two ? 2 : 1;
+  if (std::is_same_v<T, double> || BIAS) return 0;
+  return std::is_same_v<T, __half> ? 1 : two ? 2 : 0;
+}
 
 template <typename T>
 struct RowsBackward {
