@@ -130,6 +130,12 @@ class ChannelsRecipe(Recipe):
         return (y, *moments(x, (x.shape[0], settings.groups)))
 
     @staticmethod
+    def inlined(input, skip, weight, bias, mean, var, settings: Settings):
+        if mean is None:  # of input: torch's statistics are another formula, and were not measured
+            return None
+        return ChannelsRecipe.standard(input, skip, weight, bias, mean, var, settings)
+
+    @staticmethod
     def forward(ctx, *args):
         ctx.training = args[4] is None
         return forward(ctx, ChannelsRecipe, args, 1)

@@ -1,4 +1,4 @@
-"""The three ways that a call goes, and the recipe of a normaliser that all of them read.
+"""The ways that a call goes, and the recipe of a normaliser that all of them read.
 
 *Eager* and under ``torch.compile``: an ``autograd.Function`` around ops that fill buffers. Exported, and without
 gradients: the ops alone.
@@ -59,6 +59,11 @@ class Recipe(torch.autograd.Function):
         """The same outputs by what ONNX has operators for, where it has any."""
         return cls.composed(*args)
 
+    @classmethod
+    def inlined(cls, *args: Any) -> tuple[Tensor, ...] | None:
+        """The same without gradients on the CPU, by what Inductor fuses with what is around it; None: by the ops."""
+        return None
+
 
 def forward(ctx, recipe: type[Recipe], args: Sequence[Any], carry: int) -> tuple[Tensor, ...]:
     """What a recipe's ``forward`` does: run, and keep. The first ``carry`` outputs have a gradient."""
@@ -86,6 +91,10 @@ def call(recipe: type[Recipe], *args, derivative: bool = True) -> tuple[Tensor, 
         if hasattr(args[0], "placements"):  # a DTensor's gradient is a sum in parts, perhaps: it lies where input does
             args = (args[0].redistribute(placements=args[0].placements), *args[1:])
         return recipe.composed(*args)
+    if not (exporting or torch.is_grad_enabled()) and torch.compiler.is_compiling():
+        found = recipe.inlined(*args) if args[-1].backend is None and args[0].device.type == "cpu" else None
+        if found is not None:
+            return found
     if exporting or not torch.is_grad_enabled():
         return recipe.run(*args)[0]
     return recipe.apply(*(_compilable(args) if torch.compiler.is_compiling() else args))

@@ -80,6 +80,10 @@ class RMSNormRecipe(Recipe):
         return _onnx.rows(F.rms_norm, input, residual, weight, bias, settings)
 
     @staticmethod
+    def inlined(*args: Any) -> tuple[Tensor, ...]:
+        return RMSNormRecipe.standard(*args)
+
+    @staticmethod
     def forward(ctx: Any, *args: Any) -> tuple[Tensor, ...]:
         return forward(ctx, RMSNormRecipe, args, 2)
 
