@@ -49,7 +49,11 @@ NK_INLINE void forward_activated(const RowsForward<T>& a, int64_t begin, int64_t
     const int64_t count = std::min(rows, end - m), n = count * a.N;
     for (int64_t r = m; r < m + count; r++)
       forward_row(a, r, a.x + std::min(r + ahead, a.M - 1) * a.x_stride, last, u + (r - m) * a.N);
-    activate(a.affine.activation, a.affine.slope, u, n);
+    if (a.gate) {
+      for (int64_t r = 0; r < count; r++) a.complete(m + r, 0, u + r * a.N, a.N);
+    } else {
+      a.complete(m, 0, u, n);
+    }
     store_tile(u, a.nontemporal ? out : a.y + m * a.N, n);
     if (a.nontemporal) copy_nontemporal(out, a.y + m * a.N, n * sizeof(T));
   }
@@ -62,7 +66,7 @@ NK_CLONES void narrow_forward(const RowsForward<T>& a, int64_t begin, int64_t en
   alignas(64) T out[kTile];
   const auto last = fresh<compute_t<T>>(a.N);
   const int64_t ahead = std::max<int64_t>(1, kAhead / a.N);
-  if (a.affine.activation != Activation::identity) {
+  if (!a.plain()) {
     forward_activated(a, begin, end, ahead, last, out);
   } else {
     for (int64_t m = begin; m < end; m++) {

@@ -93,7 +93,7 @@ def forward_form(N: int, itemsize: int, align: int, shifted: bool) -> dict[str, 
 def backward_form(
     N: int, itemsize: int, align: int, shifted: bool, loads: int, activation: str, centered: bool, each: bool
 ) -> dict[str, Form | int] | None:
-    """Half as far with an activation, which keeps more values alive, further without a mean and a bias.
+    """Half as far with an activation or "gate", which keep more values alive, further without a mean and a bias.
 
     each: every sample has weights of its own, and its place takes registers.
     """
