@@ -68,7 +68,7 @@ struct RowsBackward {
   void through(int64_t m, int64_t j, const C* u, C* du, int64_t n) const {
     if (!gate) return times_derivative(affine.activation, affine.slope, u, du, n);
     T* const to = dgate ? dgate + m * N + j : nullptr;
-    gate_backward_tile(affine.activation, affine.slope, gate + m * gate_stride + j, u, du, to, n);
+    gate_backward_tile(affine.activation, affine.slope, gate + m * gate_stride + j, u, du, to, n, nontemporal);
   }
 
   // Call f with du from column j on: dy itself without an activation and a gate, else the row's du.
@@ -151,6 +151,7 @@ void backward_split(const RowsBackward<T>& a, int64_t m, int64_t block) {
   const KnownRow<compute_t<T>> known = a.row(m);
   for_each_segment(a.N, [&](int64_t s, int64_t begin, int64_t end) {
     for_each_tile(begin, end, [&](int64_t j, int64_t n) { a.sums(m, known, j, n, du.data(), parts[s]); });
+    nontemporal_fence();  // dgate
   });
   Sums row;
   for (const Sums& part : parts) row.add(part);

@@ -64,7 +64,7 @@ NK_CLONES void gate_tile(Activation f, compute_t<T> slope, const T* gate, comput
 
 template <class T>
 NK_CLONES void gate_backward_tile(Activation f, compute_t<T> slope, const T* gate, const compute_t<T>* u,
-                                  compute_t<T>* du, T* dgate, int64_t size) {
+                                  compute_t<T>* du, T* dgate, int64_t size, bool nontemporal) {
   if (!dgate) return gate_tile(f, slope, gate, du, size);
   using C = compute_t<T>;
   alignas(64) C g[kPiece], value[kPiece];
@@ -72,13 +72,17 @@ NK_CLONES void gate_backward_tile(Activation f, compute_t<T> slope, const T* gat
     load_tile(gate + j, g, n);
     std::copy_n(u + j, n, value);
     backward_piece(f, slope, g, value, du + j, n);
+    if constexpr (std::is_same_v<T, C>) {
+      if (nontemporal) return copy_nontemporal(value, dgate + j, n * sizeof(T));
+    }
     store_tile(value, dgate + j, n);
   });
 }
 
-#define NK_GATE(T)                                                                     \
-  template void gate_tile(Activation, compute_t<T>, const T*, compute_t<T>*, int64_t); \
-  template void gate_backward_tile(Activation, compute_t<T>, const T*, const compute_t<T>*, compute_t<T>*, T*, int64_t);
+#define NK_GATE(T)                                                                                             \
+  template void gate_tile(Activation, compute_t<T>, const T*, compute_t<T>*, int64_t);                         \
+  template void gate_backward_tile(Activation, compute_t<T>, const T*, const compute_t<T>*, compute_t<T>*, T*, \
+                                   int64_t, bool);
 NK_GATE(double)
 NK_GATE(float)
 NK_GATE(bfloat16)

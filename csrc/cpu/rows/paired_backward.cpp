@@ -54,12 +54,12 @@ NK_INLINE void backward_rows(const RowsBackward<T>& a, int64_t m, int64_t block,
 }
 
 // du of row m from dy, which lies there, through the gate: u, du and g are laid out
-template <class T>
+template <bool kStream, class T>
 NK_INLINE void through_gate(const RowsBackward<T>& a, int64_t m, const float* u, float* du, float* g) {
   const T* const gate = a.gate + m * a.gate_stride;
   for (int64_t j = 0; j < a.N; j += kPaired) put(twos(gate + j), g + j);
   gate_backward_tile(a.affine.activation, a.affine.slope, g, u, du, a.dgate ? g : nullptr, a.N);
-  for (int64_t j = 0; j < a.N && a.dgate; j += kPaired) put<false>(twos(g + j), a.dgate + m * a.N + j);
+  for (int64_t j = 0; j < a.N && a.dgate; j += kPaired) put<kStream>(twos(g + j), a.dgate + m * a.N + j);
 }
 
 template <int64_t kRows, bool kStream, class T>
@@ -76,7 +76,7 @@ NK_INLINE void backward_together(const RowsBackward<T>& a, int64_t m, int64_t bl
     }
   }
   if (a.gate) {
-    for (int64_t r = 0; r < kRows; r++) through_gate(a, m + r, u + r * a.N, du + r * a.N, g);
+    for (int64_t r = 0; r < kRows; r++) through_gate<kStream>(a, m + r, u + r * a.N, du + r * a.N, g);
   } else {
     for_each_tile(0, kRows * a.N, [&](int64_t j, int64_t n) { a.through(m, j, u + j, du + j, n); });
   }
@@ -106,7 +106,8 @@ void paired_backward(const RowsBackward<T>& given) {
   RowsBackward<T> a = given;
   a.affine.weight = weight.data();
   a.affine.bias = bias.data();
-  const bool stream = large<T>(a.M * a.N, 3) && reinterpret_cast<uintptr_t>(a.dx) % 64 == 0;
+  const bool lines = (reinterpret_cast<uintptr_t>(a.dx) | reinterpret_cast<uintptr_t>(a.dgate)) % 64 == 0;
+  const bool stream = large<T>(a.M * a.N, 3) && lines;
   each_block(a, [&](const auto& own, int64_t block) {
     stream ? backward_of_block<true>(own, block) : backward_of_block<false>(own, block);
   });
