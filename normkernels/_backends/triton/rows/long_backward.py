@@ -138,7 +138,8 @@ def long_backward(t, a, dbias: Tensor | None, strides, align: int) -> None:
     shift = a.weight_offset != 0
     B = samples(t.weight, t.bias)
     means = accumulator(a.rstd, 2, M)
-    segments, strip = segment_form(N, a.x.element_size(), align, shift), strip_form(N, align, shift)
+    chosen = N, a.x.element_size(), align, shift, a.gate is not None
+    segments, strip = segment_form(*chosen), strip_form(*chosen)
     rows_long_means_kernel[(M,)](
         t._replace(dx=None, dgate=None, dsummed=None), means, M, N, B, strides, **constants, **segments
     )
