@@ -70,12 +70,13 @@ STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
       "layer_norm_2d_fwd(Tensor x, Tensor? residual, Tensor? weight, Tensor? bias, Tensor(a!) y, Tensor(b!)? summed, "
       "Tensor(c!) mean, Tensor(d!) rstd, float eps, float weight_offset, str activation, float slope) -> ()");
   m.def(
-      "layer_norm_bwd(Tensor dy, Tensor? dsummed, Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor rstd, "
-      "Tensor(a!) dx, Tensor(b!)? dweight, Tensor(c!)? dbias, float weight_offset, str activation, "
-      "float slope) -> ()");
+      "layer_norm_bwd(Tensor dy, Tensor? dsummed, Tensor x, Tensor? weight, Tensor? bias, Tensor? gate, Tensor mean, "
+      "Tensor rstd, Tensor(a!) dx, Tensor(b!)? dweight, Tensor(c!)? dbias, Tensor(d!)? dgate, float weight_offset, "
+      "str activation, float slope) -> ()");
   m.def(
-      "layer_norm_fwd(Tensor x, Tensor? residual, Tensor? weight, Tensor? bias, Tensor(a!) y, Tensor(b!)? summed, "
-      "Tensor(c!) mean, Tensor(d!) rstd, float eps, float weight_offset, str activation, float slope) -> ()");
+      "layer_norm_fwd(Tensor x, Tensor? residual, Tensor? weight, Tensor? bias, Tensor? gate, Tensor(a!) y, "
+      "Tensor(b!)? summed, Tensor(c!) mean, Tensor(d!) rstd, float eps, float weight_offset, str activation, "
+      "float slope) -> ()");
   m.def(
       "layer_norm_gru_bwd(Tensor dy, Tensor gates, Tensor previous, Tensor a, Tensor mean, Tensor rstd, "
       "Tensor weight_hh, Tensor? weight, Tensor? bias, Tensor? batch_sizes, Tensor(a!) dh, Tensor(b!) dinput, "
@@ -122,11 +123,12 @@ STABLE_TORCH_LIBRARY_FRAGMENT(normkernels_C, m) {
       "Tensor(e!)? xhat_square, Tensor(f!)? gain, Tensor(g!)? new_mean, Tensor(h!)? new_var, float eps, "
       "float ls_eps, float clamp, str activation, float slope, bool channels_last) -> ()");
   m.def(
-      "rms_norm_bwd(Tensor dy, Tensor? dsummed, Tensor x, Tensor? weight, Tensor? bias, Tensor rstd, Tensor(a!) dx, "
-      "Tensor(b!)? dweight, Tensor(c!)? dbias, float weight_offset, str activation, float slope) -> ()");
+      "rms_norm_bwd(Tensor dy, Tensor? dsummed, Tensor x, Tensor? weight, Tensor? bias, Tensor? gate, Tensor rstd, "
+      "Tensor(a!) dx, Tensor(b!)? dweight, Tensor(c!)? dbias, Tensor(d!)? dgate, float weight_offset, "
+      "str activation, float slope) -> ()");
   m.def(
-      "rms_norm_fwd(Tensor x, Tensor? residual, Tensor? weight, Tensor? bias, Tensor(a!) y, Tensor(b!)? summed, "
-      "Tensor(c!) rstd, float eps, float weight_offset, str activation, float slope) -> ()");
+      "rms_norm_fwd(Tensor x, Tensor? residual, Tensor? weight, Tensor? bias, Tensor? gate, Tensor(a!) y, "
+      "Tensor(b!)? summed, Tensor(c!) rstd, float eps, float weight_offset, str activation, float slope) -> ()");
   m.def(
       "streaming_norm_bwd(Tensor dy, Tensor x, Tensor? skip, Tensor? weight, Tensor? bias, Tensor found, "
       "Tensor used, Tensor? deviations, Tensor long_term, Tensor short_term, Tensor counts, Tensor(a!) dx, "

@@ -43,6 +43,13 @@ class OtherRMSNorm(LlamaRMSNorm):
         return self.weight * x / (x.pow(2).mean(-1, keepdim=True).sqrt() + 1e-2)
 
 
+class GatedRMSNorm(LlamaRMSNorm):
+    """As transformers' of Mamba-2: the gate comes first, and may be left out."""
+
+    def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
+        return super().forward(x if gate is None else x * nn.functional.silu(gate))
+
+
 class PermutedLayerNorm(nn.LayerNorm):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

@@ -1,7 +1,7 @@
 """What other libraries' tests ask of their norms, asked of ours: their shapes, dtypes, options, tolerances, as tables.
 
-Liger Kernel (RMS, added and RMS, layer, group norm), flash-linear-attention (layer, RMS and group norm, few rows), Apex
-(two dims normalised together, strided input, half precision), flash-attention's Triton norm (a residual in another
+Liger Kernel (RMS, added and RMS, layer, group norm), flash-linear-attention (layer, RMS, gated and group norm),
+Apex (two dims normalised together, strided input, half precision), flash-attention's Triton norm (a residual in another
 dtype, weights in a third), torchvision (frozen batch norm). The formula is compared with in float64, not their twin of
 torch, which is further from it in 16 bits than they allow. Large batches are cut down: 65536 rows to 1024, 8 x 512 to
 2 x 64. What those libraries have and this one has not is in docs/convert.md.
@@ -37,9 +37,10 @@ class Ask(NamedTuple):
     eps: float = 1e-6
     weight_offset: float = 0.0
     strided: bool = False
+    activation: str | None = None  # of a gate
 
     def tensors(self) -> Tensors:
-        """input, residual, weight, bias; leaves that want a gradient."""
+        """input, residual, weight, bias, gate; leaves that want a gradient."""
         torch.manual_seed(0)
         x, affine = torch.randn(self.shape, dtype=self.dtype), self.shape[-self.dims :]
         if self.strided:
@@ -47,18 +48,19 @@ class Ask(NamedTuple):
         residual = None if self.residual is None else torch.randn(self.shape, dtype=self.residual)
         weight = None if self.weights is None else torch.randn(affine, dtype=self.weights)
         bias = None if weight is None or self.kind == "rms" else torch.randn_like(weight)
-        return [None if t is None else t.detach().requires_grad_() for t in (x, residual, weight, bias)]
+        gate = None if self.activation is None else torch.randn(self.shape, dtype=self.dtype)
+        return [None if t is None else t.detach().requires_grad_() for t in (x, residual, weight, bias, gate)]
 
-    def ours(self, x: Tensor, residual, weight, bias) -> tuple[Tensor, ...]:
+    def ours(self, x: Tensor, residual, weight, bias, gate) -> tuple[Tensor, ...]:
         extras: dict[str, Any] = {"residual": residual, "weight_offset": self.weight_offset, "eps": self.eps}
         shape = x.shape[-self.dims :]
         if self.kind == "rms":
-            found = rms_norm(x, shape, weight, **extras)
+            found = rms_norm(x, shape, weight, gate=gate, activation=self.activation, **extras)
         else:
-            found = layer_norm(x, shape, weight, bias, **extras)
+            found = layer_norm(x, shape, weight, bias, gate=gate, activation=self.activation, **extras)
         return found if isinstance(found, tuple) else (found,)
 
-    def by_formula(self, x: Tensor, residual, weight, bias) -> tuple[Tensor, ...]:
+    def by_formula(self, x: Tensor, residual, weight, bias, gate) -> tuple[Tensor, ...]:
         """In the widest dtype of its tensors."""
         dims = tuple(range(-self.dims, 0))
         s = x if residual is None else x + residual
@@ -66,6 +68,7 @@ class Ask(NamedTuple):
         y = z * torch.rsqrt(z.square().mean(dims, keepdim=True) + self.eps)
         y = y if weight is None else y * (weight + self.weight_offset)
         y = y if bias is None else y + bias
+        y = y if gate is None else y * torch.sigmoid(gate) * (gate if self.activation == "silu" else 1)
         return (y,) if residual is None else (y, s)
 
 
@@ -120,6 +123,11 @@ LINEAR_ATTENTION = [
     *(
         Ask(kind, (rows, n), 1e-3, 1e-3, eps=0.0 if kind == "rms" else 1e-5)
         for rows, n, kind in itertools.product((1, 2, 4, 8, 16, 32), (128, 256, 512), ("rms", "layer"))
+    ),
+    *(
+        Ask(kind, (2, 2, 512, n), 1e-3, 1e-3, weights=weights, residual=added, activation=gate)  # FusedRMSNormGated
+        for n, gate in itertools.product((50, 64, 128, 256), ("silu", "sigmoid"))
+        for kind, weights, added in (("rms", FLOAT, None), ("layer", FLOAT, None), ("layer", None, FLOAT))
     ),
 ]
 APEX = [

@@ -79,9 +79,9 @@ def calls(
     if op in ("layer_norm", "rms_norm"):
         M, N = shape
         x, w, s, end = new(kind.x, M, N), new(kind.parameters, N), new(F32, M), (0.0, "identity", 0.01)
-        bias, mean = ([w], [s]) if op == "layer_norm" else ([None], [])
-        forward = (x, None, w, *bias, x, None, *mean, s, 1e-5, *end)
-        backward = (x, None, x, w, *bias, *mean, s, x, w, *bias, *end)
+        bias, mean = (w, [s]) if op == "layer_norm" else (None, [])
+        forward = (x, None, w, bias, None, x, None, *mean, s, 1e-5, *end)
+        backward = (x, None, x, w, bias, None, *mean, s, x, w, bias, None, *end)
     else:
         N, C, *rest = shape
         S, groups = math.prod(rest), {"batch_norm": C, "instance_norm": C, "group_norm": math.gcd(kind.groups, C)}[op]

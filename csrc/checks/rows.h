@@ -41,8 +41,8 @@ class RowParameters {
 };
 
 // Of (M, N); mean: none without centring. Whether there is anything to compute.
-inline bool rows_fwd(const char* op, const Tensor& x, Argument residual, Argument weight, Argument bias, Argument y,
-                     Argument summed, Argument mean, Argument rstd) {
+inline bool rows_fwd(const char* op, const Tensor& x, Argument residual, Argument weight, Argument bias, Argument gate,
+                     Argument y, Argument summed, Argument mean, Argument rstd) {
   Call call(op, "x", x, 2);
   const int64_t M = call.size(0), N = call.size(1);
   RowParameters parameters(call, weight, bias);
@@ -50,6 +50,7 @@ inline bool rows_fwd(const char* op, const Tensor& x, Argument residual, Argumen
   call.read("residual", residual, Dtype::same, {M, N}, Layout::rows);
   parameters.read("weight", weight);
   parameters.read("bias", bias);
+  call.read("gate", gate, Dtype::same, {M, N}, Layout::rows);
   call.write("y", y, Dtype::same, {M, N});
   call.write("summed", summed, Dtype::same, {M, N});
   call.write("mean", mean, Dtype::statistic, {M});
@@ -59,7 +60,8 @@ inline bool rows_fwd(const char* op, const Tensor& x, Argument residual, Argumen
 }
 
 inline bool rows_bwd(const char* op, Argument dy, Argument dsummed, const Tensor& x, Argument weight, Argument bias,
-                     Argument mean, Argument rstd, Argument dx, Argument dweight, Argument dbias) {
+                     Argument gate, Argument mean, Argument rstd, Argument dx, Argument dweight, Argument dbias,
+                     Argument dgate) {
   Call call(op, "x", x, 2);
   const int64_t M = call.size(0), N = call.size(1);
   RowParameters parameters(call, weight, bias);
@@ -68,11 +70,14 @@ inline bool rows_bwd(const char* op, Argument dy, Argument dsummed, const Tensor
   call.read("x", x, Dtype::same, {M, N}, Layout::rows);
   parameters.read("weight", weight);
   parameters.read("bias", bias);
+  call.read("gate", gate, Dtype::same, {M, N}, Layout::rows);
   call.read("mean", mean, Dtype::statistic, {M});
   call.read("rstd", rstd, Dtype::statistic, {M});
   call.write("dx", dx, Dtype::same, {M, N});
   parameters.write("dweight", dweight);
   parameters.write("dbias", dbias);
+  call.write("dgate", dgate, Dtype::same, {M, N});
+  call.must(gate || !dgate, "dgate", "be given only where gate is");
   return call.any();
 }
 

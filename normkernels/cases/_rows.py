@@ -1,4 +1,4 @@
-"""What the samples of the row family share: shapes, layouts, and every subset of the optional tensors."""
+"""What the samples of the row family share: shapes, layouts, gates, and every subset of the optional tensors."""
 
 from collections.abc import Callable, Sequence
 from itertools import combinations
@@ -26,6 +26,11 @@ def activate(u: Tensor, name: str | None, slope: float) -> Tensor:
     return F.leaky_relu(u, slope) if name == "leaky_relu" else getattr(F, name)(u)
 
 
+def completed(u: Tensor, gate: Tensor | None, name: str | None, slope: float) -> Tensor:
+    """What follows weight and bias: the activation, or what it makes of a gate."""
+    return activate(u, name, slope) if gate is None else u * activate(gate.to(u.dtype), name, slope)
+
+
 def scaled(weight: Tensor | None, offset: float, dtype: torch.dtype) -> Tensor | None:
     """weight + offset in ``dtype``, which torch's norms want of it."""
     return None if weight is None else (weight + offset if offset else weight).to(dtype)
@@ -48,12 +53,17 @@ def row_samples(stem: str, optional: tuple[str, ...], eps: float) -> list[Sample
     """The samples of a norm over trailing dims; ``optional`` names its optional tensors."""
     parameters = optional[1:]
 
-    def sample(id: str, x: Tensor, present=parameters, shape=None, big=False, each=False, **call) -> Sample:
+    def sample(
+        id: str, x: Tensor, present=parameters, shape=None, big=False, each=False, gated=False, **call
+    ) -> Sample:
         g = seeded(f"{stem}-{id}-parameters")
         shape = tuple(x.shape[-1:] if shape is None else shape)
         sizes = {"residual": x.shape} | dict.fromkeys(parameters, (len(x), *shape) if each else shape)
         tensors = {k: torch.randn(sizes[k], generator=g, dtype=x.dtype) if k in present else None for k in optional}
         dys = tuple(torch.randn(x.shape, generator=g, dtype=x.dtype) for _ in range(1 + ("residual" in present)))
+        if gated:  # half of each row of a wider tensor, as a projection leaves it
+            wide = torch.randn(*x.shape[: x.dim() - 1], 2 * x.shape[-1], generator=g, dtype=x.dtype)
+            tensors["gate"] = wide[..., x.shape[-1] :]
         dims = tuple(range(x.dim() - len(shape), x.dim()))
         call = {"normalized_shape": shape, "eps": eps} | call
         return Sample(id, call, {"input": x} | tensors, dys, dims, big)
@@ -96,7 +106,16 @@ def row_samples(stem: str, optional: tuple[str, ...], eps: float) -> list[Sample
         sample("9x2x64-each-weight", x(9, 2, 64), ("weight",), each=True),
         sample("3x2x5-each-bias", x(3, 2, 5), ("bias",), each=True),
         sample("2x3x40000-each-all-silu", x(2, 3, 40_000), optional, big=True, each=True, activation="silu"),
+        sample("7x33-gated-silu", x(7, 33), gated=True, activation="silu"),
+        sample("6x40-gated", x(6, 40), (), gated=True),
+        sample("70x96-gated-all-sigmoid", x(70, 96), optional, gated=True, activation="sigmoid", weight_offset=1.0),
+        sample("5x3-gated-all-gelu", x(5, 3), optional, gated=True, activation="gelu"),
+        sample("3x5x40-each-gated-all-silu", x(3, 5, 40), optional, each=True, gated=True, activation="silu"),
+        sample("2x3x5x6-gated-last-two", x(2, 3, 5, 6, last=2), shape=(5, 6), gated=True, activation="tanh"),
+        sample("3x4099-gated-silu", x(3, 4099), gated=True, activation="silu"),
+        sample("2x40000-gated-all-silu", x(2, 40_000), optional, big=True, gated=True, activation="silu"),
         sample("0x33", x(0, 33), optional),
+        sample("0x40-gated", x(0, 40), optional, gated=True, activation="silu"),
         sample("0x2x33-each", x(0, 2, 33), each=True),
         sample("2x0x33", x(2, 0, 33)),
     ]

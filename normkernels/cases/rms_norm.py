@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from normkernels.cases._rows import activate, each_scaled, has_rows, row_op, scaled
+from normkernels.cases._rows import completed, each_scaled, has_rows, row_op, scaled
 from normkernels.functional import rms_norm
 
 
 def rms_norm_torch(
     input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None,
     bias: Tensor | None = None, residual: Tensor | None = None, activation: str | None = None, slope: float = 0.01,
-    weight_offset: float = 0.0,
+    weight_offset: float = 0.0, gate: Tensor | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
     s = input if residual is None else input + residual
     if has_rows(normalized_shape, weight, bias):
@@ -21,7 +21,7 @@ def rms_norm_torch(
     else:
         y = F.rms_norm(s, normalized_shape, scaled(weight, weight_offset, s.dtype), eps)
         y = y if bias is None else (y + bias).to(s.dtype)
-    y = activate(y, activation, slope)
+    y = completed(y, gate, activation, slope)
     return y if residual is None else (y, s)
 
 

@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from normkernels.conversion import activations, twins
 from normkernels.conversion.become import base, become
+from normkernels.conversion.tracing import parameters
 from normkernels.conversion.twins import CHANNELS, place
 from normkernels.modules.batch_norm import BatchNorm2d
 from normkernels.modules.group_norm import GroupNorm
@@ -71,6 +72,8 @@ def match(module: nn.Module) -> nn.Module | str:
     """The module of ours that computes what this one does, as a template; or why there is none."""
     if "forward" in vars(module):
         return "its forward was replaced"
+    if _named(module) > 1:  # a gate, a condition: what ours takes second is another thing
+        return "its forward takes more than an input"
     tensors = [*module.parameters(False), *module.buffers(False)]
     if any(t.is_meta for t in tensors):
         return "a meta tensor cannot be tried out"
@@ -79,6 +82,11 @@ def match(module: nn.Module) -> nn.Module | str:
             if all(_agree(module, candidate.template, shape) for shape in candidate.shapes):
                 return candidate.template
     return "none of ours computes the same"
+
+
+def _named(module: nn.Module) -> int:
+    """How many arguments of its forward have names."""
+    return sum(p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters(module))
 
 
 def _candidates(module: Any) -> Iterator[Candidate]:

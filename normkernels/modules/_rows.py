@@ -28,13 +28,23 @@ class RowExtras(Extras):
 
         @overload
         def __call__(
-            self, input: Tensor, residual: None = None, scale: Tensor | None = None, shift: Tensor | None = None
+            self,
+            input: Tensor,
+            residual: None = None,
+            scale: Tensor | None = None,
+            shift: Tensor | None = None,
+            gate: Tensor | None = None,
         ) -> Tensor: ...
         @overload
         def __call__(
-            self, input: Tensor, residual: Tensor, scale: Tensor | None = None, shift: Tensor | None = None
+            self,
+            input: Tensor,
+            residual: Tensor,
+            scale: Tensor | None = None,
+            shift: Tensor | None = None,
+            gate: Tensor | None = None,
         ) -> tuple[Tensor, Tensor]: ...
         def __call__(
             self, input: Tensor, residual: Tensor | None = None, scale: Tensor | None = None,
-            shift: Tensor | None = None,
+            shift: Tensor | None = None, gate: Tensor | None = None,
         ) -> Tensor | tuple[Tensor, Tensor]: ...  # fmt: skip

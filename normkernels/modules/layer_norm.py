@@ -25,20 +25,21 @@ class LayerNorm(RowExtras, torch.nn.LayerNorm):
         \frac{s - \text{mean}(s)}{\sqrt{\text{var}(s) + \epsilon}} (w + \text{weight\_offset}) + b\Big)
         (1 + \text{scale}_n) + \text{shift}_n\Big)
 
-    scale and shift, one for each sample, are given to the call or left out: adaptive layer norm (DiT), FiLM.
+    scale and shift, one for each sample, are given to the call or left out: adaptive layer norm (DiT), FiLM. With a
+    gate, given to the call too, y is u activation(gate), where u is what the activation has above (FLA).
 
     In ``eval()`` torch.nn.TransformerEncoderLayer computes its norms itself if they have one ``eps``. Where this layer
     does more than that, others read NaN for ``eps``, which equals no other, and the layer is called.
 
     Args:
         normalized_shape, eps, elementwise_affine, bias, device, dtype: as in torch.nn.LayerNorm.
-        activation: None or a name of ``normkernels.ACTIVATIONS``, applied last.
+        activation: None or a name of ``normkernels.ACTIVATIONS``, applied last; of the gate where one is given.
         slope: of ``"leaky_relu"`` for negative values.
         weight_offset: added to the weight, which starts at 1 less that.
         backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
 
     Shape:
-        input and residual ``(*, *normalized_shape)``; scale and shift ``(B, *normalized_shape)``, of which B is
+        input, residual and gate ``(*, *normalized_shape)``; scale and shift ``(B, *normalized_shape)``, of which B is
         input's dim 0; output as input, and with a residual the pair (y, s).
 
     Attributes: ``weight`` (1 - weight_offset) and ``bias`` (0), ``normalized_shape``, or None.
@@ -78,23 +79,25 @@ class LayerNorm(RowExtras, torch.nn.LayerNorm):
 
     @overload
     def forward(
-        self, input: Tensor, residual: None = None, scale: Tensor | None = None, shift: Tensor | None = None
-    ) -> Tensor: ...
+        self, input: Tensor, residual: None = None, scale: Tensor | None = None, shift: Tensor | None = None,
+        gate: Tensor | None = None,
+    ) -> Tensor: ...  # fmt: skip
     @overload
     def forward(
-        self, input: Tensor, residual: Tensor, scale: Tensor | None = None, shift: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]: ...
+        self, input: Tensor, residual: Tensor, scale: Tensor | None = None, shift: Tensor | None = None,
+        gate: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]: ...  # fmt: skip
     def forward(
         self, input: Tensor, residual: Tensor | None = None, scale: Tensor | None = None, shift: Tensor | None = None,
-        **unknown: Never,
+        gate: Tensor | None = None, **unknown: Never,
     ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
         """y; with a residual (y, input + residual)."""
         if isinstance(input, Proxy):
-            return leaf(self, input, residual, *(() if scale is shift is None else (scale, shift)))
+            return leaf(self, input, residual, *(() if scale is shift is gate is None else (scale, shift, gate)))
         if unknown:
             refuse(self, unknown)
         eps, extras = self.__dict__["eps"], self.extras
         weight, bias = self.weight, self.bias
         if scale is not None or shift is not None:
             weight, bias, extras = adapted_rows(self, input, scale, shift)
-        return layer_norm(input, self.normalized_shape, weight, bias, eps, residual=residual, **extras)
+        return layer_norm(input, self.normalized_shape, weight, bias, eps, residual=residual, gate=gate, **extras)

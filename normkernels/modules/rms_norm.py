@@ -25,18 +25,19 @@ class RMSNorm(RowExtras, torch.nn.RMSNorm):
         \frac{s}{\sqrt{\text{mean}(s^2) + \epsilon}} (w + \text{weight\_offset}) + b\Big)
         (1 + \text{scale}_n) + \text{shift}_n\Big)
 
-    scale and shift, one for each sample, are given to the call or left out.
+    scale and shift, one for each sample, are given to the call or left out. With a gate, given to the call too, y is
+    u activation(gate), where u is what the activation has above (FLA, Mamba-2).
 
     Args:
         normalized_shape, eps, elementwise_affine, device, dtype: as in torch.nn.RMSNorm.
         bias: with, there is a bias too; torch.nn.RMSNorm has none.
-        activation: None or a name of ``normkernels.ACTIVATIONS``, applied last.
+        activation: None or a name of ``normkernels.ACTIVATIONS``, applied last; of the gate where one is given.
         slope: of ``"leaky_relu"`` for negative values.
         weight_offset: added to the weight, which starts at 1 less that; 1.0 is Gemma's form.
         backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
 
     Shape:
-        input and residual ``(*, *normalized_shape)``; scale and shift ``(B, *normalized_shape)``, of which B is
+        input, residual and gate ``(*, *normalized_shape)``; scale and shift ``(B, *normalized_shape)``, of which B is
         input's dim 0; output as input, and with a residual the pair (y, s).
 
     Attributes: ``weight`` (1 - weight_offset) and ``bias`` (0), ``normalized_shape``, or None.
@@ -72,24 +73,26 @@ class RMSNorm(RowExtras, torch.nn.RMSNorm):
 
     @overload
     def forward(
-        self, input: Tensor, residual: None = None, scale: Tensor | None = None, shift: Tensor | None = None
-    ) -> Tensor: ...
+        self, input: Tensor, residual: None = None, scale: Tensor | None = None, shift: Tensor | None = None,
+        gate: Tensor | None = None,
+    ) -> Tensor: ...  # fmt: skip
     @overload
     def forward(
-        self, input: Tensor, residual: Tensor, scale: Tensor | None = None, shift: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]: ...
+        self, input: Tensor, residual: Tensor, scale: Tensor | None = None, shift: Tensor | None = None,
+        gate: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]: ...  # fmt: skip
     def forward(
         self, input: Tensor, residual: Tensor | None = None, scale: Tensor | None = None, shift: Tensor | None = None,
-        **unknown: Never,
+        gate: Tensor | None = None, **unknown: Never,
     ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
         """y; with a residual (y, input + residual)."""
         if isinstance(input, Proxy):
-            return leaf(self, input, residual, *(() if scale is shift is None else (scale, shift)))
+            return leaf(self, input, residual, *(() if scale is shift is gate is None else (scale, shift, gate)))
         if unknown:
             refuse(self, unknown)
         weight, bias, extras = self.weight, getattr(self, "bias", None), self.extras  # torch.nn's has no bias
         if scale is not None or shift is not None:
             weight, bias, extras = adapted_rows(self, input, scale, shift)
         return rms_norm(
-            input, self.normalized_shape, weight, self.eps, bias=bias, residual=residual, **extras
+            input, self.normalized_shape, weight, self.eps, bias=bias, residual=residual, gate=gate, **extras
         )  # fmt: skip

@@ -13,7 +13,7 @@ from normkernels.ops._buffers import statistic_dtype
 
 
 def rows(
-    norm: Callable[..., Tensor], input: Tensor, residual: Tensor | None, weight, bias, settings
+    norm: Callable[..., Tensor], input: Tensor, residual: Tensor | None, weight, bias, gate, settings
 ) -> tuple[Tensor, ...]:
     """(y,), or (y, summed) with a residual; ``norm``: torch's layer_norm, or its rms_norm, which takes no bias."""
     s = input if residual is None else input + residual
@@ -32,7 +32,9 @@ def rows(
         u = u if b is None else u + b
     elif norm is F.rms_norm and bias is not None:
         u = u + bias
-    y = act(settings.activation, u if settings.dims else u.movedim(-1, 1), settings.slope).to(input.dtype)
+    u = u if settings.dims else u.movedim(-1, 1)
+    opened = act(settings.activation, u if gate is None else gate.to(x.dtype), settings.slope)
+    y = (opened if gate is None else u * opened).to(input.dtype)
     return (y,) if residual is None else (y, s)
 
 

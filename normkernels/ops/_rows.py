@@ -1,12 +1,14 @@
-"""What the families of rows share in Python: canonical views."""
+"""What the families of rows share in Python: canonical views, layouts, the check of a gate."""
 
-from typing import Any, TypedDict
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
 
+from normkernels import _checks
 from normkernels._activations import Activation
-from normkernels.ops._buffers import flat
+from normkernels.ops._buffers import empty, flat
 
 
 class RowOptions(TypedDict, total=False):
@@ -18,10 +20,38 @@ class RowOptions(TypedDict, total=False):
     backend: str | None
 
 
+class GatedOptions(RowOptions, total=False):
+    """And that of the norms which take a gate."""
+
+    gate: Tensor | None
+
+
 class ImageOptions(RowOptions, total=False):
     """And those of layer_norm_2d."""
 
     memory_format: torch.memory_format
+
+
+class Layout(NamedTuple):
+    """Where the normalised dims lie: the ops for them, the view that these take, and buffers that lie so."""
+
+    fwd: Callable[..., None]
+    bwd: Callable[..., None]
+    view: Callable[[Tensor | None, int], Any]
+    like: Callable[[Tensor], Any] = empty
+    shaped: Callable[[Tensor, Tensor], Tensor] = lambda t, input: t.view(input.shape)  # undoes the view
+    gated: bool = False  # whether the ops have an argument for a gate, and for its gradient
+
+    def gates(self, t: Tensor | None, n: int) -> tuple[Any, ...]:
+        """That argument, if there is one."""
+        return (self.view(t, n),) if self.gated else ()
+
+
+def check_gate(op: str, gate: Tensor | None, input: Tensor) -> None:
+    """Shape, dtype and device are those of input."""
+    _checks.check_like_input(op, "gate", gate, input)
+    if gate is not None and gate.dtype != input.dtype:
+        _checks.fail(op, "gate", f"have input's dtype {input.dtype}", gate.dtype)
 
 
 def rows(t: Tensor | None, n: int) -> Any:

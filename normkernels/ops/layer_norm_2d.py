@@ -11,13 +11,13 @@ from normkernels._backends import requested
 from normkernels._library import Kernel, kernel
 from normkernels.ops import _rows
 from normkernels.ops._channels import like_last
-from normkernels.ops._rows import ImageOptions
+from normkernels.ops._rows import ImageOptions, Layout
 from normkernels.ops._ways import call, function
-from normkernels.ops.layer_norm import BWD, FWD, ROWS, LayerNormRecipe, Layout, Settings
+from normkernels.ops.layer_norm import BWD, FWD, ROWS, LayerNormRecipe, Settings
 
 # x, residual, y, summed, dy, dsummed, dx: contiguous (B, N, S), a pixel's N channels lie S apart; mean, rstd: (B, S)
-layer_norm_2d_fwd: Kernel = kernel("layer_norm_2d_fwd" + FWD)
-layer_norm_2d_bwd: Kernel = kernel("layer_norm_2d_bwd" + BWD)
+layer_norm_2d_fwd: Kernel = kernel("layer_norm_2d_fwd" + FWD.format(""))
+layer_norm_2d_bwd: Kernel = kernel("layer_norm_2d_bwd" + BWD.format("", ""))
 
 STRIDED_ROWS = Layout(layer_norm_2d_fwd, layer_norm_2d_bwd, _rows.strided_rows)
 
@@ -98,7 +98,7 @@ def layer_norm_2d(
     if memory_format == torch.preserve_format:
         last = input.movedim(1, -1).is_contiguous() and not input.is_contiguous()
     settings = Settings(CHANNELS_LAST if last else STRIDED_ROWS, 0, eps, weight_offset, activation, slope, backend)
-    found: Any = call(LayerNormRecipe, input, residual, weight, bias, settings)
+    found: Any = call(LayerNormRecipe, input, residual, weight, bias, None, settings)
     return found[0] if residual is None else found
 
 

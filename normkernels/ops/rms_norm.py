@@ -16,17 +16,18 @@ from normkernels._library import Kernel, kernel
 from normkernels.ops import _onnx, _rows
 from normkernels.ops._buffers import differentiable_backward, empty, statistic
 from normkernels.ops._ragged import is_ragged, of_values
-from normkernels.ops._rows import RowOptions
+from normkernels.ops._rows import GatedOptions
 from normkernels.ops._ways import Filled, Recipe, call, differentiated_again, forward, function
 
-# x, residual, dy, dsummed: (M, N), adjacent columns, any row stride; y, summed, dx: contiguous; rstd: (M,)
+# x, residual, gate, dy, dsummed: (M, N), adjacent columns, any row stride; y, summed, dx, dgate: contiguous; rstd: (M,)
 rms_norm_fwd: Kernel = kernel(
-    "rms_norm_fwd(Tensor x, Tensor? residual, Tensor? weight, Tensor? bias, Tensor(a!) y, Tensor(b!)? summed, "
-    "Tensor(c!) rstd, float eps, float weight_offset, str activation, float slope)"
+    "rms_norm_fwd(Tensor x, Tensor? residual, Tensor? weight, Tensor? bias, Tensor? gate, Tensor(a!) y, "
+    "Tensor(b!)? summed, Tensor(c!) rstd, float eps, float weight_offset, str activation, float slope)"
 )
 rms_norm_bwd: Kernel = kernel(
-    "rms_norm_bwd(Tensor dy, Tensor? dsummed, Tensor x, Tensor? weight, Tensor? bias, Tensor rstd, Tensor(a!) dx, "
-    "Tensor(b!)? dweight, Tensor(c!)? dbias, float weight_offset, str activation, float slope)"
+    "rms_norm_bwd(Tensor dy, Tensor? dsummed, Tensor x, Tensor? weight, Tensor? bias, Tensor? gate, Tensor rstd, "
+    "Tensor(a!) dx, Tensor(b!)? dweight, Tensor(c!)? dbias, Tensor(d!)? dgate, float weight_offset, str activation, "
+    "float slope)"
 )
 
 
@@ -42,42 +43,42 @@ class Settings(NamedTuple):
 
 
 class RMSNormRecipe(Recipe):
-    """(input, residual, weight, bias) -> (y,), or (y, summed) with a residual."""
+    """(input, residual, weight, bias, gate) -> (y,), or (y, summed) with a residual."""
 
     materialize = False
 
     @staticmethod
     def run(
-        input: Tensor, residual: Tensor | None, weight: Tensor | None, bias: Tensor | None, settings: Settings
-    ) -> Filled:
+        input: Tensor, residual: Tensor | None, weight: Tensor | None, bias: Tensor | None, gate: Tensor | None,
+        settings: Settings,
+    ) -> Filled:  # fmt: skip
         dims, *numbers = settings
         n = prod(input.shape[input.dim() - dims :])
         x = _rows.rows(input, n)
         y, summed, rstd = empty(input), empty(residual), statistic(x)
         rms_norm_fwd(
-            x, _rows.rows(residual, n), _rows.parameter(weight, n), _rows.parameter(bias, n), _rows.rows(y, n),
-            _rows.rows(summed, n), rstd, *numbers,
+            x, _rows.rows(residual, n), _rows.parameter(weight, n), _rows.parameter(bias, n), _rows.rows(gate, n),
+            _rows.rows(y, n), _rows.rows(summed, n), rstd, *numbers,
         )  # fmt: skip
         outputs = (y,) if summed is None else (y, summed)  # torch.compile fails on an output that is None
-        return outputs, (input if summed is None else summed, weight, bias, rstd)
+        return outputs, (input if summed is None else summed, weight, bias, gate, rstd)
 
     @staticmethod
     def composed(
-        input: Tensor, residual: Tensor | None, weight: Tensor | None, bias: Tensor | None, settings: Settings
-    ) -> tuple[Tensor, ...]:
+        input: Tensor, residual: Tensor | None, weight: Tensor | None, bias: Tensor | None, gate: Tensor | None,
+        settings: Settings,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
         dims, *numbers, _ = settings
         n = prod(input.shape[input.dim() - dims :])
         w, b = _rows.parameter(weight, n), _rows.parameter(bias, n)
         # added before the view, or torch keeps two gradients in one memory and adds to both twice
         x = _rows.rows(input if residual is None else input + residual, n)
-        found = rms_norm_ref(x, None, w, b, *numbers)
+        found = rms_norm_ref(x, None, w, b, _rows.rows(gate, n), *numbers)
         return tuple(t.view(input.shape) for t in found[: 1 if residual is None else 2])
 
     @staticmethod
-    def standard(
-        input: Tensor, residual: Tensor | None, weight: Tensor | None, bias: Tensor | None, settings: Settings
-    ) -> tuple[Tensor, ...]:
-        return _onnx.rows(F.rms_norm, input, residual, weight, bias, settings)
+    def standard(*args: Any) -> tuple[Tensor, ...]:
+        return _onnx.rows(F.rms_norm, *args)
 
     @staticmethod
     def inlined(*args: Any) -> tuple[Tensor, ...]:
@@ -89,48 +90,51 @@ class RMSNormRecipe(Recipe):
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None, dsummed: Tensor | None = None) -> tuple[Tensor | None, ...]:
-        input, weight, bias, rstd = ctx.saved_tensors
+        input, weight, bias, gate, rstd = ctx.saved_tensors
         dims, _, *extras = ctx.settings
         dy = torch.zeros_like(input) if dy is None else dy
         if differentiated_again():
 
-            def composed(input, weight, bias):
-                return RMSNormRecipe.composed(input, None, weight, bias, ctx.settings)[0], input
+            def composed(input, weight, bias, gate):
+                return RMSNormRecipe.composed(input, None, weight, bias, gate, ctx.settings)[0], input
 
-            dx, dweight, dbias = differentiable_backward(composed, (input, weight, bias), (dy, dsummed))
+            inputs = input, weight, bias, gate
+            dx, dweight, dbias, dgate = differentiable_backward(composed, inputs, (dy, dsummed))
         else:
             n = prod(input.shape[input.dim() - dims :])
-            dx = empty(input)
+            dx, dgate = empty(input), empty(gate, ctx.needs_input_grad[4])
             dweight, dbias = empty(weight, ctx.needs_input_grad[2]), empty(bias, ctx.needs_input_grad[3])
             rms_norm_bwd(
                 _rows.rows(dy, n), _rows.rows(dsummed, n), _rows.rows(input, n), _rows.parameter(weight, n),
-                _rows.parameter(bias, n), rstd, _rows.rows(dx, n), _rows.parameter(dweight, n),
-                _rows.parameter(dbias, n), *extras,
+                _rows.parameter(bias, n), _rows.rows(gate, n), rstd, _rows.rows(dx, n), _rows.parameter(dweight, n),
+                _rows.parameter(dbias, n), _rows.rows(dgate, n), *extras,
             )  # fmt: skip
-        return dx, dx if ctx.needs_input_grad[1] else None, dweight, dbias, None
+        return dx, dx if ctx.needs_input_grad[1] else None, dweight, dbias, dgate, None
 
 
 @overload
 def rms_norm(
     input: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None,
-    eps: float | None = None, *, bias: Tensor | None = None, residual: None = None, **options: Unpack[RowOptions],
+    eps: float | None = None, *, bias: Tensor | None = None, residual: None = None, **options: Unpack[GatedOptions],
 ) -> Tensor: ...  # fmt: skip
 @overload
 def rms_norm(
     input: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None,
-    eps: float | None = None, *, bias: Tensor | None = None, residual: Tensor, **options: Unpack[RowOptions],
+    eps: float | None = None, *, bias: Tensor | None = None, residual: Tensor, **options: Unpack[GatedOptions],
 ) -> tuple[Tensor, Tensor]: ...  # fmt: skip
 @function
 def rms_norm(
     input: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None,
     eps: float | None = None, *, bias: Tensor | None = None, residual: Tensor | None = None,
-    activation: Activation | None = None, slope: float = 0.01, weight_offset: float = 0.0, backend: str | None = None,
+    gate: Tensor | None = None, activation: Activation | None = None, slope: float = 0.01, weight_offset: float = 0.0,
+    backend: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
-    r"""Root-mean-square normalisation over the trailing dims, with an optional residual before and activation after it.
+    r"""Root-mean-square normalisation over the trailing dims, a residual before it and an activation or gate after it.
 
     .. math::
         s = x + \text{residual}, \quad \mathrm{rstd} = (\tfrac1N \textstyle\sum_i s_i^2 + \epsilon)^{-1/2}, \quad
-        y = \text{activation}\big(s\,\mathrm{rstd}\,(w + \text{weight\_offset}) + b\big)
+        u = s\,\mathrm{rstd}\,(w + \text{weight\_offset}) + b, \quad
+        y = \text{activation}(u), \text{ or } u \cdot \text{activation}(\text{gate})
 
     Args:
         input: x, ``(*, *normalized_shape)``; float64, float32, bfloat16 or float16; any strides; or a jagged nested
@@ -143,7 +147,10 @@ def rms_norm(
         bias: b, ``normalized_shape``, or ``(B, *normalized_shape)`` where weight is not ``normalized_shape``;
             in any of these dtypes; None means 0.
         residual: input's shape. s is in the wider dtype of both, rounded to it, then normalised, and returned too.
-        activation: None or a name of ``normkernels.ACTIVATIONS``, applied after the affine.
+        gate: input's shape and dtype; the activation is then the gate's, and multiplies: ``"silu"`` (swish) or
+            ``"sigmoid"`` in gated linear attention (FLA's FusedRMSNormGated), ``"silu"`` in Mamba-2's RMSNormGated
+            with ``norm_before_gate=True``. None: the activation is of u.
+        activation: None or a name of ``normkernels.ACTIVATIONS``, of u or of the gate.
         slope: of ``"leaky_relu"`` for negative values.
         weight_offset: added to weight; 1.0 gives Gemma's (1 + w). Without weight it does nothing.
         backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
@@ -156,7 +163,7 @@ def rms_norm(
         ValueError: a shape, dtype, device, layout or name is wrong (the message says which, the rule and the value).
         RuntimeError: the backend asked for cannot run here (the message says why).
 
-    Gradients: input, residual, weight, bias; through both outputs; twice differentiable (through the reference).
+    Gradients: input, residual, weight, bias, gate; through both outputs; twice differentiable (through the reference).
     Deterministic: yes, and a row's result does not depend on the other rows.
     Under autocast as torch: 16-bit input is taken in float32 on CUDA, and as it is on the CPU.
 
@@ -170,13 +177,23 @@ def rms_norm(
     if type(input) is not Tensor and is_ragged(input):
         options = {"activation": activation, "slope": slope, "weight_offset": weight_offset, "backend": backend}
         return of_values(
-            "rms_norm", rms_norm, input, normalized_shape, weight, eps, bias=bias, residual=residual, **options
+            "rms_norm",
+            rms_norm,
+            input,
+            normalized_shape,
+            weight,
+            eps,
+            bias=bias,
+            residual=residual,
+            gate=gate,
+            **options,
         )
     _checks.check_input("rms_norm", input)
     _checks.check_like_input("rms_norm", "residual", residual, input)
+    _rows.check_gate("rms_norm", gate, input)
     shape = _checks.check_normalized_shape("rms_norm", input, normalized_shape)
     if residual is not None or input.dtype.itemsize == 2:
-        input, residual, weight, bias = _checks.prepared("rms_norm", input, residual, weight, bias)
+        input, residual, weight, bias, gate = _checks.prepared("rms_norm", input, residual, weight, bias, gate)
     weight, bias = _as_input(weight, input), _as_input(bias, input)
     each = _rows.parameter_shape(input, shape, weight, bias)
     _checks.check_parameter("rms_norm", "weight", weight, each, input)
@@ -187,7 +204,7 @@ def rms_norm(
         eps = torch.finfo(torch.float64 if input.dtype == torch.float64 else torch.float32).eps
     _checks.check_eps("rms_norm", eps)
     settings = Settings(len(shape), eps, weight_offset, activation, slope, backend)
-    found: Any = call(RMSNormRecipe, input, residual, weight, bias, settings)
+    found: Any = call(RMSNormRecipe, input, residual, weight, bias, gate, settings)
     return found[0] if residual is None else found
 
 

@@ -231,7 +231,7 @@ def run(op: str, *args) -> None:
 
 def record(
     op: str, x: torch.dtype, w: torch.dtype, N: int, activation: str = "identity", extras: bool = True, S: int = 3136,
-    samples: int = 0,
+    samples: int = 0, gated: bool = False,
 ) -> list:  # fmt: skip
     """The launches of one forward and one backward call, with every optional tensor or with weight and bias alone."""
     stat = F64 if x == F64 else F32
@@ -243,15 +243,16 @@ def record(
     t, extra = new(x, shape), new(x, shape) if extras else None
     table = (samples, N) if samples else (N,)
     weight, bias, mean, rstd = new(w, table), new(w, table), new(stat, stats), new(stat, stats)
-    shift = bias if samples else None
-    names = NAME[x] + ("" if x == w else "/" + NAME[w])
+    shift, gate = bias if samples else None, t if gated else None
+    names, end = NAME[x] + ("" if x == w else "/" + NAME[w]), (0.0, activation, 0.01)
     with recording(names) as launches:
         if op == "rms_norm":
-            run("rms_norm_fwd", t, extra, weight, shift, t, extra, rstd, 1e-5, 0.0, activation, 0.01)
-            run("rms_norm_bwd", t, extra, t, weight, shift, rstd, t, weight, shift, 0.0, activation, 0.01)
+            run("rms_norm_fwd", t, extra, weight, shift, gate, t, extra, rstd, 1e-5, *end)
+            run("rms_norm_bwd", t, extra, t, weight, shift, gate, rstd, t, weight, shift, gate, *end)
         else:
-            run(op + "_fwd", t, extra, weight, bias, t, extra, mean, rstd, 1e-5, 0.0, activation, 0.01)
-            run(op + "_bwd", t, extra, t, weight, bias, mean, rstd, t, weight, bias, 0.0, activation, 0.01)
+            gates = [gate] if op == "layer_norm" else []
+            run(op + "_fwd", t, extra, weight, bias, *gates, t, extra, mean, rstd, 1e-5, *end)
+            run(op + "_bwd", t, extra, t, weight, bias, *gates, mean, rstd, t, weight, bias, *gates, *end)
     return launches
 
 
@@ -410,7 +411,12 @@ def launches(arch: int) -> list[Launch]:
             found += chain(*(record(op, x, w, N) for N in lengths(op, arch)))
     for N in (128, 777, 1152, 4096, 16384):
         found += record("layer_norm", BF16, F32, N, samples=8) + record("rms_norm", BF16, F32, N, samples=8)
+    for N in (128, 777, 1152, 4096, 20000):
+        found += chain(*(record(op, BF16, F32, N, "silu", gated=True) for op in ("layer_norm", "rms_norm")))
     if arch == 90:
+        found += record("rms_norm", F32, F32, 2048, "sigmoid", gated=True) + record(
+            "layer_norm", BF16, F32, 256, gated=True
+        )
         found += record("layer_norm", BF16, BF16, 4096, extras=False) + record(
             "rms_norm", BF16, BF16, 4096, extras=False
         )

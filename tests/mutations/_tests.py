@@ -3,6 +3,7 @@
 FAST = "(float32 or float16 or partial_rows) and not float16+float32"
 ROWS = f"tests/test_backends.py -k 'triton and not _2d and {FAST}'"
 ADAPTED = "tests/test_adapted.py"
+GATED = "tests/test_gated.py"
 STRIDED_ROWS = f"tests/test_backends.py -k 'triton and _2d and {FAST}'"
 CHANNELS = f"tests/test_backends.py tests/test_batch_norm.py tests/test_channels.py -k 'triton and {FAST} or walked'"
 WITNESS = "tests/test_reference.py"

@@ -1,6 +1,6 @@
 """Layer norm, RMS norm and layer norm of rows whose units lie a stride apart."""
 
-from mutations._tests import ADAPTED, EAGER, EDGES, NARROW, NATIVE, ROWS, STRIDED_ROWS, WITNESS
+from mutations._tests import ADAPTED, EAGER, EDGES, GATED, NARROW, NATIVE, ROWS, STRIDED_ROWS, WITNESS
 
 TABLE = {
     ("triton", ROWS): [
@@ -47,7 +47,22 @@ TABLE = {
         ('"weight_offset": 1.0}', '"weight_offset": 0.0}'),
     ],
     ("ops/ragged", ADAPTED): [("if isinstance(t, Tensor) and t.dim() > dims:", "if False:")],
+    ("cpu", GATED): [
+        (
+            "for (int64_t r = 0; r < count; r++) a.complete(m + r, 0,",
+            "for (int64_t r = 0; r < count; r++) a.complete(m, 0,",
+        ),
+        ("a.through(m + r, 0, u + r * a.N", "a.through(m, 0, u + r * a.N"),
+        ("return Pair<C>{s, s * rest};", "return Pair<C>{s, s};"),
+        ("g, u, du, a.dgate ? g : nullptr, a.N);", "g, u, du, nullptr, a.N);"),
+        ("if (a.dgate) transpose_out(g, rows,", "if (a.dgate) transpose_out(u, rows,"),
+    ],
+    ("reference/rows", WITNESS): [("dgate.copy_(dy * u *", "dgate.copy_(u *")],
+    ("ops/rows", GATED): [("if gate is not None and gate.dtype != input.dtype:", "if False:")],
+    ("ops/ragged", GATED): [("not is_ragged(t) or t.shape != input.shape", "t.shape != input.shape")],
     ("triton/rows_tiles", ROWS): [
+        ("dgate = dy.to(u.dtype) * u *", "dgate = u *"),
+        ("du = du * activation(gate.to(rstd.dtype), ACT, SLOPE)", "du = du"),
         ("derivative(affine(xhat, w, b), ACT, SLOPE)", "derivative(affine(xhat, w, None), ACT, SLOPE)"),
     ],
     ("triton/rows_long_backward", ROWS): [
@@ -78,7 +93,7 @@ TABLE = {
         ("return 2.0 ** -torch.log2(peak)", "return 2.0 ** 0 * torch.log2(peak)"),
     ],
     ("ops/layer_norm.", WITNESS): [
-        ("weight, bias, ctx.settings)[0], input", "weight, bias, ctx.settings)[0], input.detach()"),
+        ("weight, bias, gate, ctx.settings)[0], input", "weight, bias, gate, ctx.settings)[0], input.detach()"),
     ],
     ("ops/layer_norm.", EAGER): [("empty(weight, ctx.needs_input_grad[2])", "empty(weight, ctx.needs_input_grad[3])")],
     ("package", WITNESS): [("k * (1 + 3 * a * u * u)", "k * (1 + a * u * u)")],
@@ -121,8 +136,8 @@ TABLE = {
         ("if (a.nontemporal) copy_nontemporal(out, y, a.N", "if (false) copy_nontemporal(out, y, a.N"),
         ("store_tile(u, a.nontemporal ? out : a.y + m * a.N, n);", "store_tile(u, a.y + m * a.N, n);"),
         (
-            "activate(a.affine.activation, a.affine.slope, u, n);\n    store_tile(u, a.nontemporal",
-            "store_tile(u, a.nontemporal",
+            "a.complete(m, 0, u, n);\n    }\n    store_tile(u, a.nontemporal",
+            "}\n    store_tile(u, a.nontemporal",
         ),
         ("u, du, kRows * a.N);", "u, du, (kRows - 1) * a.N);"),
         ("if (rows < kSide) std::fill_n(to.at, N * kSide, compute_t<T>(0));", ""),

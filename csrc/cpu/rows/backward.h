@@ -28,9 +28,11 @@ struct RowsBackward {
   const T* x;
   int64_t x_stride;
   Affine<C> affine;
-  int64_t samples = 1;   // of as many rows each, with a weight and a bias of their own
-  const C *mean, *rstd;  // mean: null without centring
-  T* dx;
+  int64_t samples = 1;      // of as many rows each, with a weight and a bias of their own
+  const T* gate = nullptr;  // or what the activation is given
+  int64_t gate_stride = 0;
+  const C *mean, *rstd;                                     // mean: null without centring
+  T *dx, *dgate = nullptr;                                  // dgate: null where it is not wanted
   C *dweight = nullptr, *dbias = nullptr;                   // (blocks, samples, N) tables of zeros, or null
   bool nontemporal = sizeof(T) >= 4 && large<T>(M * N, 3);  // in 16 bits the copy costs more than it saves
 
@@ -60,9 +62,16 @@ struct RowsBackward {
     return {mean[m], rstd[m], static_cast<C>(-left / static_cast<double>(N) * rstd[m])};
   }
 
-  bool plain() const { return affine.activation == Activation::identity; }
+  bool plain() const { return affine.activation == Activation::identity && !gate; }
 
-  // Call f with du = dy * act'(u) from column j on: dy itself without an activation, else the row's du.
+  // From dy to du, the gradient of u: of row m from column j on
+  void through(int64_t m, int64_t j, const C* u, C* du, int64_t n) const {
+    if (!gate) return times_derivative(affine.activation, affine.slope, u, du, n);
+    T* const to = dgate ? dgate + m * N + j : nullptr;
+    gate_backward_tile(affine.activation, affine.slope, gate + m * gate_stride + j, u, du, to, n, nontemporal);
+  }
+
+  // Call f with du from column j on: dy itself without an activation and a gate, else the row's du.
   template <class F>
   void with_du(int64_t m, int64_t j, const C* du, const F& f) const {
     if (plain()) {
@@ -72,7 +81,7 @@ struct RowsBackward {
     }
   }
 
-  // Fills du with an activation; adds the sums over a tile of g and g * xhat to total.
+  // Fills du with an activation or a gate; adds the sums over a tile of g and g * xhat to total.
   void sums(int64_t m, const KnownRow<C>& row, int64_t j, int64_t n, C* du, Sums& total) const {
     const T* s = x + m * x_stride + j;
     const TileAffine<C> k = affine.at(row, j);
@@ -80,7 +89,7 @@ struct RowsBackward {
       alignas(64) C u[kTile];
       affine_tile(s, k, u, n);
       load_tile(dy + m * dy_stride + j, du + j, n);
-      times_derivative(affine.activation, affine.slope, u, du + j, n);
+      through(m, j, u, du + j, n);
     }
     with_du(m, j, du, [&](const auto* d) {
       const Pair<C> part = gradient_sums(d, s, k, n);
@@ -142,6 +151,7 @@ void backward_split(const RowsBackward<T>& a, int64_t m, int64_t block) {
   const KnownRow<compute_t<T>> known = a.row(m);
   for_each_segment(a.N, [&](int64_t s, int64_t begin, int64_t end) {
     for_each_tile(begin, end, [&](int64_t j, int64_t n) { a.sums(m, known, j, n, du.data(), parts[s]); });
+    nontemporal_fence();  // dgate
   });
   Sums row;
   for (const Sums& part : parts) row.add(part);

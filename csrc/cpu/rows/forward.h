@@ -5,6 +5,7 @@
 
 #include "cpu/base/sweep.h"
 #include "cpu/base/tiles.h"
+#include "cpu/rows/gate.h"
 #include "cpu/rows/narrow.h"
 
 namespace normkernels {
@@ -26,9 +27,11 @@ struct RowsForward {
   const T* residual;  // or null
   int64_t residual_stride;
   Affine<C> affine;
-  int64_t samples = 1;  // of as many rows each, with a weight and a bias of their own
-  T *y, *summed;        // summed: null without residual
-  C *mean, *rstd;       // mean: null without centring
+  int64_t samples = 1;      // of as many rows each, with a weight and a bias of their own
+  const T* gate = nullptr;  // or what the activation is given instead of y, which it multiplies
+  int64_t gate_stride = 0;
+  T *y, *summed;   // summed: null without residual
+  C *mean, *rstd;  // mean: null without centring
   double eps;
   bool nontemporal = sizeof(T) >= 4 && large<T>(M * N);  // in 16 bits the copy of each tile costs more than it saves
 
@@ -41,6 +44,14 @@ struct RowsForward {
 
   // What is normalised: x, or s = x + residual rounded to T.
   const T* input(int64_t m) const { return residual ? summed + m * N : x + m * x_stride; }
+
+  bool plain() const { return affine.activation == Activation::identity && !gate; }
+
+  // What follows weight and bias, of values u of row m from column j on
+  void complete(int64_t m, int64_t j, C* u, int64_t n) const {
+    if (!gate) return activate(affine.activation, affine.slope, u, n);
+    gate_tile(affine.activation, affine.slope, gate + m * gate_stride + j, u, n);
+  }
 
   static constexpr bool kPrefetch = true;
   int64_t group() const { return group_rows(N * sizeof(T)); }  // weight and bias tiles serve all of them
@@ -63,11 +74,11 @@ struct RowsForward {
     alignas(64) T out[kTile];
     const TileAffine<C> k = affine.at(row, j);
     T* const target = nontemporal ? out : y + m * N + j;
-    if (affine.activation == Activation::identity) {
+    if (plain()) {
       affine_tile(input(m) + j, k, target, n);
     } else {
       affine_tile(input(m) + j, k, u, n);
-      activate(affine.activation, affine.slope, u, n);
+      complete(m, j, u, n);
       store_tile(u, target, n);
     }
     if (nontemporal) copy_nontemporal(out, y + m * N + j, n * sizeof(T));
@@ -87,8 +98,8 @@ template <class T>
 void forward(const RowsForward<T>& a) {
   if constexpr (sizeof(T) == 2)
     if (paired(a.M, a.N)) return paired_forward(a);
-  const bool plain = a.affine.activation == Activation::identity, direct = plain && unbuffered(a.nontemporal, a.N, a.y);
-  const bool few_values = narrow(a.N, direct ? kLongRow : plain ? 2 * kTile : kTile) || short_rows(a.N);
+  const bool direct = a.plain() && unbuffered(a.nontemporal, a.N, a.y);
+  const bool few_values = narrow(a.N, direct ? kLongRow : a.plain() ? 2 * kTile : kTile) || short_rows(a.N);
   if (!few_values && split_rows(a.M, a.N))
     return each_sample(a, 0, a.M, [](const auto& own, int64_t begin, int64_t end) {
       for (int64_t m = begin; m < end; m++) sweep_split(own, m);

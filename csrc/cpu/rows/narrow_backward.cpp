@@ -70,7 +70,7 @@ NK_INLINE void backward_rows(const RowsBackward<T>& a, int64_t m, int64_t block,
   if (N % kFewLanes) write(N - kFewLanes, new_ones);
 }
 
-// du of kRows rows: dy times the derivative of the activation
+// du of kRows rows: dy times the derivative of the activation, or through the gate
 template <int64_t kRows, class T>
 NK_INLINE void activation_backward(const RowsBackward<T>& a, int64_t m, const KnownRow<compute_t<T>>* known,
                                    compute_t<T>* du) {
@@ -83,7 +83,8 @@ NK_INLINE void activation_backward(const RowsBackward<T>& a, int64_t m, const Kn
     map_few(u + r * a.N, a.N, [&](int64_t j) NK_INLINED { return normalised(x, row, w, b, j); });
     map_few(du + r * a.N, a.N, [&](int64_t j) NK_INLINED { return few(dy + j); });
   }
-  times_derivative(a.affine.activation, a.affine.slope, u, du, kRows * a.N);
+  if (!a.gate) return a.through(m, 0, u, du, kRows * a.N);
+  for (int64_t r = 0; r < kRows; r++) a.through(m + r, 0, u + r * a.N, du + r * a.N, a.N);
 }
 
 template <int64_t kRows, bool kStreamed, class T, class K>

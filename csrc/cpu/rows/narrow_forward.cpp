@@ -57,7 +57,11 @@ NK_INLINE void forward_activated(const RowsForward<T>& a, int64_t begin, int64_t
     for (int64_t r = m; r < m + count; r++)
       forward_row(a, r, a.x + std::min(r + ahead, a.M - 1) * a.x_stride, last,
                   [&](const auto& v, int64_t j) NK_INLINED { put(v, u + (r - m) * a.N + j); });
-    activate(a.affine.activation, a.affine.slope, u, n);
+    if (a.gate) {
+      for (int64_t r = 0; r < count; r++) a.complete(m + r, 0, u + r * a.N, a.N);
+    } else {
+      a.complete(m, 0, u, n);
+    }
     store_tile(u, a.nontemporal ? out : a.y + m * a.N, n);
     if (a.nontemporal) copy_nontemporal(out, a.y + m * a.N, n * sizeof(T));
   }
@@ -79,7 +83,7 @@ NK_CLONES void cached_forward(const RowsForward<T>& a, int64_t begin, int64_t en
   alignas(64) T out[2 * kTile];
   const auto last = fresh<compute_t<T>>(a.N);
   const int64_t ahead = std::max<int64_t>(1, kAhead / a.N);
-  if (a.affine.activation != Activation::identity) {
+  if (!a.plain()) {
     forward_activated(a, begin, end, ahead, last, out);
   } else {
     for (int64_t m = begin; m < end; m++) {
@@ -97,10 +101,8 @@ NK_CLONES void cached_forward(const RowsForward<T>& a, int64_t begin, int64_t en
 template <class T>
 void narrow_forward(const RowsForward<T>& a, int64_t begin, int64_t end) {
 #if defined(NK_AVX512)
-  if constexpr (std::is_same_v<T, float>) {
-    const bool plain = a.affine.activation == Activation::identity;
-    if (plain && whole_lines(a.nontemporal, a.N, a.y)) return stream_forward(a, begin, end);
-  }
+  if constexpr (std::is_same_v<T, float>)
+    if (a.plain() && whole_lines(a.nontemporal, a.N, a.y)) return stream_forward(a, begin, end);
 #endif
   cached_forward(a, begin, end);
 }

@@ -9,9 +9,9 @@ namespace normkernels {
 
 // mean: none without centring
 inline void rows_fwd(const char* op, const Tensor& x, const OptionalTensor& residual, const GivenAffine& given,
-                     const Tensor& y, const OptionalTensor& summed, const OptionalTensor& mean, const Tensor& rstd,
-                     double eps) {
-  if (!check::rows_fwd(op, x, residual, given.weight, given.bias, y, summed, mean, rstd)) return;
+                     const OptionalTensor& gate, const Tensor& y, const OptionalTensor& summed,
+                     const OptionalTensor& mean, const Tensor& rstd, double eps) {
+  if (!check::rows_fwd(op, x, residual, given.weight, given.bias, gate, y, summed, mean, rstd)) return;
   with_affine(x, op, given, [&]<class T>(T, const Affine<compute_t<T>>& affine) {
     using C = compute_t<T>;
     forward(RowsForward<T>{.M = x.size(0),
@@ -22,6 +22,8 @@ inline void rows_fwd(const char* op, const Tensor& x, const OptionalTensor& resi
                            .residual_stride = row_stride(residual),
                            .affine = affine,
                            .samples = check::samples(given.weight, given.bias),
+                           .gate = pointer<T>(gate),
+                           .gate_stride = row_stride(gate),
                            .y = pointer<T>(y),
                            .summed = pointer<T>(summed),
                            .mean = pointer<C>(mean),
@@ -31,9 +33,11 @@ inline void rows_fwd(const char* op, const Tensor& x, const OptionalTensor& resi
 }
 
 inline void rows_bwd(const char* op, const Tensor& dy, const OptionalTensor& dsummed, const Tensor& x,
-                     const GivenAffine& given, const OptionalTensor& mean, const Tensor& rstd, const Tensor& dx,
-                     const OptionalTensor& dweight, const OptionalTensor& dbias) {
-  if (!check::rows_bwd(op, dy, dsummed, x, given.weight, given.bias, mean, rstd, dx, dweight, dbias)) return;
+                     const GivenAffine& given, const OptionalTensor& gate, const OptionalTensor& mean,
+                     const Tensor& rstd, const Tensor& dx, const OptionalTensor& dweight, const OptionalTensor& dbias,
+                     const OptionalTensor& dgate) {
+  if (!check::rows_bwd(op, dy, dsummed, x, given.weight, given.bias, gate, mean, rstd, dx, dweight, dbias, dgate))
+    return;
   with_affine(x, op, given, [&]<class T>(T, const Affine<compute_t<T>>& affine) {
     using C = compute_t<T>;
     const RowsBackward<T> a{.M = x.size(0),
@@ -46,9 +50,12 @@ inline void rows_bwd(const char* op, const Tensor& dy, const OptionalTensor& dsu
                             .x_stride = x.stride(0),
                             .affine = affine,
                             .samples = check::samples(given.weight, given.bias),
+                            .gate = pointer<T>(gate),
+                            .gate_stride = row_stride(gate),
                             .mean = pointer<C>(mean),
                             .rstd = pointer<C>(rstd),
-                            .dx = pointer<T>(dx)};
+                            .dx = pointer<T>(dx),
+                            .dgate = pointer<T>(dgate)};
     backward_in_blocks(a, a.samples * a.N, dweight, dbias);
   });
 }

@@ -53,8 +53,17 @@ NK_INLINE void backward_rows(const RowsBackward<T>& a, int64_t m, int64_t block,
   }
 }
 
+// du of row m from dy, which lies there, through the gate: u, du and g are laid out
+template <bool kStream, class T>
+NK_INLINE void through_gate(const RowsBackward<T>& a, int64_t m, const float* u, float* du, float* g) {
+  const T* const gate = a.gate + m * a.gate_stride;
+  for (int64_t j = 0; j < a.N; j += kPaired) put(twos(gate + j), g + j);
+  gate_backward_tile(a.affine.activation, a.affine.slope, g, u, du, a.dgate ? g : nullptr, a.N);
+  for (int64_t j = 0; j < a.N && a.dgate; j += kPaired) put<kStream>(twos(g + j), a.dgate + m * a.N + j);
+}
+
 template <int64_t kRows, bool kStream, class T>
-NK_INLINE void backward_together(const RowsBackward<T>& a, int64_t m, int64_t block, float* u, float* du) {
+NK_INLINE void backward_together(const RowsBackward<T>& a, int64_t m, int64_t block, float* u, float* du, float* g) {
   KnownRow<float> known[kRows];
   for (int64_t r = 0; r < kRows; r++) known[r] = a.row(m + r);
   if (a.plain()) return backward_rows<kRows, kStream>(a, m, block, known, a.dy + m * a.dy_stride, a.dy_stride);
@@ -66,20 +75,23 @@ NK_INLINE void backward_together(const RowsBackward<T>& a, int64_t m, int64_t bl
       put(twos(dy + j), du + r * a.N + j);
     }
   }
-  for_each_tile(0, kRows * a.N,
-                [&](int64_t j, int64_t n) { times_derivative(a.affine.activation, a.affine.slope, u + j, du + j, n); });
+  if (a.gate) {
+    for (int64_t r = 0; r < kRows; r++) through_gate<kStream>(a, m + r, u + r * a.N, du + r * a.N, g);
+  } else {
+    for_each_tile(0, kRows * a.N, [&](int64_t j, int64_t n) { a.through(m, j, u + j, du + j, n); });
+  }
   backward_rows<kRows, kStream>(a, m, block, known, du, a.N);
 }
 
 // weight and bias of a are laid out, and so is its line of the tables until the end.
 template <bool kStream, class T>
 NK_AVX512 void backward_of_block(const RowsBackward<T>& a, int64_t block) {
-  alignas(64) float u[kPairedRow], du[kPairedRow];
+  alignas(64) float u[kPairedRow], du[kPairedRow], g[kPairedRow];
   const int64_t end = a.first_row(block + 1);
   int64_t m = a.first_row(block);
-  for (; a.N <= kTile && m + 4 <= end; m += 4) backward_together<4, kStream>(a, m, block, u, du);
-  for (; a.N <= 2 * kTile && m + 2 <= end; m += 2) backward_together<2, kStream>(a, m, block, u, du);
-  for (; m < end; m++) backward_together<1, kStream>(a, m, block, u, du);
+  for (; a.N <= kTile && m + 4 <= end; m += 4) backward_together<4, kStream>(a, m, block, u, du, g);
+  for (; a.N <= 2 * kTile && m + 2 <= end; m += 2) backward_together<2, kStream>(a, m, block, u, du, g);
+  for (; m < end; m++) backward_together<1, kStream>(a, m, block, u, du, g);
   if (kStream) nontemporal_fence();
   for (float* table : {a.dweight, a.dbias})
     if (table) LaidOut<T>::put_back(table + block * a.N, a.N);
@@ -94,7 +106,8 @@ void paired_backward(const RowsBackward<T>& given) {
   RowsBackward<T> a = given;
   a.affine.weight = weight.data();
   a.affine.bias = bias.data();
-  const bool stream = large<T>(a.M * a.N, 3) && reinterpret_cast<uintptr_t>(a.dx) % 64 == 0;
+  const bool lines = (reinterpret_cast<uintptr_t>(a.dx) | reinterpret_cast<uintptr_t>(a.dgate)) % 64 == 0;
+  const bool stream = large<T>(a.M * a.N, 3) && lines;
   each_block(a, [&](const auto& own, int64_t block) {
     stream ? backward_of_block<true>(own, block) : backward_of_block<false>(own, block);
   });

@@ -8,9 +8,10 @@ namespace {
 
 constexpr int64_t kAhead = 16384;  // elements: how far ahead memory is asked for
 
-// y of a row, whose x is there; next: a later row, which is asked for; u: room for a row
+// y of a row, whose x is there; next: a later row, which is asked for; u, g: room for a row
 template <bool kStream, class T>
-NK_INLINE void write_row(const RowsForward<T>& a, int64_t m, const KnownRow<float>& known, const T* next, float* u) {
+NK_INLINE void write_row(const RowsForward<T>& a, int64_t m, const KnownRow<float>& known, const T* next, float* u,
+                         float* g) {
   const int64_t N = a.N;
   const float *w = a.affine.weight, *b = a.affine.bias;
   const T* const x = a.input(m);
@@ -21,17 +22,22 @@ NK_INLINE void write_row(const RowsForward<T>& a, int64_t m, const KnownRow<floa
       keep(j, normalised_twos(x, known, w, b, j));
     }
   };
-  if (a.affine.activation == Activation::identity)
-    return each([&](int64_t j, const Twos& v) NK_INLINED { put<kStream>(v, y + j); });
+  if (a.plain()) return each([&](int64_t j, const Twos& v) NK_INLINED { put<kStream>(v, y + j); });
   each([&](int64_t j, const Twos& v) NK_INLINED { put(v, u + j); });
-  for_each_tile(0, N, [&](int64_t j, int64_t n) { activate(a.affine.activation, a.affine.slope, u + j, n); });
+  if (a.gate) {
+    const T* const gate = a.gate + m * a.gate_stride;
+    for (int64_t j = 0; j < N; j += kPaired) put(twos(gate + j), g + j);
+    gate_tile(a.affine.activation, a.affine.slope, g, u, N);
+  } else {
+    for_each_tile(0, N, [&](int64_t j, int64_t n) { a.complete(m, j, u + j, n); });
+  }
   for (int64_t j = 0; j < N; j += kPaired) put<kStream>(twos(u + j), y + j);
 }
 
 // weight and bias of a are laid out.
 template <bool kStream, class T>
 NK_AVX512 void forward_rows(const RowsForward<T>& a, int64_t begin, int64_t end) {
-  alignas(64) float u[kPairedRow];
+  alignas(64) float u[kPairedRow], g[kPairedRow];
   KnownRow<float> known[kGroup];
   const int64_t N = a.N, rows = std::clamp<int64_t>(2 * kTile / N, 1, kGroup), ahead = std::max(rows, kAhead / N);
   for (int64_t first = begin; first < end; first += rows) {
@@ -43,7 +49,7 @@ NK_AVX512 void forward_rows(const RowsForward<T>& a, int64_t begin, int64_t end)
       known[m - first] = a.finish(m, row_moments(a, x, add_up<float>(twos(x).even), sums));
     }
     for (int64_t m = first; m < last; m++)
-      write_row<kStream>(a, m, known[m - first], a.x + std::min(m + ahead, a.M - 1) * a.x_stride, u);
+      write_row<kStream>(a, m, known[m - first], a.x + std::min(m + ahead, a.M - 1) * a.x_stride, u, g);
   }
   if (kStream) nontemporal_fence();
 }

@@ -83,7 +83,7 @@ NK_INLINE void measure(const RowsForward<T>& a, int64_t m, int64_t rows, Columns
 
 template <class T>
 NK_CLONES void short_forward(const RowsForward<T>& a, int64_t begin, int64_t end) {
-  Columns<compute_t<T>> x, y;
+  Columns<compute_t<T>> x, y, g;
   for (int64_t m = begin; m < end; m += kSide) {
     const int64_t rows = std::min(kSide, end - m);
     if (a.residual)
@@ -93,7 +93,12 @@ NK_CLONES void short_forward(const RowsForward<T>& a, int64_t begin, int64_t end
     Known<compute_t<T>> known;
     measure(a, m, rows, x, known);
     affine_columns(x, known, a.affine, a.N, y);
-    if (a.affine.activation != Activation::identity) activate(a.affine.activation, a.affine.slope, y.at, a.N * kSide);
+    if (a.gate) {
+      transpose_in(a.gate + m * a.gate_stride, a.gate_stride, rows, a.N, g);
+      gate_tile(a.affine.activation, a.affine.slope, g.at, y.at, a.N * kSide);
+    } else if (!a.plain()) {
+      a.complete(m, 0, y.at, a.N * kSide);
+    }
     transpose_out(y, rows, a.N, a.y + m * a.N);
   }
 }
@@ -102,7 +107,7 @@ template <class T>
 NK_CLONES void short_backward(const RowsBackward<T>& a, int64_t block) {
   using C = compute_t<T>;
   const C* w = a.affine.weight;
-  Columns<C> x, du, u;
+  Columns<C> x, du, u, g;
   C sums_w[kFewLanes] = {}, sums_b[kFewLanes] = {};
   for (int64_t m = a.first_row(block), end = a.first_row(block + 1); m < end; m += kSide) {
     const int64_t rows = std::min(kSide, end - m);
@@ -112,7 +117,13 @@ NK_CLONES void short_backward(const RowsBackward<T>& a, int64_t block) {
     transpose_in(a.dy + m * a.dy_stride, a.dy_stride, rows, a.N, du);
     if (!a.plain()) {
       affine_columns(x, known, a.affine, a.N, u);
-      times_derivative(a.affine.activation, a.affine.slope, u.at, du.at, a.N * kSide);
+      if (!a.gate) a.through(m, 0, u.at, du.at, a.N * kSide);
+    }
+    if (a.gate) {
+      transpose_in(a.gate + m * a.gate_stride, a.gate_stride, rows, a.N, g);
+      C* const to = a.dgate ? g.at : nullptr;
+      gate_backward_tile(a.affine.activation, a.affine.slope, g.at, u.at, du.at, to, a.N * kSide);
+      if (a.dgate) transpose_out(g, rows, a.N, a.dgate + m * a.N);
     }
     C of_g[kSide] = {}, of_g_xhat[kSide] = {};
     for (int64_t j = 0; j < a.N; j++) {

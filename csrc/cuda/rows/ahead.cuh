@@ -8,9 +8,9 @@
 
 namespace normkernels::cuda {
 
-// Not what no 128-bit access reaches, nor long rows under an activation, whose registers are all taken.
-template <bool PACKED, bool ACTIVATED, int C>
-inline constexpr bool kAsksAhead = PACKED && !(ACTIVATED && C > kBackwardChunks);
+// Not what no 128-bit access reaches, nor long rows under an activation or a gate, whose registers are all taken.
+template <bool PACKED, int FINISH, int C>
+inline constexpr bool kAsksAhead = PACKED && (FINISH == kPlain || C <= kBackwardChunks);
 
 // x and dy of a thread's C packs, and their row's statistics. Packs wait in shared memory and take no register; a
 // thread takes only what it asked for itself, so that its own wait is enough and nobody needs a barrier. Without ASK

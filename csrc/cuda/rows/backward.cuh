@@ -7,9 +7,9 @@ namespace normkernels::cuda {
 
 // Persistent blocks, a row per group of threads at a time: x and dy are read once and stay in registers, the next row's
 // on their way beside them.
-template <typename T, bool CENTER, bool PACKED, bool ACTIVATED, bool EACH, int C>
+template <typename T, bool CENTER, bool PACKED, int FINISH, bool EACH, int C>
 __global__ void __launch_bounds__(C == kBackwardChunks ? kResidentThreads : kBackwardMostThreads<T, CENTER || EACH>,
-                                  backward_blocks<T, CENTER || EACH, ACTIVATED, C>())
+                                  backward_blocks<T, CENTER || EACH, FINISH, C>())
     rows_backward_kernel(const RowsBackward<T> p) {
   using A = acc_t<T>;
   __shared__ A scratch[2][1 + CENTER][32];
@@ -18,7 +18,7 @@ __global__ void __launch_bounds__(C == kBackwardChunks ? kResidentThreads : kBac
   const SampleRows<EACH> sample(p.M, p.N);
   const Tile<T, PACKED> all(p.N, 0);
   Wide<T> dw[C] = {}, db[C] = {};
-  Ahead<T, CENTER, PACKED, kAsksAhead<PACKED, ACTIVATED, C>, C> ahead(p, coming);
+  Ahead<T, CENTER, PACKED, kAsksAhead<PACKED, FINISH, C>, C> ahead(p, coming);
   const auto request = [&](int64_t i) {
     if (i < p.M) ahead.request(all, sample.first + i, 0);
   };
@@ -34,19 +34,19 @@ __global__ void __launch_bounds__(C == kBackwardChunks ? kResidentThreads : kBac
     request(base + int64_t(gridDim.x) * blockDim.y + threadIdx.y);
     A sums[1 + CENTER] = {};
     const auto accumulate = [&](int c, Pack<T>& x, Pack<T>& dy, Wide<T>& dw, Wide<T>& db) {
-      add_chunk<CENTER, true, CENTER || EACH, T>(load_chunk<ACTIVATED>(p, tile, sample.shift, c, x, dy, mean, rstd),
-                                                 sums, dw, db);
+      add_chunk<CENTER, true, CENTER || EACH, T>(
+          load_chunk<FINISH, false>(p, tile, row, 0, sample.shift, c, x, dy, mean, rstd), sums, dw, db);
     };
-    for_chunks<!ACTIVATED>(accumulate, x, dy, dw, db);
+    for_chunks<FINISH == kPlain>(accumulate, x, dy, dw, db);
     row_sum(sums, tile.threads, scratch[buffer]);
     for (A& sum : sums) sum /= A(p.N);
     keep_packed<T>(x);
     keep_packed<T>(dy);
     const auto finish = [&](int c, Pack<T>& x, Pack<T>& dy) {
-      store_dx<CENTER>(p, tile, row, 0, c, load_chunk<ACTIVATED>(p, tile, sample.shift, c, x, dy, mean, rstd), sums,
-                       rstd);
+      store_dx<CENTER>(p, tile, row, 0, c,
+                       load_chunk<FINISH, true>(p, tile, row, 0, sample.shift, c, x, dy, mean, rstd), sums, rstd);
     };
-    for_chunks<!ACTIVATED>(finish, x, dy);
+    for_chunks<FINISH == kPlain>(finish, x, dy);
   }
   if (p.partial == nullptr) return;
   const int64_t samples = EACH ? gridDim.y : 1;
@@ -69,7 +69,8 @@ __global__ void __launch_bounds__(kSegmentThreads) rows_backward_sums_kernel(con
   A sums[1 + CENTER] = {};
   Wide<T> none;
   const auto accumulate = [&](int c, Pack<T>& x, Pack<T>& dy) {
-    add_chunk<CENTER, false, false, T>(load_chunk<true>(p, tile, first, c, x, dy, mean, rstd), sums, none, none);
+    add_chunk<CENTER, false, false, T>(load_chunk<kAny, false>(p, tile, row, first, 0, c, x, dy, mean, rstd), sums,
+                                       none, none);
   };
   for_chunks<false>(accumulate, x, dy);
   row_sum(sums, kSegmentThreads, scratch);
@@ -108,7 +109,7 @@ __global__ void __launch_bounds__(kSegmentThreads) rows_backward_segment_kernel(
     row_sum(sums, kSegmentThreads, scratch[buffer]);
     for (A& sum : sums) sum /= A(p.N);
     const auto finish = [&](int c, Pack<T>& x, Pack<T>& dy, Wide<T>& dw, Wide<T>& db) {
-      const Chunk<T> chunk = load_chunk<true>(p, tile, first, c, x, dy, mean, rstd);
+      const Chunk<T> chunk = load_chunk<kAny, true>(p, tile, row, first, 0, c, x, dy, mean, rstd);
       A unused[1 + CENTER] = {};
       add_chunk<CENTER, true, CENTER || EACH, T>(chunk, unused, dw, db);
       store_dx<CENTER>(p, tile, row, first, c, chunk, sums, rstd);
@@ -123,7 +124,7 @@ __global__ void __launch_bounds__(kSegmentThreads) rows_backward_segment_kernel(
 // ---- host ----
 
 // workspace(n) gives room for n accumulators
-template <typename T, bool CENTER, bool PACKED, bool ACTIVATED, bool EACH, typename Workspace>
+template <typename T, bool CENTER, bool PACKED, int FINISH, bool EACH, typename Workspace>
 void launch_rows_backward(RowsBackward<T> p, LineSums<T> sums, const Device& device, Workspace workspace) {
   const bool wanted = sums.dweight != nullptr || sums.dbias != nullptr;
   const int64_t packs = ceil_div<int64_t>(p.N, kPack<T>);
@@ -132,9 +133,9 @@ void launch_rows_backward(RowsBackward<T> p, LineSums<T> sums, const Device& dev
     if (wanted) sums.partial = p.partial = workspace(2 * P * sums.N);
   };
   const auto resident = [&]<int C>(std::integral_constant<int, C>) {
-    const auto kernel = rows_backward_kernel<T, CENTER, PACKED, ACTIVATED, EACH, C>;
+    const auto kernel = rows_backward_kernel<T, CENTER, PACKED, FINISH, EACH, C>;
     const dim3 block = row_block(packs, C, kSegmentThreads);
-    const int threads = block.x * block.y, shared = ahead_bytes<kAsksAhead<PACKED, ACTIVATED, C>, C>(threads);
+    const int threads = block.x * block.y, shared = ahead_bytes<kAsksAhead<PACKED, FINISH, C>, C>(threads);
     const int64_t most = resident_blocks(kernel, threads, shared, device) / p.samples;
     columns(std::clamp<int64_t>(most, 1, ceil_div<int64_t>(p.M, block.y)));
     launch(kernel, dim3(p.P, p.samples), block, shared, device, p);
@@ -163,11 +164,12 @@ template <bool CENTER, bool EACH, typename T, typename Workspace>
 void launch_rows_backward(const RowsBackward<T>& p, const LineSums<T>& sums, const Device& device,
                           Workspace workspace) {
   if constexpr (kFast<T>) {
-    const bool identity = p.affine.activation == Activation::kIdentity;
-    if (p.packed && identity) return launch_rows_backward<T, CENTER, true, false, EACH>(p, sums, device, workspace);
-    if (p.packed) return launch_rows_backward<T, CENTER, true, true, EACH>(p, sums, device, workspace);
+    const bool identity = p.affine.activation == Activation::kIdentity, gated = p.gate != nullptr;
+    if (p.packed && gated) return launch_rows_backward<T, CENTER, true, kAny, EACH>(p, sums, device, workspace);
+    if (p.packed && identity) return launch_rows_backward<T, CENTER, true, kPlain, EACH>(p, sums, device, workspace);
+    if (p.packed) return launch_rows_backward<T, CENTER, true, kActivated, EACH>(p, sums, device, workspace);
   }
-  launch_rows_backward<T, CENTER, false, true, EACH>(p, sums, device, workspace);
+  launch_rows_backward<T, CENTER, false, kAny, EACH>(p, sums, device, workspace);
 }
 
 // Of rows that do not fit a block one sample at a time. EACH has what several samples need, and sums du: without it

@@ -1,4 +1,5 @@
-// Forward of the row family: y = act(xhat * (w + offset) + b), xhat = (s - mean) * rstd, s = x + residual.
+// Forward of the row family: u = xhat * (w + offset) + b, xhat = (s - mean) * rstd, s = x + residual; y = act(u), or
+// u act(gate).
 // CENTER subtracts the mean (layer norm); without it xhat = s * rstd with rstd of the mean square (RMS norm).
 #pragma once
 
@@ -13,6 +14,8 @@ template <typename T>
 struct RowsForward {
   const T *x, *residual;  // (M, N), any row stride
   int64_t x_stride, residual_stride;
+  const T* gate = nullptr;  // (M, N), any row stride
+  int64_t gate_stride = 0;
   Affine<T> affine;
   T *y, *summed;         // (M, N)
   acc_t<T>*mean, *rstd;  // (M,)
@@ -29,6 +32,7 @@ struct RowsForward {
     RowsForward own = *this;
     own.x += first * M * x_stride;
     own.residual = advance(residual, first * M * residual_stride);
+    own.gate = advance(gate, first * M * gate_stride);
     own.affine = advance(affine, first * N);
     own.y += first * M * N;
     own.summed = advance(summed, first * M * N);
@@ -55,17 +59,34 @@ __device__ void load_summed(const RowsForward<T>& p, const Tile<T, PACKED>& tile
   for_chunks<PACKED>(add, s, r);
 }
 
-template <bool ACTIVATED, typename T, bool PACKED, int C>
+// y of a chunk, in place of u
+template <int FINISH, typename T, bool PACKED>
+__device__ void complete(const RowsForward<T>& p, const Tile<T, PACKED>& tile, int64_t row, int64_t first, int c,
+                         Wide<T>& u) {
+  if constexpr (FINISH == kPlain) return;
+  if constexpr (FINISH == kAny) {
+    if (p.gate != nullptr) {
+      Wide<T> g = widen<T>(tile.load(p.gate + row * p.gate_stride + first, c));
+      activate(g.v, p.affine.activation, p.affine.slope);
+#pragma unroll
+      for (int k = 0; k < kPack<T>; ++k) u.v[k] *= g.v[k];
+      return;
+    }
+  }
+  activate(u.v, p.affine.activation, p.affine.slope);
+}
+
+template <int FINISH, typename T, bool PACKED, int C>
 __device__ void store_y(const RowsForward<T>& p, const Tile<T, PACKED>& tile, int64_t row, int64_t first, int64_t shift,
                         Pack<T> (&s)[C], acc_t<T> mean, acc_t<T> rstd) {
-  for_chunks<!ACTIVATED>(
+  for_chunks<FINISH == kPlain>(
       [&](int c, Pack<T>& chunk) {
         const Wide<T> w = load_weight(p.affine, tile, first + shift, c);
         const Wide<T> b = load_bias(p.affine, tile, first + shift, c);
         Wide<T> u = widen<T>(chunk);
 #pragma unroll
         for (int k = 0; k < kPack<T>; ++k) u.v[k] = (u.v[k] - mean) * rstd * w.v[k] + b.v[k];
-        if constexpr (ACTIVATED) activate(u.v, p.affine.activation, p.affine.slope);
+        complete<FINISH>(p, tile, row, first, c, u);
         tile.store(p.y + row * p.N + first, c, narrow<T>(u));
       },
       s);
@@ -78,7 +99,7 @@ __device__ void store_statistics(const RowsForward<T>& p, int64_t row, acc_t<T> 
 }
 
 // A row per group of threads, held in registers between its one read and its one write.
-template <typename T, bool CENTER, bool PACKED, bool ACTIVATED, bool EACH, int C>
+template <typename T, bool CENTER, bool PACKED, int FINISH, bool EACH, int C>
 __global__ void __launch_bounds__(C == 1 ? 128 : kResidentThreads) rows_forward_kernel(const RowsForward<T> p) {
   using A = acc_t<T>;
   __shared__ A scratch[2][1][32];
@@ -90,7 +111,7 @@ __global__ void __launch_bounds__(C == 1 ? 128 : kResidentThreads) rows_forward_
   const auto moments = tile_moments<CENTER>(tile, s, scratch);
   const A rstd = rsqrt(moments.squares / A(p.N) + p.eps);
   if (threadIdx.x == 0 && within < p.M) store_statistics(p, row, moments.mean, rstd);
-  store_y<ACTIVATED>(p, tile, row, 0, sample.shift, s, moments.mean, rstd);
+  store_y<FINISH>(p, tile, row, 0, sample.shift, s, moments.mean, rstd);
 }
 
 // Rows that do not fit a block, 1 of 2: {mean, sum of squares} of every (segment, row).
@@ -106,7 +127,7 @@ __global__ void __launch_bounds__(kSegmentThreads) rows_forward_moments_kernel(c
 }
 
 // 2 of 2: every block merges the segments' moments of its row, in the same order, and writes its segment.
-template <typename T, bool CENTER, bool PACKED, bool ACTIVATED>
+template <typename T, bool CENTER, bool PACKED, int FINISH>
 __global__ void __launch_bounds__(kSegmentThreads, kFewBlocks<!kFast<T>, 3>)
     rows_forward_segment_kernel(const RowsForward<T> p) {
   using A = acc_t<T>;
@@ -120,40 +141,41 @@ __global__ void __launch_bounds__(kSegmentThreads, kFewBlocks<!kFast<T>, 3>)
   const auto moments = merge_moments<CENTER, kSegment<T, kForwardChunks>, T>(parts, p.segments, p.N, scratch);
   const A rstd = rsqrt(moments.squares / A(p.N) + p.eps);
   if (threadIdx.x == 0 && blockIdx.x == 0) store_statistics(p, row, moments.mean, rstd);
-  store_y<ACTIVATED>(p, tile, row, first, 0, s, moments.mean, rstd);
+  store_y<FINISH>(p, tile, row, first, 0, s, moments.mean, rstd);
 }
 
 // ---- host ----
 
 // workspace(n) gives room for n accumulators
-template <typename T, bool CENTER, bool PACKED, bool ACTIVATED, bool EACH, typename Workspace>
+template <typename T, bool CENTER, bool PACKED, int FINISH, bool EACH, typename Workspace>
 void launch_rows_forward(RowsForward<T> p, const Device& device, Workspace workspace) {
   const int64_t packs = ceil_div<int64_t>(p.N, kPack<T>);
   const auto resident = [&](auto kernel, int chunks) {
     const dim3 block = row_block(packs, chunks, 128);
     launch(kernel, dim3(ceil_div<int64_t>(p.M, block.y), p.samples), block, device, p);
   };
-  if (packs <= 16) return resident(rows_forward_kernel<T, CENTER, PACKED, ACTIVATED, EACH, 1>, 1);
+  if (packs <= 16) return resident(rows_forward_kernel<T, CENTER, PACKED, FINISH, EACH, 1>, 1);
   if (packs <= kResidentThreads * kForwardChunks)
-    return resident(rows_forward_kernel<T, CENTER, PACKED, ACTIVATED, EACH, kForwardChunks>, kForwardChunks);
+    return resident(rows_forward_kernel<T, CENTER, PACKED, FINISH, EACH, kForwardChunks>, kForwardChunks);
   p.segments = ceil_div(p.N, kSegment<T, kForwardChunks>);
   const int64_t wave = wave_rows<T>(p.M, p.N, 1, device);
   p.partial = reinterpret_cast<Moments<acc_t<T>>*>(workspace(wave * p.segments * 2));
   for (p.first_row = 0; p.first_row < p.M; p.first_row += wave) {
     const dim3 grid(p.segments, std::min(wave, p.M - p.first_row));
     launch(rows_forward_moments_kernel<T, CENTER, PACKED>, grid, kSegmentThreads, device, p);
-    launch(rows_forward_segment_kernel<T, CENTER, PACKED, ACTIVATED>, grid, kSegmentThreads, device, p);
+    launch(rows_forward_segment_kernel<T, CENTER, PACKED, FINISH>, grid, kSegmentThreads, device, p);
   }
 }
 
 template <bool CENTER, bool EACH, typename T, typename Workspace>
 void launch_rows_forward(const RowsForward<T>& p, const Device& device, Workspace workspace) {
   if constexpr (kFast<T>) {
-    const bool identity = p.affine.activation == Activation::kIdentity;
-    if (p.packed && identity) return launch_rows_forward<T, CENTER, true, false, EACH>(p, device, workspace);
-    if (p.packed) return launch_rows_forward<T, CENTER, true, true, EACH>(p, device, workspace);
+    const bool identity = p.affine.activation == Activation::kIdentity, gated = p.gate != nullptr;
+    if (p.packed && gated) return launch_rows_forward<T, CENTER, true, kAny, EACH>(p, device, workspace);
+    if (p.packed && identity) return launch_rows_forward<T, CENTER, true, kPlain, EACH>(p, device, workspace);
+    if (p.packed) return launch_rows_forward<T, CENTER, true, kActivated, EACH>(p, device, workspace);
   }
-  launch_rows_forward<T, CENTER, false, true, EACH>(p, device, workspace);
+  launch_rows_forward<T, CENTER, false, kAny, EACH>(p, device, workspace);
 }
 
 // Of rows that do not fit a block one sample at a time

@@ -1,5 +1,6 @@
 // Gradients of a chunk of a row: dx = rstd * (g - mean(g) - xhat * mean(g * xhat)) + dsummed, g = du * (w + offset),
-// du = dy * act'(u); dweight and dbias are the sums of du * xhat and du over rows. Without CENTER mean(g) is left out.
+// du = dy * act'(u), or dy * act(gate) and dgate = dy * u * act'(gate); dweight and dbias are the sums of du * xhat and
+// du over rows. Without CENTER mean(g) is left out.
 #pragma once
 
 #include "cuda/base/affine.cuh"
@@ -13,9 +14,9 @@ inline constexpr int kBackwardChunks = 2, kBackwardMostChunks = 4;
 template <typename T, bool BIAS>
 inline constexpr int kBackwardMostThreads = BIAS && sizeof(T) == 2 ? 384 : kResidentThreads;
 // For __launch_bounds__: two blocks of the most threads where few packs leave room for them, else as kFewBlocks has it.
-template <typename T, bool BIAS, bool ACTIVATED, int C>
+template <typename T, bool BIAS, int FINISH, int C>
 constexpr int backward_blocks() {
-  const bool two = !ACTIVATED && C == kBackwardChunks;
+  const bool two = FINISH == kPlain && C == kBackwardChunks;
   if (std::is_same_v<T, float>) return two ? 2 : 1;
   if (std::is_same_v<T, double> || BIAS) return 0;
   return std::is_same_v<T, __half> ? 1 : two ? 2 : 0;
@@ -25,9 +26,11 @@ template <typename T>
 struct RowsBackward {
   const T *dy, *dsummed, *x;  // (M, N), any row stride
   int64_t dy_stride, dsummed_stride, x_stride;
+  const T* gate = nullptr;  // (M, N), any row stride
+  int64_t gate_stride = 0;
   Affine<T> affine;
   const acc_t<T>*mean, *rstd;  // (M,)
-  T* dx;                       // (M, N)
+  T *dx, *dgate;               // (M, N); dgate: null where it is not wanted
   int64_t M, N;                // rows of a sample, and their values
   int64_t samples = 1;         // each with a weight and a bias of its own
   bool packed;                 // every pointer, row stride and N is a whole number of packs
@@ -43,10 +46,12 @@ struct RowsBackward {
     own.dy += first * M * dy_stride;
     own.dsummed = advance(dsummed, first * M * dsummed_stride);
     own.x += first * M * x_stride;
+    own.gate = advance(gate, first * M * gate_stride);
     own.affine = advance(affine, first * N);
     own.mean = advance(mean, first * M);
     own.rstd += first * M;
     own.dx += first * M * N;
+    own.dgate = advance(dgate, first * M * N);
     own.samples = count;
     return own;
   }
@@ -70,17 +75,42 @@ struct Chunk {
   Wide<T> xhat, du, w;
 };
 
-template <bool ACTIVATED, typename T, bool PACKED>
-__device__ Chunk<T> load_chunk(const RowsBackward<T>& p, const Tile<T, PACKED>& tile, int64_t first, int c,
-                               const Pack<T>& x, const Pack<T>& dy, acc_t<T> mean, acc_t<T> rstd) {
+// du from dy through the gate of a chunk; u: what it multiplies. LAST: the call for it that keeps dgate.
+template <bool LAST, typename T, bool PACKED>
+__device__ void through_gate(const RowsBackward<T>& p, const Tile<T, PACKED>& tile, int64_t row, int64_t first, int c,
+                             Wide<T>& u, Wide<T>& du) {
+  Wide<T> g = widen<T>(tile.load(p.gate + row * p.gate_stride + first, c));
+  if (LAST && p.dgate != nullptr) {
+    Wide<T> slope = g;
+    differentiate(slope.v, p.affine.activation, p.affine.slope);
+#pragma unroll
+    for (int k = 0; k < kPack<T>; ++k) u.v[k] *= du.v[k] * slope.v[k];
+    tile.store(p.dgate + row * p.N + first, c, narrow<T>(u));
+  }
+  activate(g.v, p.affine.activation, p.affine.slope);
+#pragma unroll
+  for (int k = 0; k < kPack<T>; ++k) du.v[k] *= g.v[k];
+}
+
+// Columns `first` and on of a row, whose weight and bias are `shift` further
+template <int FINISH, bool LAST, typename T, bool PACKED>
+__device__ Chunk<T> load_chunk(const RowsBackward<T>& p, const Tile<T, PACKED>& tile, int64_t row, int64_t first,
+                               int64_t shift, int c, const Pack<T>& x, const Pack<T>& dy, acc_t<T> mean,
+                               acc_t<T> rstd) {
   constexpr int V = kPack<T>;
-  Chunk<T> chunk{widen<T>(x), widen<T>(dy), load_weight(p.affine, tile, first, c)};
+  Chunk<T> chunk{widen<T>(x), widen<T>(dy), load_weight(p.affine, tile, first + shift, c)};
 #pragma unroll
   for (int k = 0; k < V; ++k) chunk.xhat.v[k] = (chunk.xhat.v[k] - mean) * rstd;
-  if constexpr (ACTIVATED) {
-    Wide<T> u = load_bias(p.affine, tile, first, c);
+  if constexpr (FINISH != kPlain) {
+    Wide<T> u = load_bias(p.affine, tile, first + shift, c);
 #pragma unroll
     for (int k = 0; k < V; ++k) u.v[k] += chunk.xhat.v[k] * chunk.w.v[k];
+    if constexpr (FINISH == kAny) {
+      if (p.gate != nullptr) {
+        through_gate<LAST>(p, tile, row, first, c, u, chunk.du);
+        return chunk;
+      }
+    }
     differentiate(u.v, p.affine.activation, p.affine.slope);
 #pragma unroll
     for (int k = 0; k < V; ++k) chunk.du.v[k] *= u.v[k];

@@ -6,6 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from normkernels._activations import activation as act
+from normkernels._activations import derivative
+
 
 def compute_dtype(x: Tensor) -> torch.dtype:
     """Statistics and arithmetic are in float32, or float64 for float64."""
@@ -66,6 +69,22 @@ def _along(parameter: Tensor, x: Tensor) -> Tensor:
         return parameter.view((-1,) + (1,) * (x.dim() - 2))
     samples, n = parameter.shape
     return parameter.unsqueeze(1).expand(samples, x.shape[0] // max(samples, 1), n).reshape(x.shape)
+
+
+def completed(u: Tensor, gate: Tensor | None, activation: str, slope: float) -> Tensor:
+    """act(u), or u act(gate)."""
+    return act(activation, u, slope) if gate is None else u * act(activation, gate.to(u.dtype), slope)
+
+
+def through(dy: Tensor, u: Tensor, gate: Tensor | None, dgate: Tensor | None, a: Any) -> Tensor:
+    """du, and into ``dgate``, if it is wanted, the gradient of the gate."""
+    dy = dy.to(u.dtype)
+    if gate is None:
+        return dy * derivative(a.activation, u, a.slope)
+    gate = gate.to(u.dtype)
+    if dgate is not None:
+        dgate.copy_(dy * u * derivative(a.activation, gate, a.slope))
+    return dy * act(a.activation, gate, a.slope)
 
 
 def store_input_grad(dx: Tensor, grad: Tensor, dsummed: Tensor | None) -> None:

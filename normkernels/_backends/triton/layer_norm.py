@@ -7,11 +7,11 @@ from normkernels._backends.triton.rows.forward import forward
 
 @on_device
 def layer_norm_fwd(a):
-    """y = act((s - mean) rstd (w + offset) + b), s = x + residual."""
+    """y = act(u) or u act(gate), u = (s - mean) rstd (w + offset) + b, s = x + residual."""
     forward(a, a.bias, a.mean)
 
 
 @on_device
 def layer_norm_bwd(a):
-    """dx = rstd (g - mean(g) - xhat mean(g xhat)) + dsummed, g = dy act'(u) (w + offset)."""
+    """dx = rstd (g - mean(g) - xhat mean(g xhat)) + dsummed, g = du (w + offset)."""
     backward(a, a.bias, a.mean, a.dbias)

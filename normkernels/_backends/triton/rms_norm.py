@@ -7,11 +7,11 @@ from normkernels._backends.triton.rows.forward import forward
 
 @on_device
 def rms_norm_fwd(a):
-    """y = act(s rstd (w + offset) + b), s = x + residual."""
+    """y = act(u) or u act(gate), u = s rstd (w + offset) + b, s = x + residual."""
     forward(a, a.bias, mean=None)
 
 
 @on_device
 def rms_norm_bwd(a):
-    """dx = rstd (g - xhat mean(g xhat)) + dsummed, g = dy act'(u) (w + offset)."""
+    """dx = rstd (g - xhat mean(g xhat)) + dsummed, g = du (w + offset)."""
     backward(a, a.bias, None, a.dbias)

@@ -1,6 +1,6 @@
-"""Rows, backward: dx = rstd (g - mean(g) - xhat mean(g xhat)) + dsummed, g = dy act'(u) (w + offset).
+"""Rows, backward: dx = rstd (g - mean(g) - xhat mean(g xhat)) + dsummed, g = du (w + offset).
 
-Without a mean (RMS norm) there is no mean(g).
+du = dy act'(u), or dy act(gate) and dgate = dy u act'(gate). Without a mean (RMS norm) there is no mean(g).
 """
 
 from typing import NamedTuple
@@ -21,6 +21,7 @@ from normkernels._backends.triton.rows.tiles import (
     columns,
     grads,
     length,
+    load_gate,
     load_pair,
     load_parameters,
     load_piece,
@@ -30,12 +31,13 @@ from normkernels._backends.triton.rows.tiles import (
     sample,
     samples,
     shifted,
+    store_gate_grad,
     store_piece,
 )
 
 
 class Backward(NamedTuple):
-    """dy, dsummed, x, dx: (M, N); weight, bias: (N,) or (B, N); mean, rstd: (M,).
+    """dy, dsummed, x, gate, dx, dgate: (M, N); weight, bias: (N,) or (B, N); mean, rstd: (M,).
 
     partials: (programs of a sample, B, N)
     """
@@ -45,9 +47,11 @@ class Backward(NamedTuple):
     x: Tensor
     weight: Tensor | None
     bias: Tensor | None
+    gate: Tensor | None
     mean: Tensor | None
     rstd: Tensor
     dx: Tensor | None
+    dgate: Tensor | None
     partial_w: Tensor | None
     partial_b: Tensor | None
 
@@ -58,11 +62,12 @@ class Strides(NamedTuple):
     dy: int
     dsummed: int
     x: int
+    gate: int
 
 
 @triton.jit
 def row_grads(
-    given, w, b, mean, rstd, SLOPE, ACT: tl.constexpr, FORM: tl.constexpr, CENTER: tl.constexpr
+    given, gates, w, b, mean, rstd, SLOPE, ACT: tl.constexpr, FORM: tl.constexpr, CENTER: tl.constexpr
 ):  # fmt: skip
     # xhat, du and g = du (w + offset) of every piece
     PIECES: tl.constexpr = FORM.PIECES
@@ -72,11 +77,24 @@ def row_grads(
     for i in tl.static_range(PIECES):
         w_here = piece(w, i)
         b_here = piece(b, i)
-        xhat, du = grads(given[i], w_here, b_here, mean, rstd, SLOPE, ACT, CENTER)
+        gate = piece(gates, i)
+        xhat, du = grads(given[i], gate, w_here, b_here, mean, rstd, SLOPE, ACT, CENTER)
         xhats = xhats + (xhat,)
         dus = dus + (du,)
         gs = gs + (affine(du, w_here, None),)
     return xhats, dus, gs
+
+
+@triton.jit
+def load_gates(t, rows, strides, M, N, FORM: tl.constexpr):
+    # of every piece, or None
+    if t.gate is not None:
+        PIECES: tl.constexpr = FORM.PIECES
+        found = ()
+        for i in tl.static_range(PIECES):
+            gate = load_gate(t.gate, i, rows, strides.gate, M, N, FORM)
+            found = found + (gate,)
+        return found
 
 
 @triton.jit
@@ -104,7 +122,7 @@ def rows_backward_kernel(
     db = ()
     first = 0
     weight = t.weight
-    bias = t.bias if ACT != "identity" else None
+    bias = t.bias if ACT != "identity" or t.dgate is not None else None
     if B is not None:
         which, each = sample(B)
         first = which.to(tl.int64) * (M // B)
@@ -136,7 +154,14 @@ def rows_backward_kernel(
         rstd = load_stat(t.rstd, rows, M)
         mean = rstd if t.mean is None else load_stat(t.mean, rows, M)
         rows = rows[:, None]
-        xhats, dus, gs = row_grads(given, w, b, mean, rstd, SLOPE, ACT, FORM, t.mean is not None)
+        gates = load_gates(t, rows, strides, M, N, FORM)
+        xhats, dus, gs = row_grads(given, gates, w, b, mean, rstd, SLOPE, ACT, FORM, t.mean is not None)
+        if t.dgate is not None:
+            for i in tl.static_range(PIECES):
+                w_here = piece(w, i)
+                b_here = piece(b, i)
+                u = affine(xhats[i], w_here, b_here)
+                store_gate_grad(t.dgate, given[i][1], gates[i], u, i, rows, N, M, N, SLOPE, ACT, FORM)
         if t.mean is not None:
             mean_gx, mean_g = both_sums(products(gs, xhats, FORM), added(gs, FORM))
             mean_gx, mean_g = mean_gx[:, None] / N, mean_g[:, None] / N
@@ -169,16 +194,15 @@ def store_partial(PARTIAL, total, i: tl.constexpr, line, N, FORM: tl.constexpr):
 
 
 def backward(a, bias: Tensor | None, mean: Tensor | None, dbias: Tensor | None) -> None:
-    """Fill dx, dweight and dbias. Rows that fit a program are read once, longer ones again from L2."""
+    """Fill dx, dweight, dbias and dgate. Rows that fit a program are read once, longer ones again from L2."""
     M, N = a.x.shape
-    strides = Strides(stride(a.dy), stride(a.dsummed), stride(a.x))
+    strides = Strides(stride(a.dy), stride(a.dsummed), stride(a.x), stride(a.gate))
     align = alignment(a.x, N, *strides)
-    loads = 2 if a.dsummed is None else 3
+    loads = 2 + (a.dsummed is not None) + (a.gate is not None)
     B, centered = samples(a.weight, bias), mean is not None
-    resident = backward_form(
-        N, a.x.element_size(), align, a.weight_offset != 0, loads, a.activation, centered, B is not None
-    )
-    given = Backward(a.dy, a.dsummed, a.x, a.weight, bias, mean, a.rstd, a.dx, None, None)
+    finish = a.activation if a.gate is None else "gate"
+    resident = backward_form(N, a.x.element_size(), align, a.weight_offset != 0, loads, finish, centered, B is not None)
+    given = Backward(a.dy, a.dsummed, a.x, a.weight, bias, a.gate, mean, a.rstd, a.dx, a.dgate, None, None)
     if resident is None:
         long_backward(given, a, dbias, strides, align)
         return

@@ -1,4 +1,7 @@
-"""Rows, forward: y = act((s - mean) rstd (w + offset) + b), s = x + residual; without a mean, mean = 0 (RMS norm)."""
+"""Rows, forward: u = (s - mean) rstd (w + offset) + b, s = x + residual; y = act(u), or u act(gate).
+
+Without a mean, mean = 0 (RMS norm).
+"""
 
 from typing import NamedTuple
 
@@ -6,7 +9,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from normkernels._backends.triton.base.activations import activation
 from normkernels._backends.triton.base.launch import alignment, stride
 from normkernels._backends.triton.base.numbers import cdiv
 from normkernels._backends.triton.base.pairs import both_sums
@@ -15,7 +17,9 @@ from normkernels._backends.triton.rows.long_forward import rows_long_forward_ker
 from normkernels._backends.triton.rows.sizes import forward_form, segment_form
 from normkernels._backends.triton.rows.tiles import (
     added,
+    completed,
     length,
+    load_gate,
     load_parameter,
     load_piece,
     minus,
@@ -28,12 +32,13 @@ from normkernels._backends.triton.rows.tiles import (
 
 
 class Forward(NamedTuple):
-    """x, residual, y, summed: (M, N); weight, bias: (N,) or (B, N); mean, rstd: (M,)."""
+    """x, residual, gate, y, summed: (M, N); weight, bias: (N,) or (B, N); mean, rstd: (M,)."""
 
     x: Tensor
     residual: Tensor | None
     weight: Tensor | None
     bias: Tensor | None
+    gate: Tensor | None
     y: Tensor
     summed: Tensor | None
     mean: Tensor | None
@@ -54,7 +59,7 @@ def load_sum(t, i: tl.constexpr, rows, M, N, stride_x, stride_residual, FORM: tl
 
 @triton.jit(do_not_specialize=["M", "B"])
 def rows_forward_kernel(
-    t, M, N, B, stride_x, stride_residual, EPS: tl.float64, OFFSET: tl.float64, SLOPE: tl.float64,
+    t, M, N, B, stride_x, stride_residual, stride_gate, EPS: tl.float64, OFFSET: tl.float64, SLOPE: tl.float64,
     ACT: tl.constexpr, FORM: tl.constexpr,
 ):  # fmt: skip
     PIECES: tl.constexpr = FORM.PIECES
@@ -95,16 +100,18 @@ def rows_forward_kernel(
         xhat = x[i] * rstd if t.mean is None else (x[i] - rest) * rstd
         w = load_parameter(weight, i, N, OFFSET, xhat.dtype, FORM)
         b = load_parameter(bias, i, N, None, xhat.dtype, FORM)
-        store_piece(t.y, activation(affine(xhat, w, b), ACT, SLOPE), i, rows, N, M, N, FORM)
+        gate = load_gate(t.gate, i, rows, stride_gate, M, N, FORM)
+        store_piece(t.y, completed(affine(xhat, w, b), gate, SLOPE, ACT), i, rows, N, M, N, FORM)
 
 
 def forward(a, bias: Tensor | None, mean: Tensor | None) -> None:
     """Fill y, summed, mean and rstd. Rows that fit a program are read once, longer ones again from L2."""
     M, N = a.x.shape
-    align = alignment(a.x, N, stride(a.x), stride(a.residual))
-    t = Forward(a.x, a.residual, a.weight, bias, a.y, a.summed, mean, a.rstd)
+    strides = stride(a.x), stride(a.residual), stride(a.gate)
+    align = alignment(a.x, N, *strides)
+    t = Forward(a.x, a.residual, a.weight, bias, a.gate, a.y, a.summed, mean, a.rstd)
     B = samples(a.weight, bias)
-    given = t, M, N, B, stride(a.x), stride(a.residual)
+    given = t, M, N, B, *strides
     constants = {"EPS": a.eps, "OFFSET": a.weight_offset, "SLOPE": a.slope, "ACT": a.activation}
     resident = forward_form(N, a.x.element_size(), align, a.weight_offset != 0)
     if resident:
@@ -112,5 +119,5 @@ def forward(a, bias: Tensor | None, mean: Tensor | None) -> None:
         blocks = each * cdiv(M // each, resident["FORM"].BLOCK_M)
         rows_forward_kernel[(blocks,)](*given, **constants, **resident)
     else:
-        segments = segment_form(N, a.x.element_size(), align, a.weight_offset != 0)
+        segments = segment_form(N, a.x.element_size(), align, a.weight_offset != 0, a.gate is not None)
         rows_long_forward_kernel[(M,)](*given, **constants, **segments)

@@ -15,6 +15,7 @@ from normkernels._backends.triton.rows.sizes import segment_form, strip_form
 from normkernels._backends.triton.rows.tiles import (
     columns,
     grads,
+    load_gate,
     load_pair,
     load_parameter,
     load_piece,
@@ -22,6 +23,7 @@ from normkernels._backends.triton.rows.tiles import (
     sample,
     samples,
     shifted,
+    store_gate_grad,
     store_piece,
 )
 
@@ -51,7 +53,8 @@ def rows_long_means_kernel(
         w = load_parameter(shifted(weight, low), 0, N - low, OFFSET, dtype, FORM)
         b = load_parameter(shifted(bias, low), 0, N - low, None, dtype, FORM)
         pair = load_pair(t.x + low, t.dy + low, 0, row, strides, M, N - low, FORM)
-        xhat, du = grads(pair, w, b, mean, rstd, SLOPE, ACT, t.mean is not None)
+        gate = load_gate(shifted(t.gate, low), 0, row, strides.gate, M, N - low, FORM)
+        xhat, du = grads(pair, gate, w, b, mean, rstd, SLOPE, ACT, t.mean is not None)
         g = affine(du, w, None)
         sum_gx += g * xhat
         sum_g += g
@@ -77,7 +80,7 @@ def rows_long_backward_kernel(
     first = 0
     end = M
     weight = t.weight
-    bias = t.bias if ACT != "identity" else None
+    bias = t.bias if ACT != "identity" or t.dgate is not None else None
     if B is not None:
         which, each = sample(B)
         strip -= which * each
@@ -102,7 +105,11 @@ def rows_long_backward_kernel(
         mean_g = rstd if t.mean is None else load_stat(MEANS + M, rows, end)
         rows = rows[:, None]
         pair = load_pair(t.x + low, t.dy + low, 0, rows, strides, end, N - low, FORM)
-        xhat, du = grads(pair, w, b, mean, rstd, SLOPE, ACT, t.mean is not None)
+        gate = load_gate(shifted(t.gate, low), 0, rows, strides.gate, end, N - low, FORM)
+        xhat, du = grads(pair, gate, w, b, mean, rstd, SLOPE, ACT, t.mean is not None)
+        if t.dgate is not None:
+            u = affine(xhat, w, b)
+            store_gate_grad(t.dgate + low, pair[1], gate, u, 0, rows, N, end, N - low, SLOPE, ACT, FORM)
         dx = affine(du, w, None) - xhat * mean_gx
         if t.mean is not None:
             dx = dx - mean_g
@@ -125,13 +132,16 @@ def store_gradient(P, total, low, N, FORM: tl.constexpr):
 
 
 def long_backward(t, a, dbias: Tensor | None, strides, align: int) -> None:
-    """Fill dx, dweight and dbias; t: what the kernels of the family are given, a: the arguments of an op."""
+    """Fill dx, dweight, dbias and dgate; t: what the kernels of the family are given, a: the arguments of an op."""
     M, N = a.x.shape
     constants = {"OFFSET": a.weight_offset, "SLOPE": a.slope, "ACT": a.activation}
     shift = a.weight_offset != 0
     B = samples(t.weight, t.bias)
     means = accumulator(a.rstd, 2, M)
-    segments, strip = segment_form(N, a.x.element_size(), align, shift), strip_form(N, align, shift)
-    rows_long_means_kernel[(M,)](t._replace(dx=None, dsummed=None), means, M, N, B, strides, **constants, **segments)
+    chosen = N, a.x.element_size(), align, shift, a.gate is not None
+    segments, strip = segment_form(*chosen), strip_form(*chosen)
+    rows_long_means_kernel[(M,)](
+        t._replace(dx=None, dgate=None, dsummed=None), means, M, N, B, strides, **constants, **segments
+    )
     grid = ((B or 1) * cdiv(N, strip["FORM"].BLOCK_N),)
     rows_long_backward_kernel[grid](t, means, a.dweight, dbias, M, N, B, strides, **constants, **strip)

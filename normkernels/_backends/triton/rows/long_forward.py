@@ -3,9 +3,17 @@
 import triton
 import triton.language as tl
 
-from normkernels._backends.triton.base.activations import activation
 from normkernels._backends.triton.base.values import affine, number, rounded
-from normkernels._backends.triton.rows.tiles import columns, load_parameter, load_piece, sample, shifted, store_piece
+from normkernels._backends.triton.rows.tiles import (
+    columns,
+    completed,
+    load_gate,
+    load_parameter,
+    load_piece,
+    sample,
+    shifted,
+    store_piece,
+)
 
 
 @triton.jit
@@ -22,7 +30,7 @@ def load_segment(t, low, row, M, N, stride_x, stride_residual, FORM: tl.constexp
 
 @triton.jit(do_not_specialize=["M", "B"])
 def rows_long_forward_kernel(
-    t, M, N, B, stride_x, stride_residual, EPS: tl.float64, OFFSET: tl.float64, SLOPE: tl.float64,
+    t, M, N, B, stride_x, stride_residual, stride_gate, EPS: tl.float64, OFFSET: tl.float64, SLOPE: tl.float64,
     ACT: tl.constexpr, FORM: tl.constexpr,
 ):  # fmt: skip
     BLOCK_N: tl.constexpr = FORM.BLOCK_N
@@ -73,5 +81,6 @@ def rows_long_forward_kernel(
             x = x - mean - rest
         w = load_parameter(shifted(weight, low), 0, N - low, OFFSET, dtype, FORM)
         b = load_parameter(shifted(bias, low), 0, N - low, None, dtype, FORM)
-        y = activation(affine(x * rstd, w, b), ACT, SLOPE)
+        gate = load_gate(shifted(t.gate, low), 0, row, stride_gate, M, N - low, FORM)
+        y = completed(affine(x * rstd, w, b), gate, SLOPE, ACT)
         store_piece(t.y + low, y, 0, row, N, M, N - low, FORM)

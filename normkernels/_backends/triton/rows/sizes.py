@@ -93,7 +93,7 @@ def forward_form(N: int, itemsize: int, align: int, shifted: bool) -> dict[str, 
 def backward_form(
     N: int, itemsize: int, align: int, shifted: bool, loads: int, activation: str, centered: bool, each: bool
 ) -> dict[str, Form | int] | None:
-    """Half as far with an activation, which keeps more values alive, further without a mean and a bias.
+    """Half as far with an activation or "gate", which keep more values alive, further without a mean and a bias.
 
     each: every sample has weights of its own, and its place takes registers.
     """
@@ -106,12 +106,13 @@ def backward_form(
     return None if limit < N else form(N, itemsize, elements, align, shifted, loads, activation)
 
 
-def segment_form(N: int, itemsize: int, align: int, shifted: bool) -> dict[str, Form | int]:
-    """Of a program that walks one long row."""
-    BLOCK_N = 2048 if itemsize == 8 else 4096
-    return {"FORM": Form(align, 1, BLOCK_N, 1, N % BLOCK_N == 0, shifted, 3), "num_warps": 8}
+def segment_form(N: int, itemsize: int, align: int, shifted: bool, gated: bool) -> dict[str, Form | int]:
+    """Of a program that walks one long row. Three tiles of it and of a gate that are not of 16 bits fit no 99 KB."""
+    BLOCK_N, depth = 2048 if itemsize == 8 else 4096, 2 if gated and itemsize > 2 else 3
+    return {"FORM": Form(align, 1, BLOCK_N, 1, N % BLOCK_N == 0, shifted, depth), "num_warps": 8}
 
 
-def strip_form(N: int, align: int, shifted: bool) -> dict[str, Form | int]:
-    """Of a program that walks down all rows, some columns wide."""
-    return {"FORM": Form(align, 32, 64, 1, N % 64 == 0, shifted, 3), "num_warps": 4}
+def strip_form(N: int, itemsize: int, align: int, shifted: bool, gated: bool) -> dict[str, Form | int]:
+    """Of a program that walks down all rows, some columns wide; of half as many rows where a gate is in float64."""
+    wide = gated and itemsize == 8
+    return {"FORM": Form(align, 16 if wide else 32, 64, 1, N % 64 == 0, shifted, 2 if wide else 3), "num_warps": 4}

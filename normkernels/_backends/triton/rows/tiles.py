@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from normkernels._backends.triton.base.activations import derivative
+from normkernels._backends.triton.base.activations import activation, derivative
 from normkernels._backends.triton.base.values import affine, number, rounded
 
 
@@ -160,14 +160,43 @@ def load_pair(X, DY, i: tl.constexpr, rows, strides, M, N, FORM: tl.constexpr):
 
 
 @triton.jit
-def grads(pair, w, b, mean, rstd, SLOPE, ACT: tl.constexpr, CENTER: tl.constexpr):
-    # xhat = (x - mean) rstd, du = dy act'(u); du is 0 outside the tensor, for dy is
+def load_gate(P, i: tl.constexpr, rows, stride, M, N, FORM: tl.constexpr):
+    # as it lies in memory, or None
+    if P is not None:
+        return load_piece(P, i, rows, stride, M, N, P.dtype.element_ty, FORM)
+
+
+@triton.jit
+def completed(u, gate, SLOPE, ACT: tl.constexpr):
+    # act(u), or u act(gate)
+    if gate is None:
+        y = activation(u, ACT, SLOPE)
+    else:
+        y = u * activation(gate.to(u.dtype), ACT, SLOPE)
+    return y
+
+
+@triton.jit
+def store_gate_grad(
+    DGATE, dy, gate, u, i: tl.constexpr, rows, stride, M, N, SLOPE, ACT: tl.constexpr, FORM: tl.constexpr
+):  # fmt: skip
+    # dy u act'(gate), if it is wanted
+    if DGATE is not None:
+        dgate = dy.to(u.dtype) * u * derivative(gate.to(u.dtype), ACT, SLOPE)
+        store_piece(DGATE, dgate, i, rows, stride, M, N, FORM)
+
+
+@triton.jit
+def grads(pair, gate, w, b, mean, rstd, SLOPE, ACT: tl.constexpr, CENTER: tl.constexpr):
+    # xhat = (x - mean) rstd, du = dy act'(u) or dy act(gate); du is 0 outside the tensor, for dy is
     x, dy = pair
     xhat, du = x.to(rstd.dtype), dy.to(rstd.dtype)
     if CENTER:
         xhat = xhat - mean
     xhat = xhat * rstd
-    if ACT != "identity":
+    if gate is not None:
+        du = du * activation(gate.to(rstd.dtype), ACT, SLOPE)
+    elif ACT != "identity":
         du = du * derivative(affine(xhat, w, b), ACT, SLOPE)
     return xhat, du
 
