@@ -89,15 +89,16 @@ class LayerNormRecipe(Recipe):
 
     @staticmethod
     def inlined(
-        input: Tensor, residual: Tensor | None, weight: Tensor | None, bias: Tensor | None, settings: Settings
-    ) -> tuple[Tensor, ...] | None:
+        input: Tensor, residual: Tensor | None, weight: Tensor | None, bias: Tensor | None, gate: Tensor | None,
+        settings: Settings,
+    ) -> tuple[Tensor, ...] | None:  # fmt: skip
         if not settings.dims:  # Inductor would turn the layout
             return None
         s = input if residual is None else input + residual
         x = s.to(statistic_dtype(s))
         # torch rounds the mean: near 0 that costs nothing, and a constant taken off changes neither y nor a gradient
         near = x - x.detach().mean(tuple(range(-settings.dims, 0)), keepdim=True)
-        (y,) = LayerNormRecipe.standard(near, None, weight, bias, settings)
+        (y,) = LayerNormRecipe.standard(near, None, weight, bias, gate, settings)
         return (y.to(s.dtype),) if residual is None else (y.to(s.dtype), s)
 
     @staticmethod

@@ -68,7 +68,7 @@ def backward(a) -> None:
     P = programs(a.x, blocks, tile.num_warps)
     partial_w = None if a.dweight is None else accumulator(a.rstd, P, N)
     partial_b = None if a.dbias is None else accumulator(a.rstd, P, N)
-    t = Backward(a.dy, a.dsummed, a.x, a.weight, a.bias, a.mean, a.rstd, a.dx, partial_w, partial_b)
+    t = Backward(a.dy, a.dsummed, a.x, a.weight, a.bias, None, a.mean, a.rstd, a.dx, None, partial_w, partial_b)
     kernel[(P,)](
         t, blocks, N, S,
         OFFSET=a.weight_offset, SLOPE=a.slope, ACT=a.activation, ALIGN=alignment(a.x, S), **tile._asdict(),

@@ -80,6 +80,6 @@ def forward(a) -> None:
     tile = forward_tile(N, S, a.x.element_size())
     kernel = strided_rows_forward_kernel if tile.BLOCK_M >= N else strided_rows_loop_forward_kernel
     kernel[(B * cdiv(S, tile.BLOCK_N),)](
-        Forward(a.x, a.residual, a.weight, a.bias, a.y, a.summed, a.mean, a.rstd), N, S,
+        Forward(a.x, a.residual, a.weight, a.bias, None, a.y, a.summed, a.mean, a.rstd), N, S,
         EPS=a.eps, OFFSET=a.weight_offset, SLOPE=a.slope, ACT=a.activation, ALIGN=alignment(a.x, S), **tile._asdict(),
     )  # fmt: skip
