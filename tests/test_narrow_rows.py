@@ -1,4 +1,4 @@
-"""Rows of one tile or two, which the CPU kernels take in one loop, and shorter ones: every way in which a row ends."""
+"""Rows that the CPU kernels take in one loop, and shorter ones: every way in which a row ends."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from normkernels.cases import OPS
 from normkernels.functional import layer_norm, rms_norm
 from normkernels.tolerance import check
 
-WIDTHS = (1, 2, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 79, 255, 257, 2047, 2048, 2049, 4079, 4096, 4097)
+WIDTHS = (1, 2, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 79, 255, 257, 2047, 2048, 2049, 4079, 4096, 4097, 8200)
 LAYER_NORM = OPS["layer_norm"]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 pytestmark = pytest.mark.skipif(unusable("native", "layer_norm_fwd", "cpu") is not None, reason="not built")
@@ -110,7 +110,8 @@ def test_what_the_last_lanes_read_twice_counts_once(N, at):
 
 
 @pytest.mark.parametrize(
-    ("N", "activation"), [(1024, None), (1024, "relu"), (4096, None), (1000, None), (1001, "relu"), (4091, None)]
+    ("N", "activation"),
+    [(1024, None), (1024, "relu"), (4096, None), (1000, None), (1001, "relu"), (4091, None), (8224, None)],
 )
 def test_results_that_go_past_the_caches(N, activation, monkeypatch):
     """16 MB and more, in whole cache lines or anywhere in them; one draw, for a tolerance below that of all."""

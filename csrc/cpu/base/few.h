@@ -88,7 +88,7 @@ struct Sum {
   NK_INLINE C total() const { return add_up<C>((part[0] + part[1]) + (part[2] + part[3])); }
 };
 
-constexpr int64_t kSummed = 4096;  // elements: 64 to a lane of a sum
+constexpr int64_t kSumPart = 4096;  // elements: 64 to a lane of a sum
 
 // out[j] = f(j) of a few; at least so many, and no input of f in out
 template <class T, class F>

@@ -41,7 +41,7 @@ NK_INLINE void backward_rows(const RowsBackward<T>& a, int64_t m, int64_t block,
       sums.a += of_g.total();
       sums.b += of_g_xhat.total();
     };
-    for (int64_t j = 0; kStreamed && j < N; j += kSummed) add_part(j, std::min(kSummed, N - j));
+    for (int64_t j = 0; kStreamed && j < N; j += kSumPart) add_part(j, std::min(kSumPart, N - j));
     if (!kStreamed) add_part(0, N);
     const C n = static_cast<C>(N);
     means[r] = {a.mean ? sums.a / n : C(0), sums.b / n};

@@ -12,8 +12,8 @@ constexpr int64_t kAhead = 1024;  // elements: how far ahead memory is asked for
 template <class C, class T>
 NK_INLINE Pair<C> sums_about(const T* x, C about, int64_t N, const Fresh<C>& last) {
   Pair<C> sums = {};
-  for (int64_t first = 0; first < N; first += kSummed) {
-    const int64_t n = std::min(kSummed, N - first);
+  for (int64_t first = 0; first < N; first += kSumPart) {
+    const int64_t n = std::min(kSumPart, N - first);
     Sum<C> a, b;
     const auto add = [&](const Few<C>& d, int64_t k) NK_INLINED {
       a.part[k] += d;
