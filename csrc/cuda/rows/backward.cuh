@@ -56,7 +56,7 @@ __global__ void __launch_bounds__(C == kBackwardChunks ? kResidentThreads : kBac
 }
 
 // Rows that do not fit a block, 1 of 2: the sums of g * xhat and g of every (segment, row).
-template <typename T, bool CENTER, bool PACKED>
+template <typename T, bool CENTER, bool PACKED, int FINISH>
 __global__ void __launch_bounds__(kSegmentThreads) rows_backward_sums_kernel(const RowsBackward<T> p) {
   using A = acc_t<T>;
   __shared__ A scratch[1 + CENTER][32];
@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(kSegmentThreads) rows_backward_sums_kernel(con
   A sums[1 + CENTER] = {};
   Wide<T> none;
   const auto accumulate = [&](int c, Pack<T>& x, Pack<T>& dy) {
-    add_chunk<CENTER, false, false, T>(load_chunk<kAny, false>(p, tile, row, first, 0, c, x, dy, mean, rstd), sums,
+    add_chunk<CENTER, false, false, T>(load_chunk<FINISH, false>(p, tile, row, first, 0, c, x, dy, mean, rstd), sums,
                                        none, none);
   };
   for_chunks<false>(accumulate, x, dy);
@@ -80,7 +80,7 @@ __global__ void __launch_bounds__(kSegmentThreads) rows_backward_sums_kernel(con
 }
 
 // 2 of 2: a block per (segment, group of rows) adds the segments' sums of each row in the same order, and writes dx.
-template <typename T, bool CENTER, bool PACKED, bool EACH>
+template <typename T, bool CENTER, bool PACKED, int FINISH, bool EACH>
 __global__ void __launch_bounds__(kSegmentThreads) rows_backward_segment_kernel(const RowsBackward<T> p) {
   using A = acc_t<T>;
   __shared__ A scratch[2][1 + CENTER][32];
@@ -109,7 +109,7 @@ __global__ void __launch_bounds__(kSegmentThreads) rows_backward_segment_kernel(
     row_sum(sums, kSegmentThreads, scratch[buffer]);
     for (A& sum : sums) sum /= A(p.N);
     const auto finish = [&](int c, Pack<T>& x, Pack<T>& dy, Wide<T>& dw, Wide<T>& db) {
-      const Chunk<T> chunk = load_chunk<kAny, true>(p, tile, row, first, 0, c, x, dy, mean, rstd);
+      const Chunk<T> chunk = load_chunk<FINISH, true>(p, tile, row, first, 0, c, x, dy, mean, rstd);
       A unused[1 + CENTER] = {};
       add_chunk<CENTER, true, CENTER || EACH, T>(chunk, unused, dw, db);
       store_dx<CENTER>(p, tile, row, first, c, chunk, sums, rstd);
@@ -140,11 +140,8 @@ void launch_rows_backward(RowsBackward<T> p, LineSums<T> sums, const Device& dev
     columns(std::clamp<int64_t>(most, 1, ceil_div<int64_t>(p.M, block.y)));
     launch(kernel, dim3(p.P, p.samples), block, shared, device, p);
   };
-  if (packs <= kResidentThreads * kBackwardChunks) {
-    resident(std::integral_constant<int, kBackwardChunks>{});
-  } else if (packs <= kBackwardMostThreads < T, CENTER || EACH > *kBackwardMostChunks) {
-    resident(std::integral_constant<int, kBackwardMostChunks>{});
-  } else {
+  const auto segmented = [&] {
+    constexpr int kFinish = FINISH == kGated ? kGated : kActivated;
     p.segments = ceil_div(p.N, kSegment<T, kBackwardChunks>);
     const int64_t wave = wave_rows<T>(p.M, p.N, 2, device);
     const int shared = ahead_bytes<PACKED, kBackwardChunks>(kSegmentThreads);
@@ -152,10 +149,20 @@ void launch_rows_backward(RowsBackward<T> p, LineSums<T> sums, const Device& dev
     columns(std::clamp<int64_t>(2 * device.multiprocessors / p.segments, 1, wave));
     for (p.first_row = 0; p.first_row < p.M; p.first_row += wave) {
       p.rows = std::min(wave, p.M - p.first_row);
-      launch(rows_backward_sums_kernel<T, CENTER, PACKED>, dim3(p.segments, p.rows), kSegmentThreads, device, p);
-      launch(rows_backward_segment_kernel<T, CENTER, PACKED, EACH>, dim3(p.segments, p.P), kSegmentThreads, shared,
-             device, p);
+      launch(rows_backward_sums_kernel<T, CENTER, PACKED, kFinish>, dim3(p.segments, p.rows), kSegmentThreads, device,
+             p);
+      launch(rows_backward_segment_kernel<T, CENTER, PACKED, kFinish, EACH>, dim3(p.segments, p.P), kSegmentThreads,
+             shared, device, p);
     }
+  };
+  if constexpr (FINISH == kGated) {
+    segmented();  // beside whole rows a gate and its gradient find no registers
+  } else if (packs <= kResidentThreads * kBackwardChunks) {
+    resident(std::integral_constant<int, kBackwardChunks>{});
+  } else if (packs <= kBackwardMostThreads < T, CENTER || EACH > *kBackwardMostChunks) {
+    resident(std::integral_constant<int, kBackwardMostChunks>{});
+  } else {
+    segmented();
   }
   if (wanted) line_sums(sums, device);
 }
@@ -163,13 +170,14 @@ void launch_rows_backward(RowsBackward<T> p, LineSums<T> sums, const Device& dev
 template <bool CENTER, bool EACH, typename T, typename Workspace>
 void launch_rows_backward(const RowsBackward<T>& p, const LineSums<T>& sums, const Device& device,
                           Workspace workspace) {
+  const bool identity = p.affine.activation == Activation::kIdentity, gated = p.gate != nullptr;
   if constexpr (kFast<T>) {
-    const bool identity = p.affine.activation == Activation::kIdentity, gated = p.gate != nullptr;
-    if (p.packed && gated) return launch_rows_backward<T, CENTER, true, kAny, EACH>(p, sums, device, workspace);
+    if (p.packed && gated) return launch_rows_backward<T, CENTER, true, kGated, EACH>(p, sums, device, workspace);
     if (p.packed && identity) return launch_rows_backward<T, CENTER, true, kPlain, EACH>(p, sums, device, workspace);
     if (p.packed) return launch_rows_backward<T, CENTER, true, kActivated, EACH>(p, sums, device, workspace);
   }
-  launch_rows_backward<T, CENTER, false, kAny, EACH>(p, sums, device, workspace);
+  gated ? launch_rows_backward<T, CENTER, false, kGated, EACH>(p, sums, device, workspace)
+        : launch_rows_backward<T, CENTER, false, kActivated, EACH>(p, sums, device, workspace);
 }
 
 // Of rows that do not fit a block one sample at a time. EACH has what several samples need, and sums du: without it
@@ -178,7 +186,7 @@ template <bool CENTER, typename T, typename Workspace>
 void rows_backward(const RowsBackward<T>& p, const LineSums<T>& sums, const Device& device, Workspace workspace) {
   const bool biased = !CENTER && sums.dbias != nullptr, each = p.samples > 1 || biased;
   const int64_t threads = CENTER || each ? kBackwardMostThreads<T, true> : kBackwardMostThreads<T, false>;
-  const bool resident = p.N <= threads * kBackwardMostChunks * kPack<T>;
+  const bool resident = !p.gate && p.N <= threads * kBackwardMostChunks * kPack<T>;
   each_samples(p.samples, resident ? kMostSamples : 1, workspace, [&](int64_t first, int64_t count, auto room) {
     const RowsBackward<T> own = p.of_samples(first, count);
     const LineSums<T> lines = columns_of(sums, first * p.N, count * p.N);

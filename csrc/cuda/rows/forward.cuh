@@ -64,14 +64,12 @@ template <int FINISH, typename T, bool PACKED>
 __device__ void complete(const RowsForward<T>& p, const Tile<T, PACKED>& tile, int64_t row, int64_t first, int c,
                          Wide<T>& u) {
   if constexpr (FINISH == kPlain) return;
-  if constexpr (FINISH == kAny) {
-    if (p.gate != nullptr) {
-      Wide<T> g = widen<T>(tile.load(p.gate + row * p.gate_stride + first, c));
-      activate(g.v, p.affine.activation, p.affine.slope);
+  if constexpr (FINISH == kGated) {
+    Wide<T> g = widen<T>(tile.load(p.gate + row * p.gate_stride + first, c));
+    activate(g.v, p.affine.activation, p.affine.slope);
 #pragma unroll
-      for (int k = 0; k < kPack<T>; ++k) u.v[k] *= g.v[k];
-      return;
-    }
+    for (int k = 0; k < kPack<T>; ++k) u.v[k] *= g.v[k];
+    return;
   }
   activate(u.v, p.affine.activation, p.affine.slope);
 }
@@ -169,13 +167,14 @@ void launch_rows_forward(RowsForward<T> p, const Device& device, Workspace works
 
 template <bool CENTER, bool EACH, typename T, typename Workspace>
 void launch_rows_forward(const RowsForward<T>& p, const Device& device, Workspace workspace) {
+  const bool identity = p.affine.activation == Activation::kIdentity, gated = p.gate != nullptr;
   if constexpr (kFast<T>) {
-    const bool identity = p.affine.activation == Activation::kIdentity, gated = p.gate != nullptr;
-    if (p.packed && gated) return launch_rows_forward<T, CENTER, true, kAny, EACH>(p, device, workspace);
+    if (p.packed && gated) return launch_rows_forward<T, CENTER, true, kGated, EACH>(p, device, workspace);
     if (p.packed && identity) return launch_rows_forward<T, CENTER, true, kPlain, EACH>(p, device, workspace);
     if (p.packed) return launch_rows_forward<T, CENTER, true, kActivated, EACH>(p, device, workspace);
   }
-  launch_rows_forward<T, CENTER, false, kAny, EACH>(p, device, workspace);
+  gated ? launch_rows_forward<T, CENTER, false, kGated, EACH>(p, device, workspace)
+        : launch_rows_forward<T, CENTER, false, kActivated, EACH>(p, device, workspace);
 }
 
 // Of rows that do not fit a block one sample at a time

@@ -105,11 +105,9 @@ __device__ Chunk<T> load_chunk(const RowsBackward<T>& p, const Tile<T, PACKED>& 
     Wide<T> u = load_bias(p.affine, tile, first + shift, c);
 #pragma unroll
     for (int k = 0; k < V; ++k) u.v[k] += chunk.xhat.v[k] * chunk.w.v[k];
-    if constexpr (FINISH == kAny) {
-      if (p.gate != nullptr) {
-        through_gate<LAST>(p, tile, row, first, c, u, chunk.du);
-        return chunk;
-      }
+    if constexpr (FINISH == kGated) {
+      through_gate<LAST>(p, tile, row, first, c, u, chunk.du);
+      return chunk;
     }
     differentiate(u.v, p.affine.activation, p.affine.slope);
 #pragma unroll

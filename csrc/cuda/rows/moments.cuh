@@ -73,8 +73,8 @@ __device__ Moments<acc_t<T>> merge_moments(const Moments<acc_t<T>>* parts, int s
   return {mean, sum[0]};
 }
 
-// FINISH, what may follow weight and bias in a kernel: nothing, an activation, or that and a gate too.
-inline constexpr int kPlain = 0, kActivated = 1, kAny = 2;
+// FINISH, what follows weight and bias in a kernel: nothing, an activation, or a gate's.
+inline constexpr int kPlain = 0, kActivated = 1, kGated = 2;
 
 // EACH: there are several samples, and blockIdx.y says which; where its rows, its weight and its bias begin. Else none
 // takes a register.
