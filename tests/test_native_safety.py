@@ -40,9 +40,9 @@ def ops():
 def rows(**changes):
     """layer_norm_fwd on (3, 4) with some arguments replaced."""
     x = torch.randn(3, 4)
-    given = {"x": x, "residual": None, "weight": torch.ones(4), "bias": None, "y": torch.empty(3, 4), "summed": None}
-    given |= {"mean": torch.empty(3), "rstd": torch.empty(3), "eps": 1e-5, "weight_offset": 0.0}
-    given |= {"activation": "identity", "slope": 0.0} | changes
+    given = {"x": x, "residual": None, "weight": torch.ones(4), "bias": None, "gate": None}
+    given |= {"y": torch.empty(3, 4), "summed": None, "mean": torch.empty(3), "rstd": torch.empty(3)}
+    given |= {"eps": 1e-5, "weight_offset": 0.0, "activation": "identity", "slope": 0.0} | changes
     ops().layer_norm_fwd(**given)
     return given
 

@@ -81,7 +81,8 @@ __global__ void __launch_bounds__(kSegmentThreads) rows_backward_sums_kernel(con
 
 // 2 of 2: a block per (segment, group of rows) adds the segments' sums of each row in the same order, and writes dx.
 template <typename T, bool CENTER, bool PACKED, int FINISH, bool EACH>
-__global__ void __launch_bounds__(kSegmentThreads) rows_backward_segment_kernel(const RowsBackward<T> p) {
+__global__ void __launch_bounds__(kSegmentThreads, kFewBlocks<FINISH == kGated && !PACKED, 1>)
+    rows_backward_segment_kernel(const RowsBackward<T> p) {
   using A = acc_t<T>;
   __shared__ A scratch[2][1 + CENTER][32];
   extern __shared__ uint4 coming[];

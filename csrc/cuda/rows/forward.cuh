@@ -98,7 +98,8 @@ __device__ void store_statistics(const RowsForward<T>& p, int64_t row, acc_t<T> 
 
 // A row per group of threads, held in registers between its one read and its one write.
 template <typename T, bool CENTER, bool PACKED, int FINISH, bool EACH, int C>
-__global__ void __launch_bounds__(C == 1 ? 128 : kResidentThreads) rows_forward_kernel(const RowsForward<T> p) {
+__global__ void __launch_bounds__(C == 1 ? 128 : kResidentThreads, kFewBlocks<FINISH == kGated && !PACKED, 1>)
+    rows_forward_kernel(const RowsForward<T> p) {
   using A = acc_t<T>;
   __shared__ A scratch[2][1][32];
   const SampleRows<EACH> sample(p.M, p.N);
