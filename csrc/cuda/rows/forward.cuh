@@ -98,8 +98,7 @@ __device__ void store_statistics(const RowsForward<T>& p, int64_t row, acc_t<T> 
 
 // A row per group of threads, held in registers between its one read and its one write.
 template <typename T, bool CENTER, bool PACKED, int FINISH, bool EACH, int C>
-__global__ void __launch_bounds__(C == 1 ? 128 : kResidentThreads, kFewBlocks<FINISH == kGated && !PACKED, 1>)
-    rows_forward_kernel(const RowsForward<T> p) {
+__global__ void __launch_bounds__(C == 1 ? 128 : kResidentThreads) rows_forward_kernel(const RowsForward<T> p) {
   using A = acc_t<T>;
   __shared__ A scratch[2][1][32];
   const SampleRows<EACH> sample(p.M, p.N);
@@ -154,7 +153,8 @@ void launch_rows_forward(RowsForward<T> p, const Device& device, Workspace works
     launch(kernel, dim3(ceil_div<int64_t>(p.M, block.y), p.samples), block, device, p);
   };
   if (packs <= 16) return resident(rows_forward_kernel<T, CENTER, PACKED, FINISH, EACH, 1>, 1);
-  if (packs <= kResidentThreads * kForwardChunks)
+  constexpr bool kRoom = PACKED || FINISH != kGated;  // in registers for whole rows
+  if (kRoom && packs <= kResidentThreads * kForwardChunks)
     return resident(rows_forward_kernel<T, CENTER, PACKED, FINISH, EACH, kForwardChunks>, kForwardChunks);
   p.segments = ceil_div(p.N, kSegment<T, kForwardChunks>);
   const int64_t wave = wave_rows<T>(p.M, p.N, 1, device);
@@ -181,7 +181,7 @@ void launch_rows_forward(const RowsForward<T>& p, const Device& device, Workspac
 // Of rows that do not fit a block one sample at a time
 template <bool CENTER, typename T, typename Workspace>
 void rows_forward(const RowsForward<T>& p, const Device& device, Workspace workspace) {
-  const bool resident = p.N <= kResidentThreads * kForwardChunks * kPack<T>;
+  const bool resident = (p.packed || !p.gate) && p.N <= kResidentThreads * kForwardChunks * kPack<T>;
   each_samples(p.samples, resident ? kMostSamples : 1, workspace, [&](int64_t first, int64_t count, auto room) {
     const RowsForward<T> own = p.of_samples(first, count);
     count > 1 ? launch_rows_forward<CENTER, true>(own, device, room)
