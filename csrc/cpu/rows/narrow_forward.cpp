@@ -54,9 +54,11 @@ NK_INLINE void forward_activated(const RowsForward<T>& a, int64_t begin, int64_t
   const int64_t rows = kTile / a.N;
   for (int64_t m = begin; m < end; m += rows) {
     const int64_t count = std::min(rows, end - m), n = count * a.N;
-    for (int64_t r = m; r < m + count; r++)
+    for (int64_t r = m; r < m + count; r++) {
+      auto* const to = u + (r - m) * a.N;
       forward_row(a, r, a.x + std::min(r + ahead, a.M - 1) * a.x_stride, last,
-                  [&](const auto& v, int64_t j) NK_INLINED { put(v, u + (r - m) * a.N + j); });
+                  [to](const auto& v, int64_t j) NK_INLINED { put(v, to + j); });
+    }
     if (a.gate) {
       for (int64_t r = 0; r < count; r++) a.complete(m + r, 0, u + r * a.N, a.N);
     } else {
@@ -89,7 +91,7 @@ NK_CLONES void cached_forward(const RowsForward<T>& a, int64_t begin, int64_t en
     for (int64_t m = begin; m < end; m++) {
       T *const y = a.y + m * a.N, *const to = a.nontemporal ? out : y;
       forward_row(a, m, a.x + std::min(m + ahead, a.M - 1) * a.x_stride, last,
-                  [&](const auto& v, int64_t j) NK_INLINED { put(v, to + j); });
+                  [to](const auto& v, int64_t j) NK_INLINED { put(v, to + j); });
       if (a.nontemporal) copy_nontemporal(out, y, a.N * sizeof(T));
     }
   }
