@@ -3,6 +3,7 @@
 
 #include <cuda_pipeline_primitives.h>
 
+#include "cuda/base/dynamic_memory.cuh"
 #include "cuda/base/shared_memory.cuh"
 #include "cuda/rows/gradients.cuh"
 

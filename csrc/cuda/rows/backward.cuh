@@ -14,11 +14,10 @@ __global__ void __launch_bounds__(C == kBackwardChunks ? kResidentThreads : kBac
   using A = acc_t<T>;
   __shared__ A scratch[2][1 + CENTER][32];
   __shared__ Wide<T> columns[kSegmentThreads];
-  extern __shared__ uint4 coming[];
   const SampleRows<EACH> sample(p.M, p.N);
   const Tile<T, PACKED> all(p.N, 0);
   Wide<T> dw[C] = {}, db[C] = {};
-  Ahead<T, CENTER, PACKED, kAsksAhead<PACKED, FINISH, C>, C> ahead(p, coming);
+  Ahead<T, CENTER, PACKED, kAsksAhead<PACKED, FINISH, C>, C> ahead(p, dynamic_memory());
   const auto request = [&](int64_t i) {
     if (i < p.M) ahead.request(all, sample.first + i, 0);
   };
@@ -85,7 +84,6 @@ __global__ void __launch_bounds__(kSegmentThreads, kFewBlocks<FINISH == kGated &
     rows_backward_segment_kernel(const RowsBackward<T> p) {
   using A = acc_t<T>;
   __shared__ A scratch[2][1 + CENTER][32];
-  extern __shared__ uint4 coming[];
   const int64_t first = blockIdx.x * kSegment<T, kBackwardChunks>;
   const Tile<T, PACKED> tile(p.N, first, kSegment<T, kBackwardChunks>);
   Wide<T> dw[kBackwardChunks] = {}, db[kBackwardChunks] = {};
@@ -95,7 +93,7 @@ __global__ void __launch_bounds__(kSegmentThreads, kFewBlocks<FINISH == kGated &
     tile.load(dw_out, dw);
     if constexpr (CENTER || EACH) tile.load(db_out, db);
   }
-  Ahead<T, CENTER, PACKED, PACKED, kBackwardChunks> ahead(p, coming);
+  Ahead<T, CENTER, PACKED, PACKED, kBackwardChunks> ahead(p, dynamic_memory());
   if (blockIdx.y < p.rows) ahead.request(tile, p.first_row + blockIdx.y, first);
   int buffer = 0;
   for (int64_t i = blockIdx.y; i < p.rows; i += gridDim.y, buffer ^= 1) {

@@ -153,9 +153,10 @@ void launch_rows_forward(RowsForward<T> p, const Device& device, Workspace works
     launch(kernel, dim3(ceil_div<int64_t>(p.M, block.y), p.samples), block, device, p);
   };
   if (packs <= 16) return resident(rows_forward_kernel<T, CENTER, PACKED, FINISH, EACH, 1>, 1);
-  constexpr bool kRoom = PACKED || FINISH != kGated;  // in registers for whole rows
-  if (kRoom && packs <= kResidentThreads * kForwardChunks)
-    return resident(rows_forward_kernel<T, CENTER, PACKED, FINISH, EACH, kForwardChunks>, kForwardChunks);
+  if constexpr (PACKED || FINISH != kGated) {  // else registers hold no whole row
+    if (packs <= kResidentThreads * kForwardChunks)
+      return resident(rows_forward_kernel<T, CENTER, PACKED, FINISH, EACH, kForwardChunks>, kForwardChunks);
+  }
   p.segments = ceil_div(p.N, kSegment<T, kForwardChunks>);
   const int64_t wave = wave_rows<T>(p.M, p.N, 1, device);
   p.partial = reinterpret_cast<Moments<acc_t<T>>*>(workspace(wave * p.segments * 2));

@@ -43,6 +43,7 @@ struct Fiber {
 };
 
 inline std::vector<Fiber> fibers;
+inline std::vector<uint4> dynamic;  // what the launch gives a block
 inline unsigned current, buffer;
 inline ucontext_t scheduler;
 inline std::function<void()> kernel;
@@ -114,13 +115,20 @@ int cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Kernel, int, size
   return *blocks = 1, 0;
 }
 
+enum { cudaFuncAttributeMaxDynamicSharedMemorySize };
+template <class Kernel>
+int cudaFuncSetAttribute(Kernel, int, int) {
+  return 0;
+}
+
 template <class Params>
-int cudaLaunchKernel(void (*kernel)(Params), dim3 grid, dim3 block, void** arguments, size_t, cudaStream_t) {
+int cudaLaunchKernel(void (*kernel)(Params), dim3 grid, dim3 block, void** arguments, size_t bytes, cudaStream_t) {
   const unsigned count = block.x * block.y;
   if (count % 32 != 0 || count > 1024) abort();
   const Params& params = *static_cast<const Params*>(arguments[0]);
   device::kernel = [&] { kernel(params); };
   device::fibers.resize(count);
+  device::dynamic.assign(bytes / sizeof(uint4), {});
   blockDim = block, gridDim = grid;
   for (unsigned b = 0; b < grid.x * grid.y; ++b) {
     blockIdx = dim3(b % grid.x, b / grid.x);
