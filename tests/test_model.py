@@ -1,5 +1,7 @@
 """The static model of GPU kernels: what it reads in machine code, what it makes of it, and what is committed."""
 
+import csv
+
 import pytest
 from test_ptx_triton import compiled
 
@@ -162,6 +164,15 @@ def test_what_machine_code_of_cuda_says():
     for text, ahead, first in ((sass, 0, 0.6), (later, 1, 0.5), (later.replace("LDGSTS", "LDG"), 0, 1.0)):
         made, asked = cuda.facts("kernel", 64, text, 0)
         assert (asked, made.loop_barriers, made.first_load) == (ahead, 1, first)
+
+
+def test_kernels_of_cuda_are_named_as_they_are_compiled():
+    """A template that takes other arguments than the model writes would be found only where there is nvcc."""
+    with (cuda.ROOT / "docs/compiled/cuda.csv").open(newline="") as file:
+        found = {row["kernel"] for row in csv.DictReader(file)}
+    for center in ("true", "false"):
+        for chunks in cuda.CHUNKS:
+            assert cuda.KERNEL.format(center=center, chunks=chunks) in found
 
 
 def test_rows_of_cuda_ask_ahead():

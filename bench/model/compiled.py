@@ -59,24 +59,30 @@ def _compile(launch: Any, digest: str) -> Code:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(made.asm["cubin"])
         file.flush()
-        said = _output(tools / "cuobjdump", "--dump-resource-usage", file.name)
-        sass = _output(tools / "nvdisasm", "-c", file.name)
+        said = output(tools / "cuobjdump", "--dump-resource-usage", file.name)
+        sass = output(tools / "nvdisasm", "-c", file.name)
     registers, stack = (int(re.findall(rf"{name}:(\d+)", said)[0]) for name in ("REG", "STACK"))
     return Code(launch.kernel, digest, registers, stack, made.metadata.shared, *counts(sass))
 
 
-def _output(*command) -> str:
+def output(*command) -> str:
     return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True).stdout
 
 
-def counts(sass: str) -> tuple[int, int, int, int, float, int]:
-    """The last six fields of ``Code``, of nvdisasm's text: a loop lies between a label and a branch back to it."""
+def listing(sass: str) -> tuple[list[str], dict[str, int]]:
+    """The instructions of nvdisasm's text, and before which of them each label stands."""
     code, labels = [], {}
     for line in sass.splitlines():
         if label := re.match(r"(\.L_x_\d+):", line):
             labels[label[1]] = len(code)
         elif instruction := re.search(r"/\*[0-9a-f]{4,5}\*/\s+(.*?)\s*;", line):
             code.append(instruction[1])
+    return code, labels
+
+
+def counts(sass: str) -> tuple[int, int, int, int, float, int]:
+    """The last six fields of ``Code``, of nvdisasm's text: a loop lies between a label and a branch back to it."""
+    code, labels = listing(sass)
     loops = []
     for at, text in enumerate(code):
         to = re.search(r"BRA.*?(\.L_x_\d+)", text)

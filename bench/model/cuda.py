@@ -10,7 +10,6 @@ import csv
 import importlib
 import math
 import re
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -18,13 +17,13 @@ from typing import Any, NamedTuple
 
 from bench.shapes import SHAPES
 
-from .compiled import ARCHITECTURE, Code
+from .compiled import ARCHITECTURE, Code, listing, output
 from .times import H100, H200, Work, copy, resident, seconds
 
 ROOT, TABLE = Path(__file__).resolve().parents[2], Path(__file__).with_name("cuda.csv")
 CHUNKS, BLOCK, MOST, PACK = (2, 4), 256, 512, 8  # of csrc/cuda/rows: packs of a thread, threads, values of a pack
 MOST_CENTERED = 384  # threads of a row with a bias and most packs
-KERNEL = "rows_backward_kernel<__nv_bfloat16, {center}, true, false, false, {chunks}>"
+KERNEL = "rows_backward_kernel<__nv_bfloat16, {center}, true, 0, false, {chunks}>"
 
 
 class Row(NamedTuple):
@@ -53,20 +52,16 @@ def compile_kernels() -> dict[str, tuple[int, str]]:
         source, cubin = Path(folder, "rows.cu"), Path(folder, "rows.cubin")
         source.write_text(f'#include "cuda/rows/backward.cuh"\nnamespace normkernels::cuda {{\n{made}}}\n')
         flags = ["-O3", "-std=c++20", "--expt-relaxed-constexpr", f"-arch=sm_{ARCHITECTURE}", f"-I{ROOT / 'csrc'}"]
-        _run(nvcc, *flags, "-cubin", "-o", cubin, source)
-        usage = _run(tools / "cuobjdump", "--dump-resource-usage", cubin)
-        sass = _run(tools / "nvdisasm", "-c", cubin)
+        output(nvcc, *flags, "-cubin", "-o", cubin, source)
+        usage = output(tools / "cuobjdump", "--dump-resource-usage", cubin)
+        sass = output(tools / "nvdisasm", "-c", cubin)
     registers = dict(re.findall(r"Function (\w+):\s+REG:(\d+)", usage))
     sections = re.split(r"(?m)^\.text\.(\w+):", sass)[1:]
     found = {}
     for mangled, text in zip(sections[::2], sections[1::2], strict=True):
-        name = _run("c++filt", mangled).split("(")[0].removeprefix("void ").replace("normkernels::cuda::", "")
+        name = output("c++filt", mangled).split("(")[0].removeprefix("void ").replace("normkernels::cuda::", "")
         found[name.strip()] = int(registers[mangled]), text
     return found
-
-
-def _run(*command) -> str:
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True).stdout
 
 
 def loop_over_rows(sass: str) -> tuple[list[str], list[str]]:
@@ -74,12 +69,7 @@ def loop_over_rows(sass: str) -> tuple[list[str], list[str]]:
 
     Others lead back from the paths that divergent warps take, which lie behind the kernel.
     """
-    code, labels = [], {}
-    for line in sass.splitlines():
-        if label := re.match(r"(\.L_x_\d+):", line):
-            labels[label[1]] = len(code)
-        elif instruction := re.search(r"/\*[0-9a-f]{4,5}\*/\s+(.*?)\s*;", line):
-            code.append(instruction[1])
+    code, labels = listing(sass)
     back = [
         (labels.get(m[1], i), i + 1) for i, text in enumerate(code) if (m := re.match(r"@.*BRA `\((\.L_x_\d+)", text))
     ]
