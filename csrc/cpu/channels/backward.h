@@ -1,8 +1,6 @@
 // The channel family on the CPU, backward: the sums of du and du * xhat, what a rule makes of them, and dx.
 #pragma once
 
-#include <memory>
-
 #include "cpu/channels/forward.h"
 #include "cpu/channels/tiles.h"
 
@@ -55,9 +53,9 @@ struct Backward {
   // Whether the square of rstd is too much or too little for C
   bool wide(int64_t statistic) const { return !(of.rstd[statistic] < 1e15 && of.rstd[statistic] > 1e-15); }
   // Room to keep du in, if it is neither cheap to have again nor kept in dskip; else null.
-  std::unique_ptr<C[]> scratch(int64_t elements) const {
+  Room<C> scratch(int64_t elements) const {
     const bool wanted = !of.plain() && !of.gated() && !keeps_dskip() && sums() && elements <= kScratch;
-    return std::unique_ptr<C[]>(wanted ? new C[elements] : nullptr);
+    return Room<C>(wanted ? elements : 0);
   }
 
   // Call f with du = dy * act'(u) from element at on: dy itself without an activation. It is left in kept, if there is

@@ -4,14 +4,14 @@
 
 namespace normkernels {
 
-// Adds f(row, column) to the sums a and b of n columns, which stay in registers while the rows go by; ask(row) asks for
-// memory.
+// Adds f(row, column) to the sums a and b of n columns, which stay in registers while the rows go by; ask(row, column,
+// columns) asks for memory.
 template <int64_t n, class C, class A, class F>
 NK_INLINE void add_rows(int64_t rows, C* a, C* b, const A& ask, const F& f) {
   C p[n], q[n];
   for (int64_t i = 0; i < n; i++) p[i] = a[i], q[i] = b[i];
   for (int64_t r = 0; r < rows; r++) {
-    ask(r);
+    ask(r, 0, n);
     for (int64_t i = 0; i < n; i++) {
       const Pair<C> v = f(r, i);
       p[i] += v.a;
@@ -27,11 +27,15 @@ NK_INLINE void add_rows(int64_t rows, C* a, C* b, int64_t n, const A& ask, const
   if (n == 2 * kBand) return add_rows<2 * kBand>(rows, a, b, ask, f);
   if (n == kBand) return add_rows<kBand>(rows, a, b, ask, f);
   for (int64_t r = 0; r < rows; r++) {
+    for (int64_t j = 0; j < n; j += kBand) {
+      const int64_t end = std::min(n, j + kBand);
+      ask(r, j, end - j);
 #pragma omp simd
-    for (int64_t i = 0; i < n; i++) {
-      const Pair<C> v = f(r, i);
-      a[i] += v.a;
-      b[i] += v.b;
+      for (int64_t i = j; i < end; i++) {
+        const Pair<C> v = f(r, i);
+        a[i] += v.a;
+        b[i] += v.b;
+      }
     }
   }
 }
@@ -44,8 +48,8 @@ NK_CLONES void add_columns_about(const T* x, int64_t stride, int64_t rows, int64
     const C d = load(x[r * stride + i]) - about[i];
     return Pair<C>{d, d * d};
   };
-  const auto ask = [=](int64_t r) NK_INLINED {
-    if (ahead) prefetch_tile(x + ahead + r * stride, n);
+  const auto ask = [=](int64_t r, int64_t i, int64_t n) NK_INLINED {
+    if (ahead) prefetch_tile(x + ahead + r * stride + i, n);
   };
   add_rows(rows, a, b, n, ask, add);
 }
@@ -104,10 +108,10 @@ NK_CLONES void add_gradient_columns(const D* du, int64_t d_stride, const T* x, i
     const C d = load(du[r * d_stride + i]);
     return Pair<C>{d, d * (load(x[r * stride + i]) - mean[i])};
   };
-  const auto ask = [=](int64_t r) NK_INLINED {
+  const auto ask = [=](int64_t r, int64_t i, int64_t n) NK_INLINED {
     if (!ahead) return;
-    prefetch_tile(x + ahead + r * stride, n);
-    prefetch_tile(du + ahead + r * d_stride, n);
+    prefetch_tile(x + ahead + r * stride + i, n);
+    prefetch_tile(du + ahead + r * d_stride + i, n);
   };
   add_rows(rows, a, b, n, ask, add);
 }

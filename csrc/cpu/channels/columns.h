@@ -13,6 +13,7 @@
 namespace normkernels {
 
 constexpr int64_t kBlock = 32;            // lines that are summed before their sums are merged
+constexpr int64_t kWide = 512;            // columns whose sums lie in the first-level cache rather than in registers
 constexpr int64_t kFewPositions = 64;     // of an image whose lines are not worth folding
 constexpr int64_t kSmallImage = 1 << 14;  // elements that lie in the first caches, in whatever order they are read
 
@@ -50,9 +51,11 @@ struct Lines {
 // sums
 template <class C, class F>
 void each_band(int64_t columns, int64_t lines, const F& f) {
-  const int64_t band = columns_at_once<C>();
-  const int64_t most = columns * lines <= kSmallImage ? kBlock : 4;
-  const int64_t few = std::clamp<int64_t>(2048 / columns, most, kBlock), ahead = columns > band ? few * columns : 0;
+  const bool small = columns * lines <= kSmallImage;
+  const bool wide = columns >= kWide && !small;  // a line after the other then, as memory is read best
+  const int64_t band = wide ? std::min(columns, 4 * kWide) : columns_at_once<C>();
+  const int64_t few = std::clamp<int64_t>(2048 / columns, small ? kBlock : 4, kBlock);
+  const int64_t ahead = columns > band ? few * columns : wide ? columns : 0;
   for (int64_t line = 0; line < lines; line += few)
     for (int64_t j = 0; j < columns; j += band)
       f(line, std::min(few, lines - line), j, std::min(band, columns - j), ahead);

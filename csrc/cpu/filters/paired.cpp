@@ -1,4 +1,5 @@
 // Rows 32 elements at a time.
+#include "cpu/base/tiles.h"
 #include "cpu/base/twos.h"
 #include "cpu/filters/sums.h"
 
@@ -6,8 +7,11 @@ namespace normkernels {
 #if defined(NK_TWOS)
 namespace {
 
+// How far ahead memory is asked for, in elements; of short rows of float the processor has asked by itself.
 template <class T>
-constexpr int64_t kAhead = (1 << 15) / sizeof(T);  // elements: how far ahead memory is asked for
+int64_t ahead_of(int64_t n) {
+  return sizeof(T) == 2 ? 1 << 14 : n > 512 ? n : 0;
+}
 
 struct ByTwos {
   template <class F, class... T>
@@ -22,11 +26,12 @@ struct ByTwos {
   }
 };
 
-// out = f(elements) of a row, and what lies far behind them is asked for
+// out = f(elements) of a row, and what lies so far behind them is asked for
 template <bool kStream, class T, class F, class... From>
-NK_INLINE void map_twos(T* out, int64_t n, const F& f, const From*... from) {
+NK_INLINE void map_twos(T* out, int64_t n, int64_t ahead, const F& f, const From*... from) {
   for (int64_t j = 0; j < n; j += kPaired) {
-    if constexpr (sizeof(T) == 2) (__builtin_prefetch(from + j + kAhead<T>, 0, 2), ...);
+    for (int64_t line = j + ahead; ahead && line < j + ahead + kPaired; line += 64 / sizeof(T))
+      (__builtin_prefetch(from + line, 0, 2), ...);
     put<kStream>(f(twos(from + j)...), out + j);
   }
 }
@@ -44,7 +49,7 @@ template <bool kStream, class T>
 NK_AVX512 void scale(const T* x, const Found<float>& f, T* y, int64_t rows, int64_t n) {
   for (int64_t r = 0; r < rows; r++, x += n, y += n) {
     const float mean = f.mean[r], a = f.a[r], c = f.c[r];
-    map_twos<kStream>(y, n, [=](const Twos& v) NK_INLINED { return (v - mean) * a + c; }, x);
+    map_twos<kStream>(y, n, ahead_of<T>(n), [=](const Twos& v) NK_INLINED { return (v - mean) * a + c; }, x);
   }
 }
 
@@ -53,7 +58,7 @@ NK_AVX512 void blend(const T* dy, const T* x, const Found<float>& f, T* dx, int6
   for (int64_t r = 0; r < rows; r++, dy += n, x += n, dx += n) {
     const float mean = f.mean[r], rstd = f.rstd[r], a = f.a[r], b = f.b[r], c = f.c[r];
     const auto value = [=](const Twos& d, const Twos& v) NK_INLINED { return d * a + ((v - mean) * rstd * b + c); };
-    map_twos<kStream>(dx, n, value, dy, x);
+    map_twos<kStream>(dx, n, ahead_of<T>(n), value, dy, x);
   }
 }
 

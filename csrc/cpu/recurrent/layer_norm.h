@@ -79,7 +79,7 @@ void walk_backward(const Tensor& da, const Tensor& weight_hh, const OptionalTens
 template <class C, class F>
 void each_row(int64_t rows, int64_t columns, int64_t room, const F& f) {
   parallel_for(0, rows, grain(8 * columns), [&](int64_t begin, int64_t end) {
-    const std::unique_ptr<C[]> numbers(new C[room]);
+    const Room<C> numbers(room);
     for (int64_t b = begin; b < end; b++) f(b, numbers.get());
   });
 }
@@ -96,7 +96,7 @@ template <class C, class F>
 void each_row_of_parts(const Parts& parts, int64_t rows, int64_t columns, int64_t room, const F& f) {
   const int64_t R = parts.rows();
   parallel_for(0, (rows + R - 1) / R, grain(8 * columns * R), [&](int64_t begin, int64_t end) {
-    const std::unique_ptr<C[]> numbers(new C[room]);
+    const Room<C> numbers(room);
     for (int64_t b = begin * R; b < std::min(end * R, rows); b++) f(b, b / R, numbers.get());
   });
 }

@@ -55,6 +55,7 @@ NK_INLINE void backward_rows(const RowsBackward<T>& a, int64_t m, int64_t block,
     for (int64_t r = 0; r < kRows; r++) {
       __builtin_prefetch(a.x + (ahead + r) * a.x_stride + j, 0, kStreamed ? 3 : 2);
       __builtin_prefetch(a.dy + (ahead + r) * a.dy_stride + j, 0, kStreamed ? 3 : 2);
+      if (a.dsummed) __builtin_prefetch(a.dsummed + (ahead + r) * a.dsummed_stride + j, 0, kStreamed ? 3 : 2);
       const auto d = du(r, j), h = xhat(r, j);
       to_w += count(d * h);
       to_b += count(d);

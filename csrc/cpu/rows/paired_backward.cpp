@@ -39,6 +39,7 @@ NK_INLINE void backward_rows(const RowsBackward<T>& a, int64_t m, int64_t block,
     for (int64_t r = 0; r < kRows; r++) {
       __builtin_prefetch(a.x + (ahead + r) * a.x_stride + j, 0, 2);
       __builtin_prefetch(a.dy + (ahead + r) * a.dy_stride + j, 0, 2);
+      if (a.dsummed) __builtin_prefetch(a.dsummed + (ahead + r) * a.dsummed_stride + j, 0, 2);
       const Twos d = twos(du + r * du_stride + j);
       const Twos h = normalised_twos(a.x + (m + r) * a.x_stride, known[r], nullptr, nullptr, j);
       to_w = to_w + d * h;
