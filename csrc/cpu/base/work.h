@@ -151,6 +151,7 @@ class Room {
     if (n_) Recycled<T>().deallocate(numbers_, n_);
   }
   T* get() const { return numbers_; }
+  T* at(int64_t i) const { return numbers_ ? numbers_ + i : nullptr; }
 
  private:
   size_t n_;

@@ -125,7 +125,7 @@ void backward_planes(const Backward<T>& a) {
     Scratch<Means> means(bundle.groups);
     const auto scratch = a.scratch(g.images() * width * g.S);
     const auto kept = [&](const Run& r, int64_t s) {
-      return !scratch ? nullptr : &scratch[((r.image - bundle.image) * width + r.c - first) * g.S + s];
+      return scratch.at(((r.image - bundle.image) * width + r.c - first) * g.S + s);
     };
     if (a.sums()) {
       Scratch<Pair<double>> table(g.images() * width * segments(g.S));

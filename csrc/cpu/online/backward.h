@@ -135,7 +135,7 @@ void online_backward(const OnlineBackward<T>& a) {
   const int64_t block = a.samples.block(a.samples.single() ? 3 * (sizeof(T) + sizeof(C)) : 2 * sizeof(T)),
                 entries = block * a.samples.of.grid.C;
   const bool parallel = block * a.samples.values() > 2 * kPiece, nontemporal = a.samples.nontemporal();
-  const auto kept = a.samples.single() ? nullptr : a.sweep.scratch(block * a.samples.values());
+  const Room<C> kept = a.samples.single() ? Room<C>(0) : a.sweep.scratch(block * a.samples.values());
   Scratch<C> g(entries), products(a.samples.single() ? 0 : entries), coefficients(a.samples.single() ? 0 : 3 * entries);
   C *gx = a.samples.single() ? nullptr : products.data(), *of = coefficients.data();
   const Coefficients<C> k = {of, of + entries, of + 2 * entries};
@@ -145,7 +145,7 @@ void online_backward(const OnlineBackward<T>& a) {
     control_block(a, parallel, first, samples, g.data(), gx, k);
     if (a.samples.single()) continue;
     each_tile(a.samples, parallel, first, samples, k, [&](int64_t at, const auto& scale, const auto& blend, int64_t n) {
-      a.write(at, scale, blend, n, kept ? kept.get() + at - first * a.samples.values() : nullptr, nontemporal);
+      a.write(at, scale, blend, n, kept.at(at - first * a.samples.values()), nontemporal);
     });
   }
 }

@@ -5,7 +5,6 @@
 #pragma once
 
 #include <cmath>
-#include <memory>
 #include <vector>
 
 #include "cpu/base/gradient_table.h"
