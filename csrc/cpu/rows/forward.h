@@ -97,7 +97,7 @@ void each_sample(const RowsForward<T>& a, int64_t begin, int64_t end, const F& f
 template <class T>
 void forward(const RowsForward<T>& a) {
   if constexpr (sizeof(T) == 2)
-    if (paired(a.M, a.N)) return paired_forward(a);
+    if (paired(a.M, a.N, a.plain())) return paired_forward(a);
   const bool direct = a.plain() && unbuffered(a.nontemporal, a.N, a.y);
   const bool few_values = narrow(a.N, direct ? kLongRow : a.plain() ? 2 * kTile : kTile) || short_rows(a.N);
   if (!few_values && split_rows(a.M, a.N))

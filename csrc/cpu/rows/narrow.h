@@ -38,13 +38,16 @@ void narrow_backward(const RowsBackward<T>& a, int64_t block);
 template <class T>
 void short_backward(const RowsBackward<T>& a, int64_t block);
 
-constexpr int64_t kPairedRow = 4 * kTile;  // so long at most: 64 elements to a lane of a sum
+// Rows that need no buffer are taken in the same loops when they are longer, up to what threads would share.
+constexpr int64_t kLongRow = 32 * kTile;
+
+constexpr int64_t kPairedRow = 4 * kTile;  // what is summed at once, 64 elements to a lane of a sum, and a buffer's size
 constexpr int64_t kPairedRows = 4;         // fewer do not pay for the layout of weight and bias
 
 // Whether rows of 16 bits are taken 32 elements at a time.
-inline bool paired(int64_t M, int64_t N) {
+inline bool paired(int64_t M, int64_t N, bool plain) {
 #if defined(NK_TWOS)
-  return kAvx512 && M >= kPairedRows && N % (2 * kFewLanes) == 0 && N <= kPairedRow;
+  return kAvx512 && M >= kPairedRows && N % (2 * kFewLanes) == 0 && N <= (plain ? kLongRow : kPairedRow);
 #else
   return false;
 #endif
@@ -67,8 +70,6 @@ bool whole_lines(bool nontemporal, int64_t N, const T* out) {
 #endif
 }
 
-// Rows that need no buffer are taken in the same loops when they are longer, up to what threads would share.
-constexpr int64_t kLongRow = 32 * kTile;
 template <class T>
 bool unbuffered(bool nontemporal, int64_t N, const T* out) {
   return !nontemporal || whole_lines(nontemporal, N, out);

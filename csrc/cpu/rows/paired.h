@@ -17,6 +17,18 @@ NK_INLINE Twos normalised_twos(const T* x, const KnownRow<float>& row, const flo
   return v;
 }
 
+// The sums that f(first, n) finds of each part of a row
+template <class F>
+NK_INLINE Pair<float> sums_of_parts(int64_t N, const F& f) {
+  Pair<float> sums = f(0, std::min(N, kPairedRow));
+  for (int64_t first = kPairedRow; first < N; first += kPairedRow) {
+    const Pair<float> part = f(first, std::min(N - first, kPairedRow));
+    sums.a += part.a;
+    sums.b += part.b;
+  }
+  return sums;
+}
+
 // A line of columns, or null, laid out as elements of T: of every 32 of bfloat16 the even ones first. Back again it is
 // the other way round.
 template <class T>

@@ -13,14 +13,18 @@ template <class T, class D>
 NK_INLINE Pair<float> means_of(const RowsBackward<T>& a, int64_t m, const KnownRow<float>& known, const D* du) {
   const T* x = a.x + m * a.x_stride;
   const float *w = a.affine.weight, n = static_cast<float>(a.N);
-  Sum<float> of_g, of_g_xhat;
-  each_twos(a.N, [&](int64_t j, int64_t k) NK_INLINED {
-    Twos g = twos(du + j);
-    if (w) g = g * twos(w + j);
-    add(g, of_g, k);
-    add(g * normalised_twos(x, known, nullptr, nullptr, j), of_g_xhat, k);
+  const Pair<float> sums = sums_of_parts(a.N, [&](int64_t first, int64_t columns) NK_INLINED {
+    Sum<float> of_g, of_g_xhat;
+    each_twos(columns, [&](int64_t i, int64_t k) NK_INLINED {
+      const int64_t j = first + i;
+      Twos g = twos(du + j);
+      if (w) g = g * twos(w + j);
+      add(g, of_g, k);
+      add(g * normalised_twos(x, known, nullptr, nullptr, j), of_g_xhat, k);
+    });
+    return Pair<float>{of_g.total(), of_g_xhat.total()};
   });
-  return {a.mean ? of_g.total() / n : 0.f, of_g_xhat.total() / n};
+  return {a.mean ? sums.a / n : 0.f, sums.b / n};
 }
 
 // kRows rows from m on; du: the gradient of what the activation is given
