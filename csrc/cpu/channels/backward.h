@@ -31,6 +31,7 @@ struct Backward {
   std::function<void(int64_t first, int64_t count, Means*)> rule = nullptr;
   const C* centre = nullptr;  // what dx is centred about, if not mean
   double power = 2;           // of the scale that dx is a derivative of
+  bool far = false;           // what the first sweep leaves in dskip has left the caches when the second comes
 
   bool plain() const { return of.plain(); }
   // Whether du can be kept in T between the sweeps.
@@ -66,8 +67,9 @@ struct Backward {
     if (of.plain()) return f(dy + at);
     if (of.gated() && exact()) {
       alignas(64) T buffer[kStep];
-      T* du = keeps_dskip() ? dskip + at : buffer;
+      T* du = keeps_dskip() && !far ? dskip + at : buffer;
       gate_tile(dy + at, x_tile, skip_tile, k, du, n);
+      if (keeps_dskip() && far) copy_nontemporal(du, dskip + at, n * sizeof(T));
       return f(static_cast<const T*>(du));
     }
     alignas(64) C u[kStep], buffer[kStep];

@@ -52,6 +52,7 @@ Scratch<double> channel_sums(const Backward<T>& a, const Source& source, const L
                 {p, q});
       drain(p, &table[s * 2 * columns], 2 * columns);
     }
+    nontemporal_fence();
   };
   each(parallel, lines.segments, [&](int64_t s) { sum(s, lines.first(s), lines.lines(s), columns); });
   if (lines.rest) sum(lines.segments, lines.whole, 1, lines.rest);
@@ -119,8 +120,9 @@ void backward_image(const Backward<T>& a, const Lines& lines, int64_t n, int64_t
 }
 
 template <class T>
-void backward_channels_last(const Backward<T>& a, int64_t run = 1) {
+void backward_channels_last(Backward<T> a, int64_t run = 1) {
   const int64_t N = a.of.grid.N, parts = chunks(N);
+  a.far = large<T>(a.of.grid.S * a.of.grid.C, 3);
   const Lines lines(a.of.grid, run);
   share(parts, N * a.of.grid.S * a.of.grid.C, true, [&](int64_t chunk, bool parallel) {
     for (int64_t n = chunk * N / parts; n < (chunk + 1) * N / parts; n++) backward_image(a, lines, n, chunk, parallel);

@@ -64,6 +64,7 @@ NK_AVX512 void gate_twos(const T* dy, const T* x, const T* skip, const Scale<K>&
   NK_FOR_EACH_GATE(each_paired(n, [&](int64_t i) NK_INLINED {
     prefetch_tile(dy + i + kAhead, kPaired);
     prefetch_tile(x + i + kAhead, kPaired);
+    if constexpr (kSkip) prefetch_tile(skip + i + kAhead, kPaired);
     Twos v = twos(dy + i);
     load_first(v.even);
     load_first(v.odd);
