@@ -18,8 +18,6 @@ bool worth_nontemporal(int64_t elements, int64_t N) {
   return large<T>(elements) && N * sizeof(T) % 64 == 0;
 }
 
-inline bool on_line(const void* at) { return reinterpret_cast<uintptr_t>(at) % 64 == 0; }
-
 // x in T, y and dy in D: the same, or 16 bits beside float.
 template <class T, class D>
 struct FiltersForward {

@@ -135,6 +135,7 @@ void backward_block(const RowsBackward<T>& a, int64_t block) {
         if (m + rows < end) {
           prefetch_tile(a.x + (m + rows) * a.x_stride + j, n);
           prefetch_tile(a.dy + (m + rows) * a.dy_stride + j, n);
+          if (a.dsummed) prefetch_tile(a.dsummed + (m + rows) * a.dsummed_stride + j, n);
         }
         a.write(m, known[m - first], j, n, row_du(m - first), sums[m - first], block);
       }

@@ -42,8 +42,9 @@ struct RowsForward {
     return own;
   }
 
-  // What is normalised: x, or s = x + residual rounded to T.
-  const T* input(int64_t m) const { return residual ? summed + m * N : x + m * x_stride; }
+  // Where s = x + residual of a row goes, rounded to T, and what is normalised: that, or x
+  T* sum(int64_t m) const { return residual ? summed + m * N : nullptr; }
+  const T* input(int64_t m) const { return residual ? sum(m) : x + m * x_stride; }
 
   bool plain() const { return affine.activation == Activation::identity && !gate; }
 

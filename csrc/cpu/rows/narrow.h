@@ -41,8 +41,9 @@ void short_backward(const RowsBackward<T>& a, int64_t block);
 // Rows that need no buffer are taken in the same loops when they are longer, up to what threads would share.
 constexpr int64_t kLongRow = 32 * kTile;
 
-constexpr int64_t kPairedRow = 4 * kTile;  // what is summed at once, 64 elements to a lane of a sum, and a buffer's size
-constexpr int64_t kPairedRows = 4;         // fewer do not pay for the layout of weight and bias
+constexpr int64_t kPairedRow =
+    4 * kTile;                      // what is summed at once, 64 elements to a lane of a sum, and a buffer's size
+constexpr int64_t kPairedRows = 4;  // fewer do not pay for the layout of weight and bias
 
 // Whether rows of 16 bits are taken 32 elements at a time.
 inline bool paired(int64_t M, int64_t N, bool plain) {

@@ -27,19 +27,22 @@ NK_INLINE Pair<C> sums_about(const T* x, C about, int64_t N, const Fresh<C>& las
   return sums;
 }
 
-// y of row m, before the activation; next: a later row, which is asked for; keep(a few of y, column)
+// y of row m, before the activation; s: where x + residual goes; the row so many later is asked for; keep(a few of y,
+// column)
 template <class T, class K>
-NK_INLINE void forward_row(const RowsForward<T>& a, int64_t m, const T* next, const Fresh<compute_t<T>>& last,
+NK_INLINE void forward_row(const RowsForward<T>& a, int64_t m, T* s, int64_t ahead, const Fresh<compute_t<T>>& last,
                            const K& keep) {
   using C = compute_t<T>;
-  const int64_t N = a.N;
-  if (a.residual) add_tiles(a.x + m * a.x_stride, a.residual + m * a.residual_stride, a.summed + m * N, N);
-  const T* x = a.input(m);
+  const int64_t N = a.N, later = std::min(m + ahead, a.M - 1);
+  const T *next = a.x + later * a.x_stride, *residual = a.residual ? a.residual + later * a.residual_stride : nullptr;
+  if (residual) add_tiles(a.x + m * a.x_stride, a.residual + m * a.residual_stride, s, N);
+  const T* x = residual ? s : a.x + m * a.x_stride;
   const C *w = a.affine.weight, *b = a.affine.bias;
   const auto sums = [&](C about) NK_INLINED { return sums_about(x, about, N, last); };
   const KnownRow<C> known = a.finish(m, row_moments(a, x, add_up<C>(few(x)), sums));
   const auto write = [&](int64_t j) NK_INLINED {
     __builtin_prefetch(next + j, 0, 2);
+    if (residual) __builtin_prefetch(residual + j, 0, 2);
     keep(normalised(x, known, w, b, j), j);
   };
   for (int64_t j = 0; j + kFewLanes <= N; j += kFewLanes) write(j);
@@ -56,8 +59,7 @@ NK_INLINE void forward_activated(const RowsForward<T>& a, int64_t begin, int64_t
     const int64_t count = std::min(rows, end - m), n = count * a.N;
     for (int64_t r = m; r < m + count; r++) {
       auto* const to = u + (r - m) * a.N;
-      forward_row(a, r, a.x + std::min(r + ahead, a.M - 1) * a.x_stride, last,
-                  [to](const auto& v, int64_t j) NK_INLINED { put(v, to + j); });
+      forward_row(a, r, a.sum(r), ahead, last, [to](const auto& v, int64_t j) NK_INLINED { put(v, to + j); });
     }
     if (a.gate) {
       for (int64_t r = 0; r < count; r++) a.complete(m + r, 0, u + r * a.N, a.N);
@@ -73,9 +75,14 @@ NK_INLINE void forward_activated(const RowsForward<T>& a, int64_t begin, int64_t
 NK_AVX512 void stream_forward(const RowsForward<float>& a, int64_t begin, int64_t end) {
   const auto last = fresh<float>(a.N);
   const int64_t ahead = std::max<int64_t>(1, kAhead / a.N);
+  // What is added is needed in the first cache alone.
+  alignas(64) float sums[2 * kTile];
+  const bool kept = a.residual && a.N <= 2 * kTile && on_line(a.summed);
   for (int64_t m = begin; m < end; m++)
-    forward_row(a, m, a.x + std::min(m + ahead, a.M - 1) * a.x_stride, last,
-                [&](const auto& v, int64_t j) NK_INLINED { __builtin_ia32_movntps512(a.y + m * a.N + j, v); });
+    forward_row(a, m, kept ? sums : a.sum(m), ahead, last, [&](const auto& v, int64_t j) NK_INLINED {
+      __builtin_ia32_movntps512(a.y + m * a.N + j, v);
+      if (kept) __builtin_ia32_movntps512(a.summed + m * a.N + j, few(sums + j));
+    });
   nontemporal_fence();
 }
 #endif
@@ -90,8 +97,7 @@ NK_CLONES void cached_forward(const RowsForward<T>& a, int64_t begin, int64_t en
   } else {
     for (int64_t m = begin; m < end; m++) {
       T *const y = a.y + m * a.N, *const to = a.nontemporal ? out : y;
-      forward_row(a, m, a.x + std::min(m + ahead, a.M - 1) * a.x_stride, last,
-                  [to](const auto& v, int64_t j) NK_INLINED { put(v, to + j); });
+      forward_row(a, m, a.sum(m), ahead, last, [to](const auto& v, int64_t j) NK_INLINED { put(v, to + j); });
       if (a.nontemporal) copy_nontemporal(out, y, a.N * sizeof(T));
     }
   }

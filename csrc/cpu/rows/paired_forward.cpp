@@ -43,7 +43,7 @@ NK_AVX512 void forward_rows(const RowsForward<T>& a, int64_t begin, int64_t end)
   for (int64_t first = begin; first < end; first += rows) {
     const int64_t last = std::min(first + rows, end);
     for (int64_t m = first; m < last; m++) {
-      if (a.residual) add_tiles(a.x + m * a.x_stride, a.residual + m * a.residual_stride, a.summed + m * N, N);
+      if (a.residual) add_tiles(a.x + m * a.x_stride, a.residual + m * a.residual_stride, a.sum(m), N);
       const T* const x = a.input(m);
       const auto sums = [&](float about) NK_INLINED {
         return sums_of_parts(N, [&](int64_t j, int64_t n) NK_INLINED { return sums_of_twos(x + j, about, n); });
