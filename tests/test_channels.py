@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from common import DEVICES, call, every_channel_op, every_layout, every_target, need, small
 from torch.utils.checkpoint import checkpoint
 
+from normkernels import tolerance
+from normkernels._backends import unusable
 from normkernels.cases import OPS
 from normkernels.tolerance import check, run
 
@@ -198,3 +200,21 @@ def test_moments_when_the_first_value_lies_far_off(backend, device, layout):
     want = x.double().var((0, 2, 3))
     ulps = (running[1] - want).abs() / want / torch.finfo(torch.float32).eps
     assert ulps.max() < 4
+
+
+@pytest.mark.parametrize("channels", [64, 512, 640, 3000])
+@pytest.mark.parametrize("extras", [{}, {"activation": "relu"}, {"activation": "relu", "added": True}], ids=str)
+@pytest.mark.skipif(unusable("native", "batch_norm_fwd", "cpu") is not None, reason="not built")
+def test_channels_last_past_the_caches(channels, extras, monkeypatch):
+    """16 MB and more of few and many channels: what backward leaves between its sweeps goes past the caches too."""
+    monkeypatch.setattr(tolerance, "DRAWS", 1)
+    op = OPS["batch_norm"]
+    sample = small(op, (16 << 20) // (4 * 6 * channels) + 1, channels, **extras)
+    tensors = {k: lying(t) for k, t in sample.tensors.items()}
+    tensors["bias"] = torch.tensor([16.0, -16.0]).repeat(channels // 2)  # among so many values one lies on a kink
+    assert not [str(r) for r in check(op, replace(sample, tensors=tensors), "native", torch.float32) if r.worst > 1]
+
+
+def lying(t: torch.Tensor | None) -> torch.Tensor | None:
+    """An image with its channels last."""
+    return t.contiguous(memory_format=torch.channels_last) if t is not None and t.dim() == 4 else t
