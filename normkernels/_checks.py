@@ -48,10 +48,19 @@ def check_like_input(op: str, argument: str, tensor: Tensor | None, input: Tenso
 
 
 @functools.cache
-def _float32_under_autocast(op: str, device: str) -> bool:
+def _policy(op: str, device: str) -> bool:
     if not (hasattr(torch.ops.aten, op) and torch.amp.is_autocast_available(device)):
         return False
     return torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{op}", f"Autocast{device.upper()}")
+
+
+def _float32_under_autocast(op: str, device: str) -> bool:
+    return _policy(op, device)
+
+
+_float32_under_autocast._dynamo_marked_constant = (
+    True  # torch.compile looks past a cache, and cannot trace what is asked
+)
 
 
 def prepared(aten: str, input: Tensor, added: Tensor | None, *parameters: Tensor | None) -> tuple[Any, ...]:
@@ -61,7 +70,7 @@ def prepared(aten: str, input: Tensor, added: Tensor | None, *parameters: Tensor
     """
     device = input.device.type
     dtype = input.dtype if added is None else torch.promote_types(input.dtype, added.dtype)
-    if dtype.itemsize == 2 and _float32_under_autocast(aten, device) and torch.is_autocast_enabled(device):
+    if dtype.itemsize == 2 and torch.is_autocast_enabled(device) and _float32_under_autocast(aten, device):
         dtype = torch.float32
     if dtype == input.dtype and (added is None or added.dtype == dtype):
         return input, added, *parameters
