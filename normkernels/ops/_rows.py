@@ -1,8 +1,9 @@
 """What the families of rows share in Python: canonical views, layouts, the check of a gate."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -33,7 +34,8 @@ class ImageOptions(RowOptions, total=False):
     memory_format: torch.memory_format
 
 
-class Layout(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Layout:
     """Where the normalised dims lie: the ops for them, the view that these take, and buffers that lie so."""
 
     fwd: Callable[..., None]
@@ -76,8 +78,10 @@ def parameter_shape(input: Tensor, shape: tuple[int, ...], *parameters: Any) -> 
     if input.dim() == len(shape):
         return shape
     each = (input.shape[0], *shape)
-    found = any(isinstance(t, Tensor) and t.dim() == len(each) and t.shape == each for t in parameters)
-    return each if found else shape
+    for t in parameters:
+        if t is not None and tuple(getattr(t, "shape", ())) == each:
+            return each
+    return shape
 
 
 def strided_rows(t: Tensor | None, n: int) -> Any:
