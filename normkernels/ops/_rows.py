@@ -93,12 +93,13 @@ def centred_twice(x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: 
     """torch's layer_norm for Inductor, of as many passes, and exact for rows far from 0, whose mean torch rounds.
 
     What is taken off first is a constant, which changes neither y nor a gradient; the mean of what is left is small.
-    Sums times 1/N: Inductor divides by N for every few values again.
+    Sums times 1/N: Inductor divides by N for every few values again. A variance that rounding leaves below 0 is 0.
     """
     dims, share = tuple(range(-len(shape), 0)), 1 / prod(shape)
     near = x - x.detach().sum(dims, keepdim=True) * share
     mean = near.sum(dims, keepdim=True) * share
     var = (near * near).sum(dims, keepdim=True) * share - mean * mean
-    y = (near - mean) * (var.clamp_min(0) + eps).rsqrt()
+    var = var - var.detach().clamp_max(0)
+    y = (near - mean) * (var + eps).rsqrt()
     y = y if weight is None else y * weight
     return y if bias is None else y + bias
