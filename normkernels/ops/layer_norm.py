@@ -94,7 +94,8 @@ class LayerNormRecipe(Recipe):
     ) -> tuple[Tensor, ...] | None:  # fmt: skip
         if not settings.dims:  # Inductor would turn the layout
             return None
-        return _onnx.rows(_rows.centred_twice, input, residual, weight, bias, gate, settings)
+        found = _onnx.rows(_rows.centred_twice, input, residual, weight, bias, gate, settings)
+        return tuple(t.contiguous() for t in found)
 
     @staticmethod
     def forward(ctx: Any, *args: Any) -> tuple[Tensor, ...]:
