@@ -78,10 +78,8 @@ def parameter_shape(input: Tensor, shape: tuple[int, ...], *parameters: Any) -> 
     if input.dim() == len(shape):
         return shape
     each = (input.shape[0], *shape)
-    for t in parameters:
-        if t is not None and tuple(getattr(t, "shape", ())) == each:
-            return each
-    return shape
+    found = any(isinstance(t, Tensor) and t.dim() == len(each) and t.shape == each for t in parameters)
+    return each if found else shape
 
 
 def strided_rows(t: Tensor | None, n: int) -> Any:
@@ -95,7 +93,7 @@ def centred_twice(x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: 
     What is taken off first is a constant, which changes neither y nor a gradient; the mean of what is left is small.
     Sums times 1/N: Inductor divides by N for every few values again. A variance that rounding leaves below 0 is 0.
     """
-    dims, share = tuple(range(-len(shape), 0)), 1 / prod(shape)
+    dims, share = tuple(range(-len(shape), 0)), 1 / max(prod(shape), 1)
     near = x - x.detach().sum(dims, keepdim=True) * share
     mean = near.sum(dims, keepdim=True) * share
     var = (near * near).sum(dims, keepdim=True) * share - mean * mean
