@@ -58,9 +58,7 @@ def _float32_under_autocast(op: str, device: str) -> bool:
     return _policy(op, device)
 
 
-_float32_under_autocast._dynamo_marked_constant = (
-    True  # torch.compile looks past a cache, and cannot trace what is asked
-)
+_float32_under_autocast._dynamo_marked_constant = True  # torch.compile looks past a cache, and cannot trace the query
 
 
 def prepared(aten: str, input: Tensor, added: Tensor | None, *parameters: Tensor | None) -> tuple[Any, ...]:
