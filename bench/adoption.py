@@ -46,9 +46,9 @@ STEPS_INTRODUCTION = """
 
 Written from [adoption_steps.csv](../bench/results/adoption_steps.csv) (`python -m bench.adoption_steps`): the same
 models, forward and backward, and a forward without gradients. How many times as fast as torch's norms ours are, and in
-brackets torch is as itself in the same rounds; compiled also ours with `use_backend("reference")`, whose ordinary ops
-the compiler fuses with others; what torch takes; the peak of memory beyond what the model holds, ours as a part of
-torch's.
+brackets a copy of torch's model is in the same rounds, which says what is noise; compiled also ours with
+`use_backend("reference")`, whose ordinary ops the compiler fuses with others; what torch takes; the peak of memory
+beyond what the model holds, ours as a part of torch's.
 """
 
 Curve = list[float]

@@ -1,9 +1,11 @@
 """``python -m bench.adoption_steps``: steps of real models with torch's norms and with ours, eager and compiled.
 
 The models of ``bench.zoo``, ours by ``nk.convert`` with what it fuses, float32, one thread, a process for each model.
-Training is forward and backward, inference a forward without gradients; torch, torch again and ours take turns, and a
-ratio is the median of those of the rounds. *composed* is ours with ``use_backend("reference")``: ordinary torch ops,
-which a compiler fuses with what is around them. Memory is the peak beyond what the model holds, by torch's profiler.
+Training is forward and backward, inference a forward without gradients; torch, a copy of it (*again*) and ours take
+turns, and a ratio is the median of those of the rounds. *composed* is ours with ``use_backend("reference")``: ordinary
+torch ops, which a compiler fuses with what is around them. Each is called by a function of its own, for what is
+compiled belongs to a function's code: of modules that share it, the last would evaluate the others' guards first.
+Memory is the peak beyond what the model holds, by torch's profiler.
 Writes bench/results/adoption_steps.csv and docs/adoption.md. Best on an idle machine, one core: ``taskset -c 1``.
 """
 
@@ -17,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
+import types
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -37,16 +40,26 @@ WARM_UP = 4  # rounds: compilation, calls that are recorded
 Step = Callable[[], object]
 
 
-def step(model: Model, module: Any, training: bool) -> Step:
+def called(module: torch.nn.Module) -> Callable[..., Any]:
+    """A function that calls it, with a code object of its own."""
+
+    def run(*args: Any) -> Any:
+        return module(*args)
+
+    return types.FunctionType(run.__code__.replace(), run.__globals__, "run", None, run.__closure__)
+
+
+def step(model: Model, module: torch.nn.Module, training: bool, compiled: bool) -> Step:
     """What is timed."""
+    run = torch.compile(called(module)) if compiled else module
 
     def train() -> None:
         module.zero_grad()
-        model(module).square().mean().backward()
+        model(run).square().mean().backward()
 
     def infer() -> None:
         with torch.no_grad():
-            model(module)
+            model(run)
 
     return train if training else infer
 
@@ -64,8 +77,7 @@ def composed(call: Step) -> Step:
 def taken_in_turns(calls: list[Step], rounds: int) -> list[list[float]]:
     """Seconds of the processor that each took, round by round: other processes spend their own.
 
-    Each is called twice in a row, and the second time counts: the first finds other weights in the cache, and others'
-    guards before its own.
+    Each is called twice in a row, and the second time counts: the first finds other weights in the cache.
     """
     times: list[list[float]] = [[] for _ in calls]
     for _ in range(WARM_UP + rounds):
@@ -90,12 +102,10 @@ def rows(model: Model, rounds: int) -> list[dict[str, str]]:
     cpu = describe("cpu", [1], 0.0)["cpu"]
     found = []
     for training, way in ((t, w) for t in (True, False) for w in ("eager", "compiled")):
-        modules = [m.train(training) for m in (plain, ours, copy.deepcopy(ours))]
-        if way == "compiled":
-            torch._dynamo.reset()
-            modules = [torch.compile(m) for m in modules]
-        first, mine, third = (step(model, m, training) for m in modules)
-        torchs, *others = taken_in_turns([first, first, mine, composed(third)], rounds)
+        torch._dynamo.reset()
+        modules = [m.train(training) for m in (plain, copy.deepcopy(plain), ours, copy.deepcopy(ours))]
+        first, again, mine, last = (step(model, m, training, way == "compiled") for m in modules)
+        torchs, *others = taken_in_turns([first, again, mine, composed(last)], rounds)
         ratios = [statistics.median(map(float.__truediv__, torchs, other)) for other in others]
         measured = [
             f"{1000 * statistics.median(torchs):.2f}",

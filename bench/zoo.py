@@ -1,7 +1,7 @@
 """Small models of other libraries with random weights, those that are installed; nothing is downloaded."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -15,8 +15,8 @@ class Model(NamedTuple):
     module: nn.Module
     input: torch.Tensor
 
-    def __call__(self, module: nn.Module) -> torch.Tensor:
-        """The first tensor that ``module``, a copy perhaps, makes of the input."""
+    def __call__(self, module: Callable[..., Any]) -> torch.Tensor:
+        """The first tensor that ``module``, a copy perhaps, or what calls it, makes of the input."""
         found = module(self.input, 7) if "diffusers" in self.name else module(self.input)
         return found if isinstance(found, torch.Tensor) else found[0]
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, strided
 
 from normkernels._activations import ACTIVATIONS, Activation
 from normkernels._messages import meant, shown
@@ -29,7 +29,7 @@ def check_input(op: str, input: Tensor) -> None:
         fail(op, "input", "be a torch.Tensor", type(input).__name__)
     if input.is_nested:
         fail(op, "input", "be a dense tensor", "a nested tensor")
-    if input.layout != torch.strided:
+    if input.layout != strided:
         fail(op, "input", "be a dense tensor", input.layout)
     if input.dtype not in DTYPES:
         fail(op, "input", "be float64, float32, bfloat16 or float16", input.dtype)
@@ -48,10 +48,17 @@ def check_like_input(op: str, argument: str, tensor: Tensor | None, input: Tenso
 
 
 @functools.cache
-def _float32_under_autocast(op: str, device: str) -> bool:
+def _policy(op: str, device: str) -> bool:
     if not (hasattr(torch.ops.aten, op) and torch.amp.is_autocast_available(device)):
         return False
     return torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{op}", f"Autocast{device.upper()}")
+
+
+def _float32_under_autocast(op: str, device: str) -> bool:
+    return _policy(op, device)
+
+
+_float32_under_autocast._dynamo_marked_constant = True  # torch.compile looks past a cache, and cannot trace the query
 
 
 def prepared(aten: str, input: Tensor, added: Tensor | None, *parameters: Tensor | None) -> tuple[Any, ...]:
@@ -61,7 +68,7 @@ def prepared(aten: str, input: Tensor, added: Tensor | None, *parameters: Tensor
     """
     device = input.device.type
     dtype = input.dtype if added is None else torch.promote_types(input.dtype, added.dtype)
-    if dtype.itemsize == 2 and _float32_under_autocast(aten, device) and torch.is_autocast_enabled(device):
+    if dtype.itemsize == 2 and torch.is_autocast_enabled(device) and _float32_under_autocast(aten, device):
         dtype = torch.float32
     if dtype == input.dtype and (added is None or added.dtype == dtype):
         return input, added, *parameters
@@ -79,8 +86,8 @@ def check_parameter(
     """``tensor`` (a weight or bias) must have ``shape``, input's device, and its dtype (or float32 beside 16 bits)."""
     if tensor is None:
         return
-    if type(tensor) in PLAIN and not tensor.is_nested and tensor.shape == shape and tensor.dtype == input.dtype:
-        if tensor.device == input.device and tensor.layout == torch.strided:  # nearly every call ends here
+    if isinstance(tensor, Tensor) and not tensor.is_nested and tensor.shape == shape and tensor.dtype == input.dtype:
+        if tensor.device == input.device and tensor.layout == strided:  # nearly every call ends here
             return
     check_dense(op, argument, tensor)
     if tuple(tensor.shape) != shape:
@@ -111,7 +118,7 @@ def check_per_channel(op: str, input: Tensor, **parameters: Tensor | None) -> No
 def check_dense(op: str, argument: str, tensor: Tensor) -> None:
     if not isinstance(tensor, Tensor):
         fail(op, argument, "be a torch.Tensor or None", type(tensor).__name__)
-    if tensor.is_nested or tensor.layout != torch.strided:
+    if tensor.is_nested or tensor.layout != strided:
         fail(op, argument, "be a dense tensor", "a nested tensor" if tensor.is_nested else tensor.layout)
 
 

@@ -1,4 +1,4 @@
-"""Compiled for the CPU without gradients, rows and given statistics are torch's functions, which Inductor fuses."""
+"""Compiled for the CPU, rows and given statistics are ordinary ops, which Inductor fuses; with gradients small rows."""
 
 import pytest
 import torch
@@ -25,7 +25,10 @@ def ours(counter: CompileCounterWithBackend) -> bool:
 
 @every_call
 def test_what_is_inlined(call):
-    """One graph for all batch sizes, without our ops; with them where the backend is named, or a gradient is taken."""
+    """One graph for all batch sizes, without our ops; with them where the backend is named, or a gradient is taken.
+
+    Of a batch size that may be any, nobody knows that it is small.
+    """
     for grad, more, held in ((False, {}, False), (False, {"backend": "native"}, True), (True, {}, True)):
         torch._dynamo.reset()
         counter = CompileCounterWithBackend("aot_eager")
@@ -38,15 +41,77 @@ def test_what_is_inlined(call):
         assert (counter.frame_count, ours(counter)) == (1, held)
 
 
-@pytest.mark.parametrize(("mean", "deviation"), [(1e4, 1e-2), (1e6, 1.0)])
+@every_call
+@pytest.mark.parametrize(("samples", "large"), [(16384, False), (16385, True)])
+def test_small_rows_are_with_gradients_too(call, samples, large):
+    """Up to 2^20 values, which stay in a cache; with the gradient of the op."""
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    x = torch.randn(samples, 64, requires_grad=True)
+    compiled = torch.compile(call, backend=counter, fullgraph=True, dynamic=False)
+    found, wanted = (torch.autograd.grad(f(x).square().sum(), x) for f in (compiled, call))
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    assert ours(counter) == (large or call is CALLS["batch"])
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_narrow_inputs(dtype, autocast):
+    """In one graph, also where no call was made before."""
+    torch._dynamo.reset()
+    x, w = torch.randn(4, 64).to(dtype).requires_grad_(), torch.ones(64, dtype=dtype)
+    compiled = torch.compile(lambda x: F.layer_norm(x, 64, w), backend="aot_eager", fullgraph=True)
+    with torch.autocast("cpu", enabled=autocast):
+        torch.testing.assert_close(compiled(x), F.layer_norm(x, 64, w))
+
+
+@pytest.mark.parametrize(("mean", "deviation"), [(1e4, 1e-2), (1e6, 1.0), (1e8, 0.0)])
 def test_rows_far_from_0(mean, deviation):
-    """As exact as our op, where torch's function, given such rows, rounds the mean."""
-    x = mean + deviation * torch.randn(8, 64)
+    """As exact as our op, where torch's function, given such rows, rounds the mean; the gradient too."""
+    x, dy = mean + deviation * torch.randn(8, 64), torch.randn(8, 64)
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda x: F.layer_norm(x, 64), fullgraph=True)
 
-    def error(y: Tensor) -> float:
-        return (y - torch.nn.functional.layer_norm(x.double(), (64,))).abs().max().item()
+    def of(norm, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = x.clone().requires_grad_()
+        y = norm(x)
+        return y.detach(), torch.autograd.grad(y, x, dy.to(x.dtype))[0]
 
+    wanted = of(lambda x: torch.nn.functional.layer_norm(x, (64,)), x.double())
+    found, ops = of(compiled, x), of(lambda x: F.layer_norm(x, 64), x)
+    with torch.no_grad():
+        found = compiled(x), *found
+    for got, op, want in zip(found, (ops[0], *ops), (wanted[0], *wanted), strict=True):
+        assert (got - want).abs().max() <= 2 * (op - want).abs().max() + 1e-6 * want.abs().max() + 1e-6
+
+
+def test_rows_of_one_number():
+    """Of which rounding may leave a variance below 0."""
+    x = (1e12 * torch.rand(256, 1)).repeat(1, 1000)
     torch._dynamo.reset()
     with torch.no_grad():
-        found = torch.compile(lambda x: F.layer_norm(x, 64), fullgraph=True)(x)
-    assert error(found) <= 2 * error(F.layer_norm(x, 64)) + 1e-6
+        y = torch.compile(lambda x: F.layer_norm(x, 1000), fullgraph=True)(x)
+    assert y.isfinite().all()
+
+
+def guards(kind: type[torch.nn.LayerNorm], layers: int) -> int:
+    """How many there are of that many layers in a row, as attributes of a module."""
+    torch._dynamo.reset()
+    module = torch.nn.Module()
+    for i in range(layers):
+        setattr(module, f"norm_{i}", kind(64))
+
+    def run(x: Tensor) -> Tensor:
+        for i in range(layers):
+            x = getattr(module, f"norm_{i}")(x)
+        return x
+
+    torch.compile(run, backend="eager", fullgraph=True)(torch.randn(4, 64))
+    (entry,) = torch._dynamo.eval_frame._debug_get_cache_entry_list(run.__code__)
+    return str(entry.guard_manager).count("+- ")
+
+
+def test_guards():
+    """What each more layer adds that torch's does not: the extras, and an eps that lies in another dict."""
+    added, torchs = (guards(kind, 2) - guards(kind, 1) for kind in (nk.LayerNorm, torch.nn.LayerNorm))
+    assert added - torchs <= 4

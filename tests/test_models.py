@@ -54,6 +54,8 @@ def test_what_steps_take(monkeypatch):
     rows = adoption_steps.rows(Model("small", module, torch.randn(16, 8)), rounds=3)
     assert [(r["mode"], r["way"]) for r in rows] == list(product(("training", "inference"), ("eager", "compiled")))
     assert all(float(r[name]) > 0 for r in rows for name in ("ms", "again", "ours", "composed"))
+    one, other = (adoption_steps.called(module) for _ in range(2))
+    assert one.__code__ is not other.__code__  # or Dynamo keeps one cache for both
     assert adoption_steps.peak(lambda: torch.empty(3 << 20, dtype=torch.uint8)) == 3.0
     (line,) = (line for line in adoption.steps_page(rows).splitlines() if line.startswith("| small | "))
     assert all(f"{r['ours']} ({r['again']})" in line for r in rows)

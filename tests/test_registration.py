@@ -8,6 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import normkernels as nk
 from normkernels._backends import unusable
 from normkernels.cases import OPS
+from normkernels.ops import _ways
 from normkernels.tolerance import run
 
 WEIGHTED = [op for op in OPS.values() if op.kind != "norm"]
@@ -36,8 +37,12 @@ def test_opcheck(op):
 
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
 @every_op
-def test_compile(op, dynamic):
-    """One graph, the bits of eager, forward and backward; with dynamic shapes one graph for all batch sizes."""
+def test_compile(op, dynamic, monkeypatch):
+    """One graph, the bits of eager, forward and backward; with dynamic shapes one graph for all batch sizes.
+
+    Of the ops: what Inductor computes instead of the small rounds as it likes, and is in tests/test_inlined.py.
+    """
+    monkeypatch.setattr(_ways, "_inductors", lambda *_: False)
 
     def function(tensors, arguments):
         y = op.function(**tensors, **arguments)
@@ -61,8 +66,9 @@ def test_compile(op, dynamic):
 
 
 @every_op
-def test_compile_without_what_is_optional(op):
-    """With the input alone, gradients too: what is absent must not be an output of the graph."""
+def test_compile_without_what_is_optional(op, monkeypatch):
+    """With the input alone, gradients too: what is absent must not be an output of the graph of ops."""
+    monkeypatch.setattr(_ways, "_inductors", lambda *_: False)
     torch._dynamo.reset()
     sample = small(op)
     bare = {k: t for k, t in sample.present().items() if k == "input" or k in op.state}

@@ -9,6 +9,7 @@ from torch.autograd.function import once_differentiable
 from normkernels import _checks
 from normkernels._backends import requested
 from normkernels.distributed.statistics import Moments, gathered, moments
+from normkernels.modules._extras import DEFAULTS
 from normkernels.ops._buffers import flat
 from normkernels.ops._channels import lies_last, like, view
 from normkernels.ops.batch_norm import batch_norm_apply, batch_norm_dx, batch_norm_sums
@@ -71,6 +72,7 @@ def spanning(
     """(moments of all processes, y)"""
     if eps <= 0:
         _checks.fail("SyncBatchNorm", "eps", "be positive in training", eps)
+    extras = DEFAULTS | extras
     backend = requested(extras["backend"], "batch_norm", input)
     activation = _checks.check_activation("SyncBatchNorm", extras["activation"])
     settings = Settings(eps, activation, extras["slope"], backend, group)

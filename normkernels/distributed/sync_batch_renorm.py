@@ -63,7 +63,7 @@ class SyncBatchRenorm(Spanning, _BatchRenorm):
         def run(state):
             before = [t.to(dtype) for t in state[:2]]
             with torch.no_grad():
-                found = moments(x, self.process_group, requested(self.extras["backend"], "batch_norm", x))
+                found = moments(x, self.process_group, requested(self.backend, "batch_norm", x))
                 batch = found.mean, (found.var + self.eps).sqrt()
                 r_max, d_max = self._ramp().bounds(before[0], state[2])
                 r, d = correction(found.mean[None], found.var[None], before[0], before[1], r_max, d_max, self.eps)

@@ -13,22 +13,25 @@ DEFAULTS = {
 }  # fmt: skip
 
 
+def unusual(extras: dict[str, Any]) -> dict[str, Any]:
+    """Those that are not the default: torch.compile guards each that a layer holds."""
+    return {k: v for k, v in extras.items() if v != DEFAULTS[k]}
+
+
 def extra(name: str) -> Any:
     """An attribute that lies among the extras, so that a call hands them over as they are."""
 
     def get(self) -> Any:
-        if name not in self.extras:
-            raise AttributeError(f"{type(self).__name__} has no {name}")
-        return self.extras[name]
+        return self.extras.get(name, DEFAULTS[name])
 
     def put(self, value: Any) -> None:
-        self.extras = {**self.extras, name: value}  # a shallow copy of the layer keeps its own
+        self.extras = unusual({**self.extras, name: value})  # a shallow copy of the layer keeps its own
 
     return property(get, put)
 
 
 class Extras:
-    """Mixin: keeps the extras, shows those that are not the default, and hands them to the function."""
+    """Mixin: keeps the extras that are not the default, shows them, and hands them to the function."""
 
     activation: Activation | None = extra("activation")
     slope: float = extra("slope")
@@ -40,9 +43,9 @@ class Extras:
         name = type(self).__name__
         _checks.check_activation(name, extras["activation"])
         check_name(extras["backend"], name)
-        self.extras = extras
+        self.extras = unusual(extras)
         super().__init__(*arguments)
 
     def extra_repr(self) -> str:
-        shown = [f"{k}={v!r}" for k, v in self.extras.items() if v != DEFAULTS[k]]
+        shown = [f"{k}={v!r}" for k, v in unusual(self.extras).items()]
         return ", ".join(filter(None, [super().extra_repr(), *shown]))  # type: ignore[misc]

@@ -131,7 +131,7 @@ class ChannelsRecipe(Recipe):
 
     @staticmethod
     def inlined(input, skip, weight, bias, mean, var, settings: Settings):
-        if mean is None:  # of input: torch's statistics are another formula, and were not measured
+        if mean is None or torch.is_grad_enabled():  # of input torch's are another formula; neither was measured
             return None
         return ChannelsRecipe.standard(input, skip, weight, bias, mean, var, settings)
 

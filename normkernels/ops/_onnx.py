@@ -15,7 +15,7 @@ from normkernels.ops._buffers import statistic_dtype
 def rows(
     norm: Callable[..., Tensor], input: Tensor, residual: Tensor | None, weight, bias, gate, settings
 ) -> tuple[Tensor, ...]:
-    """(y,), or (y, summed) with a residual; ``norm``: torch's layer_norm, or its rms_norm, which takes no bias."""
+    """(y,), or (y, summed) with a residual; ``norm``: torch's rms_norm, which takes no bias, or one like layer_norm."""
     s = input if residual is None else input + residual
     x = s.to(statistic_dtype(s))
     last = x if settings.dims else x.movedim(1, -1)
@@ -25,7 +25,7 @@ def rows(
     shape = last.shape[last.dim() - (settings.dims or 1) :]
     each = any(t is not None and t.dim() > len(shape) for t in (weight, bias))  # which no operator takes
     own = [None, None] if each else [weight, bias]
-    u = norm(last, shape, *(own if norm is F.layer_norm else own[:1]), eps=settings.eps)
+    u = norm(last, shape, *(own[:1] if norm is F.rms_norm else own), eps=settings.eps)
     if each:
         w, b = (None if t is None else t.view(len(t), *[1] * (x.dim() - t.dim()), *shape) for t in (weight, bias))
         u = u if w is None else u * w

@@ -1,7 +1,9 @@
 """What the families of rows share in Python: canonical views, layouts, the check of a gate."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypedDict
+import dataclasses
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -32,7 +34,8 @@ class ImageOptions(RowOptions, total=False):
     memory_format: torch.memory_format
 
 
-class Layout(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Layout:
     """Where the normalised dims lie: the ops for them, the view that these take, and buffers that lie so."""
 
     fwd: Callable[..., None]
@@ -82,3 +85,19 @@ def parameter_shape(input: Tensor, shape: tuple[int, ...], *parameters: Any) -> 
 def strided_rows(t: Tensor | None, n: int) -> Any:
     """``t`` of shape (B, n, *) as a contiguous (B, n, S). None stays None."""
     return None if t is None else t.contiguous().flatten(2)
+
+
+def centred_twice(x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, *, eps: float) -> Tensor:
+    """torch's layer_norm for Inductor, of as many passes, and exact for rows far from 0, whose mean torch rounds.
+
+    What is taken off first is a constant, which changes neither y nor a gradient; the mean of what is left is small.
+    Sums times 1/N: Inductor divides by N for every few values again. A variance that rounding leaves below 0 is 0.
+    """
+    dims, share = tuple(range(-len(shape), 0)), 1 / max(prod(shape), 1)
+    near = x - x.detach().sum(dims, keepdim=True) * share
+    mean = near.sum(dims, keepdim=True) * share
+    var = (near * near).sum(dims, keepdim=True) * share - mean * mean
+    var = var - var.detach().clamp_max(0)
+    y = (near - mean) * (var + eps).rsqrt()
+    y = y if weight is None else y * weight
+    return y if bias is None else y + bias

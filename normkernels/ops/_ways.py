@@ -61,7 +61,7 @@ class Recipe(torch.autograd.Function):
 
     @classmethod
     def inlined(cls, *args: Any) -> tuple[Tensor, ...] | None:
-        """The same without gradients on the CPU, by what Inductor fuses with what is around it; None: by the ops."""
+        """The same on the CPU, by what Inductor fuses with what is around it; None: by the ops."""
         return None
 
 
@@ -91,13 +91,27 @@ def call(recipe: type[Recipe], *args, derivative: bool = True) -> tuple[Tensor, 
         if hasattr(args[0], "placements"):  # a DTensor's gradient is a sum in parts, perhaps: it lies where input does
             args = (args[0].redistribute(placements=args[0].placements), *args[1:])
         return recipe.composed(*args)
-    if not (exporting or torch.is_grad_enabled()) and torch.compiler.is_compiling():
-        found = recipe.inlined(*args) if args[-1].backend is None and args[0].device.type == "cpu" else None
+    if torch.compiler.is_compiling() and not exporting and _inductors(*args):
+        found = recipe.inlined(*args)
         if found is not None:
             return found
     if exporting or not torch.is_grad_enabled():
         return recipe.run(*args)[0]
     return recipe.apply(*(_compilable(args) if torch.compiler.is_compiling() else args))
+
+
+def _inductors(input: Tensor, *others: Any) -> bool:
+    """Whether Inductor's own code is the faster one: without gradients, and with them for what stays in a cache.
+
+    A symbolic size proves nothing, and gets no guard that another batch size would not pass.
+    """
+    if others[-1].backend is not None or input.device.type != "cpu":
+        return False
+    if not torch.is_grad_enabled():
+        return True
+    from torch.fx.experimental.symbolic_shapes import statically_known_true  # which imports sympy
+
+    return statically_known_true(input.numel() <= 1 << 20)
 
 
 def _compilable(args: Sequence[Any]) -> list[Any]:

@@ -14,7 +14,7 @@ from normkernels._backends import requested
 from normkernels._backends.reference.layer_norm import layer_norm_ref
 from normkernels._library import Kernel, kernel
 from normkernels.ops import _onnx, _rows
-from normkernels.ops._buffers import differentiable_backward, empty, statistic, statistic_dtype
+from normkernels.ops._buffers import differentiable_backward, empty, statistic
 from normkernels.ops._ragged import is_ragged, of_values
 from normkernels.ops._rows import GatedOptions, Layout
 from normkernels.ops._ways import Filled, Recipe, call, differentiated_again, forward, function
@@ -94,12 +94,8 @@ class LayerNormRecipe(Recipe):
     ) -> tuple[Tensor, ...] | None:  # fmt: skip
         if not settings.dims:  # Inductor would turn the layout
             return None
-        s = input if residual is None else input + residual
-        x = s.to(statistic_dtype(s))
-        # torch rounds the mean: near 0 that costs nothing, and a constant taken off changes neither y nor a gradient
-        near = x - x.detach().mean(tuple(range(-settings.dims, 0)), keepdim=True)
-        (y,) = LayerNormRecipe.standard(near, None, weight, bias, gate, settings)
-        return (y.to(s.dtype),) if residual is None else (y.to(s.dtype), s)
+        found = _onnx.rows(_rows.centred_twice, input, residual, weight, bias, gate, settings)
+        return tuple(t.contiguous() for t in found)
 
     @staticmethod
     def forward(ctx: Any, *args: Any) -> tuple[Tensor, ...]:

@@ -1,5 +1,6 @@
 """Layer normalisation over the channels of each pixel, as in ConvNeXt (Liu et al. 2022, arXiv:2201.03545)."""
 
+import dataclasses
 from typing import Any, Unpack, overload
 
 import torch
@@ -32,7 +33,7 @@ def _image(rows: Tensor, input: Tensor) -> Tensor:
 
 FORMATS = torch.preserve_format, torch.contiguous_format, torch.channels_last, torch.channels_last_3d
 # the pixels are rows as they lie
-CHANNELS_LAST = ROWS._replace(view=_pixel_rows, like=like_last, shaped=_image)
+CHANNELS_LAST = dataclasses.replace(ROWS, view=_pixel_rows, like=like_last, shaped=_image)
 
 
 @overload

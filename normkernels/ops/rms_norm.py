@@ -82,7 +82,7 @@ class RMSNormRecipe(Recipe):
 
     @staticmethod
     def inlined(*args: Any) -> tuple[Tensor, ...]:
-        return RMSNormRecipe.standard(*args)
+        return tuple(t.contiguous() for t in RMSNormRecipe.standard(*args))
 
     @staticmethod
     def forward(ctx: Any, *args: Any) -> tuple[Tensor, ...]:

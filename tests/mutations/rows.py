@@ -1,6 +1,18 @@
 """Layer norm, RMS norm and layer norm of rows whose units lie a stride apart."""
 
-from mutations._tests import ADAPTED, EAGER, EDGES, GATED, NARROW, NATIVE, ROWS, STRIDED_ROWS, WITNESS
+from mutations._tests import (
+    ADAPTED,
+    EAGER,
+    EDGES,
+    FAR_ROWS,
+    GATED,
+    INLINED,
+    NARROW,
+    NATIVE,
+    ROWS,
+    STRIDED_ROWS,
+    WITNESS,
+)
 
 TABLE = {
     ("triton", ROWS): [
@@ -95,6 +107,22 @@ TABLE = {
     ("ops/layer_norm.", WITNESS): [
         ("weight, bias, gate, ctx.settings)[0], input", "weight, bias, gate, ctx.settings)[0], input.detach()"),
     ],
+    ("ops/rows", FAR_ROWS): [
+        ("x - x.detach().sum(dims, keepdim=True) * share", "x"),
+        ("* share - mean * mean", "* share"),
+        ("y = (near - mean) *", "y = near *"),
+        ("var = var - var.detach().clamp_max(0)", ""),
+    ],
+    ("ops/ways", INLINED): [
+        ("input.numel() <= 1 << 20", "input.numel() <= 1 << 19"),
+        ("input.numel() <= 1 << 20", "input.numel() <= 1 << 21"),
+        ('if others[-1].backend is not None or input.device.type != "cpu":', "if False:"),
+    ],
+    ("package/checks", INLINED): [
+        ("_float32_under_autocast._dynamo_marked_constant = True", "pass"),
+        ("if isinstance(tensor, Tensor) and not", "if type(tensor) in PLAIN and not"),
+    ],
+    ("modules/extras", INLINED): [("if v != DEFAULTS[k]}", "}")],
     ("ops/layer_norm.", EAGER): [("empty(weight, ctx.needs_input_grad[2])", "empty(weight, ctx.needs_input_grad[3])")],
     ("package", WITNESS): [("k * (1 + 3 * a * u * u)", "k * (1 + a * u * u)")],
     ("ops", EAGER): [
