@@ -42,9 +42,9 @@ def test_what_is_inlined(call):
 
 
 @every_call
-@pytest.mark.parametrize(("samples", "large"), [(16384, False), (16385, True)])
+@pytest.mark.parametrize(("samples", "large"), [(2048, False), (2049, True)])
 def test_small_rows_are_with_gradients_too(call, samples, large):
-    """Up to 2^20 values, which stay in a cache; with the gradient of the op."""
+    """Up to 2^17 values, which stay in a cache; with the gradient of the op."""
     torch._dynamo.reset()
     counter = CompileCounterWithBackend("aot_eager")
     x = torch.randn(samples, 64, requires_grad=True)

@@ -111,7 +111,7 @@ def _inductors(input: Tensor, *others: Any) -> bool:
         return True
     from torch.fx.experimental.symbolic_shapes import statically_known_true  # which imports sympy
 
-    return statically_known_true(input.numel() <= 1 << 20)
+    return statically_known_true(input.numel() <= 1 << 17)
 
 
 def _compilable(args: Sequence[Any]) -> list[Any]:

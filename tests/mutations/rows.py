@@ -114,8 +114,8 @@ TABLE = {
         ("var = var - var.detach().clamp_max(0)", ""),
     ],
     ("ops/ways", INLINED): [
-        ("input.numel() <= 1 << 20", "input.numel() <= 1 << 19"),
-        ("input.numel() <= 1 << 20", "input.numel() <= 1 << 21"),
+        ("input.numel() <= 1 << 17", "input.numel() <= 1 << 16"),
+        ("input.numel() <= 1 << 17", "input.numel() <= 1 << 18"),
         ('if others[-1].backend is not None or input.device.type != "cpu":', "if False:"),
     ],
     ("package/checks", INLINED): [
