@@ -68,7 +68,7 @@ def prepared(aten: str, input: Tensor, added: Tensor | None, *parameters: Tensor
     """
     device = input.device.type
     dtype = input.dtype if added is None else torch.promote_types(input.dtype, added.dtype)
-    if dtype.itemsize == 2 and torch.is_autocast_enabled(device) and _float32_under_autocast(aten, device):
+    if dtype.itemsize == 2 and _float32_under_autocast(aten, device) and torch.is_autocast_enabled(device):
         dtype = torch.float32
     if dtype == input.dtype and (added is None or added.dtype == dtype):
         return input, added, *parameters
