@@ -15,7 +15,8 @@ from .work import Called, calls, taken
 
 TABLE = Path(__file__).with_name("predicted.csv")
 OPS = ("rms_norm", "layer_norm", "batch_norm", "group_norm", "instance_norm")
-ODD = ["8192x777", "65536x33", "65536x32", "4096x1025", "4096x1024", "2048x4097", "262144x8", "1024x20000"]
+ODD = ["8192x777", "65536x33", "65536x32", "262144x8", "1024x20000", "4096x1024", "8192x512"]
+ODD += ["8192x513", "4096x1025", "4096x2049", "2048x4097", "2048x8193", "2048x8192", "2048x16385", "2048x16384"]
 SMALL = {"batch_norm": ["20x6x65536", "16x16x8x88", "16x16x8x48", "4x16x64x4", "16x16x128", "4096x1024"]}
 
 

@@ -126,7 +126,7 @@ def _steps(kernel: str, called: Called) -> int:
     """Tiles that a program walks, where it walks."""
     given = called.given
     if kernel == "rows_backward_kernel":
-        return math.ceil(given["M"] / given["FORM"].BLOCK_M / called.grid[0])
+        return math.ceil(given["M"] / (given["FORM"].BLOCK_M * given["FORM"].TILES) / called.grid[0])
     if kernel == "rows_long_backward_kernel":
         return math.ceil(given["M"] / given["FORM"].BLOCK_M)
     if kernel in ("rows_long_forward_kernel", "rows_long_means_kernel"):

@@ -45,7 +45,7 @@ FIELDS = (*KEYS, "registers", "spills", "shared_bytes", "load_bits", "store_bits
 ARCHITECTURES = (90, 80, 100)
 BF16, F16, F32, F64 = torch.bfloat16, torch.float16, torch.float32, torch.float64
 DTYPES = ((BF16, BF16), (BF16, F32), (F16, F16), (F32, F32), (F64, F64))  # of x, of weight and bias
-KINDS = ("IMAGES", "LAST", "POOLED", "LONE", "STABLE", "MIXED", "EXACT", "SHIFTED")
+KINDS = ("IMAGES", "LAST", "POOLED", "LONE", "STABLE", "MIXED", "EXACT", "SHIFTED", "AHEAD")
 TRAITS = ("SEPARATE", "TRAINING", "ONE")  # of the recurrent kernels
 NAME = {BF16: "bf16", F16: "fp16", F32: "fp32", F64: "fp64", torch.int32: "i32", torch.int64: "i64"}
 
@@ -84,6 +84,7 @@ class Launch(NamedTuple):
         words += [f"align {given['ALIGN']}"] if "ALIGN" in given else []
         words += [f"{given['SEGMENTS']} segments"] if "SEGMENTS" in given else []
         words += [f"{given['PIECES']} pieces"] if given.get("PIECES", 1) > 1 else []
+        words += [f"{given['TILES']} tiles"] if given.get("TILES", 1) > 1 else []
         words += [f"{given['STAGES']} stages"] if given.get("STAGES", 1) > 1 else []
         words += [k.lower() for k in (*KINDS, *TRAITS) if given.get(k)]
         words += [f"{given['PER']} gates"] if "PER" in given else []
@@ -396,10 +397,10 @@ def lengths(op: str, arch: int) -> tuple[int, ...]:
     """One N for every launch size: powers of two, between them, rows of several tiles, and odd ones."""
     if op == "layer_norm_2d":
         return tuple(2**i for i in range(4, 11)) if arch == 90 else (64, 256, 512, 1024)
-    odd, between = (33, 777, 1025, 3071, 6143, 16383, 49151), (6144, 768, 12288, 20000)
+    odd, between = (33, 777, 3071, 16383, 49151, 513, 1025, 6143, 8193), (6144, 768, 12288, 20000)
     if arch == 90:
         return (*(2**i for i in range(3, 16)), 49152, *odd, *between)
-    return (128, 2048, 8192, 32768, 49152, *odd[3:5], between[0])
+    return (128, 2048, 8192, 32768, 49152, *odd[5:], between[0])
 
 
 def launches(arch: int) -> list[Launch]:

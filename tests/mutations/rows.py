@@ -13,6 +13,7 @@ from mutations._tests import (
     STRIDED_ROWS,
     WITNESS,
 )
+from mutations._tests import ADAPTED, EAGER, EDGES, GATED, NARROW, NATIVE, ODD_ROWS, ROWS, STRIDED_ROWS, WITNESS
 
 TABLE = {
     ("triton", ROWS): [
@@ -38,13 +39,22 @@ TABLE = {
         ("S = t.x if t.residual is None else t.summed", "S = t.x"),
     ],
     ("triton/rows_backward", ROWS): [
-        ("dx = dx - mean_g", "dx = dx - 0 * mean_g"),
+        ("dx = dx - mean_of[", "dx = dx - 0 * mean_of["),
         ("dx = dx + load_piece(", "dx = dx + 0 * load_piece("),
-        ("gs = gs + (affine(du, w_here, None),)", "gs = gs + (du,)"),
         ("tl.minimum(block + step, blocks - 1)", "tl.minimum(block + 0, blocks - 1)"),
         ("finalise(partial_w, partial_b,", "finalise(partial_b, partial_w,"),
         ("line = start * B + which", "line = start"),
         ("start -= which * each", "start -= 0"),
+    ],
+    ("triton/rows_turns", ROWS): [("gs = gs + (affine(du, w_here, None),)", "gs = gs + (du,)")],
+    ("triton/rows_turns", ODD_ROWS): [
+        ("tl.join(totals[2], totals[3])", "tl.join(totals[3], totals[2])"),
+        ("here = here + (found[r * PIECES + i],)", "here = here + (found[i],)"),
+        ("(block * FORM.TILES + r) * BLOCK_M", "(block + r) * BLOCK_M"),
+    ],
+    ("triton/rows_long_backward", ODD_ROWS): [
+        ("tl.maximum(blocks - 2 - i, 0)", "tl.maximum(blocks - 1 - i, 0)"),
+        ("above = low + BLOCK_N", "above = low"),
     ],
     ("cpu", ADAPTED): [
         ("own.first = sample * rows();", ""),

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from normkernels._backends.triton.base.launch import accumulator, alignment, programs, stride
 from normkernels._backends.triton.base.numbers import cdiv
-from normkernels._backends.triton.base.pairs import both_sums
 from normkernels._backends.triton.base.sums import finalise
 from normkernels._backends.triton.base.values import affine
 from normkernels._backends.triton.rows.long_backward import long_backward
@@ -19,10 +18,7 @@ from normkernels._backends.triton.rows.sizes import backward_form
 from normkernels._backends.triton.rows.tiles import (
     added,
     columns,
-    grads,
     length,
-    load_gate,
-    load_pair,
     load_parameters,
     load_piece,
     load_stat,
@@ -34,6 +30,7 @@ from normkernels._backends.triton.rows.tiles import (
     store_gate_grad,
     store_piece,
 )
+from normkernels._backends.triton.rows.turns import load_gates, load_pairs, means, of_tile, row_grads, tile_rows
 
 
 class Backward(NamedTuple):
@@ -65,57 +62,16 @@ class Strides(NamedTuple):
     gate: int
 
 
-@triton.jit
-def row_grads(
-    given, gates, w, b, mean, rstd, SLOPE, ACT: tl.constexpr, FORM: tl.constexpr, CENTER: tl.constexpr
-):  # fmt: skip
-    # xhat, du and g = du (w + offset) of every piece
-    PIECES: tl.constexpr = FORM.PIECES
-    xhats = ()
-    dus = ()
-    gs = ()
-    for i in tl.static_range(PIECES):
-        w_here = piece(w, i)
-        b_here = piece(b, i)
-        gate = piece(gates, i)
-        xhat, du = grads(given[i], gate, w_here, b_here, mean, rstd, SLOPE, ACT, CENTER)
-        xhats = xhats + (xhat,)
-        dus = dus + (du,)
-        gs = gs + (affine(du, w_here, None),)
-    return xhats, dus, gs
-
-
-@triton.jit
-def load_gates(t, rows, strides, M, N, FORM: tl.constexpr):
-    # of every piece, or None
-    if t.gate is not None:
-        PIECES: tl.constexpr = FORM.PIECES
-        found = ()
-        for i in tl.static_range(PIECES):
-            gate = load_gate(t.gate, i, rows, strides.gate, M, N, FORM)
-            found = found + (gate,)
-        return found
-
-
-@triton.jit
-def load_pairs(t, block, first, strides, M, N, FORM: tl.constexpr):
-    PIECES: tl.constexpr = FORM.PIECES
-    BLOCK_M: tl.constexpr = FORM.BLOCK_M
-    rows = (block * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)[:, None] + first
-    found = ()
-    for i in tl.static_range(PIECES):
-        found = found + (load_pair(t.x, t.dy, i, rows, strides, M, N, FORM),)
-    return found
-
-
 @triton.jit(do_not_specialize=["M", "B"])
 def rows_backward_kernel(
     t, M, N, B, strides, OFFSET: tl.float64, SLOPE: tl.float64, ACT: tl.constexpr, FORM: tl.constexpr
 ):  # fmt: skip
     PIECES: tl.constexpr = FORM.PIECES
+    TILES: tl.constexpr = FORM.TILES
     BLOCK_M: tl.constexpr = FORM.BLOCK_M
     BLOCK_N: tl.constexpr = FORM.BLOCK_N
     STAGES: tl.constexpr = FORM.STAGES
+    SUMS: tl.constexpr = 1 if t.mean is None else 2
     dtype: tl.constexpr = t.rstd.dtype.element_ty
     N = length(N, FORM)
     dw = ()
@@ -134,53 +90,64 @@ def rows_backward_kernel(
     for _ in tl.static_range(PIECES):
         dw = dw + (tl.zeros([BLOCK_M, BLOCK_N], dtype),)
         db = db + (tl.zeros([BLOCK_M, BLOCK_N], dtype),)
-    blocks = tl.cdiv(M - first, BLOCK_M)
+    blocks = tl.cdiv(M - first, BLOCK_M * TILES)
     start = tl.program_id(0)
     line = start
     if B is not None:
         start -= which * each
         line = start * B + which
-    if STAGES == 1:
+    if FORM.AHEAD:
         ahead = load_pairs(t, start, first, strides, M, N, FORM)
     step = tl.num_programs(0) if B is None else each
     for block in tl.range(start, blocks, step, num_stages=STAGES):
-        if STAGES == 1:
-            # narrow accesses go to registers alone, so a tile waits for its turn there
+        if FORM.AHEAD:
+            # narrow accesses go to registers alone, so a turn's tiles wait for it there
             given = ahead
             ahead = load_pairs(t, tl.minimum(block + step, blocks - 1), first, strides, M, N, FORM)
         else:
             given = load_pairs(t, block, first, strides, M, N, FORM)
-        rows = (block * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64) + first
-        rstd = load_stat(t.rstd, rows, M)
-        mean = rstd if t.mean is None else load_stat(t.mean, rows, M)
-        rows = rows[:, None]
-        gates = load_gates(t, rows, strides, M, N, FORM)
-        xhats, dus, gs = row_grads(given, gates, w, b, mean, rstd, SLOPE, ACT, FORM, t.mean is not None)
-        if t.dgate is not None:
-            for i in tl.static_range(PIECES):
-                w_here = piece(w, i)
-                b_here = piece(b, i)
-                u = affine(xhats[i], w_here, b_here)
-                store_gate_grad(t.dgate, given[i][1], gates[i], u, i, rows, N, M, N, SLOPE, ACT, FORM)
-        if t.mean is not None:
-            mean_gx, mean_g = both_sums(products(gs, xhats, FORM), added(gs, FORM))
-            mean_gx, mean_g = mean_gx[:, None] / N, mean_g[:, None] / N
-        else:
-            mean_gx = tl.sum(products(gs, xhats, FORM), axis=1)[:, None] / N
-        new_w = ()
-        new_b = ()
-        for i in tl.static_range(PIECES):
-            dx = gs[i] - xhats[i] * mean_gx
+        xs = ()
+        gs = ()
+        rstds = ()
+        totals = ()
+        for r in tl.static_range(TILES):
+            rows = tile_rows(block, r, first, FORM)
+            rstd = load_stat(t.rstd, rows, M)
+            mean = rstd if t.mean is None else load_stat(t.mean, rows, M)
+            rows = rows[:, None]
+            gates = load_gates(t, rows, strides, M, N, FORM)
+            pairs = of_tile(given, r, FORM)
+            xhat, du, g = row_grads(pairs, gates, w, b, mean, rstd, SLOPE, ACT, FORM, t.mean is not None)
+            if t.dgate is not None:
+                for i in tl.static_range(PIECES):
+                    w_here = piece(w, i)
+                    b_here = piece(b, i)
+                    u = affine(xhat[i], w_here, b_here)
+                    store_gate_grad(t.dgate, pairs[i][1], gates[i], u, i, rows, N, M, N, SLOPE, ACT, FORM)
+            totals = totals + (products(g, xhat, FORM),)
             if t.mean is not None:
-                dx = dx - mean_g
-            dx = dx * rstd
-            if t.dsummed is not None:
-                dx = dx + load_piece(t.dsummed, i, rows, strides.dsummed, M, N, dtype, FORM)
-            store_piece(t.dx, dx, i, rows, N, M, N, FORM)
-            new_w = new_w + (dw[i] + dus[i] * xhats[i],)
-            new_b = new_b + (db[i] + dus[i],)
-        dw = new_w
-        db = new_b
+                totals = totals + (added(g, FORM),)
+            new_w = ()
+            new_b = ()
+            for i in tl.static_range(PIECES):
+                new_w = new_w + (dw[i] + du[i] * xhat[i],)
+                new_b = new_b + (db[i] + du[i],)
+            dw = new_w
+            db = new_b
+            xs = xs + xhat
+            gs = gs + g
+            rstds = rstds + (rstd,)
+        mean_of = means(totals, N, TILES * SUMS)  # g xhat and, of centred rows, g
+        for r in tl.static_range(TILES):
+            rows = tile_rows(block, r, first, FORM)[:, None]
+            for i in tl.static_range(PIECES):
+                dx = gs[r * PIECES + i] - xs[r * PIECES + i] * mean_of[r * SUMS]
+                if t.mean is not None:
+                    dx = dx - mean_of[r * SUMS + 1]
+                dx = dx * rstds[r]
+                if t.dsummed is not None:
+                    dx = dx + load_piece(t.dsummed, i, rows, strides.dsummed, M, N, dtype, FORM)
+                store_piece(t.dx, dx, i, rows, N, M, N, FORM)
     for i in tl.static_range(PIECES):
         store_partial(t.partial_w, dw[i], i, line, N, FORM)
         store_partial(t.partial_b, db[i], i, line, N, FORM)
@@ -207,7 +174,8 @@ def backward(a, bias: Tensor | None, mean: Tensor | None, dbias: Tensor | None) 
         long_backward(given, a, dbias, strides, align)
         return
     each = B or 1
-    P = max(1, programs(a.x, each * cdiv(M // each, resident["FORM"].BLOCK_M), resident["num_warps"]) // each)
+    turn = resident["FORM"].BLOCK_M * resident["FORM"].TILES
+    P = max(1, programs(a.x, each * cdiv(M // each, turn), resident["num_warps"]) // each)
     partial_w = None if a.dweight is None else accumulator(a.rstd, P, each * N)
     partial_b = None if dbias is None else accumulator(a.rstd, P, each * N)
     t = given._replace(partial_w=partial_w, partial_b=partial_b)

@@ -119,5 +119,5 @@ def forward(a, bias: Tensor | None, mean: Tensor | None) -> None:
         blocks = each * cdiv(M // each, resident["FORM"].BLOCK_M)
         rows_forward_kernel[(blocks,)](*given, **constants, **resident)
     else:
-        segments = segment_form(N, a.x.element_size(), align, a.weight_offset != 0, a.gate is not None)
+        segments = segment_form(N, a.x.element_size(), align, a.weight_offset != 0, a.gate is not None, backward=False)
         rows_long_forward_kernel[(M,)](*given, **constants, **segments)

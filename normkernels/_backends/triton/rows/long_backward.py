@@ -1,6 +1,7 @@
 """Long rows, backward: the means of g xhat and of g of each row, then dx and the parameter gradients down the columns.
 
-The second kernel reads x and dy again, what the first one read last still from L2.
+The second kernel reads x and dy again, what the first one read last still from L2. Narrow accesses go to registers
+alone, so there the next tile is asked for a turn before its own.
 """
 
 import triton
@@ -49,10 +50,17 @@ def rows_long_means_kernel(
         bias = shifted(bias, which.to(tl.int64) * N)
     sum_gx = tl.zeros([1, BLOCK_N], dtype)
     sum_g = tl.zeros([1, BLOCK_N], dtype)
+    if FORM.AHEAD:
+        ahead = load_pair(t.x, t.dy, 0, row, strides, M, N, FORM)
     for low in tl.range(0, N, BLOCK_N, num_stages=STAGES):
         w = load_parameter(shifted(weight, low), 0, N - low, OFFSET, dtype, FORM)
         b = load_parameter(shifted(bias, low), 0, N - low, None, dtype, FORM)
-        pair = load_pair(t.x + low, t.dy + low, 0, row, strides, M, N - low, FORM)
+        if FORM.AHEAD:
+            pair = ahead
+            above = low + BLOCK_N
+            ahead = load_pair(t.x + above, t.dy + above, 0, row, strides, M, N - above, FORM)
+        else:
+            pair = load_pair(t.x + low, t.dy + low, 0, row, strides, M, N - low, FORM)
         gate = load_gate(shifted(t.gate, low), 0, row, strides.gate, M, N - low, FORM)
         xhat, du = grads(pair, gate, w, b, mean, rstd, SLOPE, ACT, t.mean is not None)
         g = affine(du, w, None)
@@ -64,6 +72,14 @@ def rows_long_means_kernel(
         mean_gx, mean_g = both_sums(sum_gx, sum_g)
         tl.store(MEANS + row, mean_gx[:, None] / N)
         tl.store(MEANS + M + row, mean_g[:, None] / N)
+
+
+@triton.jit
+def load_strip(t, low, block, first, strides, end, N, FORM: tl.constexpr):
+    # x and dy of some rows
+    BLOCK_M: tl.constexpr = FORM.BLOCK_M
+    rows = (block * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)[:, None] + first
+    return load_pair(t.x + low, t.dy + low, 0, rows, strides, end, N - low, FORM)
 
 
 @triton.jit(do_not_specialize=["M", "B"])
@@ -96,6 +112,8 @@ def rows_long_backward_kernel(
     w = load_parameter(shifted(weight, low), 0, N - low, OFFSET, dtype, FORM)
     b = load_parameter(shifted(bias, low), 0, N - low, None, dtype, FORM)
     blocks = tl.cdiv(end - first, BLOCK_M)
+    if FORM.AHEAD:
+        ahead = load_strip(t, low, blocks - 1, first, strides, end, N, FORM)
     for i in tl.range(0, blocks, num_stages=STAGES):
         # the last rows first: they were read last, so they may still be in L2
         rows = ((blocks - 1 - i) * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64) + first
@@ -104,7 +122,11 @@ def rows_long_backward_kernel(
         mean_gx = load_stat(MEANS, rows, end)
         mean_g = rstd if t.mean is None else load_stat(MEANS + M, rows, end)
         rows = rows[:, None]
-        pair = load_pair(t.x + low, t.dy + low, 0, rows, strides, end, N - low, FORM)
+        if FORM.AHEAD:
+            pair = ahead
+            ahead = load_strip(t, low, tl.maximum(blocks - 2 - i, 0), first, strides, end, N, FORM)
+        else:
+            pair = load_strip(t, low, blocks - 1 - i, first, strides, end, N, FORM)
         gate = load_gate(shifted(t.gate, low), 0, rows, strides.gate, end, N - low, FORM)
         xhat, du = grads(pair, gate, w, b, mean, rstd, SLOPE, ACT, t.mean is not None)
         if t.dgate is not None:
@@ -139,7 +161,7 @@ def long_backward(t, a, dbias: Tensor | None, strides, align: int) -> None:
     B = samples(t.weight, t.bias)
     means = accumulator(a.rstd, 2, M)
     chosen = N, a.x.element_size(), align, shift, a.gate is not None
-    segments, strip = segment_form(*chosen), strip_form(*chosen)
+    segments, strip = segment_form(*chosen, backward=True), strip_form(*chosen)
     rows_long_means_kernel[(M,)](
         t._replace(dx=None, dgate=None, dsummed=None), means, M, N, B, strides, **constants, **segments
     )

@@ -2,16 +2,20 @@
 
 from typing import NamedTuple
 
-from normkernels._backends.triton.base.launch import Tile, stages, unaligned
+from normkernels._backends.triton.base.launch import SHARED, Tile, stages, unaligned
 from normkernels._backends.triton.base.numbers import cdiv, next_power_of_2
 
-# itemsize of x -> the longest row that one program holds; then the segments of a longer row
+# itemsize of x -> the longest row that one program holds, and the longest of which 128-bit accesses leave a rest
 FORWARD_LIMIT, BACKWARD_LIMIT = {2: 32768, 4: 24576, 8: 8192}, {2: 8192, 4: 8192, 8: 4096}
+ODD_FORWARD_LIMIT, ODD_BACKWARD_LIMIT = {2: 24576, 4: 18432, 8: 3072}, {2: 8704, 4: 9216, 8: 2730}
 FORWARD_SEGMENT = Tile(1, 4096, 8)
 
 
 class Form(NamedTuple):
-    """The constants of a kernel that holds rows. SHIFTED: weights have an offset; STAGES: of the pipeline."""
+    """The constants of a kernel that holds rows. SHIFTED: weights have an offset; STAGES: of the pipeline.
+
+    AHEAD: what a loop's next turn takes waits in registers; TILES: of such a turn.
+    """
 
     ALIGN: int
     BLOCK_M: int
@@ -20,6 +24,8 @@ class Form(NamedTuple):
     EXACT: bool
     SHIFTED: bool
     STAGES: int
+    AHEAD: bool = False
+    TILES: int = 1
 
 
 def tile(N: int, limit: int, elements: int, itemsize: int) -> Tile | None:
@@ -46,46 +52,75 @@ def backward_tile(N: int, itemsize: int, activation: str) -> Tile | None:
     return tile(N, limit, 2048 if itemsize == 4 else 1024, itemsize)
 
 
-def pieces(N: int, aligned: bool, forward: bool, activation: str) -> tuple[int, int]:
-    """How many tiles of which width hold a row: one, unless three or five have an eighth fewer lanes.
+class Pieces(NamedTuple):
+    """How many tiles of which width hold a row, and how many such rows one turn of a loop takes."""
 
-    Where accesses are narrow, up to 32: a thread then has one column of a tile, of x and of the weights alike.
-    """
-    if not aligned:
-        most = (32 if N > 2048 else 16) if forward else (16 if activation == "identity" else 8)
-        width = max(16, next_power_of_2(N + 1) // most)
-        return cdiv(N, width), width
-    best = 1, max(8, next_power_of_2(N))
+    count: int
+    width: int
+    rows: int = 1
+
+
+def pieces(N: int, forward: bool) -> Pieces:
+    """One tile, unless three or five have an eighth fewer lanes."""
+    best = Pieces(1, max(8, next_power_of_2(N)))
     for n in (3, 5) if forward else (3,):
         width = max(16, next_power_of_2(cdiv(N, n)))
-        if n * width * 8 <= best[0] * best[1] * 7:
-            best = n, width
+        if n * width * 8 <= best.count * best.width * 7:
+            best = Pieces(n, width)
     return best
 
 
-def form(
-    N: int, itemsize: int, elements: int, align: int, shifted: bool, loads: int, activation: str = "identity"
-) -> dict[str, Form | int]:
-    """Whole rows, about ``elements`` values at least, of so many tensors that a loop loads; and how many warps."""
-    aligned = not unaligned(N, itemsize)
-    PIECES, BLOCK_N = pieces(N, aligned, not loads, activation)
-    BLOCK_M = max(1, elements // next_power_of_2(PIECES * BLOCK_N))
-    if not aligned:
-        num_warps = BLOCK_N // 32
+def narrow_pieces(N: int, itemsize: int, forward: bool, activation: str) -> Pieces:
+    """Of narrow accesses, up to 32: a thread then has one column of a tile, of x and of the weights alike.
+
+    Backward in 16 bits the next rows wait in registers: up to ten tiles leave room for two rows a turn.
+    """
+    most = (32 if N > 2048 else 16) if forward else (16 if activation == "identity" else 8)
+    width = max(16, next_power_of_2(N + 1) // most)
+    between = itemsize == 4 and 768 < N <= 1024  # one row of 13 tiles or more, two warps to each, would spill
+    if forward or activation != "identity" or N <= 128 or not (itemsize == 2 or between):
+        return Pieces(cdiv(N, width), width)
+    width = min(512, width * (1 if N <= 12 * width else 2))
+    return Pieces(cdiv(N, width), width, 2 if N <= 10 * width else 1)
+
+
+def warps(p: Pieces, N: int, itemsize: int, BLOCK_M: int, loads: int) -> int:
+    """Narrow: a thread for each column of a tile, and 16 where two warps share a row.
+
+    A thread of 16 warps has no more than 128 registers: with 131 a multiprocessor would hold a program less.
+    """
+    if unaligned(N, itemsize):
+        num_warps = 16 if p.rows > 1 and p.width == 64 else p.width // 32
     else:
         most = 8 if loads and itemsize > 2 else 16
-        each = most if PIECES == 1 else 8 if not loads or N > 6144 else 4  # values of a tile for a thread
-        num_warps = BLOCK_M * BLOCK_N // (32 * (min(each, 8) if itemsize == 8 else each))
-    num_warps = min(16 if itemsize < 8 and not loads and N <= 16384 else 32, max(4, num_warps))
-    narrow = align * itemsize < 4
-    depth = 1 if narrow or not loads else stages(loads * BLOCK_M * PIECES * BLOCK_N * itemsize, num_warps)
-    depth = min(depth, 5 if PIECES == 1 else 4)  # addresses of three tiles five times over do not fit the registers
-    exact = PIECES * BLOCK_N == N
-    return {"FORM": Form(align, BLOCK_M, BLOCK_N, PIECES, exact, shifted, depth), "num_warps": num_warps}
+        each = most if p.count == 1 else 8 if not loads or N > 6144 else 4  # values of a tile for a thread
+        num_warps = BLOCK_M * p.width // (32 * (min(each, 8) if itemsize == 8 else each))
+    return min(16 if itemsize < 8 and not loads and N <= 16384 else 32, max(4, num_warps))
+
+
+def form(
+    N: int, itemsize: int, elements: int, align: int, shifted: bool, loads: int, activation: str = "identity",
+    centered: bool = True,
+) -> dict[str, Form | int]:  # fmt: skip
+    """Whole rows, about ``elements`` values at least, of so many tensors that a loop loads; and how many warps."""
+    odd = unaligned(N, itemsize)
+    p = narrow_pieces(N, itemsize, not loads, activation) if odd else pieces(N, not loads)
+    BLOCK_M = max(1, elements // next_power_of_2(p.count * p.width))
+    num_warps = warps(p, N, itemsize, BLOCK_M, loads)
+    if p.rows > 1:
+        BLOCK_M, align = num_warps * 32 // p.width, 1
+    # a pipeline takes four bytes of a thread at least, and tiles that shared memory holds
+    narrow = min(align, max(1, BLOCK_M * p.width // (32 * num_warps))) * itemsize < 4
+    tile_bytes = loads * p.rows * BLOCK_M * p.count * p.width * itemsize
+    depth = 1 if narrow or not loads or tile_bytes > SHARED else stages(tile_bytes, num_warps)
+    depth = min(depth, 5 if p.count == 1 else 4)  # addresses of three tiles five times over do not fit the registers
+    ahead = narrow and loads > 0 and not (centered and p.count > 14)  # two rows and sums for two parameters do not
+    sizes = align, BLOCK_M, p.width, p.count, p.count * p.width == N, shifted
+    return {"FORM": Form(*sizes, depth, ahead, p.rows), "num_warps": num_warps}
 
 
 def forward_form(N: int, itemsize: int, align: int, shifted: bool) -> dict[str, Form | int] | None:
-    if N > FORWARD_LIMIT[itemsize] * (3 if unaligned(N, itemsize) else 8) // 8:
+    if N > (ODD_FORWARD_LIMIT if unaligned(N, itemsize) else FORWARD_LIMIT)[itemsize]:
         return None
     return form(N, itemsize, 1024 if itemsize == 8 else 2048, align, shifted, 0)
 
@@ -99,20 +134,34 @@ def backward_form(
     """
     limit = BACKWARD_LIMIT[itemsize] // (1 if activation == "identity" else 2)
     if unaligned(N, itemsize):
-        limit = limit * 2 // 3
+        limit = ODD_BACKWARD_LIMIT[itemsize] if activation == "identity" else limit * 2 // 3
     elif not centered and itemsize == 2:  # in float32 three tiles of such rows fit no shared memory of 99 KB
         limit = limit * 3 // 2
     elements = 1024 if each and unaligned(N, itemsize) else 2048
-    return None if limit < N else form(N, itemsize, elements, align, shifted, loads, activation)
+    return None if limit < N else form(N, itemsize, elements, align, shifted, loads, activation, centered)
 
 
-def segment_form(N: int, itemsize: int, align: int, shifted: bool, gated: bool) -> dict[str, Form | int]:
-    """Of a program that walks one long row. Three tiles of it and of a gate that are not of 16 bits fit no 99 KB."""
+def segment_form(
+    N: int, itemsize: int, align: int, shifted: bool, gated: bool, backward: bool
+) -> dict[str, Form | int]:  # fmt: skip
+    """Of a program that walks one long row. Three tiles of it and of a gate that are not of 16 bits fit no 99 KB.
+
+    Backward of narrow accesses the next tile waits in registers: fewer values a thread leave room for more programs.
+    """
     BLOCK_N, depth = 2048 if itemsize == 8 else 4096, 2 if gated and itemsize > 2 else 3
-    return {"FORM": Form(align, 1, BLOCK_N, 1, N % BLOCK_N == 0, shifted, depth), "num_warps": 8}
+    ahead = backward and align * itemsize < 4
+    if ahead:
+        BLOCK_N = 1024
+    sizes = align, 1, BLOCK_N, 1, N % BLOCK_N == 0, shifted
+    return {"FORM": Form(*sizes, depth, ahead), "num_warps": BLOCK_N // 256 if ahead else 8}
 
 
 def strip_form(N: int, itemsize: int, align: int, shifted: bool, gated: bool) -> dict[str, Form | int]:
-    """Of a program that walks down all rows, some columns wide; of half as many rows where a gate is in float64."""
-    wide = gated and itemsize == 8
-    return {"FORM": Form(align, 16 if wide else 32, 64, 1, N % 64 == 0, shifted, 2 if wide else 3), "num_warps": 4}
+    """Of a program that walks down all rows, some columns wide; of half as many rows where a gate is in float64.
+
+    Half as wide where the next rows wait in registers.
+    """
+    wide, ahead = gated and itemsize == 8, align * itemsize < 4
+    BLOCK_N = 32 if ahead else 64
+    sizes = align, 16 if wide else 32, BLOCK_N, 1, N % BLOCK_N == 0, shifted
+    return {"FORM": Form(*sizes, 2 if wide else 3, ahead), "num_warps": 4}

@@ -47,7 +47,7 @@ def inside(i: tl.constexpr, rows, M, N, FORM: tl.constexpr):
     # which values of piece i exist; a lone row is always one of the M
     if FORM.EXACT or i < FORM.PIECES - 1:
         mask = rows < M
-    elif FORM.BLOCK_M == 1:
+    elif FORM.BLOCK_M * FORM.TILES == 1:
         mask = columns(i, FORM) < N
     else:
         mask = (rows < M) & (columns(i, FORM) < N)
@@ -57,7 +57,7 @@ def inside(i: tl.constexpr, rows, M, N, FORM: tl.constexpr):
 @triton.jit
 def load_piece(P, i: tl.constexpr, rows, stride, M, N, dtype: tl.constexpr, FORM: tl.constexpr):
     at = P + rows * (stride // FORM.ALIGN * FORM.ALIGN) + columns(i, FORM)
-    if FORM.BLOCK_M == 1 and (FORM.EXACT or i < FORM.PIECES - 1):
+    if FORM.BLOCK_M * FORM.TILES == 1 and (FORM.EXACT or i < FORM.PIECES - 1):
         v = tl.load(at)
     else:
         v = tl.load(at, mask=inside(i, rows, M, N, FORM), other=0.0)
@@ -68,7 +68,7 @@ def load_piece(P, i: tl.constexpr, rows, stride, M, N, dtype: tl.constexpr, FORM
 def store_piece(P, value, i: tl.constexpr, rows, stride, M, N, FORM: tl.constexpr):
     at = P + rows * stride + columns(i, FORM)
     value = rounded(value, P.dtype.element_ty)
-    if FORM.BLOCK_M == 1 and (FORM.EXACT or i < FORM.PIECES - 1):
+    if FORM.BLOCK_M * FORM.TILES == 1 and (FORM.EXACT or i < FORM.PIECES - 1):
         tl.store(at, value)
     else:
         tl.store(at, value, mask=inside(i, rows, M, N, FORM))
