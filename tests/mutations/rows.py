@@ -58,7 +58,7 @@ TABLE = {
         ("if (a.dgate) transpose_out(g, rows,", "if (a.dgate) transpose_out(u, rows,"),
     ],
     ("reference/rows", WITNESS): [("dgate.copy_(dy * u *", "dgate.copy_(u *")],
-    ("ops/rows", GATED): [("if gate is not None and gate.dtype != input.dtype:", "if False:")],
+    ("package/checks", GATED): [("if gate is not None and gate.dtype != input.dtype:", "if False:")],
     ("ops/ragged", GATED): [("not is_ragged(t) or t.shape != input.shape", "t.shape != input.shape")],
     ("triton/rows_tiles", ROWS): [
         ("dgate = dy.to(u.dtype) * u *", "dgate = u *"),
