@@ -82,7 +82,7 @@ TABLE = {
         ("drain(p, totals.data(), totals.size());", ""),
     ],
     ("cpu", GATED_CHANNELS): [
-        ("of.opener + at, u, du, dskip ? dskip + at : nullptr, n);", "of.opener + at, u, du, nullptr, n);"),
+        ("of.opener + at, u, du, dskip ? dskip + at : nullptr, n,", "of.opener + at, u, du, nullptr, n,"),
         ("a.of.complete(at + p * g.S, u,", "a.of.complete(at, u,"),
         ("a.through(from, u, du + p * S, n);", "a.through(at, u, du + p * S, n);"),
         (".skip = g.gated ? nullptr : pointer<T>(g.skip)", ".skip = pointer<T>(g.skip)"),
