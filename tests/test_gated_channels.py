@@ -15,6 +15,8 @@ from normkernels.cases import OPS
 from normkernels.cases._channels import last
 from normkernels.cases._rows import activate
 from normkernels.functional import group_norm, instance_norm
+from normkernels.ops._channels import ChannelsRecipe, Settings
+from normkernels.ops.group_norm import group_norm_bwd, group_norm_fwd
 
 every_layout = pytest.mark.parametrize("layout", [torch.Tensor.contiguous, last], ids=["planes", "channels_last"])
 FUNCTIONS = {
@@ -143,6 +145,22 @@ def test_compiled_exported_and_traced(norm):
     many, gates = torch.stack([x, 2 * x]), torch.stack([gate, gate])
     torch.testing.assert_close(torch.func.vmap(block)(many, gates)[0], want)
     torch.testing.assert_close(copy.deepcopy(block)(x, gate), want)
+
+
+def test_in_the_operators_of_onnx():
+    x, gate = draw(2, 8, 3, 5), draw(2, 8, 3, 5, seed=1)
+    settings = Settings(group_norm_fwd, group_norm_bwd, False, 4, 1e-5, "gated_silu", 0.01, None)
+    y, *_ = ChannelsRecipe.standard(x, gate, None, None, None, None, settings)
+    torch.testing.assert_close(y, formula("group_norm", x, gate))
+
+
+def test_inlined_where_statistics_are_given():
+    norm = nk.InstanceNorm2d(8, track_running_stats=True, activation="silu", dtype=torch.float64).eval()
+    x, gate = draw(2, 8, 3, 5), draw(2, 8, 3, 5, seed=1)
+    want = F.instance_norm(x, norm.running_mean, norm.running_var, use_input_stats=False) * F.silu(gate)
+    with torch.no_grad():
+        found = torch.compile(norm, fullgraph=True, backend="aot_eager")(x, gate=gate)
+        torch.testing.assert_close(found, want)
 
 
 def test_a_gate_leaves_no_room_for_a_skip():
