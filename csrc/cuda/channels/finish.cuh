@@ -10,9 +10,21 @@ namespace normkernels::cuda {
 // y in place of u; beside: of skip or of the gate
 template <int FINISH, typename T>
 __device__ void complete(const Affine<T>& affine, Wide<T>& u, Wide<T> beside) {
-  if constexpr (FINISH == kGated) activate(beside.v, affine.activation, affine.slope);
+  if constexpr (FINISH == kGated) {
+    constexpr int FEW = kPack<T> / 2;  // gates at a time: u has its registers meanwhile
 #pragma unroll
-  for (int k = 0; k < kPack<T>; ++k) u.v[k] = FINISH == kGated ? u.v[k] * beside.v[k] : u.v[k] + beside.v[k];
+    for (int first = 0; first < kPack<T>; first += FEW) {
+      acc_t<T> gates[FEW];
+#pragma unroll
+      for (int k = 0; k < FEW; ++k) gates[k] = beside.v[first + k];
+      activate(gates, affine.activation, affine.slope);
+#pragma unroll
+      for (int k = 0; k < FEW; ++k) u.v[first + k] *= gates[k];
+    }
+    return;
+  }
+#pragma unroll
+  for (int k = 0; k < kPack<T>; ++k) u.v[k] += beside.v[k];
   if constexpr (FINISH == kActivated) activate(u.v, affine.activation, affine.slope);
 }
 
