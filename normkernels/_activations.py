@@ -73,11 +73,17 @@ _TABLE: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]]
     "softsign": (F.softsign, lambda u: (1 + u.abs()).square().reciprocal()),
 }
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
+GATED = "gated_"  # before the name of an activation that is given a gate and multiplies u, in ops over channels
 
 
 def activation(name: str, u: Tensor, slope: float) -> Tensor:
     """f(u). ``slope`` is leaky_relu's."""
     return F.leaky_relu(u, slope) if name == "leaky_relu" else _TABLE[name][0](u)
+
+
+def of_gate(name: str) -> tuple[bool, str]:
+    """Whether an op's activation is that of a gate, and its name."""
+    return name.startswith(GATED), name.removeprefix(GATED)
 
 
 def derivative(name: str, u: Tensor, slope: float) -> Tensor:

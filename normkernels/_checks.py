@@ -47,6 +47,13 @@ def check_like_input(op: str, argument: str, tensor: Tensor | None, input: Tenso
     check_device(op, argument, tensor, input)
 
 
+def check_gate(op: str, gate: Tensor | None, input: Tensor) -> None:
+    """Shape, dtype and device are those of input."""
+    check_like_input(op, "gate", gate, input)
+    if gate is not None and gate.dtype != input.dtype:
+        fail(op, "gate", f"have input's dtype {input.dtype}", gate.dtype)
+
+
 @functools.cache
 def _policy(op: str, device: str) -> bool:
     if not (hasattr(torch.ops.aten, op) and torch.amp.is_autocast_available(device)):

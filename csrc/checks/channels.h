@@ -5,6 +5,18 @@
 
 namespace normkernels::check {
 
+// What follows weight and bias in batch, group and instance norm. Where the activation is called gated_..., it is that
+// of a gate, which lies in the place of skip: y = u act(gate), and dskip is the gradient of the gate.
+struct Epilogue {
+  bool gated;
+  std::string activation;
+
+  Epilogue(const char* op, const std::string& name, Argument skip)
+      : gated(name.rfind("gated_", 0) == 0), activation(gated ? name.substr(6) : name) {
+    STD_TORCH_CHECK(!gated || skip, op, ": skip must be given where the activation is that of a gate");
+  }
+};
+
 // A call's sizes, and the arguments that every member has.
 struct ChannelsCall : Call {
   const bool last;

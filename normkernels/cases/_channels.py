@@ -11,7 +11,7 @@ from torch import Tensor
 
 from normkernels._activations import ACTIVATIONS
 from normkernels.cases import Op, Sample, adversarial, seeded
-from normkernels.cases._rows import activate
+from normkernels.cases._rows import completed
 
 OPTIONAL = ("skip", "weight", "bias")
 RUNNING = ("running_mean", "running_var")
@@ -46,9 +46,12 @@ def affine(xhat: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     return xhat if bias is None else xhat + bias[:, None]
 
 
-def skip_and_activate(y: Tensor, skip: Tensor | None = None, activation: str | None = None, slope=0.01) -> Tensor:
+def skip_and_activate(
+    y: Tensor, skip: Tensor | None = None, activation: str | None = None, slope: float = 0.01,
+    gate: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """What follows the norm, as a user of torch writes it."""
-    return activate(y if skip is None else y + skip, activation, slope)
+    return completed(y if skip is None else y + skip, gate, activation, slope)
 
 
 class Norm(NamedTuple):
@@ -69,7 +72,7 @@ class Norm(NamedTuple):
 
     def sample(
         self, id: str, x: Tensor, present: Sequence[str] = OPTIONAL[1:], skip: Tensor | None = None,
-        running: bool = False, big: bool = False, **call: Any,
+        running: bool = False, big: bool = False, gated: bool = False, **call: Any,
     ) -> Sample:  # fmt: skip
         """``present`` names the optional tensors; ``skip`` is a certain one; ``running``: with running statistics."""
         g = seeded(f"{self.stem}-{id}-parameters")
@@ -84,6 +87,8 @@ class Norm(NamedTuple):
             call = {k: v for k, v in call.items() if k not in RUNNING}
         if self.state is not None:
             tensors |= self.state(*moments(x), lambda *shape: torch.randn(shape, generator=g, dtype=x.dtype))
+        if gated:
+            tensors["gate"] = last(torch.randn(x.shape, generator=g, dtype=x.dtype))
         dy = torch.randn(x.shape, generator=g, dtype=x.dtype)
         return Sample(id, {"eps": 1e-5} | call, {"input": x} | tensors, (dy,), self.statistics(x.dim()), big)
 

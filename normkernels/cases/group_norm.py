@@ -36,6 +36,7 @@ NORM = Norm(
 def _samples() -> list[Sample]:
     sample, x = NORM.sample, NORM.x
     groups = [(12, 12), (12, 3), (20, 4), (12, 1), (33, 3), (320, 32)]  # 1, 4, 5, C, 11 and 10 channels in each
+    gated: dict[str, Any] = {"num_groups": 4, "gated": True}
     return [
         *NORM.samples(),
         *(sample(f"2x{c}x3x5-{g}-groups", x(2, c, 3, 5, groups=g), num_groups=g) for c, g in groups),
@@ -51,12 +52,19 @@ def _samples() -> list[Sample]:
         _of_images("channels_last-of-images", last(x(3, 12, 4, 5, groups=4)), OPTIONAL),
         _of_images("5x12-of-images", x(5, 12, groups=4), ("bias",)),
         sample("7x32x1x1-4-groups", x(7, 32, 1, 1, groups=4), num_groups=4),
+        sample("3x12x5x7-gated-silu", x(3, 12, 5, 7, groups=4), activation="silu", **gated),
+        sample("3x12x4x5-gated", x(3, 12, 4, 5, groups=4), (), **gated),
+        sample("channels_last-gated-sigmoid", last(x(3, 12, 5, 7, groups=4)), activation="sigmoid", **gated),
+        sample("5x36-gated-gelu", x(5, 36, groups=4), activation="gelu", **gated),
+        _of_images("of-images-gated", x(3, 12, 4, 5, groups=4), OPTIONAL[1:], gated=True),
+        sample("1x4x120x300-gated-silu", x(1, 4, 120, 300, groups=4), activation="silu", big=True, **gated),
+        sample("0x12x3x4-gated", x(0, 12, 3, 4, groups=4), activation="silu", **gated),
     ]
 
 
-def _of_images(id: str, x: torch.Tensor, present: tuple[str, ...]) -> Sample:
+def _of_images(id: str, x: torch.Tensor, present: tuple[str, ...], **call: Any) -> Sample:
     """A weight and a bias for each image, 4 groups."""
-    found, g = NORM.sample(id, x, present, num_groups=4, activation="silu"), seeded(f"group_norm-{id}")
+    found, g = NORM.sample(id, x, present, num_groups=4, activation="silu", **call), seeded(f"group_norm-{id}")
     tables = {k: torch.randn(x.shape[:2], generator=g, dtype=x.dtype) for k in ("weight", "bias") if k in present}
     return dataclasses.replace(found, tensors={**found.tensors, **tables})
 

@@ -34,6 +34,9 @@ def _samples() -> list[Sample]:
         sample("3x20x5x7-eval", x(3, 20, 5, 7), OPTIONAL, activation="relu", **constants),
         sample("channels_last-eval", last(x(3, 20, 5, 7)), OPTIONAL, activation="silu", **constants),
         sample("3x20x1-eval", x(3, 20, 1), (), **constants),
+        sample("3x20x5x7-gated-silu", x(3, 20, 5, 7), gated=True, activation="silu"),
+        sample("channels_last-gated-tanh", last(x(3, 20, 5, 7)), gated=True, activation="tanh"),
+        sample("3x20x5x7-eval-gated", x(3, 20, 5, 7), gated=True, **constants),
     ]
 
 

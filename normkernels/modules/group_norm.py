@@ -22,17 +22,19 @@ class GroupNorm(ChannelExtras, torch.nn.GroupNorm):
         y = \text{activation}\Big(\Big(\frac{x - \mu_{ng}}{\sqrt{\sigma^2_{ng} + \epsilon}} w_c + b_c\Big)
         (1 + \text{scale}_{nc}) + \text{shift}_{nc} + \text{skip}\Big)
 
-    scale and shift, one for each image and channel, are given to the call or left out: adaptive group norm.
+    scale and shift, one for each image and channel, are given to the call or left out: adaptive group norm. With a
+    gate, given to the call too, y is u activation(gate), where u is what the activation has above without a skip.
 
     Args:
         num_groups, num_channels, eps, affine, device, dtype: as in torch.nn.GroupNorm.
         bias: without, an affine layer has a weight only.
-        activation: None or a name of ``normkernels.ACTIVATIONS`` (diffusion: ``"silu"``), applied last.
+        activation: None or a name of ``normkernels.ACTIVATIONS`` (diffusion: ``"silu"``), applied last; of the gate
+            where one is given.
         slope: of ``"leaky_relu"`` for negative values.
         backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
 
     Shape:
-        input and skip ``(N, C, *)``, scale and shift ``(N, C)``; output as input, in its memory layout.
+        input, skip and gate ``(N, C, *)``, scale and shift ``(N, C)``; output as input, in its memory layout.
 
     Attributes: ``weight`` (1) and ``bias`` (0), ``(C,)``, or None.
 
@@ -59,11 +61,11 @@ class GroupNorm(ChannelExtras, torch.nn.GroupNorm):
 
     def forward(
         self, input: Tensor, skip: Tensor | None = None, scale: Tensor | None = None, shift: Tensor | None = None,
-        **unknown: Never,
+        gate: Tensor | None = None, **unknown: Never,
     ) -> Tensor:  # fmt: skip
         """y, as the class says."""
         if isinstance(input, Proxy):
-            return leaf(self, input, skip, *(() if scale is shift is None else (scale, shift)))
+            return leaf(self, input, skip, *(() if scale is shift is gate is None else (scale, shift, gate)))
         if unknown:
             refuse(self, unknown)
         weight, bias = self.weight, self.bias
@@ -71,10 +73,11 @@ class GroupNorm(ChannelExtras, torch.nn.GroupNorm):
             shape = (*input.shape[:1], self.num_channels)
             check_tables(self, shape, scale=scale, shift=shift)
             weight, bias = adapted(weight, bias, scale, shift, shape)
-        return group_norm(input, self.num_groups, weight, bias, self.eps, skip=skip, **self.extras)
+        return group_norm(input, self.num_groups, weight, bias, self.eps, skip=skip, gate=gate, **self.extras)
 
     if TYPE_CHECKING:  # torch.nn.Module's says nothing of what it takes and returns
 
         def __call__(
-            self, input: Tensor, skip: Tensor | None = None, scale: Tensor | None = None, shift: Tensor | None = None
-        ) -> Tensor: ...
+            self, input: Tensor, skip: Tensor | None = None, scale: Tensor | None = None, shift: Tensor | None = None,
+            gate: Tensor | None = None,
+        ) -> Tensor: ...  # fmt: skip

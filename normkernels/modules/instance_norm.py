@@ -1,6 +1,6 @@
 """InstanceNorm1d, 2d and 3d: torch.nn's instance norms on fused kernels."""
 
-from typing import Never
+from typing import TYPE_CHECKING, Never
 
 import torch
 from torch import Tensor
@@ -22,17 +22,19 @@ class _InstanceNorm(Ranked, Twin, torch.nn.modules.instancenorm._InstanceNorm):
     .. math::
         y = \text{activation}\Big(\frac{x - \mu_{nc}}{\sqrt{\sigma^2_{nc} + \epsilon}} w_c + b_c + \text{skip}\Big)
 
+    With a gate, given to the call instead of a skip, y is u activation(gate), where u is what the activation has above.
     ``freeze()`` keeps running statistics, weight and bias as they are.
 
     Args:
         num_features, eps, momentum, affine, track_running_stats, device, dtype: as in torch.nn.InstanceNorm#d.
         bias: without, an affine layer has a weight only.
-        activation: None or a name of ``normkernels.ACTIVATIONS`` (nnU-Net: ``"leaky_relu"``), applied last.
+        activation: None or a name of ``normkernels.ACTIVATIONS`` (nnU-Net: ``"leaky_relu"``), applied last; of the gate
+            where one is given.
         slope: of ``"leaky_relu"`` for negative values.
         backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
 
     Shape:
-        input and skip ``(N, C, #space)`` or ``(C, #space)``; output the same, in input's memory layout.
+        input, skip and gate ``(N, C, #space)`` or ``(C, #space)``; output the same, in input's memory layout.
 
     Attributes: as in torch.nn.InstanceNorm#d, whose state_dict loads.
 
@@ -62,10 +64,12 @@ class _InstanceNorm(Ranked, Twin, torch.nn.modules.instancenorm._InstanceNorm):
         extras = {"activation": activation, "slope": slope, "backend": backend}
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias, **extras)
 
-    def forward(self, input: Tensor, skip: Tensor | None = None, **unknown: Never) -> Tensor:
+    def forward(
+        self, input: Tensor, skip: Tensor | None = None, gate: Tensor | None = None, **unknown: Never
+    ) -> Tensor:
         """y, as the class says; running statistics, if there are any, move in training unless they are frozen."""
         if isinstance(input, Proxy):
-            return leaf(self, input, skip)
+            return leaf(self, input, skip, *(() if gate is None else (gate,)))
         if unknown:
             refuse(self, unknown)
         self._check_input_dim(input)
@@ -73,12 +77,18 @@ class _InstanceNorm(Ranked, Twin, torch.nn.modules.instancenorm._InstanceNorm):
         if channels != self.num_features and not self.affine and not self.track_running_stats:
             warn(f"input has {channels} channels, not num_features={self.num_features}")
         if input.dim() == self._get_no_batch_dim():
-            return self.forward(input.unsqueeze(0), None if skip is None else skip.unsqueeze(0)).squeeze(0)
+            skip, gate = (None if t is None else t.unsqueeze(0) for t in (skip, gate))
+            return self.forward(input.unsqueeze(0), skip, gate).squeeze(0)
         use_input_stats = not self.track_running_stats or (self.training and not self.frozen_statistics)
         return instance_norm(
             input, self.running_mean, self.running_var, self.weight, self.bias, use_input_stats,
-            self.momentum if self.momentum is not None else 0.0, self.__dict__["eps"], skip=skip, **self.extras,
+            self.momentum if self.momentum is not None else 0.0, self.__dict__["eps"], skip=skip, gate=gate,
+            **self.extras,
         )  # fmt: skip
+
+    if TYPE_CHECKING:  # torch.nn.Module's says nothing of what it takes and returns
+
+        def __call__(self, input: Tensor, skip: Tensor | None = None, gate: Tensor | None = None) -> Tensor: ...
 
 
 class InstanceNorm1d(_InstanceNorm, torch.nn.InstanceNorm1d, space=1):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from normkernels import _checks
+from normkernels._activations import GATED, Activation
 from normkernels._backends.reference._channels import channels_ref, moments
 from normkernels.ops import _onnx
 from normkernels.ops._buffers import empty, flat, statistic_dtype
@@ -15,6 +16,7 @@ from normkernels.ops._state import inside_transform, write
 from normkernels.ops._ways import Recipe, differentiated_again, forward, gradients
 
 # x, skip, y, dy, dx, dskip: contiguous (N, C, S), or (N, S, C) with channels_last; weight, bias, dweight, dbias: (C,)
+# skip: added, or a gate where the activation is called gated_...: y = u act(gate), and dskip is the gate's gradient
 # mean, var: (B, G), var biased; a statistic pools N / B images and C / G adjacent channels
 FWD = (
     "(Tensor x, Tensor? skip, Tensor? weight, Tensor? bias, Tensor(a!) y, Tensor(b!) mean, Tensor(c!) var, float eps, "
@@ -173,14 +175,30 @@ def buffers(input, skip, weight, bias, wanted) -> list[Tensor | None]:
     return [like(input, last), dskip, empty(weight, wanted[2]), empty(bias, wanted[3])]
 
 
+def check_beside(name: str, input: Tensor, skip: Tensor | None, gate: Tensor | None) -> Tensor | None:
+    """Skip or the gate, which ops have in its place: of input's shape, a gate of its dtype too."""
+    _checks.check_like_input(name, "skip", skip, input)
+    _checks.check_gate(name, gate, input)
+    if skip is not None and gate is not None:
+        _checks.fail(name, "gate", "be given without a skip", "both")
+    return skip if gate is None else gate
+
+
+def check_activation(name: str, activation: Activation | None, gate: Tensor | None) -> str:
+    """What ops call the activation of u, or of the gate."""
+    found = _checks.check_activation(name, activation)
+    return found if gate is None else GATED + found
+
+
 def check_channels(
-    name: str, input: Tensor, weight: Tensor | None, bias: Tensor | None, skip: Tensor | None
-) -> tuple[Any, ...]:
+    name: str, input: Tensor, weight: Tensor | None, bias: Tensor | None, skip: Tensor | None,
+    gate: Tensor | None = None,
+) -> tuple[Any, ...]:  # fmt: skip
     """(input, skip, weight, bias) in their dtypes: input must be (N, C, *), weight and bias (C,), skip like input."""
     _checks.check_input(name, input)
     if input.dim() < 2:
         _checks.fail(name, "input", "have at least 2 dimensions (N, C, *)", f"shape {tuple(input.shape)}")
-    _checks.check_like_input(name, "skip", skip, input)
+    skip = check_beside(name, input, skip, gate)
     if skip is not None or input.dtype.itemsize == 2:
         input, skip, weight, bias = _checks.prepared(name, input, skip, weight, bias)
     _checks.check_per_channel(name, input, weight=weight, bias=bias)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from normkernels import _checks
 from normkernels.ops._buffers import flat, statistic_dtype
-from normkernels.ops._channels import ChannelsRecipe, Settings, buffers, lies_last, like, view
+from normkernels.ops._channels import ChannelsRecipe, Settings, buffers, check_beside, lies_last, like, view
 from normkernels.ops._ways import differentiated_again, forward, gradients
 
 
@@ -86,11 +86,12 @@ def has_tables(input: Any, weight: Any, bias: Any) -> bool:
 
 
 def check_images(
-    name: str, input: Tensor, weight: Tensor | None, bias: Tensor | None, skip: Tensor | None
-) -> tuple[Any, ...]:
+    name: str, input: Tensor, weight: Tensor | None, bias: Tensor | None, skip: Tensor | None,
+    gate: Tensor | None = None,
+) -> tuple[Any, ...]:  # fmt: skip
     """(input, skip, weight, bias) in their dtypes, weight and bias (N, C), both or one of them."""
     _checks.check_input(name, input)
-    _checks.check_like_input(name, "skip", skip, input)
+    skip = check_beside(name, input, skip, gate)
     input, skip, weight, bias = _checks.prepared(name, input, skip, weight, bias)
     for argument, tensor in (("weight", weight), ("bias", bias)):
         _checks.check_parameter(name, argument, tensor, tuple(input.shape[:2]), input)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from normkernels._activations import activation as act
+from normkernels._activations import of_gate
 from normkernels.ops._buffers import statistic_dtype
 
 
@@ -48,4 +49,7 @@ def channels(input: Tensor, skip: Tensor | None, weight, bias, mean, var, settin
         u = F.instance_norm(x, weight=weight, bias=bias, eps=settings.eps)
     else:
         u = F.group_norm(x, settings.groups, weight, bias, settings.eps)
-    return act(settings.activation, u if skip is None else u + skip, settings.slope).to(input.dtype)
+    gated, name = of_gate(settings.activation)
+    if gated and skip is not None:
+        return (u * act(name, skip.to(u.dtype), settings.slope)).to(input.dtype)
+    return act(name, u if skip is None else u + skip, settings.slope).to(input.dtype)

@@ -8,7 +8,6 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
-from normkernels import _checks
 from normkernels._activations import Activation
 from normkernels.ops._buffers import empty, flat
 
@@ -48,13 +47,6 @@ class Layout:
     def gates(self, t: Tensor | None, n: int) -> tuple[Any, ...]:
         """That argument, if there is one."""
         return (self.view(t, n),) if self.gated else ()
-
-
-def check_gate(op: str, gate: Tensor | None, input: Tensor) -> None:
-    """Shape, dtype and device are those of input."""
-    _checks.check_like_input(op, "gate", gate, input)
-    if gate is not None and gate.dtype != input.dtype:
-        _checks.fail(op, "gate", f"have input's dtype {input.dtype}", gate.dtype)
 
 
 def rows(t: Tensor | None, n: int) -> Any:

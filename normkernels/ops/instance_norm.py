@@ -21,13 +21,14 @@ instance_norm_bwd: Kernel = kernel("instance_norm_bwd" + BWD)
 def instance_norm(
     input: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None,
     weight: Tensor | None = None, bias: Tensor | None = None, use_input_stats: bool = True, momentum: float = 0.1,
-    eps: float = 1e-5, *, skip: Tensor | None = None, activation: Activation | None = None, slope: float = 0.01,
-    backend: str | None = None,
+    eps: float = 1e-5, *, skip: Tensor | None = None, gate: Tensor | None = None,
+    activation: Activation | None = None, slope: float = 0.01, backend: str | None = None,
 ) -> Tensor:  # fmt: skip
     r"""Instance normalisation: each channel of each image over space.
 
     .. math::
-        y = \text{activation}\Big(\frac{x - \mu_{nc}}{\sqrt{\sigma^2_{nc} + \epsilon}} w_c + b_c + \text{skip}\Big)
+        u = \frac{x - \mu_{nc}}{\sqrt{\sigma^2_{nc} + \epsilon}} w_c + b_c, \quad
+        y = \text{activation}(u + \text{skip}), \text{ or } u \cdot \text{activation}(\text{gate})
 
     with the mean and the biased variance of channel c of image n; without ``use_input_stats`` the running statistics.
 
@@ -43,7 +44,9 @@ def instance_norm(
         eps: added to the variance (units of x²).
         skip: input's shape; added after the affine, before the activation. y is in the wider dtype of
             both.
-        activation: None or a name of ``normkernels.ACTIVATIONS`` (nnU-Net: ``"leaky_relu"``).
+        gate: input's shape and dtype, without a skip; the activation is then the gate's, and multiplies. None: the
+            activation is of u.
+        activation: None or a name of ``normkernels.ACTIVATIONS`` (nnU-Net: ``"leaky_relu"``), of u or of the gate.
         slope: of ``"leaky_relu"`` for negative values.
         backend: ``"triton"``, ``"native"`` or ``"reference"``; None takes the first that can run here.
 
@@ -55,8 +58,8 @@ def instance_norm(
             The running statistics are then as they were.
         RuntimeError: the backend asked for cannot run here (the message says why).
 
-    Gradients: input, skip, weight, bias; twice differentiable (through the reference). Backward keeps x (and skip,
-    where an activation follows it) and two statistics per instance and channel.
+    Gradients: input, skip, weight, bias, gate; twice differentiable (through the reference). Backward keeps x (and
+    skip, where an activation follows it, or the gate) and two statistics per instance and channel.
     Deterministic: yes, and an instance's result does not depend on the others.
     Differs from torch: channels_last stays so. Under autocast as torch: y keeps input's dtype.
 
@@ -68,19 +71,19 @@ def instance_norm(
     """
     name = "instance_norm"
     _checks.check_eps(name, eps)
-    input, skip, weight, bias = _channels.check_channels(name, input, weight, bias, skip)
+    input, skip, weight, bias = _channels.check_channels(name, input, weight, bias, skip, gate)
     _channels.check_running(name, input, running_mean, running_var, not use_input_stats, weight)
-    activation = _checks.check_activation(name, activation)
+    epilogue = _channels.check_activation(name, activation, gate)
     backend = requested(backend, name, input)
     C, count = input.shape[1], prod(input.shape[2:])
     if use_input_stats and count == 1:
         rule = "have more than one value per channel of an instance (BatchNorm, GroupNorm and LayerNorm do not need it)"
         _checks.fail(name, "input", rule, f"shape {tuple(input.shape)}")
     if use_input_stats:
-        settings = Settings(instance_norm_fwd, instance_norm_bwd, False, C, eps, activation, slope, backend)
+        settings = Settings(instance_norm_fwd, instance_norm_bwd, False, C, eps, epilogue, slope, backend)
         mean = var = None
     else:  # every instance has the same constants
-        settings = Settings(batch_norm_apply, batch_norm_bwd, True, C, eps, activation, slope, backend)
+        settings = Settings(batch_norm_apply, batch_norm_bwd, True, C, eps, epilogue, slope, backend)
         mean, var = _channels.given_statistics(input, running_mean, running_var)
     y, *found = call(ChannelsRecipe, input, skip, weight, bias, mean, var, settings)
     if use_input_stats and input.numel() > 0 and running_mean is not None:

@@ -208,7 +208,7 @@ def layer_norm(
         )
     _checks.check_input("layer_norm", input)
     _checks.check_like_input("layer_norm", "residual", residual, input)
-    _rows.check_gate("layer_norm", gate, input)
+    _checks.check_gate("layer_norm", gate, input)
     if residual is not None or input.dtype.itemsize == 2:
         input, residual, weight, bias, gate = _checks.prepared("layer_norm", input, residual, weight, bias, gate)
     shape = _checks.check_normalized_shape("layer_norm", input, normalized_shape)

@@ -190,7 +190,7 @@ def rms_norm(
         )
     _checks.check_input("rms_norm", input)
     _checks.check_like_input("rms_norm", "residual", residual, input)
-    _rows.check_gate("rms_norm", gate, input)
+    _checks.check_gate("rms_norm", gate, input)
     shape = _checks.check_normalized_shape("rms_norm", input, normalized_shape)
     if residual is not None or input.dtype.itemsize == 2:
         input, residual, weight, bias, gate = _checks.prepared("rms_norm", input, residual, weight, bias, gate)

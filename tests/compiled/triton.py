@@ -257,7 +257,9 @@ def record(
     return launches
 
 
-def record_channels(x: torch.dtype, w: torch.dtype, case: Channels, activation: str = "identity") -> list[Launch]:
+def record_channels(
+    x: torch.dtype, w: torch.dtype, case: Channels, activation: str = "identity", gated: bool = False
+) -> list[Launch]:
     """The same of the channel family; the three ops are one set of kernels."""
     (N, C, S), (B, G), last = case
     stat = F64 if x == F64 else F32
@@ -266,12 +268,12 @@ def record_channels(x: torch.dtype, w: torch.dtype, case: Channels, activation: 
         return torch.empty(shape, dtype=dtype, device="meta")
 
     t, weight, mean = new(x, *((N, S, C) if last else (N, C, S))), new(w, C), new(stat, B, G)
-    affine, end = (weight, weight), (activation, 0.01, last)
+    affine, end = (weight, weight), (_activations.GATED * gated + activation, 0.01, last)
     with recording(NAME[x] + ("" if x == w else "/" + NAME[w])) as launches:
         run("batch_norm_fwd", t, t, *affine, t, mean, mean, 1e-5, *end)
         for training in (True, False):
             run("batch_norm_bwd", t, t, t, *affine, mean, mean, t, t, weight, weight, 1e-5, training, *end)
-        if activation == "silu":
+        if activation == "silu" and not gated:
             run("batch_norm_fwd", t, None, None, None, t, mean, mean, 1e-5, *end)
             run("batch_norm_bwd", t, t, None, *affine, mean, mean, t, None, None, None, 1e-5, True, *end)
         if B == 1 and G == C and w == stat:
@@ -430,9 +432,11 @@ def launches(arch: int) -> list[Launch]:
             )
     found += chain(*(record_channels(BF16, F32, case) for case in HELD))
     found += chain(*(record_channels(BF16, F32, case, "silu") for case in SHARED))
+    found += chain(*(record_channels(BF16, F32, case, "silu", True) for case in (HELD[6], HELD[11], *SHARED[2:5])))
     if arch == 90:
         found += chain(*(record_channels(F32, F32, case) for case in HELD + SHARED))
         found += chain(*(record_channels(F64, F64, case, "silu") for case in HELD[6:8] + SHARED))
+        found += chain(*(record_channels(F32, F32, case, gated=True) for case in (*HELD[12:14], SHARED[2])))
     return list(dict.fromkeys(found + stateful(arch) + weights(arch) + recurrent(arch)))
 
 

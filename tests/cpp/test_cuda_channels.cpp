@@ -16,6 +16,7 @@ struct Case {
   bool skip, parameters, float_parameters, aligned;
   bool training = true, apart = false;  // apart: sweep by sweep, even where a block holds a statistic
   double centre = 3, spread = 1;        // of x
+  bool gated = false;                   // skip is a gate
 };
 
 template <class T>
@@ -72,7 +73,7 @@ struct Fixture {
   void forward() {
     ChannelsForward<T> p{};
     p.plan = plan, p.x = x.data, p.affine = affine, p.mean = mean.data, p.var = var.data, p.eps = kEps, p.y = y.data;
-    if (c.skip) p.skip = skip.data;
+    p.gated = c.gated, p.skip = c.skip ? skip.data : nullptr;
     if (c.training && !c.apart) return channels_forward(p, device, workspace());
     if (c.training) channels_moments(p, device, workspace());
     channels_apply(p, device);
@@ -81,7 +82,7 @@ struct Fixture {
   void backward() {
     ChannelsBackward<T> p{};
     p.plan = plan, p.dy = dy.data, p.x = x.data, p.affine = affine, p.mean = mean.data, p.var = var.data, p.eps = kEps;
-    p.dx = dx.data;
+    p.dx = dx.data, p.gated = c.gated;
     if (c.skip) p.skip = skip.data, p.dskip = dskip.data;
     const LineSums<T> sums{nullptr, dweight.data, dbias.data, false, false, 0, c.C};
     if (!c.apart) return channels_backward(p, c.training, sums, device, workspace());
@@ -124,13 +125,14 @@ struct Fixture {
       check_close(what + "var", t, var[t], v, small, 0);
       each(t, [&](int64_t n, int64_t i, int64_t e) {
         xhat[e] = (x[e] - m) * rstd;
-        const Real u = xhat[e] * weight(i) + bias(i) + (c.skip ? skip[e] : 0);
-        check_close(what + "y", e, y[e], activation(c.name, u, kSlope), ulp, small + 4 * off);
-        du[e] = dy[e] * derivative(c.name, u, kSlope);
+        const Real u = xhat[e] * weight(i) + bias(i) + (c.skip && !c.gated ? skip[e] : 0), in = c.gated ? skip[e] : u;
+        const Real opened = activation(c.name, in, kSlope), slope = derivative(c.name, in, kSlope);
+        check_close(what + "y", e, y[e], c.gated ? u * opened : opened, ulp, 2 * small + 4 * off);
+        du[e] = dy[e] * (c.gated ? opened : slope);
         dw[i] += du[e] * xhat[e], db[i] += du[e];
         c1 += c.training ? du[e] * weight(i) / number : 0;
         c2 += c.training ? du[e] * weight(i) * xhat[e] / number : 0;
-        if (c.skip) check_close(what + "dskip", e, dskip[e], du[e], ulp, 4 * small);
+        if (c.skip) check_close(what + "dskip", e, dskip[e], c.gated ? dy[e] * u * slope : du[e], ulp, 4 * small);
       });
       each(t, [&](int64_t, int64_t i, int64_t e) {
         check_close(what + "dx", e, dx[e], rstd * (du[e] * weight(i) - c1 - xhat[e] * c2), ulp,
@@ -147,9 +149,9 @@ struct Fixture {
 };
 
 template <class T>
-void check(const Case& c) {
+void check(const Case& c, bool gated = false) {
   Fixture<T> f(c);
-  f.forward();
+  f.c.gated = gated, f.forward();
   f.backward();
   f.check();
 }
@@ -196,7 +198,8 @@ void check_all() {
            Case{1, V, 300, 0, true, "hardswish", false, true, wide, true, true, true},
            Case{2, 1, 1, 1, true, "identity", false, false, false, true, false},
        })
-    check<T>(c);
+    for (const bool gated : {false, true})
+      if (c.skip || !gated) check<T>(c, gated);
 }
 
 int main() {

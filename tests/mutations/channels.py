@@ -1,6 +1,6 @@
 """Batch, group and instance norm."""
 
-from mutations._tests import CHANNELS, EDGES, FAST, LOCAL, NATIVE, STATE, WITNESS
+from mutations._tests import CHANNELS, EDGES, FAST, GATED_CHANNELS, LOCAL, NATIVE, STATE, WITNESS
 
 TABLE = {
     ("reference", WITNESS): [
@@ -14,11 +14,12 @@ TABLE = {
     ],
     ("reference/channels", WITNESS): [
         ("if training:", "if True:"),
+        ("dy * u * derivative(name,", "u * derivative(name,"),
     ],
     ("reference", f"{LOCAL} -k reference"): [
         ("sum_dy_xhat.copy_((du * xhat).sum((0, 2)))", "sum_dy_xhat.copy_(du.sum((0, 2)))"),
         ("mean_dy[:, None] - xhat *", "mean_dy[:, None] - 0 * xhat *"),
-        ("if a.dskip is not None: a.dskip.copy_(du) g = du", "g = du"),
+        ("if a.dskip is not None: a.dskip.copy_(dskip) g = du", "g = du"),
     ],
     ("reference", STATE): [("torch.float64 if x.dtype == torch.float64 else torch.float32", "x.dtype")],
     ("ops", STATE): [
@@ -69,7 +70,7 @@ TABLE = {
     ],
     ("cpu", "tests/test_small_planes.py"): [
         ("about += s.a * share;", ""),
-        ("if (a.dskip) store_tile(du + p * S, a.dskip + from, n);", ""),
+        ("if (a.dskip && !a.of.opener) store_tile(du + p * S, a.dskip + from, n);", ""),
         ("scales.at(p), u, count, g.S);", "scales.at(0), u, count, g.S);"),
         ("return of_few(p + k, j);", "return of_few(k, j);"),
         ("off <= kFar<C> * (found[k].b - off)", "true"),
@@ -79,6 +80,17 @@ TABLE = {
         ("while (g.N % images) images--;", ""),
         ("std::max<int64_t>(1, wide / columns),", "std::max<int64_t>(1, kStep / columns),"),
         ("drain(p, totals.data(), totals.size());", ""),
+    ],
+    ("cpu", GATED_CHANNELS): [
+        ("of.opener + at, u, du, dskip ? dskip + at : nullptr, n,", "of.opener + at, u, du, nullptr, n,"),
+        ("a.of.complete(at + p * g.S, u,", "a.of.complete(at, u,"),
+        ("a.through(from, u, du + p * S, n);", "a.through(at, u, du + p * S, n);"),
+        (".skip = g.gated ? nullptr : pointer<T>(g.skip)", ".skip = pointer<T>(g.skip)"),
+    ],
+    ("ops/channels", GATED_CHANNELS): [("if skip is not None and gate is not None:", "if False:")],
+    ("triton/channels_tiles", CHANNELS): [
+        ("beside = dy * affine(xhat, w, b) * derivative", "beside = dy * affine(xhat, w, None) * derivative"),
+        ("y = u * activation(gate, ACT, SLOPE)", "y = u"),
     ],
     ("cpu", f"{EDGES} -k native"): [
         ("shift[c] = k.shift * w(c);", "shift[c] = 0;"),

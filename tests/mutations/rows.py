@@ -9,11 +9,11 @@ from mutations._tests import (
     INLINED,
     NARROW,
     NATIVE,
+    ODD_ROWS,
     ROWS,
     STRIDED_ROWS,
     WITNESS,
 )
-from mutations._tests import ADAPTED, EAGER, EDGES, GATED, NARROW, NATIVE, ODD_ROWS, ROWS, STRIDED_ROWS, WITNESS
 
 TABLE = {
     ("triton", ROWS): [
@@ -80,7 +80,7 @@ TABLE = {
         ("if (a.dgate) transpose_out(g, rows,", "if (a.dgate) transpose_out(u, rows,"),
     ],
     ("reference/rows", WITNESS): [("dgate.copy_(dy * u *", "dgate.copy_(u *")],
-    ("ops/rows", GATED): [("if gate is not None and gate.dtype != input.dtype:", "if False:")],
+    ("package/checks", GATED): [("if gate is not None and gate.dtype != input.dtype:", "if False:")],
     ("ops/ragged", GATED): [("not is_ragged(t) or t.shape != input.shape", "t.shape != input.shape")],
     ("triton/rows_tiles", ROWS): [
         ("dgate = dy.to(u.dtype) * u *", "dgate = u *"),

@@ -32,11 +32,13 @@ struct Backward {
   const C* centre = nullptr;  // what dx is centred about, if not mean
   double power = 2;           // of the scale that dx is a derivative of
   bool far = false;           // what the first sweep leaves in dskip has left the caches when the second comes
+  bool past_caches = false;   // whether an opener's gradient is written so; a fence follows
 
   bool plain() const { return of.plain(); }
   // Whether du can be kept in T between the sweeps.
   bool exact() const { return sizeof(T) >= 4 || of.affine.activation == Activation::relu; }
-  bool keeps_dskip() const { return dskip && exact() && !of.plain(); }
+  bool keeps_dskip() const { return dskip && exact() && !of.plain() && !of.opener; }
+  bool writes_dskip() const { return dskip && !keeps_dskip() && !of.opener; }  // beside dx
   bool sums() const { return !mean_dy && (training || dweight || dbias); }
 
   // Whether statistics [first, first + count) of x lost too much when they were kept: far from 0, or var beyond C
@@ -59,6 +61,13 @@ struct Backward {
     return Room<C>(wanted ? elements : 0);
   }
 
+  // From dy to du, the gradient of u, and where an opener's is wanted, that in dskip
+  void through(int64_t at, const C* u, C* du, int64_t n) const {
+    const Affine<C>& k = of.affine;
+    if (!of.opener) return times_derivative(k.activation, k.slope, u, du, n);
+    gate_backward_tile(k.activation, k.slope, of.opener + at, u, du, dskip ? dskip + at : nullptr, n, past_caches);
+  }
+
   // Call f with du = dy * act'(u) from element at on: dy itself without an activation. It is left in kept, if there is
   // room, else in dskip, if that is exact.
   template <class K, class F>
@@ -78,10 +87,19 @@ struct Backward {
     if (of.gated()) {
       gate_tile(dy + at, x_tile, skip_tile, k, du, n);
     } else {
-      scale_tile(x_tile, skip_tile, k, u, n);
+      of.scaled(at, k, u, n);
       load_tile(dy + at, du, n);
-      times_derivative(of.affine.activation, of.affine.slope, u, du, n);
+      through(at, u, du, n);
     }
+    f(static_cast<const C*>(du));
+  }
+
+  // The same where only dx is left: du = dy * act(opener) needs no u.
+  template <class F>
+  void with_du_opened(int64_t at, int64_t n, const F& f) const {
+    alignas(64) C du[kStep];
+    load_tile(dy + at, du, n);
+    of.complete(at, du, n);
     f(static_cast<const C*>(du));
   }
 
@@ -90,13 +108,14 @@ struct Backward {
   void with_du_again(int64_t at, const Scale<K>& k, int64_t n, C* kept, const F& f) const {
     if (sums() && kept) return f(static_cast<const C*>(kept));
     if (sums() && keeps_dskip()) return f(static_cast<const T*>(dskip + at));
+    if (sums() && of.opener) return with_du_opened(at, n, f);
     with_du(at, k, n, nullptr, f);
   }
 
   // dx of a tile, and dskip where it is not there yet
   template <class D, class K>
   void write(const D* du, int64_t at, const Blend<K>& k, int64_t n, bool nontemporal) const {
-    if (dskip && !keeps_dskip()) write_du(du, dskip + at, n);
+    if (writes_dskip()) write_du(du, dskip + at, n);
     if (power != 2) return blend_deviations(du, of.x + at, k, power, dx + at, n);
     nontemporal ? blend_nontemporal(du, of.x + at, k, dx + at, n) : blend_tile(du, of.x + at, k, dx + at, n);
   }
@@ -104,7 +123,7 @@ struct Backward {
   // The same where C is too narrow for the coefficients
   template <class D, class K>
   void write_wide(const D* du, int64_t at, const Blend<K>& k, int64_t n) const {
-    if (dskip && !keeps_dskip()) write_du(du, dskip + at, n);
+    if (writes_dskip()) write_du(du, dskip + at, n);
     blend_tile(du, of.x + at, k, dx + at, n);
   }
 

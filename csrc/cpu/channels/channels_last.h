@@ -137,7 +137,7 @@ void forward_channels_last(const Forward<T>& a, int64_t run = 1) {
     const ColumnScale<compute_t<T>> scale(a.of, lines, wide(lines), n);
     each_piece(parallel, g, wide(lines), [&](int64_t offset, int64_t j, int64_t count) {
       const int64_t at = n * g.S * g.C + offset;
-      a.of.write(a.of.x + at, a.of.skip ? a.of.skip + at : nullptr, scale.at(j), a.y + at, count, nontemporal);
+      a.of.write(at, scale.at(j), a.y + at, count, nontemporal);
     });
   });
 }

@@ -96,6 +96,7 @@ void backward_image(const Backward<T>& a, const Lines& lines, int64_t n, int64_t
     Scratch<C> sums(2 * g.C);
     add_block(a, a, scale, n * g.S * g.C, g.C, g.C, g.S, kept, {sums.data(), &sums[g.C]});
     a.add(groups, 0, line, sums.data(), &sums[g.C], means);
+    if (a.past_caches) nontemporal_fence();
   } else if (a.sums()) {
     const auto sums = channel_sums(a, a, lines, n, scale, kept, parallel);
     a.add(groups, 0, line, sums.data(), &sums[g.C], means);
@@ -121,6 +122,7 @@ void backward_image(const Backward<T>& a, const Lines& lines, int64_t n, int64_t
 
 template <class T>
 void backward_channels_last(Backward<T> a, int64_t run = 1) {
+  a.past_caches = a.of.opener && sizeof(T) >= 4 && large<T>(a.of.grid.N * a.of.grid.C * a.of.grid.S, 3);
   const int64_t N = a.of.grid.N, parts = chunks(N);
   a.far = large<T>(a.of.grid.S * a.of.grid.C, 3);
   const Lines lines(a.of.grid, run);

@@ -8,6 +8,7 @@
 #include <functional>
 #include <limits>
 
+#include "cpu/base/gate.h"
 #include "cpu/base/tiles.h"
 #include "cpu/base/work.h"
 #include "cpu/channels/grid.h"
@@ -26,6 +27,7 @@ struct Channels {
   double eps;
   C* shift = nullptr;    // scratch as rstd, or null for zeros: xhat = (x - mean) * rstd + shift, for what mean lost
   int64_t together = 1;  // images of the tensor that are one of the grid's
+  const T* opener = nullptr;  // or what the activation is given instead of u, which it multiplies: a call's gate
 
   // For statistics from first on, with mean and var given
   void find_rstd(int64_t first, int64_t count) const {
@@ -33,9 +35,10 @@ struct Channels {
     std::fill_n(shift + first, count, C(0));
   }
 
-  bool plain() const { return affine.activation == Activation::identity; }
+  bool plain() const { return affine.activation == Activation::identity && !opener; }
   Gate gate() const {
-    return affine.activation == Activation::relu         ? Gate::relu
+    return opener                                        ? Gate::none
+           : affine.activation == Activation::relu       ? Gate::relu
            : affine.activation == Activation::leaky_relu ? Gate::leaky_relu
                                                          : Gate::none;
   }
@@ -60,15 +63,27 @@ struct Channels {
             from(affine.bias)};
   }
 
-  // out = act((x - mean) * scale + shift + skip)
+  // u from element at on, before the activation
+  template <class K, class Out>
+  void scaled(int64_t at, const Scale<K>& k, Out* u, int64_t n) const {
+    scale_tile(x + at, skip ? skip + at : nullptr, k, u, n);
+  }
+
+  // From u to y
+  void complete(int64_t at, C* u, int64_t n) const {
+    if (!opener) return activate(affine.activation, affine.slope, u, n);
+    gate_tile(affine.activation, affine.slope, opener + at, u, n);
+  }
+
+  // out = act((x - mean) * scale + shift + skip), or that times act(opener), from element at on
   template <class K>
-  void write(const T* x_tile, const T* skip_tile, const Scale<K>& k, T* out, int64_t n, bool nontemporal) const {
+  void write(int64_t at, const Scale<K>& k, T* out, int64_t n, bool nontemporal) const {
     if (sizeof(T) == 2 && gated()) nontemporal = false;  // arithmetic, not memory, is the limit there
-    if (plain() || gated())
-      return nontemporal ? scale_nontemporal(x_tile, skip_tile, k, out, n) : scale_tile(x_tile, skip_tile, k, out, n);
+    if ((plain() || gated()) && nontemporal) return scale_nontemporal(x + at, skip ? skip + at : nullptr, k, out, n);
+    if (plain() || gated()) return scaled(at, k, out, n);
     alignas(64) C u[kStep];
-    scale_tile(x_tile, skip_tile, k, u, n);
-    activate(affine.activation, affine.slope, u, n);
+    scaled(at, k, u, n);
+    complete(at, u, n);
     nontemporal ? store_nontemporal(u, out, n) : store_tile(u, out, n);
   }
 };

@@ -21,6 +21,7 @@ struct Given {
   const std::string activation = "identity";
   double slope = 0;
   bool channels_last;
+  bool gated = false;  // skip is not added: it is what the activation is given, and multiplies u
 };
 
 // A parameter of each channel, or null, so many times: for images that are taken as one.
@@ -49,14 +50,15 @@ void with_channels(const Given& g, const F& f) {
     if (!bias.empty()) of_all.bias = bias.data();
     f(Channels<T>{.grid = wider(z, images),
                   .x = pointer<T>(g.x),
-                  .skip = pointer<T>(g.skip),
+                  .skip = g.gated ? nullptr : pointer<T>(g.skip),
                   .affine = of_all,
                   .mean = mean,
                   .var = var,
                   .rstd = rstd,
                   .eps = g.eps,
                   .shift = shift,
-                  .together = images});
+                  .together = images,
+                  .opener = g.gated ? pointer<T>(g.skip) : nullptr});
   });
 }
 

@@ -162,7 +162,7 @@ void write_small(const Forward<T>& a, const Bundle& bundle) {
     alignas(64) compute_t<T> u[kTile];
     each_tile_of_planes(width, g.S, [&](int64_t p, int64_t count) {
       scale_planes(x + p * g.S, skip ? skip + p * g.S : nullptr, scales.at(p), u, count, g.S);
-      activate(a.of.affine.activation, a.of.affine.slope, u, count * g.S);
+      a.of.complete(at + p * g.S, u, count * g.S);
       store_tile(u, a.y + at + p * g.S, count * g.S);
     });
   }
@@ -184,9 +184,7 @@ void forward_planes(const Forward<T>& a) {
     each_run(parallel, g, bundle, 1, [&](const Run& r) {
       const auto scale = a.of.scale(r.statistic, r.c);
       const int64_t at = g.plane(r.image, r.c) + r.begin;
-      for_each_step(at, at + r.n, [&](int64_t j, int64_t m) {
-        a.of.write(a.of.x + j, a.of.skip ? a.of.skip + j : nullptr, scale, a.y + j, m, nontemporal);
-      });
+      for_each_step(at, at + r.n, [&](int64_t j, int64_t m) { a.of.write(j, scale, a.y + j, m, nontemporal); });
     });
     if (nontemporal) nontemporal_fence();
   });

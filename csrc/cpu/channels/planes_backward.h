@@ -76,8 +76,8 @@ void small_du(const Backward<T>& a, const ChannelScale<compute_t<T>>& scales, in
     const int64_t from = at + p * S, n = count * S;
     scale_planes(a.of.x + from, a.of.skip ? a.of.skip + from : nullptr, scales.at(p), u, count, S);
     load_tile(a.dy + from, du + p * S, n);
-    times_derivative(a.of.affine.activation, a.of.affine.slope, u, du + p * S, n);
-    if (a.dskip) store_tile(du + p * S, a.dskip + from, n);
+    a.through(from, u, du + p * S, n);
+    if (a.dskip && !a.of.opener) store_tile(du + p * S, a.dskip + from, n);
   });
 }
 

@@ -79,8 +79,7 @@ void online_forward(const OnlineForward<T>& a) {
     meet_block(a, parallel, first, samples, mean.data(), var.data());
     const auto write = [&](int64_t at, const auto& scale, int64_t n) {
       if (a.samples.clamped()) return write_clamped(a, at, scale, n);
-      a.samples.of.write(a.samples.of.x + at, a.samples.of.skip ? a.samples.of.skip + at : nullptr, scale, a.y + at, n,
-                         nontemporal);
+      a.samples.of.write(at, scale, a.y + at, n, nontemporal);
     };
     if (a.samples.single()) {
       each_row_tile(a.samples, parallel, first, samples, write);

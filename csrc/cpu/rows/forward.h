@@ -3,9 +3,9 @@
 
 #include <cmath>
 
+#include "cpu/base/gate.h"
 #include "cpu/base/sweep.h"
 #include "cpu/base/tiles.h"
-#include "cpu/rows/gate.h"
 #include "cpu/rows/narrow.h"
 
 namespace normkernels {

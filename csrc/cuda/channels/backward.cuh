@@ -1,7 +1,9 @@
 // Backward of the channel family: dx = rstd * (g - mean(g) - xhat * mean(g * xhat)), g = du * w, du = dy * act'(u),
 // with the means over a statistic; dweight and dbias are the sums of du * xhat and of du over images and positions.
+// Where y = u * act(gate), du = dy * act(gate) and dgate = dy * u * act'(gate).
 #pragma once
 
+#include "cuda/channels/finish.cuh"
 #include "cuda/channels/walk.cuh"
 
 namespace normkernels::cuda {
@@ -17,10 +19,11 @@ struct ChannelsBackward {
   acc_t<T>* table;                      // of each part: sums of du * xhat, and of du
   const acc_t<T>*mean_g, *mean_g_xhat;  // (B, G); null: mean and var are constants
   bool of_du;                           // those are means of du and of du * xhat
+  bool gated;  // the activation is of a gate, which is in skip's place, as dskip is its gradient
 };
 
 // What a thread needs to know of its channels.
-template <typename T, bool LAST, bool PACKED, bool ACTIVATED>
+template <typename T, bool LAST, bool PACKED, int FINISH>
 struct Normalised {
   Wide<T> mean, rstd, scale, shift;  // u = (x - mean) * scale + shift + skip, scale = rstd * w
 
@@ -28,40 +31,34 @@ struct Normalised {
       : mean(walk.statistic(p.mean)), rstd(walk.statistic(p.var)), scale(walk.weight(p.affine)) {
 #pragma unroll
     for (int k = 0; k < kPack<T>; ++k) rstd.v[k] = rsqrt(rstd.v[k] + p.eps), scale.v[k] *= rstd.v[k];
-    if constexpr (ACTIVATED) shift = walk.bias(p.affine);
+    if constexpr (FINISH != kPlain) shift = walk.bias(p.affine);
   }
-  // du <- du * act'(u)
-  __device__ void differentiate_at(const ChannelsBackward<T>& p, const Wide<T>& x, const Pack<T>& skip,
-                                   Wide<T>& du) const {
-    const Wide<T> s = widen<T>(skip);
-    Wide<T> u = Wide<T>::of([&](int k) { return (x.v[k] - mean.v[k]) * scale.v[k] + shift.v[k] + s.v[k]; });
-    differentiate(u.v, p.affine.activation, p.affine.slope);
-#pragma unroll
-    for (int k = 0; k < kPack<T>; ++k) du.v[k] *= u.v[k];
-  }
-  // body(i, x, du) for every step
+  // body(i, x, du, dskip) for every step; wanted: whether dskip is
   template <typename Body>
-  __device__ void sweep(const ChannelsBackward<T>& p, const Walk<T, LAST, PACKED>& walk, Body body) const {
-    if constexpr (ACTIVATED) {
+  __device__ void sweep(const ChannelsBackward<T>& p, const Walk<T, LAST, PACKED>& walk, bool wanted, Body body) const {
+    if constexpr (FINISH != kPlain) {
       walk.template sweep<false>({p.dy, p.x, p.skip}, [&](int i, const Pack<T>(&packs)[3]) {
         const Wide<T> x = widen<T>(packs[1]);
         Wide<T> du = widen<T>(packs[0]);
-        differentiate_at(p, x, packs[2], du);
-        body(i, x, du);
+        Wide<T> u = Wide<T>::of([&](int k) { return (x.v[k] - mean.v[k]) * scale.v[k] + shift.v[k]; });
+        through<FINISH>(p.affine, u, widen<T>(packs[2]), du, wanted);
+        body(i, x, du, FINISH == kGated ? u : du);
       });
     } else {
-      walk.template sweep<true>(
-          {p.dy, p.x}, [&](int i, const Pack<T>(&packs)[2]) { body(i, widen<T>(packs[1]), widen<T>(packs[0])); });
+      walk.template sweep<true>({p.dy, p.x}, [&](int i, const Pack<T>(&packs)[2]) {
+        const Wide<T> du = widen<T>(packs[0]);
+        body(i, widen<T>(packs[1]), du, du);
+      });
     }
   }
 };
 
-template <typename T, bool LAST, bool PACKED, bool ACTIVATED>
+template <typename T, bool LAST, bool PACKED, int FINISH>
 __global__ void __launch_bounds__(kChannelThreads, PACKED ? 2 : 1) channels_sums_kernel(const ChannelsBackward<T> p) {
   const Walk<T, LAST, PACKED> walk(p.plan, blockIdx.x);
-  const Normalised<T, LAST, PACKED, ACTIVATED> by(p, walk);
+  const Normalised<T, LAST, PACKED, FINISH> by(p, walk);
   Wide<T> sum{}, sum_xhat{};
-  by.sweep(p, walk, [&](int i, const Wide<T>& x, const Wide<T>& du) {
+  by.sweep(p, walk, false, [&](int i, const Wide<T>& x, const Wide<T>& du, const Wide<T>&) {
 #pragma unroll
     for (int k = 0; k < kPack<T>; ++k) {
       if (!walk.holds(i, k)) continue;
@@ -103,11 +100,11 @@ __global__ void __launch_bounds__(kChannelThreads) channels_means_kernel(const C
 }
 
 // dx = du * scale - (x - mean) * slope - offset, the last part first: it may still be in the cache.
-template <typename T, bool LAST, bool PACKED, bool ACTIVATED>
+template <typename T, bool LAST, bool PACKED, int FINISH>
 __global__ void __launch_bounds__(kChannelThreads, PACKED ? 2 : 1) channels_dx_kernel(const ChannelsBackward<T> p) {
   constexpr int V = kPack<T>;
   const Walk<T, LAST, PACKED> walk(p.plan, int64_t(gridDim.x) - 1 - blockIdx.x);
-  const Normalised<T, LAST, PACKED, ACTIVATED> by(p, walk);
+  const Normalised<T, LAST, PACKED, FINISH> by(p, walk);
   Wide<T> slope{}, offset{};
   if (p.mean_g != nullptr) {
     slope = walk.statistic(p.mean_g_xhat), offset = walk.statistic(p.mean_g);
@@ -118,8 +115,8 @@ __global__ void __launch_bounds__(kChannelThreads, PACKED ? 2 : 1) channels_dx_k
       offset.v[k] *= scale;
     }
   }
-  by.sweep(p, walk, [&](int i, const Wide<T>& x, const Wide<T>& du) {
-    if (p.dskip != nullptr) walk.store(p.dskip, i, du);
+  by.sweep(p, walk, p.dskip != nullptr, [&](int i, const Wide<T>& x, const Wide<T>& du, const Wide<T>& dskip) {
+    if (p.dskip != nullptr) walk.store(p.dskip, i, dskip);
     walk.store(p.dx, i, Wide<T>::of([&](int k) {
                  return du.v[k] * by.scale.v[k] - (x.v[k] - by.mean.v[k]) * slope.v[k] - offset.v[k];
                }));
@@ -131,16 +128,16 @@ template <typename T, typename Workspace>
 void channels_sums(ChannelsBackward<T>& p, LineSums<T> sums, const Device& device, Workspace workspace) {
   sums.partial = p.table = workspace(2 * p.plan.rows() * p.plan.C);
   sums.P = p.plan.rows();
-  with_layout<T>(p.plan, p.affine.activation, [&](auto last, auto packed, auto activated) {
-    launch_sweep<T>(channels_sums_kernel<T, last, packed, activated>, p, device);
+  with_finish<T>(p.plan, p.affine.activation, p.gated, [&](auto last, auto packed, auto finish) {
+    launch_sweep<T>(channels_sums_kernel<T, last, packed, finish>, p, device);
   });
   if (sums.dweight != nullptr || sums.dbias != nullptr) line_sums(sums, device);
 }
 
 template <typename T>
 void channels_dx(const ChannelsBackward<T>& p, const Device& device) {
-  with_layout<T>(p.plan, p.affine.activation, [&](auto last, auto packed, auto activated) {
-    launch_sweep<T>(channels_dx_kernel<T, last, packed, activated>, p, device);
+  with_finish<T>(p.plan, p.affine.activation, p.gated, [&](auto last, auto packed, auto finish) {
+    launch_sweep<T>(channels_dx_kernel<T, last, packed, finish>, p, device);
   });
 }
 

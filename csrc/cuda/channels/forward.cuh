@@ -1,6 +1,8 @@
-// Forward of the channel family: moments of x, then y = act((x - mean) * rstd * w + b + skip).
+// Forward of the channel family: moments of x, then u = (x - mean) * rstd * w + b and y = act(u + skip) or u *
+// act(gate).
 #pragma once
 
+#include "cuda/channels/finish.cuh"
 #include "cuda/channels/walk.cuh"
 
 namespace normkernels::cuda {
@@ -24,6 +26,7 @@ struct ChannelsForward {
   Affine<T> affine;
   acc_t<T>*mean, *var;  // (B, G), those of x or given
   acc_t<T> eps;
+  bool gated;  // the activation is of a gate, which is in skip's place
   T* y;
   acc_t<T>* table;  // of each part: mean less the first value, sum of (x - mean)^2
 
@@ -88,7 +91,7 @@ __global__ void __launch_bounds__(kChannelThreads) channels_statistics_kernel(co
 }
 
 // The last part first: it was read last, so it may still be in the cache.
-template <typename T, bool LAST, bool PACKED, bool ACTIVATED>
+template <typename T, bool LAST, bool PACKED, int FINISH>
 __global__ void __launch_bounds__(kChannelThreads) channels_apply_kernel(const ChannelsForward<T> p) {
   constexpr int V = kPack<T>;
   const Walk<T, LAST, PACKED> walk(p.plan, int64_t(gridDim.x) - 1 - blockIdx.x);
@@ -97,10 +100,10 @@ __global__ void __launch_bounds__(kChannelThreads) channels_apply_kernel(const C
   const Wide<T> var = walk.statistic(p.var);
 #pragma unroll
   for (int k = 0; k < V; ++k) scale.v[k] *= rsqrt(var.v[k] + p.eps);
-  walk.template sweep<!ACTIVATED>({p.x, p.skip}, [&](int i, const Pack<T>(&packs)[2]) {
-    const Wide<T> x = widen<T>(packs[0]), skip = widen<T>(packs[1]);
-    Wide<T> u = Wide<T>::of([&](int k) { return (x.v[k] - mean.v[k]) * scale.v[k] + shift.v[k] + skip.v[k]; });
-    if constexpr (ACTIVATED) activate(u.v, p.affine.activation, p.affine.slope);
+  walk.template sweep<FINISH == kPlain>({p.x, p.skip}, [&](int i, const Pack<T>(&packs)[2]) {
+    const Wide<T> x = widen<T>(packs[0]);
+    Wide<T> u = Wide<T>::of([&](int k) { return (x.v[k] - mean.v[k]) * scale.v[k] + shift.v[k]; });
+    complete<FINISH>(p.affine, u, widen<T>(packs[1]));
     walk.store(p.y, i, u);
   });
 }
@@ -117,8 +120,8 @@ void channels_moments(ChannelsForward<T> p, const Device& device, Workspace work
 
 template <typename T>
 void channels_apply(const ChannelsForward<T>& p, const Device& device) {
-  with_layout<T>(p.plan, p.affine.activation, [&](auto last, auto packed, auto activated) {
-    launch_sweep<T>(channels_apply_kernel<T, last, packed, activated>, p, device);
+  with_finish<T>(p.plan, p.affine.activation, p.gated, [&](auto last, auto packed, auto finish) {
+    launch_sweep<T>(channels_apply_kernel<T, last, packed, finish>, p, device);
   });
 }
 

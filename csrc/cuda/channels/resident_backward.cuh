@@ -34,7 +34,7 @@ __device__ void sum_shares(const ChannelsBackward<T>& p, Shares<T>& shares, int 
   }
 }
 
-template <typename T, bool ACTIVATED>
+template <typename T, int FINISH>
 __global__ void __launch_bounds__(kBackwardThreads, 1) channels_resident_backward_kernel(const ChannelsBackward<T> p) {
   using A = acc_t<T>;
   constexpr int V = kPack<T>;
@@ -43,31 +43,30 @@ __global__ void __launch_bounds__(kBackwardThreads, 1) channels_resident_backwar
   const Slice<T> slice(p.plan);
   const A mean = p.mean[slice.statistic], rstd = rsqrt(p.var[slice.statistic] + p.eps);
   Pack<T> x[kResidentPacks], dy[kResidentPacks], skip[kResidentPacks];
-  slice.load(p.x, x), slice.load(p.dy, dy), slice.load(ACTIVATED ? p.skip : nullptr, skip);
+  slice.load(p.x, x), slice.load(p.dy, dy), slice.load(FINISH != kPlain ? p.skip : nullptr, skip);
   const auto weight = [&](int c) { return load_value<T>(p.affine.weight, slice.channel(c), 0, 1); };
-  // body(c, xhat, du) for the packs that exist
-  const auto each = [&](auto body) {
+  // body(c, xhat, du, dskip) for the packs that exist; wanted: whether dskip is
+  const auto each = [&](bool wanted, auto body) {
     const auto one = [&](int c, Pack<T>& x_pack, Pack<T>& dy_pack, Pack<T>& skip_pack) {
       if (!slice.holds(c)) return;
       Wide<T> xhat = widen<T>(x_pack), du = widen<T>(dy_pack);
 #pragma unroll
       for (int k = 0; k < V; ++k) xhat.v[k] = (xhat.v[k] - mean) * rstd;
-      if constexpr (ACTIVATED) {
+      if constexpr (FINISH != kPlain) {
         const A w = weight(c), b = load_value<T>(p.affine.bias, slice.channel(c), 0, 0);
-        const Wide<T> s = widen<T>(skip_pack);
-        Wide<T> u = Wide<T>::of([&](int k) { return xhat.v[k] * w + b + s.v[k]; });
-        differentiate(u.v, p.affine.activation, p.affine.slope);
-#pragma unroll
-        for (int k = 0; k < V; ++k) du.v[k] *= u.v[k];
+        Wide<T> u = Wide<T>::of([&](int k) { return xhat.v[k] * w + b; });
+        through<FINISH>(p.affine, u, widen<T>(skip_pack), du, wanted);
+        body(c, xhat, du, FINISH == kGated ? u : du);
+      } else {
+        body(c, xhat, du, du);
       }
-      body(c, xhat, du);
     };
-    for_chunks<!ACTIVATED>(one, x, dy, skip);
+    for_chunks<FINISH == kPlain>(one, x, dy, skip);
   };
   const int first = threadIdx.y * blockDim.x * kResidentPacks, D = p.plan.channels();
   const int per_channel = D == 1 ? blockDim.x : slice.S / V;
   A own[2] = {A(0), A(0)}, means[2] = {A(0), A(0)};
-  each([&](int c, const Wide<T>& xhat, const Wide<T>& du) {
+  each(false, [&](int c, const Wide<T>& xhat, const Wide<T>& du, const Wide<T>&) {
     A sum[2] = {A(0), A(0)};
 #pragma unroll
     for (int k = 0; k < V; ++k) sum[0] += du.v[k], sum[1] += du.v[k] * xhat.v[k];
@@ -86,9 +85,9 @@ __global__ void __launch_bounds__(kBackwardThreads, 1) channels_resident_backwar
   for (A& mean_of : means) mean_of /= A(slice.count > 0 ? slice.count : 1);
   keep_packed<T>(x);
   keep_packed<T>(dy);
-  each([&](int c, const Wide<T>& xhat, const Wide<T>& du) {
+  each(p.dskip != nullptr, [&](int c, const Wide<T>& xhat, const Wide<T>& du, const Wide<T>& dskip) {
     const A w = weight(c);
-    if (p.dskip != nullptr) slice.store(p.dskip, c, du);
+    if (p.dskip != nullptr) slice.store(p.dskip, c, dskip);
     slice.store(p.dx, c, Wide<T>::of([&](int k) { return rstd * (du.v[k] * w - means[0] - xhat.v[k] * means[1]); }));
   });
 }
@@ -102,9 +101,10 @@ void channels_backward(ChannelsBackward<T> p, bool training, LineSums<T> sums, c
       const bool identity = p.affine.activation == Activation::kIdentity;
       const bool wanted = sums.dweight != nullptr || sums.dbias != nullptr;
       if (wanted) sums.partial = p.table = workspace(2 * p.plan.B * p.plan.C), sums.P = p.plan.B;
-      launch_resident(
-          identity ? channels_resident_backward_kernel<T, false> : channels_resident_backward_kernel<T, true>, p,
-          kPack<T>, device);
+      const auto kernel = p.gated    ? channels_resident_backward_kernel<T, kGated>
+                          : identity ? channels_resident_backward_kernel<T, kPlain>
+                                     : channels_resident_backward_kernel<T, kActivated>;
+      launch_resident(kernel, p, kPack<T>, device);
       if (wanted) line_sums(sums, device);
       return;
     }

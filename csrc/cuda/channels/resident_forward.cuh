@@ -6,7 +6,7 @@
 
 namespace normkernels::cuda {
 
-template <typename T, bool ACTIVATED, typename Params>
+template <typename T, int FINISH, typename Params>
 __global__ void __launch_bounds__(kForwardThreads) channels_resident_forward_kernel(const Params p) {
   using A = acc_t<T>;
   constexpr int V = kPack<T>;
@@ -42,15 +42,14 @@ __global__ void __launch_bounds__(kForwardThreads) channels_resident_forward_ker
   slice.load(p.skip, skip);
   const auto write = [&](int c, Pack<T>& pack, Pack<T>& more) {
     const Wide<T> w = slice.parameter(p.affine.weight, c, 1), b = slice.parameter(p.affine.bias, c, 0);
-    const Wide<T> s = widen<T>(more);
     Wide<T> u = widen<T>(pack);
 #pragma unroll
     for (int k = 0; k < V; ++k)
-      u.v[k] = (u.v[k] - mean[0]) * (rstd * corrected.scale(w.v[k])) + corrected.shift(w.v[k], b.v[k]) + s.v[k];
-    if constexpr (ACTIVATED) activate(u.v, p.affine.activation, p.affine.slope);
+      u.v[k] = (u.v[k] - mean[0]) * (rstd * corrected.scale(w.v[k])) + corrected.shift(w.v[k], b.v[k]);
+    complete<FINISH>(p.affine, u, widen<T>(more));
     slice.store(p.y, c, u);
   };
-  for_chunks<!ACTIVATED>(write, x, skip);
+  for_chunks<FINISH == kPlain>(write, x, skip);
 }
 
 // Whether a block holds a statistic; then it is done. Params: a ChannelsForward<T>
@@ -59,8 +58,10 @@ bool resident_channels_forward(const Params& p, const Device& device) {
   if constexpr (kFast<T>) {
     if (fits_block<T>(p.plan, kForwardThreads)) {
       const bool identity = p.affine.activation == Activation::kIdentity;
-      const auto kernel = identity ? channels_resident_forward_kernel<T, false, Params>
-                                   : channels_resident_forward_kernel<T, true, Params>;
+      auto kernel = identity ? channels_resident_forward_kernel<T, kPlain, Params>
+                             : channels_resident_forward_kernel<T, kActivated, Params>;
+      if constexpr (std::is_same_v<Params, ChannelsForward<T>>)
+        if (p.gated) kernel = channels_resident_forward_kernel<T, kGated, Params>;
       launch_resident(kernel, p, kPack<T>, device);
       return true;
     }

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from normkernels._activations import activation as act
-from normkernels._activations import derivative
+from normkernels._activations import derivative, of_gate
 from normkernels._backends.reference._rows import centred, inverse_root
 
 
@@ -65,11 +65,19 @@ def affine(xhat, weight, bias, skip):
     return xhat if skip is None else xhat + skip.to(xhat.dtype)
 
 
+def completed(xhat, weight, bias, skip, activation, slope):
+    """act(u), or u act(gate) where the activation is that of a gate, which is in the place of skip."""
+    gated, name = of_gate(activation)
+    if not gated:
+        return act(name, affine(xhat, weight, bias, skip), slope)
+    return affine(xhat, weight, bias, None) * act(name, skip.to(xhat.dtype), slope)
+
+
 def channels_ref(x, skip, weight, bias, mean, var, shape, eps, activation, slope):
     """y = act((x - mean) / sqrt(var + eps) * weight + bias + skip), x: (N, C, S); mean, var None: those of x."""
     z = x.to(torch.promote_types(x.dtype, torch.float32))
     xhat, _ = normalised(z, shape, eps) if mean is None else normalised_by(mean, var, z, eps)
-    return act(activation, affine(xhat, weight, bias, skip), slope).to(x.dtype)
+    return completed(xhat, weight, bias, skip, activation, slope).to(x.dtype)
 
 
 def in_planes(a) -> Any:
@@ -97,15 +105,19 @@ def channels_fwd(a):
 
 
 def _differentiated(a, training):
-    """xhat, rstd, and du = dy * act'(u), all (N, C, S). In training mean and var, rounded, are taken again from x."""
+    """xhat, rstd, du = dy * act'(u) and dskip, (N, C, S). In training mean and var, rounded, are taken again from x."""
     x = a.x.to(a.mean.dtype)
     xhat, rstd = normalised(x, a.mean.shape, a.eps) if training else normalised_by(a.mean, a.var, x, a.eps)
-    du = a.dy.to(x.dtype) * derivative(a.activation, affine(xhat, a.weight, a.bias, a.skip), a.slope)
-    return xhat, rstd, du
+    dy, (gated, name) = a.dy.to(x.dtype), of_gate(a.activation)
+    if not gated:
+        du = dy * derivative(name, affine(xhat, a.weight, a.bias, a.skip), a.slope)
+        return xhat, rstd, du, du
+    u, gate = affine(xhat, a.weight, a.bias, None), a.skip.to(x.dtype)
+    return xhat, rstd, dy * act(name, gate, a.slope), dy * u * derivative(name, gate, a.slope)
 
 
 def channels_sums(a):
-    xhat, _, du = _differentiated(in_planes(a), training=False)
+    xhat, _, du, _ = _differentiated(in_planes(a), training=False)
     a.sum_dy.copy_(du.sum((0, 2)))
     a.sum_dy_xhat.copy_((du * xhat).sum((0, 2)))
 
@@ -113,9 +125,9 @@ def channels_sums(a):
 def channels_dx(a):
     """dx = rstd * w * (du - mean(du) - xhat * mean(du * xhat)), with those means given for each channel."""
     a = in_planes(a)
-    xhat, rstd, du = _differentiated(a, training=False)
+    xhat, rstd, du, dskip = _differentiated(a, training=False)
     if a.dskip is not None:
-        a.dskip.copy_(du)
+        a.dskip.copy_(dskip)
     g = du - a.mean_dy[:, None] - xhat * a.mean_dy_xhat[:, None]
     a.dx.copy_(affine(g, a.weight, None, None) * rstd)
 
@@ -127,12 +139,12 @@ def channels_bwd(a):
 def channels_backward(a, training):
     """dx = rstd * (g - mean(g) - xhat * mean(g * xhat)), g = du * w; dx = rstd * g where mean and var are constants."""
     a = in_planes(a)
-    xhat, rstd, du = _differentiated(a, training)
+    xhat, rstd, du, dskip = _differentiated(a, training)
     g = affine(du, a.weight, None, None)
     if training:
         c1, c2 = (spread(means(t, a.mean.shape), g) for t in (g, g * xhat))
         g = g - c1 - xhat * c2
     a.dx.copy_(g * rstd)
-    for result, value in ((a.dskip, du), (a.dweight, (du * xhat).sum((0, 2))), (a.dbias, du.sum((0, 2)))):
+    for result, value in ((a.dskip, dskip), (a.dweight, (du * xhat).sum((0, 2))), (a.dbias, du.sum((0, 2)))):
         if result is not None:
             result.copy_(value)

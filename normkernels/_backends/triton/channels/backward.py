@@ -1,6 +1,6 @@
 """Channels, backward: dx = rstd (g - mean(g) - xhat mean(g xhat)), g = du w, du = dy act'(u).
 
-Where mean and var are constants, dx = rstd g.
+Where mean and var are constants, dx = rstd g. Of y = u act(gate) du = dy act(gate) and dgate = dy u act'(gate).
 """
 
 import triton
@@ -12,7 +12,7 @@ from normkernels._backends.triton.base.pairs import both_sums
 from normkernels._backends.triton.base.sums import finalise, sum_partials
 from normkernels._backends.triton.base.values import affine
 from normkernels._backends.triton.channels import sizes
-from normkernels._backends.triton.channels.tensors import Backward, tensors
+from normkernels._backends.triton.channels.tensors import Backward, act, tensors
 from normkernels._backends.triton.channels.tiles import (
     aligned,
     broad,
@@ -38,9 +38,9 @@ def channels_backward_kernel(
     stat, there, channels, tile = held(C, S, G, PLANES, FORM)
     mean, rstd = statistics(t.mean, t.var, t.scale, stat, there, EPS)
     w = load(t.weight, channels, channels < C, rstd.dtype)
-    b = load(t.bias if ACT != "identity" else None, channels, channels < C, rstd.dtype)
-    xhat, du = grads(t, broad(w, 3), broad(b, 3), broad(mean, 3), broad(rstd, 3), tile, SLOPE, ACT)
-    store_tile(t.dskip, du, tile)
+    b = load(t.bias if ACT != "identity" or t.gate is not None else None, channels, channels < C, rstd.dtype)
+    xhat, du, beside = grads(t, broad(w, 3), broad(b, 3), broad(mean, 3), broad(rstd, 3), tile, SLOPE, ACT)
+    store_tile(t.dskip, beside, tile)
     row = (tl.program_id(0) // tl.cdiv(G, FORM.BLOCK_A)).to(tl.int64) * C
     count = (PLANES * S).to(rstd.dtype)
     if FORM.IMAGES or FORM.BLOCK_K == 1:
@@ -71,16 +71,16 @@ def channels_sums_kernel(
     mean = mean[:, None]
     rstd = rstd[:, None]
     w = broad(load(t.weight, channels, channels < C, dtype), 2)
-    b = broad(load(t.bias if ACT != "identity" else None, channels, channels < C, dtype), 2)
+    b = broad(load(t.bias if ACT != "identity" or t.gate is not None else None, channels, channels < C, dtype), 2)
     dw, db = zeros(FORM.BLOCK_A, FORM.BLOCK_B, dtype), zeros(FORM.BLOCK_A, FORM.BLOCK_B, dtype)
     for i in tl.range(0, tiles, num_stages=STAGES):
         tile = step(i, low, image, first, N, C, S, FORM)
-        xhat, du = grads(t, w, b, mean, rstd, tile, SLOPE, ACT)
+        xhat, du, beside = grads(t, w, b, mean, rstd, tile, SLOPE, ACT)
         dw += du * xhat
         db += du
         # where mean and var are constants, this is all
         store_tile(t.dx, du * slope_of(rstd, w), tile)
-        store_tile(t.dskip, du, tile)
+        store_tile(t.dskip, beside, tile)
     store(t.partial_w, tl.sum(dw, axis=1), row * C + channels, channels < C)
     store(t.partial_b, tl.sum(db, axis=1), row * C + channels, channels < C)
 
@@ -130,13 +130,13 @@ def channels_dx_kernel(
     mean = mean[:, None]
     rstd = rstd[:, None]
     w = broad(load(t.weight, channels, channels < C, dtype), 2)
-    b = broad(load(t.bias if ACT != "identity" else None, channels, channels < C, dtype), 2)
+    b = broad(load(t.bias if ACT != "identity" or t.gate is not None else None, channels, channels < C, dtype), 2)
     mean_gx = load(t.mean_gx, stat, channels < C, dtype)[:, None]
     mean_g = load(t.mean_g, stat, channels < C, dtype)[:, None]
     for i in tl.range(0, tiles, num_stages=STAGES):
         tile = step(i, low, image, first, N, C, S, FORM)
-        xhat, du = grads(t, w, b, mean, rstd, tile, SLOPE, ACT)
-        store_tile(t.dskip, du, tile)
+        xhat, du, beside = grads(t, w, b, mean, rstd, tile, SLOPE, ACT)
+        store_tile(t.dskip, beside, tile)
         # of one channel the means are those of du; of several POOLED ones, whose weights differ, those of g
         if FORM.POOLED:
             dx = affine(du, w, None) - mean_g - xhat * mean_gx
@@ -147,8 +147,8 @@ def channels_dx_kernel(
 
 def walk_parts(t: Backward, a, z: sizes.Sizes) -> None:
     """Fill the partial sums; with dx, that and dskip too, for constant mean and var. a: the arguments of an op."""
-    programs, given, constants = sizes.walking(z, sizes.split(z, sizes.BACKWARD_TILE), t.x, t.dy, t.skip)
-    channels_sums_kernel[(programs,)](t, *given, EPS=a.eps, SLOPE=a.slope, ACT=a.activation, **constants)
+    programs, given, constants = sizes.walking(z, sizes.split(z, sizes.BACKWARD_TILE), t.x, t.dy, t.skip, t.gate)
+    channels_sums_kernel[(programs,)](t, *given, EPS=a.eps, SLOPE=a.slope, ACT=act(a), **constants)
 
 
 def merge(partial_w, partial_b, weight, mean_gx, mean_g, dweight, dbias, z: sizes.Sizes, apart: bool = False) -> None:
@@ -164,8 +164,8 @@ def merge(partial_w, partial_b, weight, mean_gx, mean_g, dweight, dbias, z: size
 def spread(t: Backward, a, z: sizes.Sizes) -> None:
     """Fill dx and dskip from the means over each statistic."""
     s = sizes.split(z, sizes.BACKWARD_TILE, sizes.STEPS)
-    programs, given, constants = sizes.walking(z, s, t.x, t.dy, t.skip)
-    channels_dx_kernel[(programs,)](t, *given, EPS=a.eps, SLOPE=a.slope, ACT=a.activation, **constants)
+    programs, given, constants = sizes.walking(z, s, t.x, t.dy, t.skip, t.gate)
+    channels_dx_kernel[(programs,)](t, *given, EPS=a.eps, SLOPE=a.slope, ACT=act(a), **constants)
 
 
 def workspace(mean: Tensor, z: sizes.Sizes) -> tuple[Tensor, Tensor]:
@@ -191,7 +191,7 @@ def backward(a, training: bool) -> None:
         partial = [g if g is None or z.B == 1 else accumulator(a.mean, z.B, z.C) for g in (a.dweight, a.dbias)]
         programs, given, constants = sizes.holding(a.x, z, tile)
         t = t._replace(partial_w=partial[0], partial_b=partial[1], dx=a.dx, dskip=a.dskip)
-        channels_backward_kernel[(programs,)](t, *given, EPS=a.eps, SLOPE=a.slope, ACT=a.activation, **constants)
+        channels_backward_kernel[(programs,)](t, *given, EPS=a.eps, SLOPE=a.slope, ACT=act(a), **constants)
         if z.B > 1:
             finalise(*partial, a.dweight, a.dbias)
         return

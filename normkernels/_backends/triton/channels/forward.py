@@ -3,15 +3,15 @@
 import triton
 import triton.language as tl
 
-from normkernels._backends.triton.base.activations import activation
 from normkernels._backends.triton.base.launch import accumulator
 from normkernels._backends.triton.base.pairs import both_sums
 from normkernels._backends.triton.base.values import number
 from normkernels._backends.triton.channels import sizes
-from normkernels._backends.triton.channels.tensors import Forward
+from normkernels._backends.triton.channels.tensors import Forward, act, filled
 from normkernels._backends.triton.channels.tiles import (
     aligned,
     broad,
+    completed,
     held,
     load,
     load_tile,
@@ -42,7 +42,7 @@ def channels_forward_kernel(
         b = broad(load(t.bias, channels, channels < C, dtype), 3)
         slope = slope_of(broad(tl.rsqrt(var + number(EPS, dtype)), 3), w)
         u = preactivation(x, slope, b, load_tile(t.skip, tile, dtype))
-        store_tile(t.y, activation(u, ACT, SLOPE), tile)
+        store_tile(t.y, completed(u, load_tile(t.gate, tile, dtype), SLOPE, ACT), tile)
 
 
 @triton.jit(do_not_specialize=["N", "C", "S", "G", "images", "parts", "steps"])
@@ -125,7 +125,7 @@ def channels_apply_kernel(
         tile = step(i, low, image, first, N, C, S, FORM)
         x = load_tile(t.x, tile, dtype) - mean[:, None]
         u = preactivation(x, slope[:, None], broad(b, 2), load_tile(t.skip, tile, dtype))
-        store_tile(t.y, activation(u, ACT, SLOPE), tile)
+        store_tile(t.y, completed(u, load_tile(t.gate, tile, dtype), SLOPE, ACT), tile)
 
 
 def moments(x, mean, var, last):
@@ -151,18 +151,17 @@ def apply(t: Forward, a) -> None:
     """Fill y, with the statistics given; a: the arguments of an op that apply to y."""
     z = sizes.of(t.x, t.mean, a.channels_last)
     s = sizes.split(z, sizes.FORWARD_TILE, sizes.STEPS)
-    programs, given, constants = sizes.walking(z, s, t.x, t.skip)
-    channels_apply_kernel[(programs,)](t, *given, EPS=a.eps, SLOPE=a.slope, ACT=a.activation, **constants)
+    programs, given, constants = sizes.walking(z, s, t.x, t.skip, t.gate)
+    channels_apply_kernel[(programs,)](t, *given, EPS=a.eps, SLOPE=a.slope, ACT=act(a), **constants)
 
 
 def forward(a) -> None:
     """Fill y, mean and var. Statistics that a program holds are read once, larger ones again, from L2 if they fit."""
     z = sizes.of(a.x, a.mean, a.channels_last)
-    t = Forward(a.x, a.skip, a.weight, a.bias, a.y, a.mean, a.var)
-    tile = sizes.resident(z, sizes.FORWARD_LIMIT)
+    t, tile = filled(a), sizes.resident(z, sizes.FORWARD_LIMIT)
     if tile is None:
         moments(a.x, a.mean, a.var, a.channels_last)
         apply(t, a)
         return
     programs, given, constants = sizes.holding(a.x, z, tile)
-    channels_forward_kernel[(programs,)](t, *given, EPS=a.eps, SLOPE=a.slope, ACT=a.activation, **constants)
+    channels_forward_kernel[(programs,)](t, *given, EPS=a.eps, SLOPE=a.slope, ACT=act(a), **constants)

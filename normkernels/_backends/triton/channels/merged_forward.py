@@ -8,7 +8,6 @@ from typing import NamedTuple
 import triton
 import triton.language as tl
 
-from normkernels._backends.triton.base.activations import activation
 from normkernels._backends.triton.base.launch import accumulator
 from normkernels._backends.triton.base.numbers import cdiv
 from normkernels._backends.triton.base.pairs import both_sums
@@ -16,10 +15,11 @@ from normkernels._backends.triton.base.values import number
 from normkernels._backends.triton.channels import forward as apart
 from normkernels._backends.triton.channels import sizes
 from normkernels._backends.triton.channels.forward import channels_moments_kernel
-from normkernels._backends.triton.channels.tensors import Forward
+from normkernels._backends.triton.channels.tensors import act, filled
 from normkernels._backends.triton.channels.tiles import (
     aligned,
     broad,
+    completed,
     load,
     load_tile,
     preactivation,
@@ -82,6 +82,7 @@ def channels_merge_apply_kernel(
         tile = step(0, low, image, first, N, C, S, FORM)
         x = load_tile(t.x, tile, dtype)
         skip = load_tile(t.skip, tile, dtype)
+        gate = load_tile(t.gate, tile, dtype)
     w = load(t.weight, channels, channels < C, dtype)
     b = broad(load(t.bias, channels, channels < C, dtype), 2)
     mean, var = merged(PARTIAL, image // images, low, N // images, C, G, rows, total, MERGE)
@@ -95,13 +96,13 @@ def channels_merge_apply_kernel(
     slope = slope_of(tl.rsqrt(var + number(EPS, dtype)), w)[:, None]
     mean = mean[:, None]
     if FORM.LONE:
-        store_tile(t.y, activation(preactivation(x - mean, slope, b, skip), ACT, SLOPE), tile)
+        store_tile(t.y, completed(preactivation(x - mean, slope, b, skip), gate, SLOPE, ACT), tile)
     else:
         for i in tl.range(0, tiles, num_stages=STAGES):
             tile = step(i, low, image, first, N, C, S, FORM)
             x = load_tile(t.x, tile, dtype) - mean
             u = preactivation(x, slope, b, load_tile(t.skip, tile, dtype))
-            store_tile(t.y, activation(u, ACT, SLOPE), tile)
+            store_tile(t.y, completed(u, load_tile(t.gate, tile, dtype), SLOPE, ACT), tile)
 
 
 def shared_out(z: sizes.Sizes, most: int | None = None) -> sizes.Split:
@@ -156,9 +157,9 @@ def forward(a) -> None:
     partial = accumulator(a.mean, 4, rows, z.C)
     programs, given, constants = sizes.walking(z, s, a.x)
     channels_moments_kernel[(programs,)](a.x, partial, *given, **constants)
-    t = Forward(a.x, a.skip, a.weight, a.bias, a.y, a.mean, a.var)
+    t = filled(a)
     programs, given, constants = sizes.walking(z, applying(z, merge), a.x, a.skip)
     channels_merge_apply_kernel[(programs,)](
-        t, partial, *given, rows // z.B, z.planes * z.S, EPS=a.eps, SLOPE=a.slope, ACT=a.activation, MERGE=merge,
+        t, partial, *given, rows // z.B, z.planes * z.S, EPS=a.eps, SLOPE=a.slope, ACT=act(a), MERGE=merge,
         **constants,
     )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import triton
 import triton.language as tl
 
-from normkernels._backends.triton.base.activations import derivative
+from normkernels._backends.triton.base.activations import activation, derivative
 from normkernels._backends.triton.base.pairs import both_sums
 from normkernels._backends.triton.base.values import affine, number, rounded
 
@@ -186,6 +186,16 @@ def preactivation(xhat, w, b, skip):
 
 
 @triton.jit
+def completed(u, gate, SLOPE, ACT: tl.constexpr):
+    # act(u), or u act(gate)
+    if gate is None:
+        y = activation(u, ACT, SLOPE)
+    else:
+        y = u * activation(gate, ACT, SLOPE)
+    return y
+
+
+@triton.jit
 def differentiated(t, xhat, w, b, tile, SLOPE, ACT: tl.constexpr):
     # du = dy act'(u); it is 0 outside the tensor, for dy is
     du = load_tile(t.dy, tile, xhat.dtype)
@@ -196,6 +206,14 @@ def differentiated(t, xhat, w, b, tile, SLOPE, ACT: tl.constexpr):
 
 @triton.jit
 def grads(t, w, b, mean, rstd, tile, SLOPE, ACT: tl.constexpr):
-    # xhat and du
+    # xhat, du, and the gradient of skip, which is du too, or of the gate
     xhat = (load_tile(t.x, tile, rstd.dtype) - mean) * rstd
-    return xhat, differentiated(t, xhat, w, b, tile, SLOPE, ACT)
+    if t.gate is None:
+        du = differentiated(t, xhat, w, b, tile, SLOPE, ACT)
+        beside = du
+    else:
+        dy = load_tile(t.dy, tile, rstd.dtype)
+        gate = load_tile(t.gate, tile, rstd.dtype)
+        du = dy * activation(gate, ACT, SLOPE)
+        beside = dy * affine(xhat, w, b) * derivative(gate, ACT, SLOPE)
+    return xhat, du, beside

@@ -1,5 +1,5 @@
 // Gates over a tile: compiled once for every dtype, cloned for every instruction set.
-#include "cpu/rows/gate.h"
+#include "cpu/base/gate.h"
 
 #include <algorithm>
 
