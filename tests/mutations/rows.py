@@ -157,6 +157,10 @@ TABLE = {
         ("static_cast<C>(-(total.mean - centre) * rstd[m])", "C(-0.0)"),
     ],
     ("cpu", NARROW): [
+        ("first < N; first += kPairedRow)", "first < 0; first += kPairedRow)"),
+        ("const int64_t j = first + i;", "const int64_t j = i;"),
+        ("if (kept) __builtin_ia32_movntps512(", "if (false) __builtin_ia32_movntps512("),
+        ("N <= (plain ? kLongRow : kPairedRow)", "N <= kLongRow"),
         ("return last ? v : Few<C>{}; };", "return v; };"),
         ("add(last ? few(x + N - kFewLanes) - about : Few<C>{}, 3);", "add(few(x + N - kFewLanes) - about, 3);"),
         ("if (N % kFewLanes) write(N - kFewLanes);", ""),
