@@ -77,6 +77,8 @@ def narrow_pieces(N: int, itemsize: int, forward: bool, activation: str) -> Piec
     """
     most = (32 if N > 2048 else 16) if forward else (16 if activation == "identity" else 8)
     width = max(16, next_power_of_2(N + 1) // most)
+    if forward and N > 12288:
+        width = max(width, 1024)  # 25 tiles and more of 16 warps spill 8 bytes in float16
     between = itemsize == 4 and 768 < N <= 1024  # one row of 13 tiles or more, two warps to each, would spill
     if forward or activation != "identity" or N <= 128 or not (itemsize == 2 or between):
         return Pieces(cdiv(N, width), width)
@@ -105,6 +107,8 @@ def form(
     """Whole rows, about ``elements`` values at least, of so many tensors that a loop loads; and how many warps."""
     odd = unaligned(N, itemsize)
     p = narrow_pieces(N, itemsize, not loads, activation) if odd else pieces(N, not loads)
+    if itemsize == 4 and loads and not (odd or centered) and p.width == 256:
+        elements //= 2  # eight rows of 256 spill 8 bytes
     BLOCK_M = max(1, elements // next_power_of_2(p.count * p.width))
     num_warps = warps(p, N, itemsize, BLOCK_M, loads)
     if p.rows > 1:
