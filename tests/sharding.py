@@ -1,11 +1,9 @@
 """One of several processes, started by torchrun: norms of DTensors give what they give of the full tensor."""
 
 import copy
-import os
-import sys
 
 import torch
-import torch.distributed as dist
+from spanned import WORLD, all_of
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -20,9 +18,6 @@ from torch.distributed.tensor.parallel import (
 
 import normkernels as nk
 
-dist.init_process_group("gloo")
-RANK, WORLD = dist.get_rank(), dist.get_world_size()
-torch.set_num_threads(1)
 MESH = init_device_mesh("cpu", (WORLD,))
 ROWS = {"LayerNorm": (8,), "RMSNorm": (8,)}
 CHANNELS: list[tuple[str, tuple, dict]] = [
@@ -171,11 +166,4 @@ def fully_sharded_and_tensor_parallel() -> None:
     trained(alone, together, slice(2 * half, 2 * half + 2), mesh["tensor"])
 
 
-for check in (rows, channels, sequence_and_tensor_parallel, fully_sharded_and_tensor_parallel):
-    check()
-    if RANK == 0:
-        sys.stdout.write(f"{check.__name__}: {WORLD} processes as one\n")
-sys.stdout.flush()
-dist.barrier()
-dist.destroy_process_group()
-os._exit(0)  # a thread of torch was seen to end a process that had nothing left to do
+all_of((rows, channels, sequence_and_tensor_parallel, fully_sharded_and_tensor_parallel))

@@ -5,11 +5,10 @@ torchrun --standalone --nproc-per-node 3 tests/spanning.py
 
 import copy
 import itertools
-import sys
 
 import torch
 import torch.distributed as dist
-from spanned import RANK, WORLD, close, equal_to_one_process, mine, parts, same_bits
+from spanned import RANK, WORLD, all_of, close, equal_to_one_process, mine, parts, same_bits
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -189,8 +188,4 @@ def data_parallel() -> None:
 
 
 STATES = online_norms, samples_that_are_not_finite, streaming_norms, precisions, no_samples_at_all
-for check in (batch_norms, batch_renorms, *STATES, groups, checkpoints_and_compilers, data_parallel):
-    check()
-    if RANK == 0:
-        sys.stdout.write(f"{check.__name__}: {WORLD} processes as one\n")
-dist.destroy_process_group()
+all_of((batch_norms, batch_renorms, *STATES, groups, checkpoints_and_compilers, data_parallel))

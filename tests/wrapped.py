@@ -6,15 +6,13 @@ Each process has a part of the batch. Norms of a batch, or with a state, are syn
 import contextlib
 import copy
 import io
-import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from layers import LAYERS, Layer, output
-from spanned import RANK, WORLD, close, same_bits
+from spanned import RANK, WORLD, all_of, close, same_bits
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.tensor import DTensor
@@ -96,8 +94,4 @@ def fully_sharded_by_dim() -> None:
 
 
 warnings.simplefilter("ignore")
-for check in (data_parallel, fully_sharded, fully_sharded_by_dim):
-    check()
-    if RANK == 0:
-        sys.stdout.write(f"{check.__name__}: {WORLD} processes as one\n")
-dist.destroy_process_group()
+all_of((data_parallel, fully_sharded, fully_sharded_by_dim))
