@@ -169,6 +169,9 @@ void times_derivative(Activation f, double slope, const double* tile, double* ou
 void times_derivative_of_output(Activation f, const float* tile, float* out, int64_t n);
 void times_derivative_of_output(Activation f, const double* tile, double* out, int64_t n);
 
+// Whether a cache line begins there
+inline bool on_line(const void* at) { return reinterpret_cast<uintptr_t>(at) % 64 == 0; }
+
 // Copy to memory past the caches: for results too large to be found there again, it saves reading them first.
 void copy_nontemporal(const void* tile, void* target, int64_t bytes);
 // Order streamed stores before whatever the thread does next.

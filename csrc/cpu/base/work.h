@@ -42,8 +42,6 @@ bool large(int64_t elements, int64_t tensors = 2) {
   return elements * tensors * static_cast<int64_t>(sizeof(T)) >= (int64_t{32} << 20);
 }
 
-inline bool on_line(const void* at) { return reinterpret_cast<uintptr_t>(at) % 64 == 0; }
-
 // Rows of that many bytes that are taken together: as many as fit in a quarter of a megabyte, kGroup at most; a row of
 // one tile stays alone.
 constexpr int64_t kGroup = 8;

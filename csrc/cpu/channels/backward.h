@@ -31,8 +31,7 @@ struct Backward {
   std::function<void(int64_t first, int64_t count, Means*)> rule = nullptr;
   const C* centre = nullptr;  // what dx is centred about, if not mean
   double power = 2;           // of the scale that dx is a derivative of
-  bool far = false;           // what the first sweep leaves in dskip has left the caches when the second comes
-  bool past_caches = false;   // whether an opener's gradient is written so; a fence follows
+  bool far = false;           // dskip has left the caches before anybody reads it; a fence follows
 
   bool plain() const { return of.plain(); }
   // Whether du can be kept in T between the sweeps.
@@ -65,7 +64,7 @@ struct Backward {
   void through(int64_t at, const C* u, C* du, int64_t n) const {
     const Affine<C>& k = of.affine;
     if (!of.opener) return times_derivative(k.activation, k.slope, u, du, n);
-    gate_backward_tile(k.activation, k.slope, of.opener + at, u, du, dskip ? dskip + at : nullptr, n, past_caches);
+    gate_backward_tile(k.activation, k.slope, of.opener + at, u, du, dskip ? dskip + at : nullptr, n, far);
   }
 
   // Call f with du = dy * act'(u) from element at on: dy itself without an activation. It is left in kept, if there is

@@ -96,7 +96,7 @@ void backward_image(const Backward<T>& a, const Lines& lines, int64_t n, int64_t
     Scratch<C> sums(2 * g.C);
     add_block(a, a, scale, n * g.S * g.C, g.C, g.C, g.S, kept, {sums.data(), &sums[g.C]});
     a.add(groups, 0, line, sums.data(), &sums[g.C], means);
-    if (a.past_caches) nontemporal_fence();
+    if (a.far) nontemporal_fence();
   } else if (a.sums()) {
     const auto sums = channel_sums(a, a, lines, n, scale, kept, parallel);
     a.add(groups, 0, line, sums.data(), &sums[g.C], means);
@@ -122,11 +122,12 @@ void backward_image(const Backward<T>& a, const Lines& lines, int64_t n, int64_t
 
 template <class T>
 void backward_channels_last(Backward<T> a, int64_t run = 1) {
-  a.past_caches = a.of.opener && sizeof(T) >= 4 && large<T>(a.of.grid.N * a.of.grid.C * a.of.grid.S, 3);
   const int64_t N = a.of.grid.N, parts = chunks(N);
-  a.far = large<T>(a.of.grid.S * a.of.grid.C, 3);
+  const int64_t image = a.of.grid.S * a.of.grid.C;
+  // The second sweep over an image reads what its first left in dskip, but not the gradient of an opener.
+  a.far = a.of.opener ? sizeof(T) >= 4 && large<T>(N * image, 3) : large<T>(image, 3);
   const Lines lines(a.of.grid, run);
-  share(parts, N * a.of.grid.S * a.of.grid.C, true, [&](int64_t chunk, bool parallel) {
+  share(parts, N * image, true, [&](int64_t chunk, bool parallel) {
     for (int64_t n = chunk * N / parts; n < (chunk + 1) * N / parts; n++) backward_image(a, lines, n, chunk, parallel);
   });
 }

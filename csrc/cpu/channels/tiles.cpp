@@ -27,7 +27,7 @@ NK_INLINE void map_both(const P* p, const Q* q, Out* out, int64_t n, const F& f)
 template <class T>
 bool lines(const T* out, int64_t n) {
 #if defined(NK_AVX512)
-  return kAvx512 && reinterpret_cast<uintptr_t>(out) % 64 == 0 && n * sizeof(T) % 64 == 0;
+  return kAvx512 && on_line(out) && n * sizeof(T) % 64 == 0;
 #else
   return false;
 #endif

@@ -41,8 +41,8 @@ void short_backward(const RowsBackward<T>& a, int64_t block);
 // Rows that need no buffer are taken in the same loops when they are longer, up to what threads would share.
 constexpr int64_t kLongRow = 32 * kTile;
 
-constexpr int64_t kPairedRow =
-    4 * kTile;                      // what is summed at once, 64 elements to a lane of a sum, and a buffer's size
+// What of such a row is summed at once, 64 elements to a lane of a sum, and the size of a buffer
+constexpr int64_t kPairedRow = 4 * kTile;
 constexpr int64_t kPairedRows = 4;  // fewer do not pay for the layout of weight and bias
 
 // Whether rows of 16 bits are taken 32 elements at a time.
@@ -64,8 +64,7 @@ void paired_backward(const RowsBackward<T>& a);
 template <class T>
 bool whole_lines(bool nontemporal, int64_t N, const T* out) {
 #if defined(NK_AVX512)
-  return std::is_same_v<T, float> && kAvx512 && nontemporal && N % kFewLanes == 0 &&
-         reinterpret_cast<uintptr_t>(out) % 64 == 0;
+  return std::is_same_v<T, float> && kAvx512 && nontemporal && N % kFewLanes == 0 && on_line(out);
 #else
   return false;
 #endif

@@ -111,7 +111,7 @@ void paired_backward(const RowsBackward<T>& given) {
   RowsBackward<T> a = given;
   a.affine.weight = weight.data();
   a.affine.bias = bias.data();
-  const bool lines = (reinterpret_cast<uintptr_t>(a.dx) | reinterpret_cast<uintptr_t>(a.dgate)) % 64 == 0;
+  const bool lines = on_line(a.dx) && on_line(a.dgate);
   const bool stream = large<T>(a.M * a.N, 3) && lines;
   each_block(a, [&](const auto& own, int64_t block) {
     stream ? backward_of_block<true>(own, block) : backward_of_block<false>(own, block);
