@@ -1,6 +1,7 @@
 // Loops over rows of one tile or two, backward. Their last lanes overlap those before, so that no row has a rest.
 #include "cpu/base/few.h"
 #include "cpu/rows/backward.h"
+#include "cpu/rows/registers.h"
 
 #if defined(NK_SHUFFLES)
 namespace normkernels {
@@ -11,8 +12,8 @@ constexpr int64_t kAhead = 8192;                // elements: how far ahead the s
 constexpr int64_t kBuffer = kTogether * kTile;  // what they are together at most
 
 // du: the gradient of what the activation is given, kRows rows of it; keep(r, j, a few of row r's dx from column j on).
-// kStreamed: dx leaves past the caches, and the first of them is asked for the row after the next.
-template <int64_t kRows, bool kStreamed, class T, class D, class K>
+// kAlone: as rows from memory are, where the first cache is asked for the row after the next.
+template <int64_t kRows, bool kAlone, class T, class D, class K>
 NK_INLINE void backward_rows(const RowsBackward<T>& a, int64_t m, int64_t block, const Fresh<compute_t<T>>& last,
                              const KnownRow<compute_t<T>>* known, const D* du_rows, int64_t du_stride, const K& keep) {
   using C = compute_t<T>;
@@ -41,21 +42,21 @@ NK_INLINE void backward_rows(const RowsBackward<T>& a, int64_t m, int64_t block,
       sums.a += of_g.total();
       sums.b += of_g_xhat.total();
     };
-    for (int64_t j = 0; kStreamed && j < N; j += kSumPart) add_part(j, std::min(kSumPart, N - j));
-    if (!kStreamed) add_part(0, N);
+    for (int64_t j = 0; kAlone && j < N; j += kSumPart) add_part(j, std::min(kSumPart, N - j));
+    if (!kAlone) add_part(0, N);
     const C n = static_cast<C>(N);
     means[r] = {a.mean ? sums.a / n : C(0), sums.b / n};
   }
   const int64_t ahead =
-      std::min(m + (kStreamed ? std::max<int64_t>(2, kTile / N) : std::max(kRows, kAhead / N)), a.M - kRows);
+      std::min(m + (kAlone ? std::max<int64_t>(2, kTile / N) : std::max(kRows, kAhead / N)), a.M - kRows);
   const auto write = [&](int64_t j, auto count) NK_INLINED {
     Few<C> to_w = {}, to_b = {};
     if (dw) to_w = few(dw + j);
     if (db) to_b = few(db + j);
     for (int64_t r = 0; r < kRows; r++) {
-      __builtin_prefetch(a.x + (ahead + r) * a.x_stride + j, 0, kStreamed ? 3 : 2);
-      __builtin_prefetch(a.dy + (ahead + r) * a.dy_stride + j, 0, kStreamed ? 3 : 2);
-      if (a.dsummed) __builtin_prefetch(a.dsummed + (ahead + r) * a.dsummed_stride + j, 0, kStreamed ? 3 : 2);
+      __builtin_prefetch(a.x + (ahead + r) * a.x_stride + j, 0, kAlone ? 3 : 2);
+      __builtin_prefetch(a.dy + (ahead + r) * a.dy_stride + j, 0, kAlone ? 3 : 2);
+      if (a.dsummed) __builtin_prefetch(a.dsummed + (ahead + r) * a.dsummed_stride + j, 0, kAlone ? 3 : 2);
       const auto d = du(r, j), h = xhat(r, j);
       to_w += count(d * h);
       to_b += count(d);
@@ -88,22 +89,21 @@ NK_INLINE void activation_backward(const RowsBackward<T>& a, int64_t m, const Kn
   for (int64_t r = 0; r < kRows; r++) a.through(m + r, 0, u + r * a.N, du + r * a.N, a.N);
 }
 
-template <int64_t kRows, bool kStreamed, class T, class K>
+template <int64_t kRows, bool kAlone, class T, class K>
 NK_INLINE void backward_together(const RowsBackward<T>& a, int64_t m, int64_t block, const Fresh<compute_t<T>>& last,
                                  compute_t<T>* du, const K& keep) {
   KnownRow<compute_t<T>> known[kRows];
   for (int64_t r = 0; r < kRows; r++) known[r] = a.row(m + r);
   if (a.plain())
-    return backward_rows<kRows, kStreamed>(a, m, block, last, known, a.dy + m * a.dy_stride, a.dy_stride, keep);
+    return backward_rows<kRows, kAlone>(a, m, block, last, known, a.dy + m * a.dy_stride, a.dy_stride, keep);
   activation_backward<kRows>(a, m, known, du);
-  backward_rows<kRows, kStreamed>(a, m, block, last, known, du, a.N, keep);
+  backward_rows<kRows, kAlone>(a, m, block, last, known, du, a.N, keep);
 }
 
 #if defined(NK_AVX512)
 NK_AVX512 void stream_backward(const RowsBackward<float>& a, int64_t block) {
   alignas(64) float du[2 * kTile];
   const auto last = fresh<float>(a.N);
-  // A row at a time: memory answers a row of reads and a row of writes in turns faster than several streams of each.
   for (int64_t m = a.first_row(block); m < a.first_row(block + 1); m++) {
     const auto keep = [&](int64_t, int64_t j, const auto& g)
                           NK_INLINED { __builtin_ia32_movntps512(a.dx + m * a.N + j, g); };
@@ -140,23 +140,29 @@ NK_CLONES void cached_backward(const RowsBackward<T>& a, int64_t block) {
   const auto last = fresh<compute_t<T>>(a.N);
   const int64_t end = a.first_row(block + 1);
   int64_t m = a.first_row(block);
-  const auto some = [&](auto rows, int64_t most) NK_INLINED {
+  const auto some = [&](auto rows, auto alone, int64_t most) NK_INLINED {
     for (; a.N <= most && m + rows() <= end; m += rows()) {
       T* const dx = a.dx + m * a.N;
       const int64_t N = a.N;
-      backward_together<rows(), false>(
+      backward_together<rows(), alone()>(
           a, m, block, last, du, [=](int64_t r, int64_t j, const auto& g) NK_INLINED { put<T>(g, dx + r * N + j); });
     }
   };
-  some(std::integral_constant<int64_t, kTogether>(), kTile);
-  some(std::integral_constant<int64_t, 2>(), a.plain() ? 2 * kTile : kTile);
-  some(std::integral_constant<int64_t, 1>(), 2 * kTile);
+  using One = std::integral_constant<int64_t, 1>;
+  if (a.apart()) return some(One(), std::true_type(), 2 * kTile);
+  some(std::integral_constant<int64_t, kTogether>(), std::false_type(), kTile);
+  some(std::integral_constant<int64_t, 2>(), std::false_type(), a.plain() ? 2 * kTile : kTile);
+  some(One(), std::false_type(), 2 * kTile);
 }
 
 }  // namespace
 
 template <class T>
 void narrow_backward(const RowsBackward<T>& a, int64_t block) {
+#if defined(NK_TWOS)
+  if constexpr (sizeof(T) <= 4)
+    if (in_registers(a.N, a.plain())) return register_backward<Few<float>>(a, block);
+#endif
 #if defined(NK_AVX512)
   if constexpr (std::is_same_v<T, float>)
     if (whole_lines(a.nontemporal, a.N, a.dx)) return stream_backward(a, block);

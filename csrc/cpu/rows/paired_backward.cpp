@@ -1,6 +1,7 @@
 // Loops over rows of 16 bits, 32 elements at a time, backward.
 #include "cpu/rows/backward.h"
 #include "cpu/rows/paired.h"
+#include "cpu/rows/registers.h"
 
 namespace normkernels {
 #if defined(NK_TWOS)
@@ -94,9 +95,13 @@ NK_AVX512 void backward_of_block(const RowsBackward<T>& a, int64_t block) {
   alignas(64) float u[kPairedRow], du[kPairedRow], g[kPairedRow];
   const int64_t end = a.first_row(block + 1);
   int64_t m = a.first_row(block);
-  for (; a.N <= kTile && m + 4 <= end; m += 4) backward_together<4, kStream>(a, m, block, u, du, g);
-  for (; a.N <= 2 * kTile && m + 2 <= end; m += 2) backward_together<2, kStream>(a, m, block, u, du, g);
-  for (; m < end; m++) backward_together<1, kStream>(a, m, block, u, du, g);
+  if (in_registers(a.N, a.plain()) && a.N <= 2 * kPaired) {
+    register_backward<Twos, 2>(a, block);
+  } else {
+    for (; !a.apart() && a.N <= kTile && m + 4 <= end; m += 4) backward_together<4, kStream>(a, m, block, u, du, g);
+    for (; !a.apart() && a.N <= 2 * kTile && m + 2 <= end; m += 2) backward_together<2, kStream>(a, m, block, u, du, g);
+    for (; m < end; m++) backward_together<1, kStream>(a, m, block, u, du, g);
+  }
   if (kStream) nontemporal_fence();
   for (float* table : {a.dweight, a.dbias})
     if (table) LaidOut<T>::put_back(table + block * a.N, a.N);
