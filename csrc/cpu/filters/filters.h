@@ -6,6 +6,7 @@
 
 #include <cmath>
 
+#include "cpu/base/registers.h"
 #include "cpu/base/sweep.h"
 #include "cpu/channels/tiles.h"
 #include "cpu/filters/tiles.h"
@@ -16,6 +17,12 @@ namespace normkernels {
 template <class T>
 bool worth_nontemporal(int64_t elements, int64_t N) {
   return large<T>(elements) && N * sizeof(T) % 64 == 0;
+}
+
+// Whether filters are taken in registers: not those of 16 bits that go 32 elements at a time, which is faster.
+template <class T>
+bool short_filters(int64_t N) {
+  return in_registers(N) && !(sizeof(T) == 2 && paired_rows<T, T>(N));
 }
 
 // x in T, y and dy in D: the same, or 16 bits beside float.
@@ -32,6 +39,8 @@ struct FiltersForward {
   bool nontemporal = std::is_same_v<T, D> && worth_nontemporal<D>(M * N, N) && static_cast<const void*>(x) != y;
 
   static constexpr bool kPrefetch = false;  // the hardware does it as well
+  static constexpr bool kRegisters = kPairs<T, D>;
+  bool registers() const { return short_filters<T>(N); }
   int64_t group() const { return 1; }
 
   void measure_rows(int64_t m, int64_t j, int64_t rows, int64_t n, Found<C>& f) const {
@@ -95,6 +104,8 @@ struct FiltersBackward {
       worth_nontemporal<T>(4 * M * N, N);  // nobody reads a weight's gradient before all others are there
 
   static constexpr bool kPrefetch = false;
+  static constexpr bool kRegisters = kPairs<T, D>;
+  bool registers() const { return short_filters<T>(N); }
   int64_t group() const { return 1; }
 
   void measure_rows(int64_t m, int64_t j, int64_t rows, int64_t n, Found<C>& f) const {
@@ -139,7 +150,6 @@ struct FiltersBackward {
   }
   void write(int64_t m, int64_t j, int64_t n, const Found<C>& f) const { write_rows(m, j, 1, n, f); }
 
- private:
   // What the mean that was kept lost in rounding, as xhat takes it: found again for a row far from 0
   C shift(int64_t m) const {
     if (!mean || std::fabs(mean[m]) * statistic[m] <= kNear) return C(0);
@@ -147,23 +157,35 @@ struct FiltersBackward {
     for_each_tile(m * N, (m + 1) * N, [&](int64_t j, int64_t n) { left += sum_about(x + j, mean[m], n); });
     return static_cast<C>(-left / static_cast<double>(N) * statistic[m]);
   }
+
+ private:
   void put_means(int64_t m, int64_t rows, Found<C>& f) const {
     for (int64_t r = 0; r < rows; r++) f.mean[r] = mean ? mean[m + r] : C(0);
   }
 };
 
+// Short ones, in registers
+template <class T>
+void register_filters(const FiltersForward<T, T>& a, int64_t begin, int64_t end);
+template <class T>
+void register_filters(const FiltersBackward<T, T>& a, int64_t begin, int64_t end);
+
+template <class Sweep>
+void take_filters(const Sweep& a, int64_t m, int64_t count) {
+  Found<typename Sweep::C> f;
+  a.measure_rows(m, 0, count, a.N, f);
+  a.finish_rows(m, count, f);
+  a.write_rows(m, 0, count, a.N, f);
+}
+
 constexpr int64_t kWhole = 4 * kTile;
 
 template <class Sweep>
 void sweep_blocks(const Sweep& a, int64_t begin, int64_t end) {
+  if constexpr (Sweep::kRegisters)
+    if (a.registers()) return register_filters(a, begin, end);
   const int64_t rows = std::clamp<int64_t>(2 * kStep / a.N, 1, kFilters);
-  Found<typename Sweep::C> f;
-  for (int64_t m = begin; m < end; m += rows) {
-    const int64_t count = std::min(rows, end - m);
-    a.measure_rows(m, 0, count, a.N, f);
-    a.finish_rows(m, count, f);
-    a.write_rows(m, 0, count, a.N, f);
-  }
+  for (int64_t m = begin; m < end; m += rows) take_filters(a, m, std::min(rows, end - m));
   nontemporal_fence();
 }
 

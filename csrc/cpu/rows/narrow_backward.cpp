@@ -161,7 +161,7 @@ template <class T>
 void narrow_backward(const RowsBackward<T>& a, int64_t block) {
 #if defined(NK_TWOS)
   if constexpr (sizeof(T) <= 4)
-    if (in_registers(a.N, a.plain())) return register_backward<Few<float>>(a, block);
+    if (a.plain() && in_registers(a.N)) return register_backward<Few<float>>(a, block);
 #endif
 #if defined(NK_AVX512)
   if constexpr (std::is_same_v<T, float>)

@@ -95,8 +95,8 @@ NK_AVX512 void backward_of_block(const RowsBackward<T>& a, int64_t block) {
   alignas(64) float u[kPairedRow], du[kPairedRow], g[kPairedRow];
   const int64_t end = a.first_row(block + 1);
   int64_t m = a.first_row(block);
-  if (in_registers(a.N, a.plain()) && a.N <= 2 * kPaired) {
-    register_backward<Twos, 2>(a, block);
+  if (a.plain() && in_registers(a.N) && a.N <= 2 * kPaired) {
+    register_backward<Twos>(a, block);
   } else {
     for (; !a.apart() && a.N <= kTile && m + 4 <= end; m += 4) backward_together<4, kStream>(a, m, block, u, du, g);
     for (; !a.apart() && a.N <= 2 * kTile && m + 2 <= end; m += 2) backward_together<2, kStream>(a, m, block, u, du, g);
