@@ -11,7 +11,7 @@ from normkernels.cases import OPS
 from normkernels.functional import layer_norm, rms_norm
 from normkernels.tolerance import check
 
-WIDTHS = (1, 2, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 79, 255, 257, 2047, 2048, 2049, 4079, 4096, 4097, 8200)
+WIDTHS = (1, 2, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 79, 100, 112, 127, 128, 129, 255, 257, 2047, 2048, 2049, 4079, 4096, 4097, 8200)
 LAYER_NORM = OPS["layer_norm"]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 pytestmark = pytest.mark.skipif(unusable("native", "layer_norm_fwd", "cpu") is not None, reason="not built")
@@ -125,3 +125,18 @@ def test_rms_norm_with_strides(N):
     sample = small(op, 19, N)
     sample.tensors["input"] = torch.randn(19, 200)[:, 3 : 3 + N]
     assert not wrong(sample, op=op)
+
+
+@pytest.mark.parametrize("N", [64, 100, 192, 768, 2050])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_rows_from_memory_are_what_they_are_alone(N, dtype):
+    """8 MB and more go a row at a time, fewer several together: the same bits of dx, and of the sums of one block."""
+    torch.manual_seed(0)
+    M = (9 << 20) // (3 * N * dtype.itemsize)
+    x, dy, w = torch.randn(M, N, dtype=dtype), torch.randn(M, N, dtype=dtype), torch.rand(N, dtype=dtype)
+
+    def dx(rows):
+        leaf = x[:rows].requires_grad_()
+        return torch.autograd.grad(layer_norm(leaf, (N,), w, backend="native"), leaf, dy[:rows])[0]
+
+    assert torch.equal(dx(M)[:37], dx(37))

@@ -9,7 +9,7 @@ from torch.autograd import gradcheck, gradgradcheck
 import normkernels as nk
 from normkernels.cases import OPS
 from normkernels.ops.weight_norm import project
-from normkernels.tolerance import given, run
+from normkernels.tolerance import check, given, run
 
 WEIGHT_NORM, STANDARDIZATION = OPS["weight_norm"], OPS["weight_standardization"]
 
@@ -39,6 +39,21 @@ def test_a_weight_keeps_its_layout(order, backend, device):
     (dv,) = torch.autograd.grad(w, v, torch.ones_like(v))
     assert backend == "reference" or w.stride() == dv.stride() == v.stride()
     torch.testing.assert_close(w, v / v.square().sum((1, 2, 3), keepdim=True).sqrt())
+
+
+@pytest.mark.parametrize("op", [WEIGHT_NORM, STANDARDIZATION], ids=str)
+@pytest.mark.parametrize("N", [15, 16, 17, 27, 32, 64, 100, 127, 128, 129])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_short_filters(op, N, dtype):
+    """Up to 128 values lie in registers on the CPU, the last of them read twice: near 0, far from it, and of zeros."""
+    need(op, "native", "cpu")
+    sample = op.make((37, N), torch.float64)
+    weight = next(iter(sample.tensors.values()))
+    weight[3:9] += 1e4
+    weight[11:13] = 0
+    weight[20:22] *= 1e-30
+    wrong = [str(report) for report in check(op, sample, "native", dtype) if report.worst > 1]
+    assert not wrong
 
 
 @pytest.mark.parametrize("dim", [0, 1, 2, None])
