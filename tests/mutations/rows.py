@@ -157,6 +157,8 @@ TABLE = {
         ("static_cast<C>(-(total.mean - centre) * rstd[m])", "C(-0.0)"),
     ],
     ("cpu", NARROW): [
+        ("if (k + 1 == kParts && rest) return last ? v : V{};", ""),
+        ("keep(take<V>(to) + sums[k], to);", "keep(sums[k], to);"),
         ("first < N; first += kPairedRow)", "first < 0; first += kPairedRow)"),
         ("const int64_t j = first + i;", "const int64_t j = i;"),
         ("if (kept) __builtin_ia32_movntps512(", "if (false) __builtin_ia32_movntps512("),
