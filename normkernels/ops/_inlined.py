@@ -1,8 +1,8 @@
 """Norms of rows in ordinary ops, written so that Inductor makes fast code of them on the CPU.
 
-Without gradients it computes what it has not stored anew for each vector of a row, a division and a root too; a view by
-strides makes it store them. Where gradients are taken torch's functions, whose backward has a form of its own, are the
-faster ones; they keep what is divided by anyway.
+Without gradients it computes what it has not stored anew for each vector of a row, a division and a root too. A view by
+strides makes it store them, for all rows at once, which then are read again: that pays where they stay in a cache.
+Where gradients are taken torch's functions are the faster ones: their backward has a form of its own.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 PART = 8
+
+
+def small(x: Tensor) -> bool:
+    """Whether it stays in a cache. A symbolic size proves nothing, and gets no guard that not every batch passes."""
+    from torch.fx.experimental.symbolic_shapes import statically_known_true  # which imports sympy
+
+    return statically_known_true(x.numel() <= 1 << 17)
 
 
 def layer_norm(x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, *, eps: float) -> Tensor:
@@ -30,15 +37,15 @@ def layer_norm(x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Ten
     share = 1 / max(prod(shape), 1)  # Inductor divides by N for every few values again
     mean = near.sum(dims, keepdim=True) * share
     var = (near * near).sum(dims, keepdim=True) * share - mean * mean
-    return _affine((near - mean) * _stored((var.clamp_min(0) + eps).rsqrt()), weight, bias)
+    return _affine((near - mean) * _stored((var.clamp_min(0) + eps).rsqrt(), x), weight, bias)
 
 
 def rms_norm(x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, *, eps: float) -> Tensor:
     """torch's, with a bias."""
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or not small(x):
         return _affine(F.rms_norm(x, tuple(shape), weight, eps), None, bias)
     square = (x * x).sum(tuple(range(-len(shape), 0)), keepdim=True) * (1 / max(prod(shape), 1))
-    return _affine(x * _stored((square + eps).rsqrt()), weight, bias)
+    return _affine(x * _stored((square + eps).rsqrt(), x), weight, bias)
 
 
 def _affine(u: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -46,5 +53,5 @@ def _affine(u: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     return u if bias is None else u + bias
 
 
-def _stored(t: Tensor) -> Tensor:
-    return t.as_strided(t.shape, t.stride())
+def _stored(t: Tensor, x: Tensor) -> Tensor:
+    return t.as_strided(t.shape, t.stride()) if small(x) else t

@@ -123,9 +123,11 @@ TABLE = {
         ("(near - mean) * _stored", "near * _stored"),
         ("var.clamp_min(0)", "var"),
     ],
+    ("ops/inlined", INLINED): [
+        ("x.numel() <= 1 << 17", "x.numel() <= 1 << 16"),
+        ("x.numel() <= 1 << 17", "x.numel() <= 1 << 18"),
+    ],
     ("ops/ways", INLINED): [
-        ("input.numel() <= 1 << 17", "input.numel() <= 1 << 16"),
-        ("input.numel() <= 1 << 17", "input.numel() <= 1 << 18"),
         ('if others[-1].backend is not None or input.device.type != "cpu":', "if False:"),
     ],
     ("package/checks", INLINED): [
