@@ -49,7 +49,7 @@ def conv(width: int) -> nn.Conv2d:
 def models() -> Iterator[Model]:
     """All of them, one at a time."""
     yield Model("UNet, group norm", UNet(), torch.randn(1, 3, 32, 32))
-    for library in (_timm, _language, _vision, _diffusers):
+    for library in (_timm, _language, _gated, _vision, _diffusers):
         try:
             yield from library()
         except ImportError:
@@ -80,6 +80,27 @@ def _language() -> Iterator[Model]:
     yield Model("Mistral", hf.MistralModel(hf.MistralConfig(**few)), tokens)
     yield Model("Qwen3", hf.Qwen3Model(hf.Qwen3Config(**few)), tokens)
     yield Model("Gemma3", hf.Gemma3TextModel(hf.Gemma3TextConfig(**few)), tokens)
+
+
+def _gated() -> Iterator[Model]:
+    """State space models and linear attention: a gate comes after their norms, in Mamba-2 before them."""
+    import transformers as hf
+
+    tokens = torch.randint(0, 1000, (2, 32))
+    small: dict[str, Any] = {"vocab_size": 1000, "hidden_size": 128, "num_hidden_layers": 4, "pad_token_id": 0}
+    heads: dict[str, Any] = {"num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 256}
+    delta = {f"linear_{k}": 32 for k in ("key_head_dim", "value_head_dim")}
+    delta |= {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "head_dim": 32}
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
+    experts |= {"shared_expert_intermediate_size": 64}
+    qwen = hf.Qwen3NextConfig(**small, **heads, **delta, **experts)
+    yield Model("Qwen3-Next", hf.Qwen3NextModel(qwen), tokens)
+    ssm: dict[str, Any] = {"mamba_d_ssm": 256, "mamba_n_heads": 8, "mamba_d_head": 32, "mamba_d_state": 32}
+    ssm |= {"mamba_rms_norm": True, "mamba_norm_before_gate": True, "mamba_chunk_size": 16}
+    yield Model("Falcon-H1", hf.FalconH1Model(hf.FalconH1Config(**small, **heads, **ssm)), tokens)
+    state: dict[str, Any] = {"num_heads": 8, "head_dim": 32, "state_size": 32, "n_groups": 1, "chunk_size": 16}
+    mamba = hf.Mamba2Config(**small, **state, bos_token_id=1, eos_token_id=2)
+    yield Model("Mamba-2", hf.Mamba2Model(mamba), tokens)
 
 
 def _vision() -> Iterator[Model]:

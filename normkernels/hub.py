@@ -1,7 +1,7 @@
 """Forwards for Hugging Face's ``kernels``, which puts them in the place of those that transformers marks by a name."""
 
 from collections.abc import Hashable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,24 @@ class RMSNormZeroCentered(nn.Module):
         return rms_norm(x, tuple(weight.shape), weight, _eps(self), weight_offset=1.0)
 
 
+class RMSNormGated(nn.Module):
+    """Qwen3-Next's, Kimi Linear's: norm(x) w activation(gate) in the wider dtype of both, output in input's."""
+
+    can_torch_compile = True
+    has_backward = True
+
+    def forward(self, hidden_states: Tensor, gate: Tensor) -> Tensor:
+        weight: Tensor = self.weight  # type: ignore[assignment]
+        activation: Any = self.activation
+        dtype = torch.promote_types(hidden_states.dtype, gate.dtype)
+        input, shape = hidden_states.to(dtype), tuple(weight.shape)
+        y = rms_norm(input, shape, weight, _eps(self), gate=gate.to(dtype), activation=activation)
+        return y.to(hidden_states.dtype)
+
+
+LAYERS = (RMSNorm, RMSNormGated, RMSNormZeroCentered)
+
+
 def kernel_mapping(devices: tuple[str, ...] = DEVICES) -> dict[str, dict[str, Layer]]:
     """What ``kernels.use_kernel_mapping`` and ``register_kernel_mapping`` take: RMS norms by the names of transformers.
 
@@ -56,19 +74,19 @@ def kernel_mapping(devices: tuple[str, ...] = DEVICES) -> dict[str, dict[str, La
         devices: which of ``"cpu"`` and ``"cuda"``.
 
     Returns:
-        name -> device -> layer: ``"RMSNorm"`` and ``"RMSNormZeroCentered"``.
+        name -> device -> layer: ``"RMSNorm"``, ``"RMSNormGated"`` and ``"RMSNormZeroCentered"``.
 
     Raises:
         ValueError: a device is none of these.
 
     Example:
         >>> sorted(nk.kernel_mapping())
-        ['RMSNorm', 'RMSNormZeroCentered']
+        ['RMSNorm', 'RMSNormGated', 'RMSNormZeroCentered']
     """
     for device in devices:
         if device not in DEVICES:
             fail("kernel_mapping", "devices", f"be of {', '.join(map(repr, DEVICES))}", repr(device))
-    return {k.__name__: {device: Layer(k.__name__, k) for device in devices} for k in (RMSNorm, RMSNormZeroCentered)}
+    return {k.__name__: {device: Layer(k.__name__, k) for device in devices} for k in LAYERS}
 
 
 def _eps(norm: nn.Module) -> float:

@@ -50,6 +50,50 @@ class GatedRMSNorm(LlamaRMSNorm):
         return super().forward(x if gate is None else x * nn.functional.silu(gate))
 
 
+class NormThenGate(LlamaRMSNorm):
+    """As transformers' of Qwen3-Next: it needs the gate."""
+
+    def forward(self, hidden_states: Tensor, gate: Tensor) -> Tensor:
+        y = super().forward(hidden_states) * nn.functional.silu(gate.to(torch.float32))
+        return y.to(hidden_states.dtype)
+
+
+class LayerNormThenGate(nn.LayerNorm):
+    """As Mamba-2's own with ``norm_before_gate=True``: the gate is called z, and may be left out."""
+
+    def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
+        w, b = self.weight.float(), self.bias.float()
+        y = nn.functional.layer_norm(x.float(), self.normalized_shape, w, b, self.eps)
+        return (y if z is None else y * nn.functional.silu(z.float())).to(x.dtype)
+
+
+class RMSNormFusedGate(GemmaRMSNorm):
+    """As flash-linear-attention's: a residual, and whether the sum is returned, may be given too."""
+
+    activation = "sigmoid"
+
+    def forward(self, x: Tensor, g: Tensor, residual: Tensor | None = None, prenorm: bool = False):
+        s = x if residual is None else x + residual
+        y = (super().forward(s.float()) * torch.sigmoid(g.float())).to(x.dtype)
+        return (y, s) if prenorm else y
+
+
+class GroupedRMSNormGate(NormThenGate):
+    """Each half of a row by itself, as with two groups of heads."""
+
+    def forward(self, hidden_states: Tensor, gate: Tensor | None = None) -> Tensor:
+        halves = hidden_states.unflatten(-1, (2, -1))
+        y = halves * torch.rsqrt(halves.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+        return self.weight * y.flatten(-2) * (1 if gate is None else nn.functional.silu(gate))
+
+
+class RMSNormElsewhere(NormThenGate):
+    """As one whose kernel is not for this device."""
+
+    def forward(self, hidden_states: Tensor, gate: Tensor) -> Tensor:
+        raise ValueError("Pointer argument cannot be accessed from Triton (cpu tensor?)")
+
+
 class PermutedLayerNorm(nn.LayerNorm):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

@@ -127,13 +127,6 @@ def test_what_computes_something_else_is_left():
     assert type(model[1]) is peers.OtherRMSNorm
 
 
-def test_a_norm_with_a_gate_of_its_own_is_left():
-    """Ours takes a residual where it takes the gate."""
-    report = nk.convert(model := nn.ModuleList([peers.GatedRMSNorm(6)]))
-    assert type(model[0]) is peers.GatedRMSNorm
-    assert "takes more than an input" in report.left[0].text
-
-
 def test_hooks_parametrizations_and_the_optimizer_stay():
     model = nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6))
     parametrizations.weight_norm(model[1], "weight", dim=0)

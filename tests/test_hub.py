@@ -75,3 +75,19 @@ def test_the_zero_centred_form():
     assert "normkernels" in ours[0].forward.__func__.__module__
     torch.testing.assert_close(ours(x), plain(x))
     assert ours(x.bfloat16()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", ["qwen3_next.Qwen3NextRMSNormGated", "kimi_linear.KimiLinearRMSNormGated"])
+def test_the_gated_form(name):
+    model, kind = name.split(".")
+    modeling = pytest.importorskip(f"transformers.models.{model}.modeling_{model}")
+    torch.manual_seed(0)
+    plain = getattr(modeling, kind)(32)
+    torch.nn.init.normal_(plain.weight)
+    ours, x, gate = kernelized(torch.nn.ModuleList([plain]), "TRAINING")[0], torch.randn(5, 32), torch.randn(5, 32)
+    assert "normkernels" in ours.forward.__func__.__module__
+    torch.testing.assert_close(ours(x, gate), plain(x, gate))
+    for wide in (gate, gate.bfloat16()):
+        found, want = ours(x.bfloat16(), wide), plain(x.bfloat16(), wide)
+        assert found.dtype == torch.bfloat16
+        torch.testing.assert_close(found, want, rtol=2**-6, atol=2**-6)

@@ -85,6 +85,24 @@ def test_rows_far_from_0(mean, deviation):
         assert (got - want).abs().max() <= 2 * (op - want).abs().max() + 1e-6 * want.abs().max() + 1e-6
 
 
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("function", [F.layer_norm, F.rms_norm])
+def test_any_row_and_layout(function, grad):
+    """The first eighth far from the rest of the row, short rows, two dims, a transposed tensor; y lies as the op's."""
+    far = torch.cat([1e3 + torch.randn(9, 12), torch.randn(9, 84)], 1)
+    inputs = [(far, 1), (torch.randn(9, 3), 1), (torch.randn(4, 5, 6), 2), (torch.randn(40, 9).t(), 1)]
+    for x, dims in inputs:
+        shape = x.shape[-dims:]
+        w, b = torch.rand(shape), torch.randn(shape)
+        torch._dynamo.reset()
+        compiled = torch.compile(lambda x, n=shape, w=w, b=b: function(x, n, w, eps=1e-5, bias=b), fullgraph=True)
+        with torch.set_grad_enabled(grad):
+            y = compiled(x)
+        want = function(x.double(), shape, w.double(), eps=1e-5, bias=b.double())
+        assert (y - want).abs().max() <= 2e-6 * want.abs().max()
+        assert y.stride() == want.stride()
+
+
 def test_rows_of_one_number():
     """Of which rounding may leave a variance below 0."""
     x = (1e12 * torch.rand(256, 1)).repeat(1, 1000)

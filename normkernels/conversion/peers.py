@@ -1,18 +1,17 @@
 """Norms of other libraries, told by what they hold and proved by what they compute; no library is imported."""
 
-import contextlib
-import copy
 from collections.abc import Iterator
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from normkernels.conversion import activations, twins
-from normkernels.conversion.become import base, become
+from normkernels.conversion import activations, gates, twins
+from normkernels.conversion.become import base
 from normkernels.conversion.tracing import parameters
+from normkernels.conversion.trying import Candidate, first
 from normkernels.conversion.twins import CHANNELS, place
 from normkernels.modules.batch_norm import BatchNorm2d
 from normkernels.modules.group_norm import GroupNorm
@@ -49,13 +48,6 @@ class WideBatchNorm2d(_Wide, BatchNorm2d):
     __doc__ = _Wide.__doc__
 
 
-class Candidate(NamedTuple):
-    """A module of ours that may compute the same, and inputs on which both have to agree."""
-
-    template: nn.Module
-    shapes: tuple[tuple[int, ...], ...]
-
-
 def counterpart(module: nn.Module) -> nn.Module | str:
     """What a norm becomes, as a template, itself where it is ours; or why it stays."""
     kind = base(module)
@@ -72,16 +64,12 @@ def match(module: nn.Module) -> nn.Module | str:
     """The module of ours that computes what this one does, as a template; or why there is none."""
     if "forward" in vars(module):
         return "its forward was replaced"
-    if _named(module) > 1:  # a gate, a condition: what ours takes second is another thing
-        return "its forward takes more than an input"
     tensors = [*module.parameters(False), *module.buffers(False)]
     if any(t.is_meta for t in tensors):
         return "a meta tensor cannot be tried out"
-    for candidate in _candidates(module):
-        with contextlib.suppress(Exception):  # whatever it raises for such an input, it is another kind of norm
-            if all(_agree(module, candidate.template, shape) for shape in candidate.shapes):
-                return candidate.template
-    return "none of ours computes the same"
+    if _named(module) > 1:  # a gate, a condition: what ours takes second is another thing
+        return gates.match(module, _eps(module))
+    return first(module, _candidates(module)) or "none of ours computes the same"
 
 
 def _named(module: nn.Module) -> int:
@@ -89,10 +77,13 @@ def _named(module: nn.Module) -> int:
     return sum(p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters(module))
 
 
+def _eps(module: nn.Module) -> float | None:
+    return next((v for v in (getattr(module, name, None) for name in EPS) if isinstance(v, float)), None)
+
+
 def _candidates(module: Any) -> Iterator[Candidate]:
     weight, bias, mean = (getattr(module, name, None) for name in ("weight", "bias", "running_mean"))
-    eps = next((v for v in (getattr(module, name, None) for name in EPS) if isinstance(v, float)), None)
-    known = activations.of_children(module)
+    eps, known = _eps(module), activations.of_children(module)
     if eps is None or known is None or not isinstance(weight, Tensor) or weight.dim() != 1:
         return
     n, more = len(weight), place(module) | {"activation": known[0], "slope": known[1]}
@@ -113,35 +104,3 @@ def _candidates(module: Any) -> Iterator[Candidate]:
             yield Candidate(kind(n, eps, bias=with_bias, **more), rows)
         for kind, format in product((LayerNorm2d, WideLayerNorm2d), (torch.preserve_format, torch.channels_last)):
             yield Candidate(kind(n, eps, bias=with_bias, memory_format=format, **more), ((2, n, 2, 3),))
-
-
-@torch.no_grad()
-def _agree(module: nn.Module, template: nn.Module, shape: tuple[int, ...]) -> bool:
-    """Whether copies with random numbers in them compute the same, in training and not, dtypes and layout included."""
-    old = copy.deepcopy(module).float()
-    device = next(t.device for t in [*old.parameters(), *old.buffers()])
-    generator = torch.Generator(device).manual_seed(0)
-    for t in (t for t in [*old.parameters(), *old.buffers()] if t.is_floating_point()):
-        t.uniform_(0.5, 1.5, generator=generator)
-    new = copy.deepcopy(old)
-    become(new, template)
-    x = torch.randn(shape, device=device, generator=generator)
-    for training in (True, False):
-        for m in (old, new):
-            m.train(training)
-        y, z = type(old).forward(old, x), type(new).forward(new, x)
-        if y.shape != z.shape or y.dtype != z.dtype or not torch.allclose(y, z, 1e-4, 1e-5):
-            return False
-        theirs = dict(old.named_buffers())
-        if not all(torch.allclose(t, theirs[k], 1e-4, 1e-5) for k, t in new.named_buffers() if k in theirs):
-            return False
-    dtype = _dtype(old, x.bfloat16())
-    return y.stride() == z.stride() and (dtype is None or dtype == _dtype(new, x.bfloat16()))
-
-
-def _dtype(module: Any, x: Tensor) -> torch.dtype | None:
-    """Of the output; None where it does not take this input."""
-    try:
-        return type(module).forward(module, x).dtype
-    except RuntimeError:
-        return None

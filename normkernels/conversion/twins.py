@@ -59,6 +59,6 @@ def is_norm(module: nn.Module) -> bool:
         return True
     if type(module).__module__.startswith("normkernels."):
         return is_ours(module)
-    inner = any(True for c in module.children() for _ in c.parameters())
+    inner = any(True for name, c in module.named_children() if name != "parametrizations" for _ in c.parameters())
     weight = getattr(module, "weight", None)
     return "norm" in type(module).__name__.lower() and isinstance(weight, torch.Tensor) and not inner

@@ -3,7 +3,7 @@
 In the dtype of statistics: what an operator is given has one dtype, and the result is rounded once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,7 +16,7 @@ from normkernels.ops._buffers import statistic_dtype
 def rows(
     norm: Callable[..., Tensor], input: Tensor, residual: Tensor | None, weight, bias, gate, settings
 ) -> tuple[Tensor, ...]:
-    """(y,), or (y, summed) with a residual; ``norm``: torch's rms_norm, which takes no bias, or one like layer_norm."""
+    """(y,), or (y, summed) with a residual; ``norm``: torch's layer_norm or one that is called like it."""
     s = input if residual is None else input + residual
     x = s.to(statistic_dtype(s))
     last = x if settings.dims else x.movedim(1, -1)
@@ -26,17 +26,21 @@ def rows(
     shape = last.shape[last.dim() - (settings.dims or 1) :]
     each = any(t is not None and t.dim() > len(shape) for t in (weight, bias))  # which no operator takes
     own = [None, None] if each else [weight, bias]
-    u = norm(last, shape, *(own[:1] if norm is F.rms_norm else own), eps=settings.eps)
+    u = norm(last, shape, *own, eps=settings.eps)
     if each:
         w, b = (None if t is None else t.view(len(t), *[1] * (x.dim() - t.dim()), *shape) for t in (weight, bias))
         u = u if w is None else u * w
         u = u if b is None else u + b
-    elif norm is F.rms_norm and bias is not None:
-        u = u + bias
     u = u if settings.dims else u.movedim(-1, 1)
     opened = act(settings.activation, u if gate is None else gate.to(x.dtype), settings.slope)
     y = (opened if gate is None else u * opened).to(input.dtype)
     return (y,) if residual is None else (y, s)
+
+
+def rms_norm(x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, *, eps: float) -> Tensor:
+    """torch's, which takes no bias, and one."""
+    u = F.rms_norm(x, shape, weight, eps)
+    return u if bias is None else u + bias
 
 
 def channels(input: Tensor, skip: Tensor | None, weight, bias, mean, var, settings) -> Tensor:

@@ -1,8 +1,7 @@
 """What the families of rows share in Python: canonical views, layouts, the check of a gate."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from math import prod
+from collections.abc import Callable
 from typing import Any, TypedDict
 
 import torch
@@ -77,19 +76,3 @@ def parameter_shape(input: Tensor, shape: tuple[int, ...], *parameters: Any) -> 
 def strided_rows(t: Tensor | None, n: int) -> Any:
     """``t`` of shape (B, n, *) as a contiguous (B, n, S). None stays None."""
     return None if t is None else t.contiguous().flatten(2)
-
-
-def centred_twice(x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, *, eps: float) -> Tensor:
-    """torch's layer_norm for Inductor, of as many passes, and exact for rows far from 0, whose mean torch rounds.
-
-    What is taken off first is a constant, which changes neither y nor a gradient; the mean of what is left is small.
-    Sums times 1/N: Inductor divides by N for every few values again. A variance that rounding leaves below 0 is 0.
-    """
-    dims, share = tuple(range(-len(shape), 0)), 1 / max(prod(shape), 1)
-    near = x - x.detach().sum(dims, keepdim=True) * share
-    mean = near.sum(dims, keepdim=True) * share
-    var = (near * near).sum(dims, keepdim=True) * share - mean * mean
-    var = var - var.detach().clamp_max(0)
-    y = (near - mean) * (var + eps).rsqrt()
-    y = y if weight is None else y * weight
-    return y if bias is None else y + bias

@@ -21,6 +21,7 @@ from normkernels._backends import transformed
 from normkernels._checks import PLAIN
 from normkernels._messages import warn
 from normkernels.ops._buffers import differentiable_backward
+from normkernels.ops._inlined import small
 
 Public = TypeVar("Public", bound=Callable[..., Any])
 Filled = tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]  # outputs, and what backward needs
@@ -101,17 +102,10 @@ def call(recipe: type[Recipe], *args, derivative: bool = True) -> tuple[Tensor, 
 
 
 def _inductors(input: Tensor, *others: Any) -> bool:
-    """Whether Inductor's own code is the faster one: without gradients, and with them for what stays in a cache.
-
-    A symbolic size proves nothing, and gets no guard that another batch size would not pass.
-    """
+    """Whether Inductor's own code is the faster one: without gradients, and with them for what stays in a cache."""
     if others[-1].backend is not None or input.device.type != "cpu":
         return False
-    if not torch.is_grad_enabled():
-        return True
-    from torch.fx.experimental.symbolic_shapes import statically_known_true  # which imports sympy
-
-    return statically_known_true(input.numel() <= 1 << 17)
+    return not torch.is_grad_enabled() or small(input)
 
 
 def _compilable(args: Sequence[Any]) -> list[Any]:

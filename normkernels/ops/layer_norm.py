@@ -13,7 +13,7 @@ from normkernels._activations import Activation
 from normkernels._backends import requested
 from normkernels._backends.reference.layer_norm import layer_norm_ref
 from normkernels._library import Kernel, kernel
-from normkernels.ops import _onnx, _rows
+from normkernels.ops import _inlined, _onnx, _rows
 from normkernels.ops._buffers import differentiable_backward, empty, statistic
 from normkernels.ops._ragged import is_ragged, of_values
 from normkernels.ops._rows import GatedOptions, Layout
@@ -94,7 +94,7 @@ class LayerNormRecipe(Recipe):
     ) -> tuple[Tensor, ...] | None:  # fmt: skip
         if not settings.dims:  # Inductor would turn the layout
             return None
-        found = _onnx.rows(_rows.centred_twice, input, residual, weight, bias, gate, settings)
+        found = _onnx.rows(_inlined.layer_norm, input, residual, weight, bias, gate, settings)
         return tuple(t.contiguous() for t in found)
 
     @staticmethod

@@ -5,7 +5,6 @@ from math import prod
 from typing import Any, NamedTuple, Unpack, overload
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from normkernels import _checks
@@ -13,7 +12,7 @@ from normkernels._activations import Activation
 from normkernels._backends import requested
 from normkernels._backends.reference.rms_norm import rms_norm_ref
 from normkernels._library import Kernel, kernel
-from normkernels.ops import _onnx, _rows
+from normkernels.ops import _inlined, _onnx, _rows
 from normkernels.ops._buffers import differentiable_backward, empty, statistic
 from normkernels.ops._ragged import is_ragged, of_values
 from normkernels.ops._rows import GatedOptions
@@ -78,11 +77,11 @@ class RMSNormRecipe(Recipe):
 
     @staticmethod
     def standard(*args: Any) -> tuple[Tensor, ...]:
-        return _onnx.rows(F.rms_norm, *args)
+        return _onnx.rows(_onnx.rms_norm, *args)
 
     @staticmethod
     def inlined(*args: Any) -> tuple[Tensor, ...]:
-        return tuple(t.contiguous() for t in RMSNormRecipe.standard(*args))
+        return tuple(t.contiguous() for t in _onnx.rows(_inlined.rms_norm, *args))
 
     @staticmethod
     def forward(ctx: Any, *args: Any) -> tuple[Tensor, ...]:

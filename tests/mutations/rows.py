@@ -117,15 +117,17 @@ TABLE = {
     ("ops/layer_norm.", WITNESS): [
         ("weight, bias, gate, ctx.settings)[0], input", "weight, bias, gate, ctx.settings)[0], input.detach()"),
     ],
-    ("ops/rows", FAR_ROWS): [
-        ("x - x.detach().sum(dims, keepdim=True) * share", "x"),
+    ("ops/inlined", FAR_ROWS): [
+        ("x - first.sum(dims, keepdim=True) * (1 / max(prod(first.shape[-len(shape) :]), 1))", "x"),
         ("* share - mean * mean", "* share"),
-        ("y = (near - mean) *", "y = near *"),
-        ("var = var - var.detach().clamp_max(0)", ""),
+        ("(near - mean) * _stored", "near * _stored"),
+        ("var.clamp_min(0)", "var"),
+    ],
+    ("ops/inlined", INLINED): [
+        ("x.numel() <= 1 << 17", "x.numel() <= 1 << 16"),
+        ("x.numel() <= 1 << 17", "x.numel() <= 1 << 18"),
     ],
     ("ops/ways", INLINED): [
-        ("input.numel() <= 1 << 17", "input.numel() <= 1 << 16"),
-        ("input.numel() <= 1 << 17", "input.numel() <= 1 << 18"),
         ('if others[-1].backend is not None or input.device.type != "cpu":', "if False:"),
     ],
     ("package/checks", INLINED): [

@@ -1,0 +1,57 @@
+"""Norms of rows in ordinary ops, written so that Inductor makes fast code of them on the CPU.
+
+Without gradients it computes what it has not stored anew for each vector of a row, a division and a root too. A view by
+strides makes it store them, for all rows at once, which then are read again: that pays where they stay in a cache.
+Where gradients are taken torch's functions are the faster ones: their backward has a form of its own.
+"""
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+PART = 8
+
+
+def small(x: Tensor) -> bool:
+    """Whether it stays in a cache. A symbolic size proves nothing, and gets no guard that not every batch passes."""
+    from torch.fx.experimental.symbolic_shapes import statically_known_true  # which imports sympy
+
+    return statically_known_true(x.numel() <= 1 << 17)
+
+
+def layer_norm(x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, *, eps: float) -> Tensor:
+    """torch's, and exact for rows far from 0, whose mean torch rounds.
+
+    What is taken off first is a constant, which changes neither y nor a gradient: the mean of the first eighth. It is
+    within sqrt(8) standard deviations of the row's own, whatever the row: squares of what is left lose no whole digit.
+    A variance that rounding leaves below 0 is 0.
+    """
+    dims = tuple(range(-len(shape), 0))
+    first = x.detach()[..., : -(-shape[-1] // PART)]
+    near = x - first.sum(dims, keepdim=True) * (1 / max(prod(first.shape[-len(shape) :]), 1))
+    if torch.is_grad_enabled():
+        return F.layer_norm(near, tuple(shape), weight, bias, eps)
+    share = 1 / max(prod(shape), 1)  # Inductor divides by N for every few values again
+    mean = near.sum(dims, keepdim=True) * share
+    var = (near * near).sum(dims, keepdim=True) * share - mean * mean
+    return _affine((near - mean) * _stored((var.clamp_min(0) + eps).rsqrt(), x), weight, bias)
+
+
+def rms_norm(x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, *, eps: float) -> Tensor:
+    """torch's, with a bias."""
+    if torch.is_grad_enabled() or not small(x):
+        return _affine(F.rms_norm(x, tuple(shape), weight, eps), None, bias)
+    square = (x * x).sum(tuple(range(-len(shape), 0)), keepdim=True) * (1 / max(prod(shape), 1))
+    return _affine(x * _stored((square + eps).rsqrt(), x), weight, bias)
+
+
+def _affine(u: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    u = u if weight is None else u * weight
+    return u if bias is None else u + bias
+
+
+def _stored(t: Tensor, x: Tensor) -> Tensor:
+    return t.as_strided(t.shape, t.stride()) if small(x) else t
