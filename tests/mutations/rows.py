@@ -17,7 +17,8 @@ from mutations._tests import (
 
 TABLE = {
     ("triton", ROWS): [
-        ("return 0 if t is None else t.stride(0)", "return 0 if t is None else t.shape[1]"),
+        ("run = t.stride(-2), t.shape[-2], t.stride(-3)", "run = t.stride(-2), t.shape[-2], t.stride(-2)"),
+        ("at += run % stride.side *", "at += run *"),
         ("x = tl.where(mask, x - mean, 0.0)", "x = x - mean"),
         ("for start in range(0, P, BLOCK_P):", "for start in range(0, 1, BLOCK_P):"),
         ("x = tl.where(columns(i, FORM) < N, x, 0.0)", "x = x + 0.0"),

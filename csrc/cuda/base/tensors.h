@@ -81,7 +81,6 @@ T* output(const Optional& t) {
 
 inline bool is_float(const Optional& t) { return t && t->scalar_type() == ScalarType::Float; }
 inline Parameter parameter(const Optional& t) { return {input<void>(t), is_float(t)}; }
-inline int64_t row_stride(const Optional& t) { return t ? t->stride(0) : 0; }
 
 template <typename T>
 Affine<T> affine(const Optional& weight, const Optional& bias, double offset, const std::string& name, double slope) {
