@@ -11,7 +11,6 @@ from torch import Tensor
 from normkernels._activations import Activation
 from normkernels.ops._buffers import empty, flat
 
-
 MOST_ROW_DIMS = 3  # that kernels walk
 
 

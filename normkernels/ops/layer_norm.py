@@ -19,8 +19,8 @@ from normkernels.ops._ragged import is_ragged, of_values
 from normkernels.ops._rows import GatedOptions, Layout
 from normkernels.ops._ways import Filled, Recipe, call, differentiated_again, forward, function
 
-# x, residual, gate, dy, dsummed: (M, N), adjacent columns, any row stride, or (..., N) with up to three dims of rows; y,
-# summed, dx, dgate: contiguous (M, N); mean and rstd: (M,). {}: the gate, and its gradient
+# x, residual, gate, dy, dsummed: (M, N), adjacent columns, any row stride, or (..., N) with up to three dims of rows;
+# y, summed, dx, dgate: contiguous (M, N); mean and rstd: (M,). {}: the gate, and its gradient
 FWD = (
     "(Tensor x, Tensor? residual, Tensor? weight, Tensor? bias, {}Tensor(a!) y, Tensor(b!)? summed, Tensor(c!) mean, "
     "Tensor(d!) rstd, float eps, float weight_offset, str activation, float slope)"

@@ -19,8 +19,8 @@ from normkernels.ops._ragged import is_ragged, of_values
 from normkernels.ops._rows import GatedOptions
 from normkernels.ops._ways import Filled, Recipe, call, differentiated_again, forward, function
 
-# x, residual, gate, dy, dsummed: (M, N), adjacent columns, any row stride, or (..., N) with up to three dims of rows; y,
-# summed, dx, dgate: contiguous (M, N); rstd: (M,)
+# x, residual, gate, dy, dsummed: (M, N), adjacent columns, any row stride, or (..., N) with up to three dims of rows;
+# y, summed, dx, dgate: contiguous (M, N); rstd: (M,)
 rms_norm_fwd: Kernel = kernel(
     "rms_norm_fwd(Tensor x, Tensor? residual, Tensor? weight, Tensor? bias, Tensor? gate, Tensor(a!) y, "
     "Tensor(b!)? summed, Tensor(c!) rstd, float eps, float weight_offset, str activation, float slope)"

@@ -104,7 +104,7 @@ class Launch(NamedTuple):
 
 def in_runs(kind: str | tuple) -> bool:
     """Whether rows of that argument, or of a field of it, lie in runs."""
-    return isinstance(kind, tuple) and any(k in RUNS and v != "constexpr" or in_runs(v) for k, v in kind)
+    return isinstance(kind, tuple) and any((k in RUNS and v != "constexpr") or in_runs(v) for k, v in kind)
 
 
 def path(module: str) -> Path:

@@ -61,9 +61,11 @@ class Runner:
             return found
 
         def places_of(place, kind):
-            return [place] if isinstance(kind, str) else [
-                p for k, (_, of_field) in enumerate(kind) for p in places_of((*place, k), of_field)
-            ]
+            return (
+                [place]
+                if isinstance(kind, str)
+                else [p for k, (_, of_field) in enumerate(kind) for p in places_of((*place, k), of_field)]
+            )
 
         divisible = tuple(p for p in made.divisible if _multiple(value(p)))
         made = made._replace(divisible=divisible)
