@@ -246,9 +246,12 @@ def run(op: str, *args) -> None:
 
 def record(
     op: str, x: torch.dtype, w: torch.dtype, N: int, activation: str = "identity", extras: bool = True, S: int = 3136,
-    samples: int = 0, gated: bool = False,
+    samples: int = 0, gated: bool = False, runs: bool = False,
 ) -> list:  # fmt: skip
-    """The launches of one forward and one backward call, with every optional tensor or with weight and bias alone."""
+    """The launches of one forward and one backward call, with every optional tensor or with weight and bias alone.
+
+    runs: of rows at three distances, as tokens of each head of packed queries lie.
+    """
     stat = F64 if x == F64 else F32
     shape, stats = ((64, N), (64,)) if op != "layer_norm_2d" else ((4, N, S), (4, S))
 
@@ -256,18 +259,19 @@ def record(
         return torch.empty(shape, dtype=dtype, device="meta")
 
     t, extra = new(x, shape), new(x, shape) if extras else None
+    given = new(x, (4, 4, 4, N)).transpose(1, 2) if runs else t
     table = (samples, N) if samples else (N,)
     weight, bias, mean, rstd = new(w, table), new(w, table), new(stat, stats), new(stat, stats)
     shift, gate = bias if samples else None, t if gated else None
     names, end = NAME[x] + ("" if x == w else "/" + NAME[w]), (0.0, activation, 0.01)
     with recording(names) as launches:
         if op == "rms_norm":
-            run("rms_norm_fwd", t, extra, weight, shift, gate, t, extra, rstd, 1e-5, *end)
-            run("rms_norm_bwd", t, extra, t, weight, shift, gate, rstd, t, weight, shift, gate, *end)
+            run("rms_norm_fwd", given, extra, weight, shift, gate, t, extra, rstd, 1e-5, *end)
+            run("rms_norm_bwd", given, extra, given, weight, shift, gate, rstd, t, weight, shift, gate, *end)
         else:
             gates = [gate] if op == "layer_norm" else []
-            run(op + "_fwd", t, extra, weight, bias, *gates, t, extra, mean, rstd, 1e-5, *end)
-            run(op + "_bwd", t, extra, t, weight, bias, *gates, mean, rstd, t, weight, bias, *gates, *end)
+            run(op + "_fwd", given, extra, weight, bias, *gates, t, extra, mean, rstd, 1e-5, *end)
+            run(op + "_bwd", given, extra, given, weight, bias, *gates, mean, rstd, t, weight, bias, *gates, *end)
     return launches
 
 
@@ -428,6 +432,8 @@ def launches(arch: int) -> list[Launch]:
             found += chain(*(record(op, x, w, N) for N in lengths(op, arch)))
     for N in (128, 777, 1152, 4096, 16384):
         found += record("layer_norm", BF16, F32, N, samples=8) + record("rms_norm", BF16, F32, N, samples=8)
+    for N in (64, 128, 777, 20000):
+        found += record("layer_norm", BF16, F32, N, runs=True) + record("rms_norm", F32, F32, N, runs=True)
     for N in (128, 777, 1152, 4096, 20000):
         found += chain(*(record(op, BF16, F32, N, "silu", gated=True) for op in ("layer_norm", "rms_norm")))
     if arch == 90:
