@@ -159,7 +159,8 @@ def layer_norm(
     Args:
         input: x, ``(*, *normalized_shape)``; float64, float32, bfloat16 or float16; any strides; or a jagged nested
             tensor that is not ragged in these dims. Read where it lies, heads of packed queries and keys too; copied
-            first where values of a row are not adjacent, or where rows lie at more than three distances.
+            first where values of a row are not adjacent, or where rows lie at more than three distances (by
+            ``"native"`` on CUDA: more than one).
         normalized_shape: the trailing dims to reduce over; N is their product, from 1 to well over a million.
         weight: w, ``normalized_shape``, in input's dtype or float32; None means no scale. ``(B, *normalized_shape)`` is
             one for each of the B samples of input's dim 0: 1 + scale of adaptive layer norm (DiT), the gain of FiLM.

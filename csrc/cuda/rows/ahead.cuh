@@ -30,8 +30,7 @@ struct Ahead {
   // The part of a row from column `first` on, once the row before was taken.
   __device__ void request(const Tile<T, PACKED>& tile, int64_t row, int64_t first) {
     if constexpr (ASK) {
-      const T* x = row_of(p.x, p.x_stride, p.x_runs, row) + first;
-      const T* dy = row_of(p.dy, p.dy_stride, p.dy_runs, row) + first;
+      const T *x = p.x + row * p.x_stride + first, *dy = p.dy + row * p.dy_stride + first;
 #pragma unroll
       for (int c = 0; c < C; ++c) {
         if (!tile.holds(c, 0)) continue;
@@ -54,8 +53,8 @@ struct Ahead {
         reinterpret_cast<uint4&>(dy[c]) = held ? slots[(C + c) * threads] : make_uint4(0, 0, 0, 0);
       }
     } else {
-      tile.load(row_of(p.x, p.x_stride, p.x_runs, row) + first, x);
-      tile.load(row_of(p.dy, p.dy_stride, p.dy_runs, row) + first, dy);
+      tile.load(p.x + row * p.x_stride + first, x);
+      tile.load(p.dy + row * p.dy_stride + first, dy);
       statistics(row);
     }
   }

@@ -62,8 +62,8 @@ __global__ void __launch_bounds__(kSegmentThreads) rows_backward_sums_kernel(con
   const int64_t row = p.first_row + blockIdx.y, first = blockIdx.x * kSegment<T, kBackwardChunks>;
   const Tile<T, PACKED> tile(p.N, first, kSegment<T, kBackwardChunks>);
   Pack<T> x[kBackwardChunks], dy[kBackwardChunks];
-  tile.load(row_of(p.x, p.x_stride, p.x_runs, row) + first, x);
-  tile.load(row_of(p.dy, p.dy_stride, p.dy_runs, row) + first, dy);
+  tile.load(p.x + row * p.x_stride + first, x);
+  tile.load(p.dy + row * p.dy_stride + first, dy);
   const A mean = CENTER ? p.mean[row] : A(0), rstd = p.rstd[row];
   A sums[1 + CENTER] = {};
   Wide<T> none;

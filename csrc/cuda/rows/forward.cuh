@@ -12,19 +12,17 @@ inline constexpr int kForwardChunks = 4;  // packs of a thread
 
 template <typename T>
 struct RowsForward {
-  const T *x, *residual;  // (M, N), any row stride, or rows in runs
+  const T *x, *residual;  // (M, N), any row stride
   int64_t x_stride, residual_stride;
-  RunsFrom x_runs, residual_runs;
-  const T* gate = nullptr;  // the same
+  const T* gate = nullptr;  // (M, N), any row stride
   int64_t gate_stride = 0;
-  RunsFrom gate_runs;
   Affine<T> affine;
   T *y, *summed;         // (M, N)
   acc_t<T>*mean, *rstd;  // (M,)
   acc_t<T> eps;
   int64_t M, N;         // rows of a sample, and their values
   int64_t samples = 1;  // each with a weight and a bias of its own
-  bool packed;          // every pointer, distance of rows and N is a whole number of packs
+  bool packed;          // every pointer, row stride and N is a whole number of packs
   // rows that do not fit a block
   int64_t first_row;
   int segments;
@@ -32,9 +30,9 @@ struct RowsForward {
 
   RowsForward of_samples(int64_t first, int64_t count) const {
     RowsForward own = *this;
-    skip_rows(own.x, x_stride, own.x_runs, first * M);
-    skip_rows(own.residual, residual_stride, own.residual_runs, first * M);
-    skip_rows(own.gate, gate_stride, own.gate_runs, first * M);
+    own.x += first * M * x_stride;
+    own.residual = advance(residual, first * M * residual_stride);
+    own.gate = advance(gate, first * M * gate_stride);
     own.affine = advance(affine, first * N);
     own.y += first * M * N;
     own.summed = advance(summed, first * M * N);
@@ -49,10 +47,10 @@ struct RowsForward {
 template <typename T, bool PACKED, int C>
 __device__ void load_summed(const RowsForward<T>& p, const Tile<T, PACKED>& tile, int64_t row, int64_t first,
                             Pack<T> (&s)[C]) {
-  tile.load(row_of(p.x, p.x_stride, p.x_runs, row) + first, s);
+  tile.load(p.x + row * p.x_stride + first, s);
   if (p.residual == nullptr) return;
   Pack<T> r[C];
-  tile.load(row_of(p.residual, p.residual_stride, p.residual_runs, row) + first, r);
+  tile.load(p.residual + row * p.residual_stride + first, r);
   const auto add = [&](int c, Pack<T>& s, Pack<T>& r) {
     const Wide<T> x = widen<T>(s), skip = widen<T>(r);
     s = narrow<T>(Wide<T>::of([&](int k) { return x.v[k] + skip.v[k]; }));
@@ -67,7 +65,7 @@ __device__ void complete(const RowsForward<T>& p, const Tile<T, PACKED>& tile, i
                          Wide<T>& u) {
   if constexpr (FINISH == kPlain) return;
   if constexpr (FINISH == kGated) {
-    Wide<T> g = widen<T>(tile.load(row_of(p.gate, p.gate_stride, p.gate_runs, row) + first, c));
+    Wide<T> g = widen<T>(tile.load(p.gate + row * p.gate_stride + first, c));
     activate(g.v, p.affine.activation, p.affine.slope);
 #pragma unroll
     for (int k = 0; k < kPack<T>; ++k) u.v[k] *= g.v[k];
@@ -136,7 +134,7 @@ __global__ void __launch_bounds__(kSegmentThreads, kFewBlocks<!kFast<T>, 3>)
   const Tile<T, PACKED> tile(p.N, first, kSegment<T, kForwardChunks>);
   Pack<T> s[kForwardChunks];
   const bool summed = p.residual != nullptr;
-  tile.load(summed ? p.summed + row * p.N + first : row_of(p.x, p.x_stride, p.x_runs, row) + first, s);
+  tile.load(summed ? p.summed + row * p.N + first : p.x + row * p.x_stride + first, s);
   const auto* parts = p.partial + int64_t(blockIdx.y) * p.segments;
   const auto moments = merge_moments<CENTER, kSegment<T, kForwardChunks>, T>(parts, p.segments, p.N, scratch);
   const A rstd = rsqrt(moments.squares / A(p.N) + p.eps);

@@ -24,18 +24,16 @@ constexpr int backward_blocks() {
 
 template <typename T>
 struct RowsBackward {
-  const T *dy, *dsummed, *x;  // (M, N), any row stride, or rows in runs
+  const T *dy, *dsummed, *x;  // (M, N), any row stride
   int64_t dy_stride, dsummed_stride, x_stride;
-  RunsFrom dy_runs, dsummed_runs, x_runs;
-  const T* gate = nullptr;  // the same
+  const T* gate = nullptr;  // (M, N), any row stride
   int64_t gate_stride = 0;
-  RunsFrom gate_runs;
   Affine<T> affine;
   const acc_t<T>*mean, *rstd;  // (M,)
   T *dx, *dgate;               // (M, N); dgate: null where it is not wanted
   int64_t M, N;                // rows of a sample, and their values
   int64_t samples = 1;         // each with a weight and a bias of its own
-  bool packed;                 // every pointer, distance of rows and N is a whole number of packs
+  bool packed;                 // every pointer, row stride and N is a whole number of packs
   acc_t<T>* partial;  // (2, P, samples, N) sums of du * xhat and of du by block or group of rows; null: not wanted
   int64_t P;
   // rows that do not fit a block
@@ -45,10 +43,10 @@ struct RowsBackward {
 
   RowsBackward of_samples(int64_t first, int64_t count) const {
     RowsBackward own = *this;
-    skip_rows(own.dy, dy_stride, own.dy_runs, first * M);
-    skip_rows(own.dsummed, dsummed_stride, own.dsummed_runs, first * M);
-    skip_rows(own.x, x_stride, own.x_runs, first * M);
-    skip_rows(own.gate, gate_stride, own.gate_runs, first * M);
+    own.dy += first * M * dy_stride;
+    own.dsummed = advance(dsummed, first * M * dsummed_stride);
+    own.x += first * M * x_stride;
+    own.gate = advance(gate, first * M * gate_stride);
     own.affine = advance(affine, first * N);
     own.mean = advance(mean, first * M);
     own.rstd += first * M;
@@ -81,7 +79,7 @@ struct Chunk {
 template <bool LAST, typename T, bool PACKED>
 __device__ void through_gate(const RowsBackward<T>& p, const Tile<T, PACKED>& tile, int64_t row, int64_t first, int c,
                              Wide<T>& u, Wide<T>& du) {
-  Wide<T> g = widen<T>(tile.load(row_of(p.gate, p.gate_stride, p.gate_runs, row) + first, c));
+  Wide<T> g = widen<T>(tile.load(p.gate + row * p.gate_stride + first, c));
   if (LAST && p.dgate != nullptr) {
     Wide<T> slope = g;
     differentiate(slope.v, p.affine.activation, p.affine.slope);
@@ -140,7 +138,7 @@ __device__ void store_dx(const RowsBackward<T>& p, const Tile<T, PACKED>& tile, 
   const acc_t<T> c1 = CENTER ? means[CENTER] : acc_t<T>(0), c2 = means[0];
   Wide<T> dx = Wide<T>::of([&](int k) { return rstd * (chunk.du.v[k] * chunk.w.v[k] - c1 - chunk.xhat.v[k] * c2); });
   if (p.dsummed != nullptr) {
-    const Wide<T> dsummed = widen<T>(tile.load(row_of(p.dsummed, p.dsummed_stride, p.dsummed_runs, row) + first, c));
+    const Wide<T> dsummed = widen<T>(tile.load(p.dsummed + row * p.dsummed_stride + first, c));
 #pragma unroll
     for (int k = 0; k < kPack<T>; ++k) dx.v[k] += dsummed.v[k];
   }

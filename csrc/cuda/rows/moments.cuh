@@ -7,7 +7,6 @@
 #include "cuda/base/affine.cuh"
 #include "cuda/base/launch.cuh"
 #include "cuda/base/tiles.cuh"
-#include "cuda/rows/runs.cuh"
 
 namespace normkernels::cuda {
 
