@@ -59,13 +59,16 @@ def sequence(**changes):
 
 SHARED = torch.randn(3, 4)
 WRONG = {
-    "rank": (rows, {"x": torch.randn(4)}, r"x must have 2 dimensions, got shape \(4,\)"),
+    "rank": (rows, {"x": torch.randn(4)}, r"x must have 2 to 4 dimensions, got shape \(4,\)"),
     "shape": (rows, {"y": torch.empty(2, 4)}, r"y must have shape \(3, 4\), got \(2, 4\)"),
+    "rows": (rows, {"x": torch.randn(2, 2, 4)}, r"y must have shape \(4, 4\), got \(3, 4\)"),
+    "rows-read": (rows, {"residual": torch.randn(2, 2, 4)}, r"residual must have shape \(3, 4\), got \(2, 2, 4\)"),
     "dtype-first": (rows, {"x": torch.ones(3, 4).int()}, "x must be float64, float32, bfloat16 or float16"),
     "dtype": (rows, {"y": torch.empty(3, 4).half()}, "y must have the dtype of x"),
     "dtype-parameter": (rows, {"weight": torch.ones(4).double()}, "weight must have the dtype of x, or float32 beside"),
     "dtype-statistic": (rows, {"mean": torch.empty(3).half()}, "mean must be float32, or float64 where x is"),
     "columns": (rows, {"x": torch.randn(4, 3).t()}, "x must have adjacent columns"),
+    "columns-runs": (rows, {"x": torch.randn(4, 1, 3).transpose(0, 2)}, "x must have adjacent columns"),
     "layout": (rows, {"y": torch.empty(4, 3).t()}, "y must be contiguous"),
     "expanded": (rows, {"mean": torch.empty(1).expand(3)}, "mean must be contiguous"),
     "overlap": (rows, {"x": SHARED, "y": SHARED}, "y must share no memory with x"),

@@ -16,7 +16,7 @@ std::string text(const Numbers& shape) {
 
 }  // namespace
 
-Call::Call(const char* op, const char* name, const check::Tensor& first, int64_t rank)
+Call::Call(const char* op, const char* name, const check::Tensor& first, int64_t rank, int64_t most)
     : op_(op),
       first_(name),
       sizes_(first.sizes()),
@@ -27,8 +27,9 @@ Call::Call(const char* op, const char* name, const check::Tensor& first, int64_t
        "be float64, float32, bfloat16 or float16");
   statistic_ = wide ? check::kFloat64 : check::kFloat32;
   if (!on_cpu_) index_ = first.get_device_index();
-  if (static_cast<int64_t>(sizes_.size()) != rank) [[unlikely]]
-    fail_rank(rank);
+  const auto dims = static_cast<int64_t>(sizes_.size());
+  if (dims < rank || dims > std::max(rank, most)) [[unlikely]]
+    fail_rank(rank, most);
   empty_ = std::find(sizes_.begin(), sizes_.end(), 0) != sizes_.end();
 }
 
@@ -52,16 +53,20 @@ void Call::take(const char* name, const check::Tensor& t, Dtype wanted, Sizes sh
   if (!on_cpu_)
     must(check::device(t) != check::kCpu && t.get_device_index() == index_, name, "be on the device of the others");
   const auto sizes = t.sizes();
-  if (sizes.size() != shape.size() || !std::equal(shape.begin(), shape.end(), sizes.begin())) [[unlikely]]
+  const bool many = layout == Layout::rows && sizes.size() > 2 && sizes.size() <= check::kMostRanks;
+  const bool fitting = many ? check::rows(sizes) == shape.begin()[0] && sizes[sizes.size() - 1] == shape.begin()[1]
+                            : sizes.size() == shape.size() && std::equal(shape.begin(), shape.end(), sizes.begin());
+  if (!fitting) [[unlikely]]
     fail_shape(name, t, shape);
   int64_t elements = 1;
   for (const int64_t n : shape) elements *= n;
   if (layout == Layout::dense) {
     must(t.is_contiguous(), name, "be contiguous");
   } else if (elements > 0) {
-    const int64_t rows = shape.begin()[0], columns = shape.begin()[1];
-    must(columns == 1 || t.stride(1) == 1, name, "have adjacent columns");
-    elements = (rows - 1) * t.stride(0) + columns;
+    const int64_t columns = shape.begin()[1], last = static_cast<int64_t>(sizes.size()) - 1;
+    must(columns == 1 || t.stride(last) == 1, name, "have adjacent columns");
+    elements = columns;
+    for (int64_t d = 0; d < last; d++) elements += (sizes[d] - 1) * t.stride(d);
   }
   const char* begin = static_cast<const char*>(written ? t.mutable_data_ptr() : t.const_data_ptr());
   must(begin != nullptr || elements == 0, name, "have memory");
@@ -97,8 +102,9 @@ void Call::fail(const char* name, const char* rule) const {
   STD_TORCH_CHECK(false, op_, ": ", name, " must ", rule);
   std::abort();
 }
-void Call::fail_rank(int64_t rank) const {
-  fail(first_, ("have " + std::to_string(rank) + " dimensions, got shape " + text(sizes_)).c_str());
+void Call::fail_rank(int64_t rank, int64_t most) const {
+  const std::string many = most > rank ? " to " + std::to_string(most) : "";
+  fail(first_, ("have " + std::to_string(rank) + many + " dimensions, got shape " + text(sizes_)).c_str());
 }
 void Call::fail_dtype(const char* name, Dtype dtype) const {
   const std::string first = first_;

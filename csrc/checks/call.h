@@ -39,6 +39,14 @@ inline int32_t device(const Tensor& t) {
 }
 inline int64_t bytes(int32_t dtype) { return dtype == kFloat64 ? 8 : dtype == kFloat32 ? 4 : 2; }
 
+// Of (..., N), N apart; and how many dims there may be
+inline constexpr int64_t kMostRanks = 4;
+inline int64_t rows(torch::headeronly::IntHeaderOnlyArrayRef sizes) {
+  int64_t found = 1;
+  for (size_t i = 0; i + 1 < sizes.size(); i++) found *= sizes[i];
+  return found;
+}
+
 }  // namespace check
 
 // A tensor that an op was given, or none.
@@ -54,17 +62,20 @@ struct Argument {
 // Beside a first tensor in T: T, T or float32 beside 16 bits, the dtype of T's arithmetic, float64 whatever T is.
 enum class Dtype { same, parameter, statistic, float64 };
 
-// rows: any distance apart, with adjacent columns
+// rows: any distance apart, with adjacent columns; of (M, N), or of (..., N) where they lie at two distances or three
 enum class Layout { dense, rows };
 
 using Sizes = std::initializer_list<int64_t>;
 
 class Call {
  public:
-  // Of the first tensor, which is handed over later like the others, the dtype and the rank are checked here.
-  Call(const char* op, const char* name, const torch::stable::Tensor& first, int64_t rank);
+  // Of the first tensor, which is handed over later like the others, the dtype and the rank are checked here: that, or
+  // up to most.
+  Call(const char* op, const char* name, const torch::stable::Tensor& first, int64_t rank, int64_t most = 0);
 
   int64_t size(int64_t dim) const { return sizes_[dim]; }
+  int64_t rows() const { return check::rows(sizes_); }
+  int64_t columns() const { return sizes_[sizes_.size() - 1]; }
 
   void read(const char* name, Argument t, Dtype dtype, Sizes shape, Layout layout = Layout::dense) {
     if (t) take(name, *t.tensor, dtype, shape, layout, false);
@@ -97,7 +108,7 @@ class Call {
   bool fits(int32_t dtype, Dtype wanted) const;
   bool nothing() const;
   [[noreturn]] void fail(const char* name, const char* rule) const;
-  [[noreturn]] void fail_rank(int64_t rank) const;
+  [[noreturn]] void fail_rank(int64_t rank, int64_t most) const;
   [[noreturn]] void fail_dtype(const char* name, Dtype dtype) const;
   [[noreturn]] void fail_shape(const char* name, const torch::stable::Tensor& t, Sizes shape) const;
   [[noreturn]] void fail_overlap(const char* name, const char* other) const;

@@ -1,4 +1,5 @@
-// The arguments of the row family: x (M, N), or (B, N, S) where the units of a row lie S apart.
+// The arguments of the row family: x (M, N), or (..., N) with up to three dims of rows, where these lie at several
+// distances; or (B, N, S) where the units of a row lie S apart.
 #pragma once
 
 #include "checks/call.h"
@@ -22,16 +23,16 @@ class RowParameters {
  public:
   RowParameters(Call& call, Argument weight, Argument bias)
       : call_(call), samples_(samples(weight, bias)), tables_(is_table(weight ? weight : bias)) {
-    const bool whole = samples_ > 0 ? call.size(0) % samples_ == 0 : call.size(0) == 0;
+    const bool whole = samples_ > 0 ? call.rows() % samples_ == 0 : call.rows() == 0;
     call.must(whole, weight ? "weight" : "bias", "have a row for each sample, of as many rows of x each");
   }
   void read(const char* name, Argument t) {
-    if (tables_) return call_.read(name, t, Dtype::parameter, {samples_, call_.size(1)});
-    call_.read(name, t, Dtype::parameter, {call_.size(1)});
+    if (tables_) return call_.read(name, t, Dtype::parameter, {samples_, call_.columns()});
+    call_.read(name, t, Dtype::parameter, {call_.columns()});
   }
   void write(const char* name, Argument t) {
-    if (tables_) return call_.write(name, t, Dtype::parameter, {samples_, call_.size(1)});
-    call_.write(name, t, Dtype::parameter, {call_.size(1)});
+    if (tables_) return call_.write(name, t, Dtype::parameter, {samples_, call_.columns()});
+    call_.write(name, t, Dtype::parameter, {call_.columns()});
   }
 
  private:
@@ -40,11 +41,11 @@ class RowParameters {
   bool tables_;
 };
 
-// Of (M, N); mean: none without centring. Whether there is anything to compute.
+// Of M rows of N; mean: none without centring. Whether there is anything to compute.
 inline bool rows_fwd(const char* op, const Tensor& x, Argument residual, Argument weight, Argument bias, Argument gate,
                      Argument y, Argument summed, Argument mean, Argument rstd) {
-  Call call(op, "x", x, 2);
-  const int64_t M = call.size(0), N = call.size(1);
+  Call call(op, "x", x, 2, kMostRanks);
+  const int64_t M = call.rows(), N = call.columns();
   RowParameters parameters(call, weight, bias);
   call.read("x", x, Dtype::same, {M, N}, Layout::rows);
   call.read("residual", residual, Dtype::same, {M, N}, Layout::rows);
@@ -62,8 +63,8 @@ inline bool rows_fwd(const char* op, const Tensor& x, Argument residual, Argumen
 inline bool rows_bwd(const char* op, Argument dy, Argument dsummed, const Tensor& x, Argument weight, Argument bias,
                      Argument gate, Argument mean, Argument rstd, Argument dx, Argument dweight, Argument dbias,
                      Argument dgate) {
-  Call call(op, "x", x, 2);
-  const int64_t M = call.size(0), N = call.size(1);
+  Call call(op, "x", x, 2, kMostRanks);
+  const int64_t M = call.rows(), N = call.columns();
   RowParameters parameters(call, weight, bias);
   call.read("dy", dy, Dtype::same, {M, N}, Layout::rows);
   call.read("dsummed", dsummed, Dtype::same, {M, N}, Layout::rows);

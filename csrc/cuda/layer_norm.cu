@@ -1,4 +1,4 @@
-// Layer norm over rows: (M, N), adjacent columns, any row stride.
+// Layer norm over rows: (M, N), adjacent columns, any row stride; rows that lie in runs are copied first.
 #include "checks/rows.h"
 #include "cuda/base/tensors.h"
 #include "cuda/rows/backward.cuh"
@@ -11,6 +11,7 @@ void layer_norm_fwd(Tensor x, Optional residual, Optional weight, Optional bias,
                     Optional summed, Tensor mean, Tensor rstd, double eps, double weight_offset, std::string activation,
                     double slope) {
   if (!check::rows_fwd("layer_norm_fwd", x, residual, weight, bias, gate, y, summed, mean, rstd)) return;
+  x = as_rows(x), residual = as_rows(residual), gate = as_rows(gate);
   dispatch(x, [&]<typename T>(Session<T>& session) {
     using A = acc_t<T>;
     RowsForward<T> p{};
@@ -32,6 +33,7 @@ void layer_norm_bwd(Tensor dy, Optional dsummed, Tensor x, Optional weight, Opti
                     std::string activation, double slope) {
   if (!check::rows_bwd("layer_norm_bwd", dy, dsummed, x, weight, bias, gate, mean, rstd, dx, dweight, dbias, dgate))
     return;
+  dy = as_rows(dy), dsummed = as_rows(dsummed), x = as_rows(x), gate = as_rows(gate);
   dispatch(x, [&]<typename T>(Session<T>& session) {
     using A = acc_t<T>;
     RowsBackward<T> p{};

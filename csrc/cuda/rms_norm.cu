@@ -10,6 +10,7 @@ namespace {
 void rms_norm_fwd(Tensor x, Optional residual, Optional weight, Optional bias, Optional gate, Tensor y, Optional summed,
                   Tensor rstd, double eps, double weight_offset, std::string activation, double slope) {
   if (!check::rows_fwd("rms_norm_fwd", x, residual, weight, bias, gate, y, summed, std::nullopt, rstd)) return;
+  x = as_rows(x), residual = as_rows(residual), gate = as_rows(gate);
   dispatch(x, [&]<typename T>(Session<T>& session) {
     RowsForward<T> p{};
     p.x = input<T>(x), p.x_stride = x.stride(0);
@@ -31,6 +32,7 @@ void rms_norm_bwd(Tensor dy, Optional dsummed, Tensor x, Optional weight, Option
   if (!check::rows_bwd("rms_norm_bwd", dy, dsummed, x, weight, bias, gate, std::nullopt, rstd, dx, dweight, dbias,
                        dgate))
     return;
+  dy = as_rows(dy), dsummed = as_rows(dsummed), x = as_rows(x), gate = as_rows(gate);
   dispatch(x, [&]<typename T>(Session<T>& session) {
     RowsBackward<T> p{};
     p.dy = input<T>(dy), p.dy_stride = dy.stride(0);

@@ -10,6 +10,8 @@ from torch import Tensor
 from normkernels._activations import Activation
 from normkernels.ops._buffers import empty, flat
 
+MOST_ROW_DIMS = 3  # that kernels walk
+
 
 class RowOptions(TypedDict, total=False):
     """The keyword-only extras of a norm over rows, for a type checker."""
@@ -39,13 +41,14 @@ class Layout:
     fwd: Callable[..., None]
     bwd: Callable[..., None]
     view: Callable[[Tensor | None, int], Any]
+    read: Callable[[Tensor | None, int], Any]  # the view of what is only read
     like: Callable[[Tensor], Any] = empty
     shaped: Callable[[Tensor, Tensor], Tensor] = lambda t, input: t.view(input.shape)  # undoes the view
     gated: bool = False  # whether the ops have an argument for a gate, and for its gradient
 
-    def gates(self, t: Tensor | None, n: int) -> tuple[Any, ...]:
+    def gates(self, view: Callable[..., Any], t: Tensor | None, n: int) -> tuple[Any, ...]:
         """That argument, if there is one."""
-        return (self.view(t, n),) if self.gated else ()
+        return (view(t, n),) if self.gated else ()
 
 
 def rows(t: Tensor | None, n: int) -> Any:
@@ -55,6 +58,30 @@ def rows(t: Tensor | None, n: int) -> Any:
     if t.dim() != 2 or t.shape[1] != n:
         t = t.reshape(-1, n) if n else t.reshape(0, 0)
     return t if n == 1 or t.stride(1) == 1 else t.contiguous()
+
+
+def runs(t: Tensor | None, n: int) -> Any:
+    """The same of what is only read, or, where its rows lie at two distances or three, (..., n) with so many dims."""
+    if t is None or t.dim() < 3 or not n or t.shape[-1] != n or t.stride(-1) != 1:
+        return rows(t, n)
+    sizes: list[int] = []
+    step = 0  # from one to the next of the rows that sizes begins with
+    for d in range(t.dim() - 2, -1, -1):
+        if sizes and _equal(t.stride(d), step * sizes[0]):
+            sizes[0] *= t.shape[d]
+        elif not _equal(t.shape[d], 1):
+            sizes.insert(0, t.shape[d])
+            step = t.stride(d)
+    return t.view(*sizes, n) if 2 <= len(sizes) <= MOST_ROW_DIMS else rows(t, n)
+
+
+def _equal(a: int, b: int) -> bool:
+    """Whether that is known: symbolic sizes get no guard that another batch size would not pass."""
+    if type(a) is type(b) is int and not torch.compiler.is_compiling():
+        return a == b
+    from torch.fx.experimental.symbolic_shapes import statically_known_true  # which imports sympy
+
+    return statically_known_true(a == b)
 
 
 def parameter(t: Tensor | None, n: int) -> Any:

@@ -19,8 +19,8 @@ from normkernels.ops._ragged import is_ragged, of_values
 from normkernels.ops._rows import GatedOptions, Layout
 from normkernels.ops._ways import Filled, Recipe, call, differentiated_again, forward, function
 
-# x, residual, gate, dy, dsummed: (M, N), adjacent columns, any row stride; y, summed, dx, dgate: contiguous; mean and
-# rstd: (M,). {}: the gate, and its gradient
+# x, residual, gate, dy, dsummed: (M, N), adjacent columns, any row stride, or (..., N) with up to three dims of rows;
+# y, summed, dx, dgate: contiguous (M, N); mean and rstd: (M,). {}: the gate, and its gradient
 FWD = (
     "(Tensor x, Tensor? residual, Tensor? weight, Tensor? bias, {}Tensor(a!) y, Tensor(b!)? summed, Tensor(c!) mean, "
     "Tensor(d!) rstd, float eps, float weight_offset, str activation, float slope)"
@@ -45,7 +45,7 @@ class Settings(NamedTuple):
     backend: str | None
 
 
-ROWS = Layout(layer_norm_fwd, layer_norm_bwd, _rows.rows, gated=True)
+ROWS = Layout(layer_norm_fwd, layer_norm_bwd, _rows.rows, _rows.runs, gated=True)
 
 
 class LayerNormRecipe(Recipe):
@@ -60,12 +60,12 @@ class LayerNormRecipe(Recipe):
     ) -> Filled:  # fmt: skip
         layout, dims, eps, *extras, backend = settings
         n = normalised(input, dims)
-        x = layout.view(input, n)
         y, summed = layout.like(input), None if residual is None else layout.like(input)
-        mean, rstd = statistic(x), statistic(x)
+        out = layout.view(y, n)
+        mean, rstd = statistic(out), statistic(out)
         layout.fwd(
-            x, layout.view(residual, n), _rows.parameter(weight, n), _rows.parameter(bias, n), *layout.gates(gate, n),
-            layout.view(y, n), layout.view(summed, n), mean, rstd, eps, *extras, backend,
+            layout.read(input, n), layout.read(residual, n), _rows.parameter(weight, n), _rows.parameter(bias, n),
+            *layout.gates(layout.read, gate, n), out, layout.view(summed, n), mean, rstd, eps, *extras, backend,
         )  # fmt: skip
         outputs = (y,) if summed is None else (y, summed)  # torch.compile fails on an output that is None
         return outputs, (input if summed is None else summed, weight, bias, gate, mean, rstd)
@@ -118,9 +118,10 @@ class LayerNormRecipe(Recipe):
             dweight, dbias = empty(weight, ctx.needs_input_grad[2]), empty(bias, ctx.needs_input_grad[3])
             dgate = empty(gate, ctx.needs_input_grad[4])
             layout.bwd(
-                layout.view(dy, n), layout.view(dsummed, n), layout.view(input, n), _rows.parameter(weight, n),
-                _rows.parameter(bias, n), *layout.gates(gate, n), mean, rstd, layout.view(dx, n),
-                _rows.parameter(dweight, n), _rows.parameter(dbias, n), *layout.gates(dgate, n), *extras, backend,
+                layout.read(dy, n), layout.read(dsummed, n), layout.read(input, n), _rows.parameter(weight, n),
+                _rows.parameter(bias, n), *layout.gates(layout.read, gate, n), mean, rstd, layout.view(dx, n),
+                _rows.parameter(dweight, n), _rows.parameter(dbias, n), *layout.gates(layout.view, dgate, n), *extras,
+                backend,
             )  # fmt: skip
         dresidual = dx if ctx.needs_input_grad[1] else None
         return dx, dresidual, dweight, dbias, dgate, None
@@ -157,7 +158,9 @@ def layer_norm(
 
     Args:
         input: x, ``(*, *normalized_shape)``; float64, float32, bfloat16 or float16; any strides; or a jagged nested
-            tensor that is not ragged in these dims.
+            tensor that is not ragged in these dims. Read where it lies, heads of packed queries and keys too; copied
+            first where values of a row are not adjacent, or where rows lie at more than three distances (by
+            ``"native"`` on CUDA: more than one).
         normalized_shape: the trailing dims to reduce over; N is their product, from 1 to well over a million.
         weight: w, ``normalized_shape``, in input's dtype or float32; None means no scale. ``(B, *normalized_shape)`` is
             one for each of the B samples of input's dim 0: 1 + scale of adaptive layer norm (DiT), the gain of FiLM.

@@ -20,7 +20,7 @@ from normkernels.ops.layer_norm import BWD, FWD, ROWS, LayerNormRecipe, Settings
 layer_norm_2d_fwd: Kernel = kernel("layer_norm_2d_fwd" + FWD.format(""))
 layer_norm_2d_bwd: Kernel = kernel("layer_norm_2d_bwd" + BWD.format("", ""))
 
-STRIDED_ROWS = Layout(layer_norm_2d_fwd, layer_norm_2d_bwd, _rows.strided_rows)
+STRIDED_ROWS = Layout(layer_norm_2d_fwd, layer_norm_2d_bwd, _rows.strided_rows, _rows.strided_rows)
 
 
 def _pixel_rows(t: Tensor | None, n: int) -> Any:
@@ -33,7 +33,7 @@ def _image(rows: Tensor, input: Tensor) -> Tensor:
 
 FORMATS = torch.preserve_format, torch.contiguous_format, torch.channels_last, torch.channels_last_3d
 # the pixels are rows as they lie
-CHANNELS_LAST = dataclasses.replace(ROWS, view=_pixel_rows, like=like_last, shaped=_image)
+CHANNELS_LAST = dataclasses.replace(ROWS, view=_pixel_rows, read=_pixel_rows, like=like_last, shaped=_image)
 
 
 @overload

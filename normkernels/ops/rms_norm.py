@@ -18,7 +18,8 @@ from normkernels.ops._ragged import is_ragged, of_values
 from normkernels.ops._rows import GatedOptions
 from normkernels.ops._ways import Filled, Recipe, call, differentiated_again, forward, function
 
-# x, residual, gate, dy, dsummed: (M, N), adjacent columns, any row stride; y, summed, dx, dgate: contiguous; rstd: (M,)
+# x, residual, gate, dy, dsummed: (M, N), adjacent columns, any row stride, or (..., N) with up to three dims of rows;
+# y, summed, dx, dgate: contiguous (M, N); rstd: (M,)
 rms_norm_fwd: Kernel = kernel(
     "rms_norm_fwd(Tensor x, Tensor? residual, Tensor? weight, Tensor? bias, Tensor? gate, Tensor(a!) y, "
     "Tensor(b!)? summed, Tensor(c!) rstd, float eps, float weight_offset, str activation, float slope)"
@@ -53,11 +54,12 @@ class RMSNormRecipe(Recipe):
     ) -> Filled:  # fmt: skip
         dims, *numbers = settings
         n = prod(input.shape[input.dim() - dims :])
-        x = _rows.rows(input, n)
-        y, summed, rstd = empty(input), empty(residual), statistic(x)
+        y, summed = empty(input), empty(residual)
+        out = _rows.rows(y, n)
+        rstd = statistic(out)
         rms_norm_fwd(
-            x, _rows.rows(residual, n), _rows.parameter(weight, n), _rows.parameter(bias, n), _rows.rows(gate, n),
-            _rows.rows(y, n), _rows.rows(summed, n), rstd, *numbers,
+            _rows.runs(input, n), _rows.runs(residual, n), _rows.parameter(weight, n), _rows.parameter(bias, n),
+            _rows.runs(gate, n), out, _rows.rows(summed, n), rstd, *numbers,
         )  # fmt: skip
         outputs = (y,) if summed is None else (y, summed)  # torch.compile fails on an output that is None
         return outputs, (input if summed is None else summed, weight, bias, gate, rstd)
@@ -104,8 +106,8 @@ class RMSNormRecipe(Recipe):
             dx, dgate = empty(input), empty(gate, ctx.needs_input_grad[4])
             dweight, dbias = empty(weight, ctx.needs_input_grad[2]), empty(bias, ctx.needs_input_grad[3])
             rms_norm_bwd(
-                _rows.rows(dy, n), _rows.rows(dsummed, n), _rows.rows(input, n), _rows.parameter(weight, n),
-                _rows.parameter(bias, n), _rows.rows(gate, n), rstd, _rows.rows(dx, n), _rows.parameter(dweight, n),
+                _rows.runs(dy, n), _rows.runs(dsummed, n), _rows.runs(input, n), _rows.parameter(weight, n),
+                _rows.parameter(bias, n), _rows.runs(gate, n), rstd, _rows.rows(dx, n), _rows.parameter(dweight, n),
                 _rows.parameter(dbias, n), _rows.rows(dgate, n), *extras,
             )  # fmt: skip
         return dx, dx if ctx.needs_input_grad[1] else None, dweight, dbias, dgate, None
@@ -137,7 +139,9 @@ def rms_norm(
 
     Args:
         input: x, ``(*, *normalized_shape)``; float64, float32, bfloat16 or float16; any strides; or a jagged nested
-            tensor that is not ragged in these dims.
+            tensor that is not ragged in these dims. Read where it lies, heads of packed queries and keys too; copied
+            first where values of a row are not adjacent, or where rows lie at more than three distances (by
+            ``"native"`` on CUDA: more than one).
         normalized_shape: the trailing dims to reduce over; N is their product, from 1 to well over a million.
         weight: w, ``normalized_shape``, in any of these dtypes; None means no scale. ``(B, *normalized_shape)`` is
             one for each of the B samples of input's dim 0: 1 + scale of adaptive layer norm (DiT), the gain of FiLM.

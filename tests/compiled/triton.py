@@ -46,6 +46,7 @@ ARCHITECTURES = (90, 80, 100)
 BF16, F16, F32, F64 = torch.bfloat16, torch.float16, torch.float32, torch.float64
 DTYPES = ((BF16, BF16), (BF16, F32), (F16, F16), (F32, F32), (F64, F64))  # of x, of weight and bias
 KINDS = ("IMAGES", "LAST", "POOLED", "LONE", "STABLE", "MIXED", "EXACT", "SHIFTED", "AHEAD")
+RUNS = ("rows", "near", "side", "far")  # of rows that lie in runs
 TRAITS = ("SEPARATE", "TRAINING", "ONE")  # of the recurrent kernels
 NAME = {BF16: "bf16", F16: "fp16", F32: "fp32", F64: "fp64", torch.int32: "i32", torch.int64: "i64"}
 
@@ -53,7 +54,8 @@ NAME = {BF16: "bf16", F16: "fp16", F32: "fp32", F64: "fp64", torch.int32: "i32",
 class Launch(NamedTuple):
     """One kernel as a launcher would specialise it; picklable.
 
-    Of a parameter that is a tuple the kind is ((field, kind), ...). A place is (parameter,) or (parameter, field).
+    Of a parameter that is a tuple the kind is ((field, kind), ...), and so is that of a field that is one. A place is
+    (parameter,) or (parameter, field), or longer.
     """
 
     module: str
@@ -95,8 +97,14 @@ class Launch(NamedTuple):
         sizes = [k for k, kind in self.signature if k in ("N", "S") and kind == "i32" and "BLOCK_N" in given]
         words += [f"{k} % 16" for k in sizes if k not in multiples]
         words += [given["ACT"]] if given.get("ACT", "identity") != "identity" else []
-        absent = [k.lower() for k, v in given.items() if v is None]
+        words += ["runs"] if any(in_runs(kind) for _, kind in self.signature) else []
+        absent = [k.lower() for k, v in given.items() if v is None and k not in RUNS]
         return " ".join(words + ([f"no {','.join(absent)}"] if absent else []))
+
+
+def in_runs(kind: str | tuple) -> bool:
+    """Whether rows of that argument, or of a field of it, lie in runs."""
+    return isinstance(kind, tuple) and any((k in RUNS and v != "constexpr") or in_runs(v) for k, v in kind)
 
 
 def path(module: str) -> Path:
@@ -177,7 +185,10 @@ def specialise(kernel: JITFunction, args: tuple, kwargs: dict, dtype: str) -> La
     given = dict(zip(kernel.arg_names, args, strict=False)) | kwargs
     signature, constants, divisible = [], [], []
 
-    def kind(place: tuple[int, ...], name: str, value, plain: bool) -> str:
+    def kind(place: tuple[int, ...], name: str, value, plain: bool) -> str | tuple:
+        if isinstance(value, tuple):
+            fields = enumerate(zip(value._fields, value, strict=True))
+            return tuple((field, kind((*place, k), field, v, plain)) for k, (field, v) in fields)
         if value is None or (isinstance(value, int) and value == 1 and not plain):
             constants.append((place, name, value))
             return "constexpr"
@@ -193,9 +204,6 @@ def specialise(kernel: JITFunction, args: tuple, kwargs: dict, dtype: str) -> La
             found = "constexpr"
         elif parameter.annotation_type:  # a float
             found = parameter.annotation_type
-        elif isinstance(value, tuple):
-            fields = enumerate(zip(value._fields, value, strict=True))
-            found = tuple((field, kind((i, k), field, v, False)) for k, (field, v) in fields)
         else:
             found = kind((i,), name, value, parameter.do_not_specialize)
         signature.append((name, found))
@@ -206,7 +214,13 @@ def specialise(kernel: JITFunction, args: tuple, kwargs: dict, dtype: str) -> La
 def source(launch: Launch) -> ASTSource:
     """What Triton compiles."""
     kernel = getattr(importlib.import_module(launch.module), launch.kernel)
-    kinds = {k: v if isinstance(v, str) else namedtuple(k, dict(v))(*dict(v).values()) for k, v in launch.signature}
+
+    def named(name: str, kind: str | tuple):
+        if isinstance(kind, str):
+            return kind
+        return namedtuple(name, dict(kind))(*(named(field, k) for field, k in kind))
+
+    kinds = {name: named(name, kind) for name, kind in launch.signature}
     constants = {place: value for place, _, value in launch.constants}
     return ASTSource(kernel, kinds, constants, {place: [["tt.divisibility", 16]] for place in launch.divisible})
 
@@ -232,9 +246,12 @@ def run(op: str, *args) -> None:
 
 def record(
     op: str, x: torch.dtype, w: torch.dtype, N: int, activation: str = "identity", extras: bool = True, S: int = 3136,
-    samples: int = 0, gated: bool = False,
+    samples: int = 0, gated: bool = False, runs: bool = False,
 ) -> list:  # fmt: skip
-    """The launches of one forward and one backward call, with every optional tensor or with weight and bias alone."""
+    """The launches of one forward and one backward call, with every optional tensor or with weight and bias alone.
+
+    runs: of rows at three distances, as tokens of each head of packed queries lie.
+    """
     stat = F64 if x == F64 else F32
     shape, stats = ((64, N), (64,)) if op != "layer_norm_2d" else ((4, N, S), (4, S))
 
@@ -242,18 +259,19 @@ def record(
         return torch.empty(shape, dtype=dtype, device="meta")
 
     t, extra = new(x, shape), new(x, shape) if extras else None
+    given = new(x, (4, 4, 4, N)).transpose(1, 2) if runs else t
     table = (samples, N) if samples else (N,)
     weight, bias, mean, rstd = new(w, table), new(w, table), new(stat, stats), new(stat, stats)
     shift, gate = bias if samples else None, t if gated else None
     names, end = NAME[x] + ("" if x == w else "/" + NAME[w]), (0.0, activation, 0.01)
     with recording(names) as launches:
         if op == "rms_norm":
-            run("rms_norm_fwd", t, extra, weight, shift, gate, t, extra, rstd, 1e-5, *end)
-            run("rms_norm_bwd", t, extra, t, weight, shift, gate, rstd, t, weight, shift, gate, *end)
+            run("rms_norm_fwd", given, extra, weight, shift, gate, t, extra, rstd, 1e-5, *end)
+            run("rms_norm_bwd", given, extra, given, weight, shift, gate, rstd, t, weight, shift, gate, *end)
         else:
             gates = [gate] if op == "layer_norm" else []
-            run(op + "_fwd", t, extra, weight, bias, *gates, t, extra, mean, rstd, 1e-5, *end)
-            run(op + "_bwd", t, extra, t, weight, bias, *gates, mean, rstd, t, weight, bias, *gates, *end)
+            run(op + "_fwd", given, extra, weight, bias, *gates, t, extra, mean, rstd, 1e-5, *end)
+            run(op + "_bwd", given, extra, given, weight, bias, *gates, mean, rstd, t, weight, bias, *gates, *end)
     return launches
 
 
@@ -414,6 +432,8 @@ def launches(arch: int) -> list[Launch]:
             found += chain(*(record(op, x, w, N) for N in lengths(op, arch)))
     for N in (128, 777, 1152, 4096, 16384):
         found += record("layer_norm", BF16, F32, N, samples=8) + record("rms_norm", BF16, F32, N, samples=8)
+    for N in (64, 128, 777, 20000):
+        found += record("layer_norm", BF16, F32, N, runs=True) + record("rms_norm", F32, F32, N, runs=True)
     for N in (128, 777, 1152, 4096, 20000):
         found += chain(*(record(op, BF16, F32, N, "silu", gated=True) for op in ("layer_norm", "rms_norm")))
     if arch == 90:

@@ -6,6 +6,7 @@ from mutations._tests import (
     EDGES,
     FAR_ROWS,
     GATED,
+    HEADS,
     INLINED,
     NARROW,
     NATIVE,
@@ -17,7 +18,9 @@ from mutations._tests import (
 
 TABLE = {
     ("triton", ROWS): [
-        ("return 0 if t is None else t.stride(0)", "return 0 if t is None else t.shape[1]"),
+        ("run = t.stride(-2), t.shape[-2], t.stride(-3)", "run = t.stride(-2), t.shape[-2], t.stride(-2)"),
+        ("at += run % stride.side *", "at += run *"),
+        ("at += run // stride.side *", "at += run *"),
         ("x = tl.where(mask, x - mean, 0.0)", "x = x - mean"),
         ("for start in range(0, P, BLOCK_P):", "for start in range(0, 1, BLOCK_P):"),
         ("x = tl.where(columns(i, FORM) < N, x, 0.0)", "x = x + 0.0"),
@@ -55,6 +58,17 @@ TABLE = {
     ("triton/rows_long_backward", ODD_ROWS): [
         ("tl.maximum(blocks - 2 - i, 0)", "tl.maximum(blocks - 1 - i, 0)"),
         ("above = low + BLOCK_N", "above = low"),
+    ],
+    ("ops/rows", HEADS): [
+        ("2 <= len(sizes) <= MOST_ROW_DIMS", "2 <= len(sizes) < MOST_ROW_DIMS"),
+        ("_equal(t.stride(d), step * sizes[0])", "_equal(t.stride(d), step)"),
+        ("return statically_known_true(a == b)", "return bool(a == b)"),
+    ],
+    ("cpu", HEADS): [
+        ("last = std::min(last, runs.end(m));", "last = end;"),
+        ("from += runs.shift(m, stride);", "from += runs.shift(m, 0);"),
+        ("known.set(r - m, run.row(r));", "known.set(r - m, run.row(m));"),
+        ("to[j][side + r] = load(", "to[j][r] = load("),
     ],
     ("cpu", ADAPTED): [
         ("own.first = sample * rows();", ""),
@@ -160,7 +174,8 @@ TABLE = {
     ],
     ("cpu", NARROW): [
         ("if (k + 1 == kParts && rest) return last ? v : V{};", ""),
-        ("keep(take<V>(to) + sums[k], to);", "keep(sums[k], to);"),
+        ("for (int64_t k = kParts - 1; k >= 0; k--) {", "for (int64_t k = 0; k < kParts; k++) {"),
+        ("NK_INLINED { sum = take<V>(table); });", "NK_INLINED { sum = V{}; });"),
         ("first < N; first += kPairedRow)", "first < 0; first += kPairedRow)"),
         ("const int64_t j = first + i;", "const int64_t j = i;"),
         ("if (kept) __builtin_ia32_movntps512(", "if (false) __builtin_ia32_movntps512("),
@@ -186,7 +201,7 @@ TABLE = {
             "}\n    store_tile(u, a.nontemporal",
         ),
         ("u, du, kRows * a.N);", "u, du, (kRows - 1) * a.N);"),
-        ("if (rows < kSide) std::fill_n(to.at, N * kSide, compute_t<T>(0));", ""),
+        ("if (side == 0 && rows < kSide) std::fill_n(to.at, N * kSide, compute_t<T>(0));", ""),
         ("lost = a.mean ? left[r] / count : 0", "lost = 0"),
         ("squares_fit<T>(m2, a.N, a.eps) ? found :", "true ? found :"),
         ("centred = a.mean ? share : C(0);", "centred = share;"),

@@ -56,15 +56,21 @@ class Runner:
 
         def value(place):
             found = given[kernel.arg_names[place[0]]]
-            return found[place[1]] if len(place) > 1 else found
+            for field in place[1:]:
+                found = found[field]
+            return found
+
+        def places_of(place, kind):
+            return (
+                [place]
+                if isinstance(kind, str)
+                else [p for k, (_, of_field) in enumerate(kind) for p in places_of((*place, k), of_field)]
+            )
 
         divisible = tuple(p for p in made.divisible if _multiple(value(p)))
         made = made._replace(divisible=divisible)
         constant = {place for place, *_ in made.constants}
-        kinds = enumerate(kind for _, kind in made.signature)
-        places = [
-            p for i, kind in kinds for p in ([(i, k) for k in range(len(kind))] if isinstance(kind, tuple) else [(i,)])
-        ]
+        places = [p for i, (_, kind) in enumerate(made.signature) for p in places_of((i,), kind)]
         values = [value(p) for p in places if p not in constant]
         code, metadata = self._compile(made)
         storages = {t.untyped_storage().data_ptr(): t.untyped_storage() for t in values if isinstance(t, torch.Tensor)}

@@ -40,7 +40,6 @@ template <class T>
 T* pointer(const OptionalTensor& t) {
   return t ? static_cast<T*>(t->data_ptr()) : nullptr;
 }
-inline int64_t row_stride(const OptionalTensor& t) { return t ? t->stride(0) : 0; }
 
 inline Activation activation(const std::string& name) {
   Activation found = Activation::identity;

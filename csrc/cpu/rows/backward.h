@@ -23,14 +23,18 @@ struct RowsBackward {
   int64_t M, N;
   const T* dy;
   int64_t dy_stride;
+  Runs dy_runs = {};
   const T* dsummed;  // or null
   int64_t dsummed_stride;
+  Runs dsummed_runs = {};
   const T* x;
   int64_t x_stride;
+  Runs x_runs = {};
   Affine<C> affine;
   int64_t samples = 1;      // of as many rows each, with a weight and a bias of their own
   const T* gate = nullptr;  // or what the activation is given
   int64_t gate_stride = 0;
+  Runs gate_runs = {};
   const C *mean, *rstd;                                     // mean: null without centring
   T *dx, *dgate = nullptr;                                  // dgate: null where it is not wanted
   C *dweight = nullptr, *dbias = nullptr;                   // (blocks, samples, N) tables of zeros, or null
@@ -52,6 +56,16 @@ struct RowsBackward {
       if (*table) *table += (block * (samples - 1) + sample) * N;
     return own;
   }
+
+  // f of all that is read row by row
+  template <class F>
+  NK_INLINE static void each_read(auto& a, const F& f) {
+    f(a.dy, a.dy_stride, a.dy_runs);
+    f(a.dsummed, a.dsummed_stride, a.dsummed_runs);
+    f(a.x, a.x_stride, a.x_runs);
+    f(a.gate, a.gate_stride, a.gate_runs);
+  }
+  bool one_run() const { return !dy_runs && !dsummed_runs && !x_runs && !gate_runs; }
 
   // The mean that was kept is rounded: of a row far from 0 what it lost is found again.
   KnownRow<C> row(int64_t m) const {
@@ -116,14 +130,15 @@ struct RowsBackward {
   }
 };
 
+// The rows [begin, end) of a block
 template <class T>
-void backward_block(const RowsBackward<T>& a, int64_t block) {
-  const int64_t end = a.first_row(block + 1), rows = group_rows(2 * a.N * sizeof(T));
+void backward_block(const RowsBackward<T>& a, int64_t block, int64_t begin, int64_t end) {
+  const int64_t rows = group_rows(2 * a.N * sizeof(T));
   std::array<KnownRow<compute_t<T>>, kGroup> known;
   std::array<Sums, kGroup> sums;
   Scratch<compute_t<T>> du(a.plain() ? 0 : rows * a.N);  // the group's du, so that no derivative is taken twice
   const auto row_du = [&](int64_t row) { return du.data() + (a.plain() ? 0 : row * a.N); };
-  for (int64_t first = a.first_row(block); first < end; first += rows) {
+  for (int64_t first = begin; first < end; first += rows) {
     const int64_t last = std::min(end, first + rows);
     for (int64_t m = first; m < last; m++) {
       known[m - first] = a.row(m);
@@ -173,6 +188,15 @@ void each_block(const RowsBackward<T>& a, const F& f) {
   for_each(a.samples * blocks, [&](int64_t i) { f(a.of_sample(i / blocks, i % blocks), i % blocks); });
 }
 
+// f(a of its run, block, first, end) for the rows of every block
+template <class T, class F>
+void each_block_run(const RowsBackward<T>& a, const F& f) {
+  each_block(a, [&](const auto& own, int64_t block) {
+    each_run(own, own.first_row(block), own.first_row(block + 1),
+             [&](const auto& run, int64_t begin, int64_t end) { f(run, block, begin, end); });
+  });
+}
+
 template <class T>
 void backward(const RowsBackward<T>& a) {
   if constexpr (sizeof(T) == 2)
@@ -181,12 +205,14 @@ void backward(const RowsBackward<T>& a) {
   // In 16 bits conversions are the limit, and four rows at once leave them too few registers.
   const bool direct = a.plain() && whole_lines(a.nontemporal, a.N, a.dx);
   const bool at_once = narrow(a.N, direct ? kLongRow : 2 * kTile) && (sizeof(T) > 2 || a.N < 256);
-  if (at_once) return each_block(a, [](const auto& own, int64_t block) { narrow_backward(own, block); });
-  if (!split_rows(a.M, a.N)) return each_block(a, [](const auto& own, int64_t block) { backward_block(own, block); });
+  if (at_once) return each_block_run(a, narrow_backward<T>);
+  if (!split_rows(a.M, a.N)) return each_block_run(a, backward_block<T>);
   for (int64_t i = 0; i < a.samples * a.blocks(); i++) {
     const int64_t block = i % a.blocks();
     const auto own = a.of_sample(i / a.blocks(), block);
-    for (int64_t m = own.first_row(block); m < own.first_row(block + 1); m++) backward_split(own, m, block);
+    each_run(own, own.first_row(block), own.first_row(block + 1), [&](const auto& run, int64_t begin, int64_t end) {
+      for (int64_t m = begin; m < end; m++) backward_split(run, m, block);
+    });
   }
 }
 

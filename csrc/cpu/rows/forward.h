@@ -7,6 +7,7 @@
 #include "cpu/base/sweep.h"
 #include "cpu/base/tiles.h"
 #include "cpu/rows/narrow.h"
+#include "runs.h"
 
 namespace normkernels {
 
@@ -18,18 +19,38 @@ Affine<C> affine_of(Affine<C> affine, int64_t first) {
   return affine;
 }
 
+// f(a, first, end) for the rows [begin, end), those by themselves of which each tensor that is read has one run: of
+// them a row lies where its stride says.
+template <class Rows, class F>
+NK_INLINE void each_run(const Rows& a, int64_t begin, int64_t end, const F& f) {
+  if (a.one_run()) return f(a, begin, end);
+  for (int64_t m = begin, last = end; m < end; m = std::exchange(last, end)) {
+    Rows own = a;
+    Rows::each_read(own, [&](auto& from, int64_t stride, Runs& runs) NK_INLINED {
+      if (!runs) return;
+      from += runs.shift(m, stride);
+      last = std::min(last, runs.end(m));
+      runs = {};
+    });
+    f(std::as_const(own), m, last);
+  }
+}
+
 template <class T>
 struct RowsForward {
   using C = compute_t<T>;
   int64_t M, N;
   const T* x;
   int64_t x_stride;
+  Runs x_runs = {};
   const T* residual;  // or null
   int64_t residual_stride;
+  Runs residual_runs = {};
   Affine<C> affine;
   int64_t samples = 1;      // of as many rows each, with a weight and a bias of their own
   const T* gate = nullptr;  // or what the activation is given instead of y, which it multiplies
   int64_t gate_stride = 0;
+  Runs gate_runs = {};
   T *y, *summed;   // summed: null without residual
   C *mean, *rstd;  // mean: null without centring
   double eps;
@@ -41,6 +62,15 @@ struct RowsForward {
     own.affine = affine_of(affine, sample * N);
     return own;
   }
+
+  // f of all that is read row by row
+  template <class F>
+  NK_INLINE static void each_read(auto& a, const F& f) {
+    f(a.x, a.x_stride, a.x_runs);
+    f(a.residual, a.residual_stride, a.residual_runs);
+    f(a.gate, a.gate_stride, a.gate_runs);
+  }
+  bool one_run() const { return !x_runs && !residual_runs && !gate_runs; }
 
   // Where s = x + residual of a row goes, rounded to T, and what is normalised: that, or x
   T* sum(int64_t m) const { return residual ? summed + m * N : nullptr; }
@@ -86,13 +116,13 @@ struct RowsForward {
   }
 };
 
-// f(a, first, end) for the rows [begin, end), those of each sample by themselves
+// f(a, first, end) for the rows [begin, end), those of each sample and of each run by themselves
 template <class T, class F>
-void each_sample(const RowsForward<T>& a, int64_t begin, int64_t end, const F& f) {
-  if (a.samples == 1) return f(a, begin, end);
+void each_part(const RowsForward<T>& a, int64_t begin, int64_t end, const F& f) {
+  if (a.samples == 1) return each_run(a, begin, end, f);
   const int64_t rows = a.M / a.samples;
   for (int64_t m = begin; m < end; m = (m / rows + 1) * rows)
-    f(a.of_sample(m / rows), m, std::min(end, (m / rows + 1) * rows));
+    each_run(a.of_sample(m / rows), m, std::min(end, (m / rows + 1) * rows), f);
 }
 
 template <class T>
@@ -102,11 +132,11 @@ void forward(const RowsForward<T>& a) {
   const bool direct = a.plain() && unbuffered(a.nontemporal, a.N, a.y);
   const bool few_values = narrow(a.N, direct ? kLongRow : a.plain() ? 2 * kTile : kTile) || short_rows(a.N);
   if (!few_values && split_rows(a.M, a.N))
-    return each_sample(a, 0, a.M, [](const auto& own, int64_t begin, int64_t end) {
+    return each_part(a, 0, a.M, [](const auto& own, int64_t begin, int64_t end) {
       for (int64_t m = begin; m < end; m++) sweep_split(own, m);
     });
   parallel_for(0, a.M, grain(a.N), [&](int64_t first, int64_t last) {
-    each_sample(a, first, last, [&](const auto& own, int64_t begin, int64_t end) {
+    each_part(a, first, last, [&](const auto& own, int64_t begin, int64_t end) {
       if (!few_values) return sweep_rows(own, begin, end);
       short_rows(a.N) ? short_forward(own, begin, end) : narrow_forward(own, begin, end);
     });

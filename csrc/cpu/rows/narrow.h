@@ -32,9 +32,9 @@ void narrow_forward(const RowsForward<T>& a, int64_t begin, int64_t end);
 template <class T>
 void short_forward(const RowsForward<T>& a, int64_t begin, int64_t end);
 
-// dx of the rows of a block, and its line of the tables
+// dx of the rows [begin, end) of a block, or of all, added up in its line of the tables
 template <class T>
-void narrow_backward(const RowsBackward<T>& a, int64_t block);
+void narrow_backward(const RowsBackward<T>& a, int64_t block, int64_t begin, int64_t end);
 template <class T>
 void short_backward(const RowsBackward<T>& a, int64_t block);
 

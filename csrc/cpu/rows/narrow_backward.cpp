@@ -101,10 +101,10 @@ NK_INLINE void backward_together(const RowsBackward<T>& a, int64_t m, int64_t bl
 }
 
 #if defined(NK_AVX512)
-NK_AVX512 void stream_backward(const RowsBackward<float>& a, int64_t block) {
+NK_AVX512 void stream_backward(const RowsBackward<float>& a, int64_t block, int64_t begin, int64_t end) {
   alignas(64) float du[2 * kTile];
   const auto last = fresh<float>(a.N);
-  for (int64_t m = a.first_row(block); m < a.first_row(block + 1); m++) {
+  for (int64_t m = begin; m < end; m++) {
     const auto keep = [&](int64_t, int64_t j, const auto& g)
                           NK_INLINED { __builtin_ia32_movntps512(a.dx + m * a.N + j, g); };
     backward_together<1, true>(a, m, block, last, du, keep);
@@ -115,12 +115,11 @@ NK_AVX512 void stream_backward(const RowsBackward<float>& a, int64_t block) {
 
 // Past the caches through a buffer, where rows begin anywhere in a line
 template <class T>
-NK_CLONES void buffered_backward(const RowsBackward<T>& a, int64_t block) {
+NK_CLONES void buffered_backward(const RowsBackward<T>& a, int64_t block, int64_t begin, int64_t end) {
   alignas(64) T out[2 * kTile];
   alignas(64) compute_t<T> du[2 * kTile];
   const auto last = fresh<compute_t<T>>(a.N);
-  const int64_t end = a.first_row(block + 1);
-  int64_t m = a.first_row(block);
+  int64_t m = begin;
   const auto some = [&](auto rows) NK_INLINED {
     for (; m + rows() <= end; m += rows()) {
       backward_together<rows(), false>(a, m, block, last, du, [&](int64_t r, int64_t j, const auto& g) NK_INLINED {
@@ -135,11 +134,10 @@ NK_CLONES void buffered_backward(const RowsBackward<T>& a, int64_t block) {
 }
 
 template <class T>
-NK_CLONES void cached_backward(const RowsBackward<T>& a, int64_t block) {
+NK_CLONES void cached_backward(const RowsBackward<T>& a, int64_t block, int64_t begin, int64_t end) {
   alignas(64) compute_t<T> du[kBuffer];
   const auto last = fresh<compute_t<T>>(a.N);
-  const int64_t end = a.first_row(block + 1);
-  int64_t m = a.first_row(block);
+  int64_t m = begin;
   const auto some = [&](auto rows, auto alone, int64_t most) NK_INLINED {
     for (; a.N <= most && m + rows() <= end; m += rows()) {
       T* const dx = a.dx + m * a.N;
@@ -158,19 +156,19 @@ NK_CLONES void cached_backward(const RowsBackward<T>& a, int64_t block) {
 }  // namespace
 
 template <class T>
-void narrow_backward(const RowsBackward<T>& a, int64_t block) {
+void narrow_backward(const RowsBackward<T>& a, int64_t block, int64_t begin, int64_t end) {
 #if defined(NK_TWOS)
   if constexpr (sizeof(T) <= 4)
-    if (a.plain() && in_registers(a.N)) return register_backward<Few<float>>(a, block);
+    if (a.plain() && in_registers(a.N)) return register_backward<Few<float>>(a, block, begin, end);
 #endif
 #if defined(NK_AVX512)
   if constexpr (std::is_same_v<T, float>)
-    if (whole_lines(a.nontemporal, a.N, a.dx)) return stream_backward(a, block);
+    if (whole_lines(a.nontemporal, a.N, a.dx)) return stream_backward(a, block, begin, end);
 #endif
-  a.nontemporal ? buffered_backward(a, block) : cached_backward(a, block);
+  a.nontemporal ? buffered_backward(a, block, begin, end) : cached_backward(a, block, begin, end);
 }
 
-#define NK_NARROW(T) template void narrow_backward(const RowsBackward<T>&, int64_t);
+#define NK_NARROW(T) template void narrow_backward(const RowsBackward<T>&, int64_t, int64_t, int64_t);
 NK_NARROW(double)
 NK_NARROW(float)
 NK_NARROW(bfloat16)

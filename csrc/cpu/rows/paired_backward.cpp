@@ -89,22 +89,19 @@ NK_INLINE void backward_together(const RowsBackward<T>& a, int64_t m, int64_t bl
   backward_rows<kRows, kStream>(a, m, block, known, du, a.N);
 }
 
-// weight and bias of a are laid out, and so is its line of the tables until the end.
+// The rows [begin, end) of a block; weight and bias of a are laid out, and so is its line of the tables.
 template <bool kStream, class T>
-NK_AVX512 void backward_of_block(const RowsBackward<T>& a, int64_t block) {
+NK_AVX512 void backward_of_block(const RowsBackward<T>& a, int64_t block, int64_t begin, int64_t end) {
   alignas(64) float u[kPairedRow], du[kPairedRow], g[kPairedRow];
-  const int64_t end = a.first_row(block + 1);
-  int64_t m = a.first_row(block);
+  int64_t m = begin;
   if (a.plain() && in_registers(a.N) && a.N <= 2 * kPaired) {
-    register_backward<Twos>(a, block);
+    register_backward<Twos>(a, block, begin, end);
   } else {
     for (; !a.apart() && a.N <= kTile && m + 4 <= end; m += 4) backward_together<4, kStream>(a, m, block, u, du, g);
     for (; !a.apart() && a.N <= 2 * kTile && m + 2 <= end; m += 2) backward_together<2, kStream>(a, m, block, u, du, g);
     for (; m < end; m++) backward_together<1, kStream>(a, m, block, u, du, g);
   }
   if (kStream) nontemporal_fence();
-  for (float* table : {a.dweight, a.dbias})
-    if (table) LaidOut<T>::put_back(table + block * a.N, a.N);
 }
 
 }  // namespace
@@ -119,7 +116,11 @@ void paired_backward(const RowsBackward<T>& given) {
   const bool lines = on_line(a.dx) && on_line(a.dgate);
   const bool stream = large<T>(a.M * a.N, 3) && lines;
   each_block(a, [&](const auto& own, int64_t block) {
-    stream ? backward_of_block<true>(own, block) : backward_of_block<false>(own, block);
+    each_run(own, own.first_row(block), own.first_row(block + 1), [&](const auto& run, int64_t begin, int64_t end) {
+      stream ? backward_of_block<true>(run, block, begin, end) : backward_of_block<false>(run, block, begin, end);
+    });
+    for (float* table : {own.dweight, own.dbias})
+      if (table) LaidOut<T>::put_back(table + block * a.N, a.N);
   });
 }
 #else

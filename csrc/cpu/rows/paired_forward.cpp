@@ -67,7 +67,7 @@ void paired_forward(const RowsForward<T>& given) {
   a.affine.bias = bias.data();
   const bool stream = large<T>(a.M * a.N) && on_line(a.y);
   parallel_for(0, a.M, grain(a.N), [&](int64_t first, int64_t last) {
-    each_sample(a, first, last, [&](const auto& own, int64_t begin, int64_t end) {
+    each_part(a, first, last, [&](const auto& own, int64_t begin, int64_t end) {
       stream ? forward_rows<true>(own, begin, end) : forward_rows<false>(own, begin, end);
     });
   });

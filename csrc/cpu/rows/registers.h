@@ -9,11 +9,20 @@ namespace normkernels {
 
 #if defined(NK_TWOS)
 template <class V, int64_t kParts, class T>
-NK_AVX512 void backward_of_parts(const RowsBackward<T>& a, int64_t block, const Parts<V, kParts>& row) {
-  const int64_t end = a.first_row(block + 1), ahead = kTile / a.N;
+NK_AVX512 void backward_of_parts(const RowsBackward<T>& a, int64_t block, int64_t begin, int64_t end,
+                                 const Parts<V, kParts>& row) {
+  const int64_t ahead = kTile / a.N;
   const float *w = a.affine.weight, count = static_cast<float>(a.N);
   V to_w[kParts] = {}, to_b[kParts] = {};
-  for (int64_t m = a.first_row(block); m < end; m++) {
+  const auto each_sum = [&](const auto& f) NK_INLINED {
+    for (int64_t k = kParts - 1; k >= 0; k--) {  // the first ones last: where they overlap the last, they are right
+      const int64_t at = block * a.N + row.column(k);
+      if (a.dweight) f(to_w[k], a.dweight + at);
+      if (a.dbias) f(to_b[k], a.dbias + at);
+    }
+  };
+  each_sum([](V& sum, const float* table) NK_INLINED { sum = take<V>(table); });
+  for (int64_t m = begin; m < end; m++) {
     const int64_t later = std::min(m + ahead, a.M - 1);
     const T *x = a.x + m * a.x_stride, *dy = a.dy + m * a.dy_stride;
     const T* const dsummed = a.dsummed ? a.dsummed + m * a.dsummed_stride : nullptr;
@@ -42,19 +51,12 @@ NK_AVX512 void backward_of_parts(const RowsBackward<T>& a, int64_t block, const 
       keep(g, a.dx + m * a.N + j);
     }
   }
-  const auto add = [&](float* table, const V* sums) NK_INLINED {
-    for (int64_t k = 0; table && k < kParts; k++) {
-      float* const to = table + block * a.N + row.column(k);
-      keep(take<V>(to) + sums[k], to);
-    }
-  };
-  add(a.dweight, to_w);
-  add(a.dbias, to_b);
+  each_sum([](const V& sum, float* table) NK_INLINED { keep(sum, table); });
 }
 
 template <class V, class T>
-void register_backward(const RowsBackward<T>& a, int64_t block) {
-  with_parts<V>(a.N, [&](const auto& row) { backward_of_parts(a, block, row); });
+void register_backward(const RowsBackward<T>& a, int64_t block, int64_t begin, int64_t end) {
+  with_parts<V>(a.N, [&](const auto& row) { backward_of_parts(a, block, begin, end, row); });
 }
 #endif
 

@@ -12,12 +12,13 @@ struct Columns {
   NK_INLINE C* operator[](int64_t j) { return at + j * kSide; }
 };
 
-// Rows as columns; zeros where there is no row
+// Rows as columns, the first of them as column `side`; zeros where there is no row
 template <class T>
-NK_INLINE void transpose_in(const T* from, int64_t stride, int64_t rows, int64_t N, Columns<compute_t<T>>& to) {
-  if (rows < kSide) std::fill_n(to.at, N * kSide, compute_t<T>(0));
+NK_INLINE void transpose_in(const T* from, int64_t stride, int64_t rows, int64_t N, Columns<compute_t<T>>& to,
+                            int64_t side = 0) {
+  if (side == 0 && rows < kSide) std::fill_n(to.at, N * kSide, compute_t<T>(0));
   for (int64_t r = 0; r < rows; r++)
-    for (int64_t j = 0; j < N; j++) to[j][r] = load(from[r * stride + j]);
+    for (int64_t j = 0; j < N; j++) to[j][side + r] = load(from[r * stride + j]);
 }
 
 template <class T>
@@ -112,15 +113,19 @@ NK_CLONES void short_backward(const RowsBackward<T>& a, int64_t block) {
   for (int64_t m = a.first_row(block), end = a.first_row(block + 1); m < end; m += kSide) {
     const int64_t rows = std::min(kSide, end - m);
     Known<C> known;
-    for (int64_t r = 0; r < rows; r++) known.set(r, a.row(m + r));
-    transpose_in(a.x + m * a.x_stride, a.x_stride, rows, a.N, x);
-    transpose_in(a.dy + m * a.dy_stride, a.dy_stride, rows, a.N, du);
+    each_run(a, m, m + rows, [&](const auto& run, int64_t first, int64_t last) NK_INLINED {
+      for (int64_t r = first; r < last; r++) known.set(r - m, run.row(r));
+      transpose_in(run.x + first * run.x_stride, run.x_stride, last - first, a.N, x, first - m);
+      transpose_in(run.dy + first * run.dy_stride, run.dy_stride, last - first, a.N, du, first - m);
+    });
     if (!a.plain()) {
       affine_columns(x, known, a.affine, a.N, u);
       if (!a.gate) a.through(m, 0, u.at, du.at, a.N * kSide);
     }
     if (a.gate) {
-      transpose_in(a.gate + m * a.gate_stride, a.gate_stride, rows, a.N, g);
+      each_run(a, m, m + rows, [&](const auto& run, int64_t first, int64_t last) NK_INLINED {
+        transpose_in(run.gate + first * run.gate_stride, run.gate_stride, last - first, a.N, g, first - m);
+      });
       C* const to = a.dgate ? g.at : nullptr;
       gate_backward_tile(a.affine.activation, a.affine.slope, g.at, u.at, du.at, to, a.N * kSide);
       if (a.dgate) transpose_out(g, rows, a.N, a.dgate + m * a.N);
@@ -147,7 +152,9 @@ NK_CLONES void short_backward(const RowsBackward<T>& a, int64_t block) {
       du[j][r] = known.rstd[r] * (du[j][r] - of_g[r] * centred - x[j][r] * of_g_xhat[r] * share);
     });
     if (a.dsummed) {
-      transpose_in(a.dsummed + m * a.dsummed_stride, a.dsummed_stride, rows, a.N, u);
+      each_run(a, m, m + rows, [&](const auto& run, int64_t first, int64_t last) NK_INLINED {
+        transpose_in(run.dsummed + first * run.dsummed_stride, run.dsummed_stride, last - first, a.N, u, first - m);
+      });
       each_value(a.N, [&](int64_t j, int64_t r) NK_INLINED { du[j][r] += u[j][r]; });
     }
     transpose_out(du, rows, a.N, a.dx + m * a.N);

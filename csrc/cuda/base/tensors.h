@@ -83,6 +83,12 @@ inline bool is_float(const Optional& t) { return t && t->scalar_type() == Scalar
 inline Parameter parameter(const Optional& t) { return {input<void>(t), is_float(t)}; }
 inline int64_t row_stride(const Optional& t) { return t ? t->stride(0) : 0; }
 
+// (..., N) as (M, N): a copy where the rows are not one distance apart.
+inline Tensor as_rows(const Tensor& t) {
+  return t.dim() == 2 ? t : torch::stable::reshape(t, {-1, t.size(t.dim() - 1)});
+}
+inline Optional as_rows(const Optional& t) { return t ? Optional(as_rows(*t)) : t; }
+
 template <typename T>
 Affine<T> affine(const Optional& weight, const Optional& bias, double offset, const std::string& name, double slope) {
   const Activation activation = find_activation(name.c_str());

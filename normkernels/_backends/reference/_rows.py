@@ -71,6 +71,13 @@ def _along(parameter: Tensor, x: Tensor) -> Tensor:
     return parameter.unsqueeze(1).expand(samples, x.shape[0] // max(samples, 1), n).reshape(x.shape)
 
 
+def as_rows(a: Any, shape: torch.Size) -> Any:
+    """An op's arguments, those that are read row by row as the (M, N) that is written."""
+    names = ("x", "residual", "gate", "dy", "dsummed")
+    given = {name: getattr(a, name, None) for name in names}
+    return a._replace(**{name: t.reshape(shape) for name, t in given.items() if t is not None})
+
+
 def completed(u: Tensor, gate: Tensor | None, activation: str, slope: float) -> Tensor:
     """act(u), or u act(gate)."""
     return act(activation, u, slope) if gate is None else u * act(activation, gate.to(u.dtype), slope)

@@ -2,6 +2,7 @@
 
 from normkernels._backends.reference._rows import (
     affine,
+    as_rows,
     centred,
     completed,
     compute_dtype,
@@ -23,11 +24,13 @@ def layer_norm_ref(x, residual, weight, bias, gate, eps, weight_offset, activati
 
 def layer_norm_fwd(a):
     """y, summed, mean and rstd."""
+    a = as_rows(a, a.y.shape)
     forward(a, a.gate)
 
 
 def layer_norm_bwd(a):
     """dx, dweight, dbias and dgate."""
+    a = as_rows(a, a.dx.shape)
     backward(a, a.gate, a.dgate)
 
 

@@ -2,6 +2,7 @@
 
 from normkernels._backends.reference._rows import (
     affine,
+    as_rows,
     completed,
     compute_dtype,
     inverse_root,
@@ -20,7 +21,8 @@ def rms_norm_ref(x, residual, weight, bias, gate, eps, weight_offset, activation
 
 
 def rms_norm_fwd(a):
-    """x: (M, N); rstd: (M,)."""
+    """y: (M, N); rstd: (M,)."""
+    a = as_rows(a, a.y.shape)
     s = a.x if a.residual is None else a.summed.copy_(a.x + a.residual)
     z = s.to(a.rstd.dtype)
     rstd = inverse_root(z, 1, a.eps)
@@ -30,6 +32,7 @@ def rms_norm_fwd(a):
 
 def rms_norm_bwd(a):
     """dx = rstd * (g - xhat * mean(g * xhat)) + dsummed, with g = du * (w + offset)."""
+    a = as_rows(a, a.dx.shape)
     rstd = a.rstd.unsqueeze(1)
     xhat = a.x.to(rstd.dtype) * rstd
     du = through(a.dy, affine(xhat, a.weight, a.bias, a.weight_offset), a.gate, a.dgate, a)

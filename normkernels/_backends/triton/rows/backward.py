@@ -9,11 +9,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from normkernels._backends.triton.base.launch import accumulator, alignment, programs, stride
+from normkernels._backends.triton.base.launch import accumulator, alignment, programs
 from normkernels._backends.triton.base.numbers import cdiv
 from normkernels._backends.triton.base.sums import finalise
 from normkernels._backends.triton.base.values import affine
 from normkernels._backends.triton.rows.long_backward import long_backward
+from normkernels._backends.triton.rows.runs import Runs, distances, runs
 from normkernels._backends.triton.rows.sizes import backward_form
 from normkernels._backends.triton.rows.tiles import (
     added,
@@ -34,7 +35,7 @@ from normkernels._backends.triton.rows.turns import load_gates, load_pairs, mean
 
 
 class Backward(NamedTuple):
-    """dy, dsummed, x, gate, dx, dgate: (M, N); weight, bias: (N,) or (B, N); mean, rstd: (M,).
+    """dy, dsummed, x, gate: M rows of N, in runs; dx, dgate: (M, N); weight, bias: (N,) or (B, N); mean, rstd: (M,).
 
     partials: (programs of a sample, B, N)
     """
@@ -54,12 +55,12 @@ class Backward(NamedTuple):
 
 
 class Strides(NamedTuple):
-    """Of the rows."""
+    """Where the rows of each lie."""
 
-    dy: int
-    dsummed: int
-    x: int
-    gate: int
+    dy: Runs
+    dsummed: Runs
+    x: Runs
+    gate: Runs
 
 
 @triton.jit(do_not_specialize=["M", "B"])
@@ -162,9 +163,9 @@ def store_partial(PARTIAL, total, i: tl.constexpr, line, N, FORM: tl.constexpr):
 
 def backward(a, bias: Tensor | None, mean: Tensor | None, dbias: Tensor | None) -> None:
     """Fill dx, dweight, dbias and dgate. Rows that fit a program are read once, longer ones again from L2."""
-    M, N = a.x.shape
-    strides = Strides(stride(a.dy), stride(a.dsummed), stride(a.x), stride(a.gate))
-    align = alignment(a.x, N, *strides)
+    M, N = a.dx.shape
+    strides = Strides(runs(a.dy), runs(a.dsummed), runs(a.x), runs(a.gate))
+    align = alignment(a.x, N, *distances(*strides))
     loads = 2 + (a.dsummed is not None) + (a.gate is not None)
     B, centered = samples(a.weight, bias), mean is not None
     finish = a.activation if a.gate is None else "gate"

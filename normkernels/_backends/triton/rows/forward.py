@@ -9,11 +9,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from normkernels._backends.triton.base.launch import alignment, stride
+from normkernels._backends.triton.base.launch import alignment
 from normkernels._backends.triton.base.numbers import cdiv
 from normkernels._backends.triton.base.pairs import both_sums
 from normkernels._backends.triton.base.values import affine, number, rounded
 from normkernels._backends.triton.rows.long_forward import rows_long_forward_kernel
+from normkernels._backends.triton.rows.runs import distances, runs
 from normkernels._backends.triton.rows.sizes import forward_form, segment_form
 from normkernels._backends.triton.rows.tiles import (
     added,
@@ -32,7 +33,7 @@ from normkernels._backends.triton.rows.tiles import (
 
 
 class Forward(NamedTuple):
-    """x, residual, gate, y, summed: (M, N); weight, bias: (N,) or (B, N); mean, rstd: (M,)."""
+    """x, residual, gate: M rows of N, in runs; y, summed: (M, N); weight, bias: (N,) or (B, N); mean, rstd: (M,)."""
 
     x: Tensor
     residual: Tensor | None
@@ -106,9 +107,9 @@ def rows_forward_kernel(
 
 def forward(a, bias: Tensor | None, mean: Tensor | None) -> None:
     """Fill y, summed, mean and rstd. Rows that fit a program are read once, longer ones again from L2."""
-    M, N = a.x.shape
-    strides = stride(a.x), stride(a.residual), stride(a.gate)
-    align = alignment(a.x, N, *strides)
+    M, N = a.y.shape
+    strides = runs(a.x), runs(a.residual), runs(a.gate)
+    align = alignment(a.x, N, *distances(*strides))
     t = Forward(a.x, a.residual, a.weight, bias, a.gate, a.y, a.summed, mean, a.rstd)
     B = samples(a.weight, bias)
     given = t, M, N, B, *strides

@@ -155,7 +155,7 @@ def store_gradient(P, total, low, N, FORM: tl.constexpr):
 
 def long_backward(t, a, dbias: Tensor | None, strides, align: int) -> None:
     """Fill dx, dweight, dbias and dgate; t: what the kernels of the family are given, a: the arguments of an op."""
-    M, N = a.x.shape
+    M, N = a.dx.shape
     constants = {"OFFSET": a.weight_offset, "SLOPE": a.slope, "ACT": a.activation}
     shift = a.weight_offset != 0
     B = samples(t.weight, t.bias)

@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 
 from normkernels._backends.triton.base.values import affine, number, rounded
+from normkernels._backends.triton.rows.runs import Runs
 from normkernels._backends.triton.rows.tiles import (
     columns,
     completed,
@@ -74,7 +75,7 @@ def rows_long_forward_kernel(
         bias = shifted(bias, which.to(tl.int64) * N)
     # the sum that this program wrote
     S = t.x if t.residual is None else t.summed
-    stride = stride_x if t.residual is None else N
+    stride = stride_x if t.residual is None else Runs(N, None, None, None, None)
     for low in tl.range(0, N, BLOCK_N, num_stages=STAGES):
         x = load_piece(S + low, 0, row, stride, M, N - low, dtype, FORM)
         if t.mean is not None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from normkernels._backends.triton.base.activations import activation, derivative
 from normkernels._backends.triton.base.values import affine, number, rounded
+from normkernels._backends.triton.rows.runs import place
 
 
 def samples(weight: Tensor | None, bias: Tensor | None) -> int | None:
@@ -56,7 +57,7 @@ def inside(i: tl.constexpr, rows, M, N, FORM: tl.constexpr):
 
 @triton.jit
 def load_piece(P, i: tl.constexpr, rows, stride, M, N, dtype: tl.constexpr, FORM: tl.constexpr):
-    at = P + rows * (stride // FORM.ALIGN * FORM.ALIGN) + columns(i, FORM)
+    at = P + place(rows, stride, FORM) + columns(i, FORM)
     if FORM.BLOCK_M * FORM.TILES == 1 and (FORM.EXACT or i < FORM.PIECES - 1):
         v = tl.load(at)
     else:
