@@ -87,6 +87,7 @@ class Launch(NamedTuple):
         words += [f"{given['TILES']} tiles"] if given.get("TILES", 1) > 1 else []
         words += [f"{given['STAGES']} stages"] if given.get("STAGES", 1) > 1 else []
         words += [k.lower() for k in (*KINDS, *TRAITS) if given.get(k)]
+        words += [f"{given['count']} parts of {given['columns']}"] if "columns" in given else []
         words += [f"{given['PER']} gates"] if "PER" in given else []
         words += ["clamp"] if given.get("CLAMP", inf) != inf else []
         words += [f"p {given['P']:g}"] if "P" in given else []

@@ -1,5 +1,7 @@
-"""Long rows, backward: the means of g xhat and of g of each row, then dx and the parameter gradients down the columns.
+"""Long rows, backward: the sums of g xhat and of g of each row, then dx and the parameter gradients down the columns.
 
+A row's sums are those of its parts, added in their order: of many rows a program walks one, of few it takes a part, and
+the second kernel adds. The first one is the same code for both, and so is the second: a row's bits are the same, too.
 The second kernel reads x and dy again, what the first one read last still from L2. Narrow accesses go to registers
 alone, so there the next tile is asked for a turn before its own.
 """
@@ -8,11 +10,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from normkernels._backends.triton.base.launch import accumulator
+from normkernels._backends.triton.base.launch import accumulator, multiprocessors
 from normkernels._backends.triton.base.numbers import cdiv
 from normkernels._backends.triton.base.pairs import both_sums
 from normkernels._backends.triton.base.values import affine, rounded
-from normkernels._backends.triton.rows.sizes import segment_form, strip_form
+from normkernels._backends.triton.rows.sizes import Parts, parts, segment_form, strip_form
 from normkernels._backends.triton.rows.tiles import (
     columns,
     grads,
@@ -30,15 +32,20 @@ from normkernels._backends.triton.rows.tiles import (
 
 
 @triton.jit(do_not_specialize=["M", "B"])
-def rows_long_means_kernel(
-    t, MEANS, M, N, B, strides, OFFSET: tl.float64, SLOPE: tl.float64,  # means: (2, M), of g xhat and of g
-    ACT: tl.constexpr, FORM: tl.constexpr,
+def rows_long_sums_kernel(
+    t, SUMS, M, N, B, strides, OFFSET: tl.float64, SLOPE: tl.float64,  # sums: (2, programs of a row, M), g xhat and g
+    PARTS: tl.constexpr, ACT: tl.constexpr, FORM: tl.constexpr,
 ):  # fmt: skip
     BLOCK_N: tl.constexpr = FORM.BLOCK_N
     STAGES: tl.constexpr = FORM.STAGES
     dtype: tl.constexpr = t.rstd.dtype.element_ty
+    PART: tl.constexpr = PARTS.columns
     N = N // FORM.ALIGN * FORM.ALIGN
-    row = tl.program_id(0).to(tl.int64) + tl.arange(0, 1)
+    each = tl.num_programs(0) // M
+    which_part = tl.program_id(0) % each
+    begin = which_part * PART
+    end = N if each == 1 else tl.minimum(begin + PART, N)
+    row = tl.program_id(0).to(tl.int64) // each + tl.arange(0, 1)
     rstd = load_stat(t.rstd, row, M)
     mean = rstd if t.mean is None else load_stat(t.mean, row, M)
     row = row[:, None]
@@ -50,9 +57,11 @@ def rows_long_means_kernel(
         bias = shifted(bias, which.to(tl.int64) * N)
     sum_gx = tl.zeros([1, BLOCK_N], dtype)
     sum_g = tl.zeros([1, BLOCK_N], dtype)
+    total_gx = tl.zeros([1], dtype)
+    total_g = tl.zeros([1], dtype)
     if FORM.AHEAD:
-        ahead = load_pair(t.x, t.dy, 0, row, strides, M, N, FORM)
-    for low in tl.range(0, N, BLOCK_N, num_stages=STAGES):
+        ahead = load_pair(t.x + begin, t.dy + begin, 0, row, strides, M, N - begin, FORM)
+    for low in tl.range(begin, end, BLOCK_N, num_stages=STAGES):
         w = load_parameter(shifted(weight, low), 0, N - low, OFFSET, dtype, FORM)
         b = load_parameter(shifted(bias, low), 0, N - low, None, dtype, FORM)
         if FORM.AHEAD:
@@ -66,12 +75,19 @@ def rows_long_means_kernel(
         g = affine(du, w, None)
         sum_gx += g * xhat
         sum_g += g
-    if t.mean is None:
-        tl.store(MEANS + row, tl.sum(sum_gx, axis=1)[:, None] / N)
-    else:
-        mean_gx, mean_g = both_sums(sum_gx, sum_g)
-        tl.store(MEANS + row, mean_gx[:, None] / N)
-        tl.store(MEANS + M + row, mean_g[:, None] / N)
+        if (low + BLOCK_N) % PART == 0 or low + BLOCK_N >= end:
+            if t.mean is None:
+                total_gx += tl.sum(sum_gx, axis=1)
+            else:
+                part_gx, part_g = both_sums(sum_gx, sum_g)
+                total_gx += part_gx
+                total_g += part_g
+            sum_gx = tl.zeros([1, BLOCK_N], dtype)
+            sum_g = tl.zeros([1, BLOCK_N], dtype)
+    at = SUMS + which_part.to(tl.int64) * M + row
+    tl.store(at, total_gx[:, None])
+    if t.mean is not None:
+        tl.store(at + tl.num_programs(0), total_g[:, None])
 
 
 @triton.jit
@@ -82,10 +98,20 @@ def load_strip(t, low, block, first, strides, end, N, FORM: tl.constexpr):
     return load_pair(t.x + low, t.dy + low, 0, rows, strides, end, N - low, FORM)
 
 
-@triton.jit(do_not_specialize=["M", "B"])
+@triton.jit
+def mean_of_parts(SUMS, rows, end, M, N, each, PARTS: tl.constexpr):
+    # of so many sums a row; no more of them are asked for
+    COUNT: tl.constexpr = PARTS.count
+    total = tl.load(SUMS + rows, mask=rows < end, other=0.0)
+    for i in tl.static_range(1, COUNT):
+        total += tl.load(SUMS + M.to(tl.int64) * i + rows, mask=(rows < end) & (i < each), other=0.0)
+    return total[:, None] / N
+
+
+@triton.jit(do_not_specialize=["M", "B", "each"])
 def rows_long_backward_kernel(
-    t, MEANS, DW, DB, M, N, B, strides, OFFSET: tl.float64, SLOPE: tl.float64,  # means as above
-    ACT: tl.constexpr, FORM: tl.constexpr,
+    t, SUMS, each, M, N, B, strides, OFFSET: tl.float64, SLOPE: tl.float64,  # each: programs of a row above
+    PARTS: tl.constexpr, ACT: tl.constexpr, FORM: tl.constexpr,
 ):  # fmt: skip
     BLOCK_M: tl.constexpr = FORM.BLOCK_M
     BLOCK_N: tl.constexpr = FORM.BLOCK_N
@@ -97,6 +123,8 @@ def rows_long_backward_kernel(
     end = M
     weight = t.weight
     bias = t.bias if ACT != "identity" or t.dgate is not None else None
+    DW = t.partial_w
+    DB = t.partial_b
     if B is not None:
         which, each = sample(B)
         strip -= which * each
@@ -119,8 +147,10 @@ def rows_long_backward_kernel(
         rows = ((blocks - 1 - i) * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64) + first
         rstd = load_stat(t.rstd, rows, end)
         mean = rstd if t.mean is None else load_stat(t.mean, rows, end)
-        mean_gx = load_stat(MEANS, rows, end)
-        mean_g = rstd if t.mean is None else load_stat(MEANS + M, rows, end)
+        mean_gx = mean_of_parts(SUMS, rows, end, M, N, each, PARTS)
+        mean_g = rstd
+        if t.mean is not None:
+            mean_g = mean_of_parts(SUMS + M.to(tl.int64) * each, rows, end, M, N, each, PARTS)
         rows = rows[:, None]
         if FORM.AHEAD:
             pair = ahead
@@ -159,11 +189,15 @@ def long_backward(t, a, dbias: Tensor | None, strides, align: int) -> None:
     constants = {"OFFSET": a.weight_offset, "SLOPE": a.slope, "ACT": a.activation}
     shift = a.weight_offset != 0
     B = samples(t.weight, t.bias)
-    means = accumulator(a.rstd, 2, M)
     chosen = N, a.x.element_size(), align, shift, a.gate is not None
     segments, strip = segment_form(*chosen, backward=True), strip_form(*chosen)
-    rows_long_means_kernel[(M,)](
-        t._replace(dx=None, dgate=None, dsummed=None), means, M, N, B, strides, **constants, **segments
+    split: Parts = parts(N)
+    each = cdiv(N, split.columns) if M < multiprocessors(a.x) else 1
+    sums = accumulator(a.rstd, 2, each, M)
+    given = M, N, B, strides
+    rows_long_sums_kernel[(M * each,)](
+        t._replace(dx=None, dgate=None, dsummed=None), sums, *given, **constants, PARTS=split, **segments
     )
     grid = ((B or 1) * cdiv(N, strip["FORM"].BLOCK_N),)
-    rows_long_backward_kernel[grid](t, means, a.dweight, dbias, M, N, B, strides, **constants, **strip)
+    t = t._replace(partial_w=a.dweight, partial_b=dbias)  # of all rows: no sums of some
+    rows_long_backward_kernel[grid](t, sums, each, *given, **constants, PARTS=split, **strip)

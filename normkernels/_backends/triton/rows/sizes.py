@@ -160,6 +160,20 @@ def segment_form(
     return {"FORM": Form(*sizes, depth, ahead), "num_warps": BLOCK_N // 256 if ahead else 8}
 
 
+class Parts(NamedTuple):
+    """Of a row that is summed in parts: how many there are at most, and columns of each."""
+
+    count: int
+    columns: int
+
+
+def parts(N: int) -> Parts:
+    """4096 columns each up to eight of them, then 8192, up to 32 parts; from N alone, as the order of a sum must be."""
+    units = cdiv(N, 4096)
+    columns = 4096 * (1 if units <= 8 else max(2, cdiv(units, 32)))
+    return Parts(next_power_of_2(cdiv(N, columns)), columns)
+
+
 def strip_form(N: int, itemsize: int, align: int, shifted: bool, gated: bool) -> dict[str, Form | int]:
     """Of a program that walks down all rows, some columns wide; of half as many rows where a gate is in float64.
 
