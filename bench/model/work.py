@@ -76,6 +76,7 @@ def calls(
         return torch.empty(sizes, dtype=dtype, device="meta")
 
     run = importlib.import_module("tests.compiled.triton").run
+    importlib.import_module(f"normkernels._backends.triton.{op}")  # before it is known which modules there are
     if op in ("layer_norm", "rms_norm"):
         M, N = shape
         x, w, s, end = new(kind.x, M, N), new(kind.parameters, N), new(F32, M), (0.0, "identity", 0.01)
@@ -137,9 +138,9 @@ def _steps(kernel: str, called: Called) -> int:
     if kernel == "rows_long_backward_kernel":
         return math.ceil(given["M"] / given["FORM"].BLOCK_M)
     if kernel == "rows_long_forward_kernel":
-        return math.ceil(given["N"] / given["FORM"].BLOCK_N) if given["step"] == 0 else 1
+        return math.ceil(math.ceil(given["N"] / given["FORM"].BLOCK_N) / (called.grid[0] // given["M"]))
     if kernel == "rows_long_sums_kernel":
-        columns = given["N"] if called.grid[0] == given["M"] else given["PARTS"].columns
+        columns = given["N"] if called.grid[0] == given["M"] else given["PART"]
         return math.ceil(columns / given["FORM"].BLOCK_N)
     return given.get("steps", 0)
 

@@ -45,7 +45,7 @@ FIELDS = (*KEYS, "registers", "spills", "shared_bytes", "load_bits", "store_bits
 ARCHITECTURES = (90, 80, 100)
 BF16, F16, F32, F64 = torch.bfloat16, torch.float16, torch.float32, torch.float64
 DTYPES = ((BF16, BF16), (BF16, F32), (F16, F16), (F32, F32), (F64, F64))  # of x, of weight and bias
-KINDS = ("IMAGES", "LAST", "POOLED", "LONE", "STABLE", "MIXED", "EXACT", "SHIFTED", "AHEAD")
+KINDS = ("IMAGES", "LAST", "POOLED", "LONE", "STABLE", "MIXED", "EXACT", "SHIFTED", "AHEAD", "FEW")
 TRAITS = ("SEPARATE", "TRAINING", "ONE")  # of the recurrent kernels
 NAME = {BF16: "bf16", F16: "fp16", F32: "fp32", F64: "fp64", torch.int32: "i32", torch.int64: "i64"}
 
@@ -87,7 +87,7 @@ class Launch(NamedTuple):
         words += [f"{given['TILES']} tiles"] if given.get("TILES", 1) > 1 else []
         words += [f"{given['STAGES']} stages"] if given.get("STAGES", 1) > 1 else []
         words += [k.lower() for k in (*KINDS, *TRAITS) if given.get(k)]
-        words += [f"{given['count']} parts of {given['columns']}"] if "columns" in given else []
+        words += [f"parts of {given['PART']}"] if "PART" in given else []
         words += [f"{given['PER']} gates"] if "PER" in given else []
         words += ["clamp"] if given.get("CLAMP", inf) != inf else []
         words += [f"p {given['P']:g}"] if "P" in given else []

@@ -10,11 +10,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from normkernels._backends.triton.base.launch import accumulator, multiprocessors
+from normkernels._backends.triton.base.launch import accumulator
 from normkernels._backends.triton.base.numbers import cdiv
 from normkernels._backends.triton.base.pairs import both_sums
 from normkernels._backends.triton.base.values import affine, rounded
-from normkernels._backends.triton.rows.sizes import Parts, parts, segment_form, strip_form
+from normkernels._backends.triton.rows.sizes import part, segment_form, shares, strip_form
 from normkernels._backends.triton.rows.tiles import (
     columns,
     grads,
@@ -34,12 +34,11 @@ from normkernels._backends.triton.rows.tiles import (
 @triton.jit(do_not_specialize=["M", "B"])
 def rows_long_sums_kernel(
     t, SUMS, M, N, B, strides, OFFSET: tl.float64, SLOPE: tl.float64,  # sums: (2, programs of a row, M), g xhat and g
-    PARTS: tl.constexpr, ACT: tl.constexpr, FORM: tl.constexpr,
+    PART: tl.constexpr, ACT: tl.constexpr, FORM: tl.constexpr,
 ):  # fmt: skip
     BLOCK_N: tl.constexpr = FORM.BLOCK_N
     STAGES: tl.constexpr = FORM.STAGES
     dtype: tl.constexpr = t.rstd.dtype.element_ty
-    PART: tl.constexpr = PARTS.columns
     N = N // FORM.ALIGN * FORM.ALIGN
     each = tl.num_programs(0) // M
     which_part = tl.program_id(0) % each
@@ -99,19 +98,23 @@ def load_strip(t, low, block, first, strides, end, N, FORM: tl.constexpr):
 
 
 @triton.jit
-def mean_of_parts(SUMS, rows, end, M, N, each, PARTS: tl.constexpr):
-    # of so many sums a row; no more of them are asked for
-    COUNT: tl.constexpr = PARTS.count
-    total = tl.load(SUMS + rows, mask=rows < end, other=0.0)
-    for i in tl.static_range(1, COUNT):
-        total += tl.load(SUMS + M.to(tl.int64) * i + rows, mask=(rows < end) & (i < each), other=0.0)
+def mean_of_row(SUMS, rows, end, M, N, each, FEW: tl.constexpr):
+    # of one sum a row, or of those of its parts, in their order
+    if FEW:
+        total = tl.zeros(rows.shape, SUMS.dtype.element_ty)
+        for low in range(0, each, 4):
+            for i in tl.static_range(4):
+                at = SUMS + (low + i) * M.to(tl.int64) + rows
+                total += tl.load(at, mask=(rows < end) & (low + i < each), other=0.0)
+    else:
+        total = tl.load(SUMS + rows, mask=rows < end, other=0.0)
     return total[:, None] / N
 
 
 @triton.jit(do_not_specialize=["M", "B", "each"])
 def rows_long_backward_kernel(
     t, SUMS, each, M, N, B, strides, OFFSET: tl.float64, SLOPE: tl.float64,  # each: programs of a row above
-    PARTS: tl.constexpr, ACT: tl.constexpr, FORM: tl.constexpr,
+    FEW: tl.constexpr, ACT: tl.constexpr, FORM: tl.constexpr,
 ):  # fmt: skip
     BLOCK_M: tl.constexpr = FORM.BLOCK_M
     BLOCK_N: tl.constexpr = FORM.BLOCK_N
@@ -147,10 +150,10 @@ def rows_long_backward_kernel(
         rows = ((blocks - 1 - i) * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64) + first
         rstd = load_stat(t.rstd, rows, end)
         mean = rstd if t.mean is None else load_stat(t.mean, rows, end)
-        mean_gx = mean_of_parts(SUMS, rows, end, M, N, each, PARTS)
+        mean_gx = mean_of_row(SUMS, rows, end, M, N, each, FEW)
         mean_g = rstd
         if t.mean is not None:
-            mean_g = mean_of_parts(SUMS + M.to(tl.int64) * each, rows, end, M, N, each, PARTS)
+            mean_g = mean_of_row(SUMS + M.to(tl.int64) * each, rows, end, M, N, each, FEW)
         rows = rows[:, None]
         if FORM.AHEAD:
             pair = ahead
@@ -189,15 +192,16 @@ def long_backward(t, a, dbias: Tensor | None, strides, align: int) -> None:
     constants = {"OFFSET": a.weight_offset, "SLOPE": a.slope, "ACT": a.activation}
     shift = a.weight_offset != 0
     B = samples(t.weight, t.bias)
+    few = shares(a.x) > 1
     chosen = N, a.x.element_size(), align, shift, a.gate is not None
-    segments, strip = segment_form(*chosen, backward=True), strip_form(*chosen)
-    split: Parts = parts(N)
-    each = cdiv(N, split.columns) if M < multiprocessors(a.x) else 1
+    segments, strip = segment_form(*chosen, backward=True), strip_form(*chosen, cdiv(M, B or 1) if few else None)
+    columns = part(N)
+    each = cdiv(N, columns) if few else 1
     sums = accumulator(a.rstd, 2, each, M)
     given = M, N, B, strides
     rows_long_sums_kernel[(M * each,)](
-        t._replace(dx=None, dgate=None, dsummed=None), sums, *given, **constants, PARTS=split, **segments
+        t._replace(dx=None, dgate=None, dsummed=None), sums, *given, **constants, PART=columns, **segments
     )
     grid = ((B or 1) * cdiv(N, strip["FORM"].BLOCK_N),)
     t = t._replace(partial_w=a.dweight, partial_b=dbias)  # of all rows: no sums of some
-    rows_long_backward_kernel[grid](t, sums, each, *given, **constants, PARTS=split, **strip)
+    rows_long_backward_kernel[grid](t, sums, each, *given, **constants, FEW=few, **strip)

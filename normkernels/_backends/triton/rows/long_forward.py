@@ -1,7 +1,7 @@
 """Long rows, forward: the moments of each tile of a row, merged in one order, then y.
 
 One kernel for two ways, so that a row has the same bits in both. Of many rows a program takes one, and reads it again
-from L2. Of few a program takes a tile: a launch leaves the moments of each, another merges those of its row for y.
+from L2. Of few a program takes some tiles: a launch leaves their moments, another merges those of a row and applies them.
 """
 
 from typing import NamedTuple
@@ -9,10 +9,11 @@ from typing import NamedTuple
 import triton
 import triton.language as tl
 
-from normkernels._backends.triton.base.launch import accumulator, multiprocessors
+from normkernels._backends.triton.base.launch import accumulator
 from normkernels._backends.triton.base.numbers import cdiv
 from normkernels._backends.triton.base.pairs import both_sums
 from normkernels._backends.triton.base.values import affine, number, rounded
+from normkernels._backends.triton.rows.sizes import shares
 from normkernels._backends.triton.rows.tiles import (
     completed,
     load_gate,
@@ -50,20 +51,21 @@ def load_segment(t, low, row, M, N, strides, FORM: tl.constexpr):
 
 @triton.jit
 def store_moments(PARTIAL, x, low, N, table, FORM: tl.constexpr, CENTER: tl.constexpr):
-    # of a tile: the squares about its mean, and in tables of their own the mean and what rounding left of it
+    # of a tile: the squares about its mean, and in tables of their own the mean and what rounding left of it;
+    # scalars, for a store of one value as a tile would have each thread sum up all of x
     BLOCK_N: tl.constexpr = FORM.BLOCK_N
     at = PARTIAL + low // BLOCK_N
     if CENTER:
         count = tl.minimum(N - low, BLOCK_N).to(x.dtype)
-        mean = tl.sum(x, axis=1)[:, None] / count
+        mean = tl.sum(tl.sum(x, axis=1), axis=0) / count
         x = minus(x, mean, 0, N - low, FORM)
         rest, squares = both_sums(x, x * x)
-        rest, squares = rest[:, None] / count, squares[:, None]
+        rest, squares = tl.sum(rest, axis=0) / count, tl.sum(squares, axis=0)
         tl.store(at, tl.maximum(squares - rest * rest * count, 0.0, propagate_nan=tl.PropagateNan.ALL))
         tl.store(at + table, mean)
         tl.store(at + table * 2, rest)
     else:
-        tl.store(at, tl.sum(x * x, axis=1)[:, None])
+        tl.store(at, tl.sum(tl.sum(x * x, axis=1), axis=0))
 
 
 @triton.jit
@@ -122,10 +124,12 @@ def rows_long_forward_kernel(
     N = N // FORM.ALIGN * FORM.ALIGN
     each = tl.num_programs(0) // M  # programs of a row
     tiles = tl.cdiv(N, BLOCK_N)
-    begin = tl.program_id(0) % each * BLOCK_N
-    end = N if each == 1 else tl.minimum(begin + BLOCK_N, N)
-    row = (tl.program_id(0).to(tl.int64) // each + tl.arange(0, 1))[:, None]
+    columns = tl.cdiv(tiles, each) * BLOCK_N  # of a program
+    begin = tl.program_id(0) % each * columns
+    end = tl.minimum(begin + columns, N)
+    row = tl.program_id(0).to(tl.int64) // each
     PARTIAL += row * tiles
+    row += tl.arange(0, 1)[:, None]
     table = M.to(tl.int64) * tiles
     for low in tl.range(begin, begin if step == APPLIED else end, BLOCK_N, num_stages=STAGES):
         x = load_segment(t, low, row, M, N, strides, FORM)
@@ -163,7 +167,6 @@ def long_forward(t, a, B: int | None, strides: Strides, segments: dict) -> None:
     tiles = cdiv(N, segments["FORM"].BLOCK_N)
     partial = accumulator(a.rstd, 1 if t.mean is None else 3, M, tiles)
     constants = {"EPS": a.eps, "OFFSET": a.weight_offset, "SLOPE": a.slope, "ACT": a.activation}
-    few = M < multiprocessors(a.x)
-    for step in (MOMENTS, APPLIED) if few else (BOTH,):
-        programs = M * tiles if few else M
-        rows_long_forward_kernel[(programs,)](t, partial, M, N, B, strides, step.value, **constants, **segments)
+    each = min(tiles, shares(a.x))
+    for step in (BOTH,) if each == 1 else (MOMENTS, APPLIED):
+        rows_long_forward_kernel[(M * each,)](t, partial, M, N, B, strides, step.value, **constants, **segments)

@@ -1,8 +1,13 @@
-"""Rows: every launch size, from the length of a row, the dtype and the activation alone."""
+"""Rows: every launch size, from the length of a row, the dtype and the activation alone.
+
+How many programs share a long row depends on the number of rows, which no row's bits do.
+"""
 
 from typing import NamedTuple
 
-from normkernels._backends.triton.base.launch import SHARED, Tile, stages, unaligned
+from torch import Tensor
+
+from normkernels._backends.triton.base.launch import SHARED, Tile, multiprocessors, stages, unaligned
 from normkernels._backends.triton.base.numbers import cdiv, next_power_of_2
 
 # itemsize of x -> the longest row that one program holds, and the longest of which 128-bit accesses leave a rest
@@ -160,26 +165,33 @@ def segment_form(
     return {"FORM": Form(*sizes, depth, ahead), "num_warps": BLOCK_N // 256 if ahead else 8}
 
 
-class Parts(NamedTuple):
-    """Of a row that is summed in parts: how many there are at most, and columns of each."""
+def shares(x: Tensor) -> int:
+    """Programs that a long row of few has, two on each multiprocessor; 1 where fewer than four do not pay a launch."""
+    found = 2 * multiprocessors(x) // max(1, len(x))
+    return found if found > 3 else 1
 
-    count: int
-    columns: int
 
+def part(N: int) -> int:
+    """Columns of which a row's sums are added: 4096, of more than eight such parts 8192, of at most 32 parts of a row.
 
-def parts(N: int) -> Parts:
-    """4096 columns each up to eight of them, then 8192, up to 32 parts; from N alone, as the order of a sum must be."""
+    From N alone, as the order of a sum must be.
+    """
     units = cdiv(N, 4096)
-    columns = 4096 * (1 if units <= 8 else max(2, cdiv(units, 32)))
-    return Parts(next_power_of_2(cdiv(N, columns)), columns)
+    return 4096 * (1 if units <= 8 else max(2, cdiv(units, 32)))
 
 
-def strip_form(N: int, itemsize: int, align: int, shifted: bool, gated: bool) -> dict[str, Form | int]:
+def strip_form(
+    N: int, itemsize: int, align: int, shifted: bool, gated: bool, few: int | None
+) -> dict[str, Form | int]:  # fmt: skip
     """Of a program that walks down all rows, some columns wide; of half as many rows where a gate is in float64.
 
-    Half as wide where the next rows wait in registers.
+    Half as wide where the next rows wait in registers. Of few rows tiles are as wide as they can be; nothing is asked
+    for ahead.
     """
     wide, ahead = gated and itemsize == 8, align * itemsize < 4
-    BLOCK_N = 32 if ahead else 64
-    sizes = align, 16 if wide else 32, BLOCK_N, 1, N % BLOCK_N == 0, shifted
-    return {"FORM": Form(*sizes, 2 if wide else 3, ahead), "num_warps": 4}
+    BLOCK_M, BLOCK_N, depth = 16 if wide else 32, 32 if ahead else 64, 2 if wide else 3
+    if few:
+        rows = min(BLOCK_M, next_power_of_2(few))
+        BLOCK_M, BLOCK_N, ahead, depth = rows, BLOCK_M * BLOCK_N // rows, False, 1
+    sizes = align, BLOCK_M, BLOCK_N, 1, N % BLOCK_N == 0, shifted
+    return {"FORM": Form(*sizes, depth, ahead), "num_warps": 4}
