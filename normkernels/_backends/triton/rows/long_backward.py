@@ -1,7 +1,7 @@
 """Long rows, backward: the sums of g xhat and of g of each row, then dx and the parameter gradients down the columns.
 
 A row's sums are those of its parts, added in their order: of many rows a program walks one, of few it takes a part, and
-the second kernel adds. The first one is the same code for both, and so is the second: a row's bits are the same, too.
+the second kernel adds. A part is summed by the same code in both, so a row's bits are the same.
 The second kernel reads x and dy again, what the first one read last still from L2. Narrow accesses go to registers
 alone, so there the next tile is asked for a turn before its own.
 """
@@ -59,14 +59,14 @@ def rows_long_sums_kernel(
     total_gx = tl.zeros([1], dtype)
     total_g = tl.zeros([1], dtype)
     if FORM.AHEAD:
-        ahead = load_pair(t.x + begin, t.dy + begin, 0, row, strides, M, N - begin, FORM)
+        ahead = load_pair(t.x + begin, t.dy + begin, 0, row, strides, M, end - begin, FORM)
     for low in tl.range(begin, end, BLOCK_N, num_stages=STAGES):
         w = load_parameter(shifted(weight, low), 0, N - low, OFFSET, dtype, FORM)
         b = load_parameter(shifted(bias, low), 0, N - low, None, dtype, FORM)
         if FORM.AHEAD:
             pair = ahead
             above = low + BLOCK_N
-            ahead = load_pair(t.x + above, t.dy + above, 0, row, strides, M, N - above, FORM)
+            ahead = load_pair(t.x + above, t.dy + above, 0, row, strides, M, end - above, FORM)
         else:
             pair = load_pair(t.x + low, t.dy + low, 0, row, strides, M, N - low, FORM)
         gate = load_gate(shifted(t.gate, low), 0, row, strides.gate, M, N - low, FORM)
@@ -129,8 +129,8 @@ def rows_long_backward_kernel(
     DW = t.partial_w
     DB = t.partial_b
     if B is not None:
-        which, each = sample(B)
-        strip -= which * each
+        which, strips = sample(B)
+        strip -= which * strips
         first = which.to(tl.int64) * (M // B)
         end = first + M // B
         weight = shifted(weight, which.to(tl.int64) * N)

@@ -1,7 +1,7 @@
 """Long rows, forward: the moments of each tile of a row, merged in one order, then y.
 
 One kernel for two ways, so that a row has the same bits in both. Of many rows a program takes one, and reads it again
-from L2. Of few a program takes some tiles: a launch leaves their moments, another merges those of a row and applies them.
+from L2. Of few it takes some tiles: a launch leaves their moments, another merges those of its row and applies them.
 """
 
 from typing import NamedTuple

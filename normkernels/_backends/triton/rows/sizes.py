@@ -161,7 +161,8 @@ def segment_form(
     ahead = backward and align * itemsize < 4
     if ahead:
         BLOCK_N = 1024
-    sizes = align, 1, BLOCK_N, 1, N % BLOCK_N == 0, shifted
+    # what is asked for ahead of the last tile is beyond the row
+    sizes = align, 1, BLOCK_N, 1, N % BLOCK_N == 0 and not ahead, shifted
     return {"FORM": Form(*sizes, depth, ahead), "num_warps": BLOCK_N // 256 if ahead else 8}
 
 
