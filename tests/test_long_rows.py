@@ -29,8 +29,8 @@ def test_long_rows(op, rows, monkeypatch):
 
 
 @interpreted
-def test_merged_moments_of_rows_far_from_0():
-    """1e4 ± 1e-2 in float32: each tile has a mean of its own, and what rounding left of it."""
+def test_added_sums_of_rows_far_from_0():
+    """1e4 ± 1e-2 in float32: the value that is taken off first is near, and what rounding left of it is, too."""
     torch.manual_seed(0)
     x = torch.randn(1, 24_600) * 1e-2 + 1e4
     y = OPS["layer_norm"].function(x, (24_600,), backend="triton")

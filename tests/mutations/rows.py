@@ -34,12 +34,12 @@ TABLE = {
         ("s = rounded(s, t.summed.dtype.element_ty).to(dtype)", "s = s.to(dtype)"),
     ],
     ("triton/rows_long_forward", LONG_ROWS): [
-        ("PARTIAL += row * tiles", "PARTIAL += 0"),
-        ("distance = first - mean + rest", "distance = first - mean"),
+        ("PARTIAL += row * (2", "PARTIAL += 0 * (2"),
+        ("x = minus(x, near, 0,", "x = minus(x, 0.0, 0,"),
     ],
     ("triton/rows_long_forward", ROWS): [
-        ("squares += distance * distance * count + own", "squares += own"),
-        ("squares - rest * rest * count, 0.0,", "2 * squares, 0.0,"),
+        ("tl.maximum(var - rest * rest, 0.0,", "tl.maximum(2 * var - rest * rest, 0.0,"),
+        ("squares += tl.load(PARTIAL + tile,", "squares += 2 * tl.load(PARTIAL + tile,"),
         ("tl.rsqrt(var + number(EPS, var.dtype))", "tl.rsqrt(var)"),
         ("S = t.x if t.residual is None else t.summed", "S = t.x"),
     ],

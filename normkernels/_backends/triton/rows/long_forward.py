@@ -1,7 +1,7 @@
-"""Long rows, forward: the moments of each tile of a row, merged in one order, then y.
+"""Long rows, forward: sums of each tile of a row about a value near its mean, added in one order, then y.
 
 One kernel for two ways, so that a row has the same bits in both. Of many rows a program takes one, and reads it again
-from L2. Of few it takes some tiles: a launch leaves their moments, another merges those of its row and applies them.
+from L2. Of few it takes some tiles: one launch leaves their sums, another adds those of its row and applies them.
 """
 
 from typing import NamedTuple
@@ -45,72 +45,49 @@ def load_segment(t, low, row, M, N, strides, FORM: tl.constexpr):
     if t.residual is not None:
         s = s + load_piece(t.residual + low, 0, row, strides.residual, M, N - low, dtype, FORM)
         s = rounded(s, t.summed.dtype.element_ty).to(dtype)
-        store_piece(t.summed + low, s, 0, row, N, M, N - low, FORM)
     return s
 
 
 @triton.jit
-def store_moments(PARTIAL, x, low, N, table, FORM: tl.constexpr, CENTER: tl.constexpr):
-    # of a tile: the squares about its mean, and in tables of their own the mean and what rounding left of it;
-    # scalars, for a store of one value as a tile would have each thread sum up all of x
-    BLOCK_N: tl.constexpr = FORM.BLOCK_N
-    at = PARTIAL + low // BLOCK_N
+def whole(sums):
+    # one value as a scalar: of a tensor's store the layout would be that of all x, summed up by each thread alone
+    return tl.sum(sums, axis=0)
+
+
+@triton.jit
+def store_sums(PARTIAL, x, near, low, N, tiles, FORM: tl.constexpr, CENTER: tl.constexpr):
+    # of a tile: of the squares, or of x - near and its squares
+    at = PARTIAL + low // FORM.BLOCK_N
     if CENTER:
-        count = tl.minimum(N - low, BLOCK_N).to(x.dtype)
-        mean = tl.sum(tl.sum(x, axis=1), axis=0) / count
-        x = minus(x, mean, 0, N - low, FORM)
-        rest, squares = both_sums(x, x * x)
-        rest, squares = tl.sum(rest, axis=0) / count, tl.sum(squares, axis=0)
-        tl.store(at, tl.maximum(squares - rest * rest * count, 0.0, propagate_nan=tl.PropagateNan.ALL))
-        tl.store(at + table, mean)
-        tl.store(at + table * 2, rest)
+        x = minus(x, near, 0, N - low, FORM)
+        first, second = both_sums(x, x * x)
+        tl.store(at, whole(second))
+        tl.store(at + tiles, whole(first))
     else:
-        tl.store(at, tl.sum(tl.sum(x * x, axis=1), axis=0))
+        tl.store(at, whole(tl.sum(x * x, axis=1)))
 
 
 @triton.jit
-def load_record(PARTIAL, low, N, FORM: tl.constexpr):
-    # of some tiles, and how many values each has
-    BLOCK_N: tl.constexpr = FORM.BLOCK_N
-    tile = low + tl.arange(0, RECORDS)[None, :]
-    mask = tile < tl.cdiv(N, BLOCK_N)
-    count = tl.where(mask, tl.minimum(N - tile * BLOCK_N, BLOCK_N), 0).to(PARTIAL.dtype.element_ty)
-    return tl.load(PARTIAL + tile, mask=mask, other=0.0), count
-
-
-@triton.jit
-def merged(PARTIAL, N, table, FORM: tl.constexpr, CENTER: tl.constexpr):
-    # mean, what rounding left of it, and variance of a row
-    BLOCK_N: tl.constexpr = FORM.BLOCK_N
+def merged(PARTIAL, N, tiles, CENTER: tl.constexpr):
+    # mean, what is to be added to it, and variance of a row
     dtype: tl.constexpr = PARTIAL.dtype.element_ty
-    tiles = tl.cdiv(N, BLOCK_N)
     squares = tl.zeros([1, RECORDS], dtype)
+    sums = tl.zeros([1, RECORDS], dtype)
+    for low in range(0, tiles, RECORDS):
+        tile = low + tl.arange(0, RECORDS)[None, :]
+        squares += tl.load(PARTIAL + tile, mask=tile < tiles, other=0.0)
+        if CENTER:
+            sums += tl.load(PARTIAL + tiles + tile, mask=tile < tiles, other=0.0)
     if CENTER:
-        total = tl.zeros([1, RECORDS], dtype)
-        for low in range(0, tiles, RECORDS):
-            first, count = load_record(PARTIAL + table, low, N, FORM)
-            total += first * count
-        mean = tl.sum(total, axis=1)[:, None] / N
-        # Chan: the tiles' sums of squares, and their means' squared distances from the mean of all
-        moved = tl.zeros([1, RECORDS], dtype)
-        for low in range(0, tiles, RECORDS):
-            first, count = load_record(PARTIAL + table, low, N, FORM)
-            rest, _ = load_record(PARTIAL + table * 2, low, N, FORM)
-            own, _ = load_record(PARTIAL, low, N, FORM)
-            distance = first - mean + rest
-            moved += distance * count
-            squares += distance * distance * count + own
-        rest, squares = both_sums(moved, squares)
-        rest, squares = rest[:, None] / N, squares[:, None] / N
-        var = tl.maximum(squares - rest * rest, 0.0, propagate_nan=tl.PropagateNan.ALL)
+        rest, squares = both_sums(sums, squares)
+        rest, var = rest[:, None] / N, squares[:, None] / N
+        near = tl.load(PARTIAL + tiles * 2)
+        var = tl.maximum(var - rest * rest, 0.0, propagate_nan=tl.PropagateNan.ALL)
     else:
-        for low in range(0, tiles, RECORDS):
-            own, _ = load_record(PARTIAL, low, N, FORM)
-            squares += own
         var = tl.sum(squares, axis=1)[:, None] / N
-        mean = tl.zeros([1, 1], dtype)
-        rest = mean
-    return mean, rest, var
+        rest = tl.zeros([1, 1], dtype)
+        near = 0.0
+    return near, rest, var
 
 
 @triton.jit(do_not_specialize=["M", "B", "step"])
@@ -128,18 +105,24 @@ def rows_long_forward_kernel(
     begin = tl.program_id(0) % each * columns
     end = tl.minimum(begin + columns, N)
     row = tl.program_id(0).to(tl.int64) // each
-    PARTIAL += row * tiles
+    PARTIAL += row * (2 * tiles + 1 if CENTER else tiles)
     row += tl.arange(0, 1)[:, None]
-    table = M.to(tl.int64) * tiles
+    near = 0.0
+    if CENTER and step != APPLIED:
+        # the first tile's mean, the same for all of a row, whose variance then loses a rounding for each tile at most
+        near = whole(tl.sum(load_segment(t, 0, row, M, N, strides, FORM), axis=1)) / tl.minimum(N, BLOCK_N)
+        tl.store(PARTIAL + 2 * tiles, near, mask=begin == 0)
     for low in tl.range(begin, begin if step == APPLIED else end, BLOCK_N, num_stages=STAGES):
         x = load_segment(t, low, row, M, N, strides, FORM)
-        store_moments(PARTIAL, x, low, N, table, FORM, CENTER)
+        if t.residual is not None:
+            store_piece(t.summed + low, x, 0, row, N, M, N - low, FORM)
+        store_sums(PARTIAL, x, near, low, N, tiles, FORM, CENTER)
     tl.debug_barrier()  # what other threads of this program left in memory
     if step != MOMENTS:
-        mean, rest, var = merged(PARTIAL, N, table, FORM, CENTER)
+        near, rest, var = merged(PARTIAL, N, tiles, CENTER)
         rstd = tl.rsqrt(var + number(EPS, var.dtype))
         if CENTER:
-            tl.store(t.mean + row, mean + rest, mask=begin == 0)
+            tl.store(t.mean + row, near + rest, mask=begin == 0)
         tl.store(t.rstd + row, rstd, mask=begin == 0)
         weight = t.weight
         bias = t.bias
@@ -153,7 +136,7 @@ def rows_long_forward_kernel(
         for low in tl.range(begin, end, BLOCK_N, num_stages=STAGES):
             x = load_piece(S + low, 0, row, stride, M, N - low, rstd.dtype, FORM)
             if CENTER:
-                x = x - mean - rest
+                x = x - near - rest
             w = load_parameter(shifted(weight, low), 0, N - low, OFFSET, rstd.dtype, FORM)
             b = load_parameter(shifted(bias, low), 0, N - low, None, rstd.dtype, FORM)
             gate = load_gate(shifted(t.gate, low), 0, row, strides.gate, M, N - low, FORM)
@@ -165,7 +148,7 @@ def long_forward(t, a, B: int | None, strides: Strides, segments: dict) -> None:
     """Fill y, summed, mean and rstd; t: what the kernels of the family are given, a: the arguments of an op."""
     M, N = a.x.shape
     tiles = cdiv(N, segments["FORM"].BLOCK_N)
-    partial = accumulator(a.rstd, 1 if t.mean is None else 3, M, tiles)
+    partial = accumulator(a.rstd, M, tiles if t.mean is None else 2 * tiles + 1)
     constants = {"EPS": a.eps, "OFFSET": a.weight_offset, "SLOPE": a.slope, "ACT": a.activation}
     each = min(tiles, shares(a.x))
     for step in (BOTH,) if each == 1 else (MOMENTS, APPLIED):
