@@ -67,3 +67,21 @@ def test_shared_or_walked_a_row_is_the_same(op, dtype, columns):
     """In the PTX of a GPU, warps in random order: three rows are walked, one is shared."""
     pytest.importorskip("numpy")
     compiled("-c", SAME, op, dtype, str(columns))
+
+
+BEYOND = """
+import torch
+import normkernels as nk
+from tests.ptx.launch import running
+N = 9216
+x = torch.ones(2 * N + 1, dtype=torch.bfloat16).as_strided((2, N), (N + 1, 1)).requires_grad_()
+with running() as launched:
+    nk.functional.layer_norm(x, (N,), backend="triton").sum().backward()
+assert "rows_long_sums_kernel" in [one.kernel for one in launched]
+"""
+
+
+def test_nothing_is_asked_for_beyond_the_last_row():
+    """Whole tiles in rows an odd number of values apart, which are loaded a turn ahead; the memory ends with them."""
+    pytest.importorskip("numpy")
+    compiled("-c", BEYOND)

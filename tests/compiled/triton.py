@@ -233,11 +233,11 @@ def run(op: str, *args) -> None:
 
 def record(
     op: str, x: torch.dtype, w: torch.dtype, N: int, activation: str = "identity", extras: bool = True, S: int = 3136,
-    samples: int = 0, gated: bool = False,
+    samples: int = 0, gated: bool = False, rows: int = 64,
 ) -> list:  # fmt: skip
     """The launches of one forward and one backward call, with every optional tensor or with weight and bias alone."""
     stat = F64 if x == F64 else F32
-    shape, stats = ((64, N), (64,)) if op != "layer_norm_2d" else ((4, N, S), (4, S))
+    shape, stats = ((rows, N), (rows,)) if op != "layer_norm_2d" else ((4, N, S), (4, S))
 
     def new(dtype, shape):
         return torch.empty(shape, dtype=dtype, device="meta")
@@ -413,6 +413,9 @@ def launches(arch: int) -> list[Launch]:
         dtypes = DTYPES if arch == 90 and op == "layer_norm" else ((BF16, F32), (F32, F32), (F64, F64))
         for x, w in dtypes[: 2 if arch != 90 else None]:
             found += chain(*(record(op, x, w, N) for N in lengths(op, arch)))
+    for op in ("layer_norm", "rms_norm"):  # long rows that programs share
+        found += chain(*(record(op, x, F32, N, rows=r) for x in (BF16, F32) for N in (65536, 65537) for r in (1, 2)))
+    found += record("layer_norm", BF16, F32, 65536, "silu", samples=2, gated=True, rows=2)
     for N in (128, 777, 1152, 4096, 16384):
         found += record("layer_norm", BF16, F32, N, samples=8) + record("rms_norm", BF16, F32, N, samples=8)
     for N in (128, 777, 1152, 4096, 20000):

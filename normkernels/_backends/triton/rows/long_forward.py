@@ -86,7 +86,7 @@ def merged(PARTIAL, N, tiles, CENTER: tl.constexpr):
     else:
         var = tl.sum(squares, axis=1)[:, None] / N
         rest = tl.zeros([1, 1], dtype)
-        near = 0.0
+        near = tl.full([], 0.0, dtype)
     return near, rest, var
 
 
@@ -107,7 +107,7 @@ def rows_long_forward_kernel(
     row = tl.program_id(0).to(tl.int64) // each
     PARTIAL += row * (2 * tiles + 1 if CENTER else tiles)
     row += tl.arange(0, 1)[:, None]
-    near = 0.0
+    near = tl.full([], 0.0, t.rstd.dtype.element_ty)
     if CENTER and step != APPLIED:
         # the first tile's mean, the same for all of a row, whose variance then loses a rounding for each tile at most
         near = whole(tl.sum(load_segment(t, 0, row, M, N, strides, FORM), axis=1)) / tl.minimum(N, BLOCK_N)

@@ -160,7 +160,7 @@ def segment_form(
     BLOCK_N, depth = 2048 if itemsize == 8 else 4096, 2 if gated and itemsize > 2 else 3
     ahead = backward and align * itemsize < 4
     if ahead:
-        BLOCK_N = 1024
+        BLOCK_N = 2048
     # what is asked for ahead of the last tile is beyond the row
     sizes = align, 1, BLOCK_N, 1, N % BLOCK_N == 0 and not ahead, shifted
     return {"FORM": Form(*sizes, depth, ahead), "num_warps": BLOCK_N // 256 if ahead else 8}
@@ -186,13 +186,13 @@ def strip_form(
 ) -> dict[str, Form | int]:  # fmt: skip
     """Of a program that walks down all rows, some columns wide; of half as many rows where a gate is in float64.
 
-    Half as wide where the next rows wait in registers. Of few rows tiles are as wide as they can be; nothing is asked
-    for ahead.
+    Half as wide where the next rows wait in registers. Of few rows tiles are as wide as they can be, with half as
+    many values: the sums of parts take registers. Nothing is asked for ahead.
     """
     wide, ahead = gated and itemsize == 8, align * itemsize < 4
     BLOCK_M, BLOCK_N, depth = 16 if wide else 32, 32 if ahead else 64, 2 if wide else 3
     if few:
         rows = min(BLOCK_M, next_power_of_2(few))
-        BLOCK_M, BLOCK_N, ahead, depth = rows, BLOCK_M * BLOCK_N // rows, False, 1
+        BLOCK_M, BLOCK_N, ahead, depth = rows, BLOCK_M * BLOCK_N // (2 * rows), False, 1
     sizes = align, BLOCK_M, BLOCK_N, 1, N % BLOCK_N == 0, shifted
     return {"FORM": Form(*sizes, depth, ahead), "num_warps": 4}
