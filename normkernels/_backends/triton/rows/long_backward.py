@@ -192,7 +192,7 @@ def long_backward(t, a, dbias: Tensor | None, strides, align: int) -> None:
     constants = {"OFFSET": a.weight_offset, "SLOPE": a.slope, "ACT": a.activation}
     shift = a.weight_offset != 0
     B = samples(t.weight, t.bias)
-    few = shares(a.x) > 1
+    few = shares(a.x) >= 8  # of more rows the strips alone fill a GPU
     chosen = N, a.x.element_size(), align, shift, a.gate is not None
     segments, strip = segment_form(*chosen, backward=True), strip_form(*chosen, cdiv(M, B or 1) if few else None)
     columns = part(N)
