@@ -76,6 +76,7 @@ def calls(
         return torch.empty(sizes, dtype=dtype, device="meta")
 
     run = importlib.import_module("tests.compiled.triton").run
+    importlib.import_module(f"normkernels._backends.triton.{op}")  # before it is known which modules there are
     if op in ("layer_norm", "rms_norm"):
         M, N = shape
         x, w, s, end = new(kind.x, M, N), new(kind.parameters, N), new(F32, M), (0.0, "identity", 0.01)
@@ -115,10 +116,17 @@ def work(called: Called) -> Work:
     writes = [name for name in ("y", "dx") if t is not None and getattr(t, name, None) is not None]
     steps, read = _steps(kernel, called), inputs * size
     cached = min(0.98, L2_KEPT / read) if kernel in SECOND else 0.0
-    if kernel == "rows_long_forward_kernel":  # twice: again what two programs on each multiprocessor read just before
-        read, cached = 2 * read, 0.5 * min(1.0, L2_KEPT / (2 * 132 * x.shape[1] * x.element_size()))
     # partial results: four tables of them, what a program merges
     before = 4 * 4 * math.prod(given["MERGE"]) if "MERGE" in given else 0
+    if kernel == "rows_long_forward_kernel":
+        if given["step"] == 0:  # twice: again what two programs on each multiprocessor read just before
+            read, cached = 2 * read, 0.5 * min(1.0, L2_KEPT / (2 * 132 * x.shape[1] * x.element_size()))
+        elif given["step"] == 1:
+            writes = []
+        else:
+            cached, before = min(0.98, L2_KEPT / read), given["PARTIAL"].numel() / x.shape[0] * 4
+    if kernel == "rows_long_backward_kernel":  # of its rows at a time, what it adds up
+        before = given["SUMS"].numel() * 4
     return Work(programs, read, size * len(writes), steps, cached, before)
 
 
@@ -129,8 +137,11 @@ def _steps(kernel: str, called: Called) -> int:
         return math.ceil(given["M"] / (given["FORM"].BLOCK_M * given["FORM"].TILES) / called.grid[0])
     if kernel == "rows_long_backward_kernel":
         return math.ceil(given["M"] / given["FORM"].BLOCK_M)
-    if kernel in ("rows_long_forward_kernel", "rows_long_means_kernel"):
-        return math.ceil(given["N"] / given["FORM"].BLOCK_N)
+    if kernel == "rows_long_forward_kernel":
+        return math.ceil(math.ceil(given["N"] / given["FORM"].BLOCK_N) / (called.grid[0] // given["M"]))
+    if kernel == "rows_long_sums_kernel":
+        columns = given["N"] if called.grid[0] == given["M"] else given["PART"]
+        return math.ceil(columns / given["FORM"].BLOCK_N)
     return given.get("steps", 0)
 
 

@@ -45,7 +45,7 @@ FIELDS = (*KEYS, "registers", "spills", "shared_bytes", "load_bits", "store_bits
 ARCHITECTURES = (90, 80, 100)
 BF16, F16, F32, F64 = torch.bfloat16, torch.float16, torch.float32, torch.float64
 DTYPES = ((BF16, BF16), (BF16, F32), (F16, F16), (F32, F32), (F64, F64))  # of x, of weight and bias
-KINDS = ("IMAGES", "LAST", "POOLED", "LONE", "STABLE", "MIXED", "EXACT", "SHIFTED", "AHEAD")
+KINDS = ("IMAGES", "LAST", "POOLED", "LONE", "STABLE", "MIXED", "EXACT", "SHIFTED", "AHEAD", "FEW")
 RUNS = ("rows", "near", "side", "far")  # of rows that lie in runs
 TRAITS = ("SEPARATE", "TRAINING", "ONE")  # of the recurrent kernels
 NAME = {BF16: "bf16", F16: "fp16", F32: "fp32", F64: "fp64", torch.int32: "i32", torch.int64: "i64"}
@@ -89,6 +89,7 @@ class Launch(NamedTuple):
         words += [f"{given['TILES']} tiles"] if given.get("TILES", 1) > 1 else []
         words += [f"{given['STAGES']} stages"] if given.get("STAGES", 1) > 1 else []
         words += [k.lower() for k in (*KINDS, *TRAITS) if given.get(k)]
+        words += [f"parts of {given['PART']}"] if "PART" in given else []
         words += [f"{given['PER']} gates"] if "PER" in given else []
         words += ["clamp"] if given.get("CLAMP", inf) != inf else []
         words += [f"p {given['P']:g}"] if "P" in given else []
@@ -246,14 +247,14 @@ def run(op: str, *args) -> None:
 
 def record(
     op: str, x: torch.dtype, w: torch.dtype, N: int, activation: str = "identity", extras: bool = True, S: int = 3136,
-    samples: int = 0, gated: bool = False, runs: bool = False,
+    samples: int = 0, gated: bool = False, runs: bool = False, rows: int = 64,
 ) -> list:  # fmt: skip
     """The launches of one forward and one backward call, with every optional tensor or with weight and bias alone.
 
     runs: of rows at three distances, as tokens of each head of packed queries lie.
     """
     stat = F64 if x == F64 else F32
-    shape, stats = ((64, N), (64,)) if op != "layer_norm_2d" else ((4, N, S), (4, S))
+    shape, stats = ((rows, N), (rows,)) if op != "layer_norm_2d" else ((4, N, S), (4, S))
 
     def new(dtype, shape):
         return torch.empty(shape, dtype=dtype, device="meta")
@@ -430,6 +431,9 @@ def launches(arch: int) -> list[Launch]:
         dtypes = DTYPES if arch == 90 and op == "layer_norm" else ((BF16, F32), (F32, F32), (F64, F64))
         for x, w in dtypes[: 2 if arch != 90 else None]:
             found += chain(*(record(op, x, w, N) for N in lengths(op, arch)))
+    for op in ("layer_norm", "rms_norm"):  # long rows that programs share
+        found += chain(*(record(op, x, F32, N, rows=r) for x in (BF16, F32) for N in (65536, 65537) for r in (1, 2)))
+    found += record("layer_norm", BF16, F32, 65536, "silu", samples=2, gated=True, rows=2)
     for N in (128, 777, 1152, 4096, 16384):
         found += record("layer_norm", BF16, F32, N, samples=8) + record("rms_norm", BF16, F32, N, samples=8)
     for N in (64, 128, 777, 20000):

@@ -3,6 +3,7 @@
 FAST = "(float32 or float16 or partial_rows) and not float16+float32"
 ROWS = f"tests/test_backends.py -k 'triton and not _2d and {FAST}'"
 ODD_ROWS = "tests/test_odd_rows.py"
+LONG_ROWS = "tests/test_long_rows.py -k 'not walked'"
 ADAPTED = "tests/test_adapted.py"
 GATED = "tests/test_gated.py"
 HEADS = "tests/test_packed_heads.py"

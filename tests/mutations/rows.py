@@ -8,6 +8,7 @@ from mutations._tests import (
     GATED,
     HEADS,
     INLINED,
+    LONG_ROWS,
     NARROW,
     NATIVE,
     ODD_ROWS,
@@ -35,10 +36,14 @@ TABLE = {
         ("tl.store(t.mean + rows, mean + rest,", "tl.store(t.mean + rows, rest,"),
         ("s = rounded(s, t.summed.dtype.element_ty).to(dtype)", "s = s.to(dtype)"),
     ],
+    ("triton/rows_long_forward", LONG_ROWS): [
+        ("PARTIAL += row * (2", "PARTIAL += 0 * (2"),
+        ("x = minus(x, near, 0,", "x = minus(x, 0.0, 0,"),
+    ],
     ("triton/rows_long_forward", ROWS): [
-        ("squares += (distance - rest) * (distance - rest) * each", "squares += 0.0"),
-        ("squares += away * away * (1 - 1 / seen)", "squares += away * away"),
-        ("/ N + number(EPS, dtype))", "/ N)"),
+        ("tl.maximum(var - rest * rest, 0.0,", "tl.maximum(2 * var - rest * rest, 0.0,"),
+        ("squares += tl.load(PARTIAL + tile,", "squares += 2 * tl.load(PARTIAL + tile,"),
+        ("tl.rsqrt(var + number(EPS, var.dtype))", "tl.rsqrt(var)"),
         ("S = t.x if t.residual is None else t.summed", "S = t.x"),
     ],
     ("triton/rows_backward", ROWS): [
@@ -54,6 +59,10 @@ TABLE = {
         ("tl.join(totals[2], totals[3])", "tl.join(totals[3], totals[2])"),
         ("here = here + (found[r * PIECES + i],)", "here = here + (found[i],)"),
         ("(block * FORM.TILES + r) * BLOCK_M", "(block + r) * BLOCK_M"),
+    ],
+    ("triton/rows_long_backward", LONG_ROWS): [
+        ("if (low + BLOCK_N) % PART == 0 or low + BLOCK_N >= end:", "if (low + BLOCK_N) % PART == 0:"),
+        ("for low in range(0, each, 4):", "for low in range(0, 4, 4):"),
     ],
     ("triton/rows_long_backward", ODD_ROWS): [
         ("tl.maximum(blocks - 2 - i, 0)", "tl.maximum(blocks - 1 - i, 0)"),

@@ -13,7 +13,7 @@ from normkernels._backends.triton.base.launch import alignment
 from normkernels._backends.triton.base.numbers import cdiv
 from normkernels._backends.triton.base.pairs import both_sums
 from normkernels._backends.triton.base.values import affine, number, rounded
-from normkernels._backends.triton.rows.long_forward import rows_long_forward_kernel
+from normkernels._backends.triton.rows.long_forward import Strides, long_forward
 from normkernels._backends.triton.rows.runs import distances, runs
 from normkernels._backends.triton.rows.sizes import forward_form, segment_form
 from normkernels._backends.triton.rows.tiles import (
@@ -121,4 +121,4 @@ def forward(a, bias: Tensor | None, mean: Tensor | None) -> None:
         rows_forward_kernel[(blocks,)](*given, **constants, **resident)
     else:
         segments = segment_form(N, a.x.element_size(), align, a.weight_offset != 0, a.gate is not None, backward=False)
-        rows_long_forward_kernel[(M,)](*given, **constants, **segments)
+        long_forward(t, a, B, Strides(*strides), segments)

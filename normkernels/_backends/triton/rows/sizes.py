@@ -1,8 +1,13 @@
-"""Rows: every launch size, from the length of a row, the dtype and the activation alone."""
+"""Rows: every launch size, from the length of a row, the dtype and the activation alone.
+
+How many programs share a long row depends on the number of rows, which no row's bits do.
+"""
 
 from typing import NamedTuple
 
-from normkernels._backends.triton.base.launch import SHARED, Tile, stages, unaligned
+from torch import Tensor
+
+from normkernels._backends.triton.base.launch import SHARED, Tile, multiprocessors, stages, unaligned
 from normkernels._backends.triton.base.numbers import cdiv, next_power_of_2
 
 # itemsize of x -> the longest row that one program holds, and the longest of which 128-bit accesses leave a rest
@@ -155,17 +160,39 @@ def segment_form(
     BLOCK_N, depth = 2048 if itemsize == 8 else 4096, 2 if gated and itemsize > 2 else 3
     ahead = backward and align * itemsize < 4
     if ahead:
-        BLOCK_N = 1024
-    sizes = align, 1, BLOCK_N, 1, N % BLOCK_N == 0, shifted
+        BLOCK_N = 2048
+    # what is asked for ahead of the last tile is beyond the row
+    sizes = align, 1, BLOCK_N, 1, N % BLOCK_N == 0 and not ahead, shifted
     return {"FORM": Form(*sizes, depth, ahead), "num_warps": BLOCK_N // 256 if ahead else 8}
 
 
-def strip_form(N: int, itemsize: int, align: int, shifted: bool, gated: bool) -> dict[str, Form | int]:
+def shares(x: Tensor) -> int:
+    """Programs that a long row of few has, two on each multiprocessor; 1 where fewer than four do not pay a launch."""
+    found = 2 * multiprocessors(x) // max(1, len(x))
+    return found if found > 3 else 1
+
+
+def part(N: int) -> int:
+    """Columns of which a row's sums are added: 4096, of more than eight such parts 8192, of at most 32 parts of a row.
+
+    From N alone, as the order of a sum must be.
+    """
+    units = cdiv(N, 4096)
+    return 4096 * (1 if units <= 8 else max(2, cdiv(units, 32)))
+
+
+def strip_form(
+    N: int, itemsize: int, align: int, shifted: bool, gated: bool, few: int | None
+) -> dict[str, Form | int]:  # fmt: skip
     """Of a program that walks down all rows, some columns wide; of half as many rows where a gate is in float64.
 
-    Half as wide where the next rows wait in registers.
+    Half as wide where the next rows wait in registers. Of few rows tiles are as wide as they can be, with half as
+    many values: the sums of parts take registers. Nothing is asked for ahead.
     """
     wide, ahead = gated and itemsize == 8, align * itemsize < 4
-    BLOCK_N = 32 if ahead else 64
-    sizes = align, 16 if wide else 32, BLOCK_N, 1, N % BLOCK_N == 0, shifted
-    return {"FORM": Form(*sizes, 2 if wide else 3, ahead), "num_warps": 4}
+    BLOCK_M, BLOCK_N, depth = 16 if wide else 32, 32 if ahead else 64, 2 if wide else 3
+    if few:
+        rows = min(BLOCK_M, next_power_of_2(few))
+        BLOCK_M, BLOCK_N, ahead, depth = rows, BLOCK_M * BLOCK_N // (2 * rows), False, 1
+    sizes = align, BLOCK_M, BLOCK_N, 1, N % BLOCK_N == 0, shifted
+    return {"FORM": Form(*sizes, depth, ahead), "num_warps": 4}
