@@ -11,35 +11,8 @@ from normkernels.cases import OPS
 from normkernels.functional import layer_norm, rms_norm
 from normkernels.tolerance import check
 
-WIDTHS = (
-    1,
-    2,
-    7,
-    8,
-    15,
-    16,
-    17,
-    31,
-    33,
-    63,
-    64,
-    65,
-    79,
-    100,
-    112,
-    127,
-    128,
-    129,
-    255,
-    257,
-    2047,
-    2048,
-    2049,
-    4079,
-    4096,
-    4097,
-    8200,
-)
+SHORT = 1, 2, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 79, 100, 112, 127, 128, 129
+WIDTHS = (*SHORT, 255, 257, 2047, 2048, 2049, 4079, 4096, 4097, 8200)
 LAYER_NORM = OPS["layer_norm"]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 pytestmark = pytest.mark.skipif(unusable("native", "layer_norm_fwd", "cpu") is not None, reason="not built")

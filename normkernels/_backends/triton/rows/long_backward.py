@@ -193,8 +193,10 @@ def long_backward(t, a, dbias: Tensor | None, strides, align: int) -> None:
     shift = a.weight_offset != 0
     B = samples(t.weight, t.bias)
     few = shares(a.dx) >= 8  # of more rows the strips alone fill a GPU
-    chosen = N, a.x.element_size(), align, shift, a.gate is not None
-    segments, strip = segment_form(*chosen, backward=True), strip_form(*chosen, cdiv(M, B or 1) if few else None)
+    chosen = N, a.x.element_size(), align, shift
+    in_runs = any(r.rows is not None for r in strides)  # their places take registers, as a gate does
+    segments = segment_form(*chosen, a.gate is not None or in_runs, backward=True)
+    strip = strip_form(*chosen, a.gate is not None, cdiv(M, B or 1) if few else None)
     columns = part(N)
     each = cdiv(N, columns) if few else 1
     sums = accumulator(a.rstd, 2, each, M)
