@@ -62,7 +62,9 @@ def rows(t: Tensor | None, n: int) -> Any:
 
 def runs(t: Tensor | None, n: int) -> Any:
     """The same of what is only read, or, where its rows lie at two distances or three, (..., n) with so many dims."""
-    if t is None or t.dim() < 3 or not n or t.shape[-1] != n or t.stride(-1) != 1:
+    if t is None or t.dim() < 3 or (not torch.compiler.is_compiling() and t.is_contiguous()):
+        return rows(t, n)
+    if not n or t.shape[-1] != n or t.stride(-1) != 1:
         return rows(t, n)
     sizes: list[int] = []
     step = 0  # from one to the next of the rows that sizes begins with
