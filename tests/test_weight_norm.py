@@ -56,6 +56,20 @@ def test_short_filters(op, N, dtype):
     assert not wrong
 
 
+@pytest.mark.parametrize("f", [nk.functional.weight_norm, nk.functional.weight_standardization])
+def test_short_filters_past_the_caches(f):
+    """A filter's y and gradient are what they are among few others, bit for bit."""
+    need(WEIGHT_NORM, "native", "cpu")
+    w, g, dy = torch.randn(70_001, 64), torch.rand(70_001), torch.randn(70_001, 64)
+
+    def found(rows):
+        leaves = w[:rows].requires_grad_(), g[:rows].requires_grad_()
+        y = f(*leaves, backend="native")
+        return y, *torch.autograd.grad(y, leaves, dy[:rows])
+
+    assert all(torch.equal(many[:37], few) for many, few in zip(found(70_001), found(37), strict=True))
+
+
 @pytest.mark.parametrize("dim", [0, 1, 2, None])
 def test_double_backward(dim):
     """Right, where torch's own is not."""

@@ -8,9 +8,20 @@ namespace normkernels {
 namespace {
 
 using V = Few<float>;
+
+// kStream: whole lines past the caches
+template <bool kStream, class T>
+NK_INLINE void leave(const V& v, T* to) {
+  if constexpr (kStream) {
+    __builtin_ia32_movntps512(to, v);
+  } else {
+    keep(v, to);
+  }
+}
+
 constexpr int64_t kAhead = 1024;  // elements: how far ahead memory is asked for, backward; forward it answers as fast
 
-template <bool kCentred, int64_t kParts, class T>
+template <bool kCentred, bool kStream, int64_t kParts, class T>
 NK_AVX512 void forward_of_parts(const FiltersForward<T, T>& a, int64_t begin, int64_t end,
                                 const Parts<V, kParts>& row) {
   const float share = 1 / static_cast<float>(a.N), eps = static_cast<float>(a.eps);
@@ -46,11 +57,12 @@ NK_AVX512 void forward_of_parts(const FiltersForward<T, T>& a, int64_t begin, in
     if (a.statistic) a.statistic[m] = kCentred ? inverse : root;
     const float scale = a.gain ? a.gain[m] * inverse : inverse;
 #pragma GCC unroll 8
-    for (int64_t k = 0; k < kParts; k++) keep((d[k] - left) * scale, a.y + m * a.N + row.column(k));
+    for (int64_t k = 0; k < kParts; k++) leave<kStream>((d[k] - left) * scale, a.y + m * a.N + row.column(k));
   }
+  if (kStream) nontemporal_fence();
 }
 
-template <bool kCentred, int64_t kParts, class T>
+template <bool kCentred, bool kStream, int64_t kParts, class T>
 NK_AVX512 void backward_of_parts(const FiltersBackward<T, T>& a, int64_t begin, int64_t end,
                                  const Parts<V, kParts>& row) {
   const float share = 1 / static_cast<float>(a.N);
@@ -79,23 +91,36 @@ NK_AVX512 void backward_of_parts(const FiltersBackward<T, T>& a, int64_t begin, 
       __builtin_prefetch(dy + kAhead + row.column(k));
       V v = d[k] - h[k] * of_h;
       if constexpr (kCentred) v = v - of_all;
-      keep(v * scale, a.dx + m * a.N + row.column(k));
+      leave<kStream>(v * scale, a.dx + m * a.N + row.column(k));
     }
   }
+  if (kStream) nontemporal_fence();
+}
+
+// f(Parts of a filter, whether filters are centred, whether results go past the caches), the latter two as types
+template <class T, class Sweep, class F>
+void with_parts_of(const Sweep& a, const T* out, const F& f) {
+  using Yes = std::true_type;
+  using No = std::false_type;
+  with_parts<V>(a.N, [&](const auto& row) {
+    if constexpr (sizeof(T) == 4)
+      if (a.nontemporal && on_line(out)) return a.mean ? f(row, Yes(), Yes()) : f(row, No(), Yes());
+    a.mean ? f(row, Yes(), No()) : f(row, No(), No());
+  });
 }
 
 }  // namespace
 
 template <class T>
 void register_filters(const FiltersForward<T, T>& a, int64_t begin, int64_t end) {
-  with_parts<V>(a.N, [&](const auto& row) {
-    a.mean ? forward_of_parts<true>(a, begin, end, row) : forward_of_parts<false>(a, begin, end, row);
+  with_parts_of(a, a.y, [&](const auto& row, auto centred, auto stream) {
+    forward_of_parts<centred(), stream()>(a, begin, end, row);
   });
 }
 template <class T>
 void register_filters(const FiltersBackward<T, T>& a, int64_t begin, int64_t end) {
-  with_parts<V>(a.N, [&](const auto& row) {
-    a.mean ? backward_of_parts<true>(a, begin, end, row) : backward_of_parts<false>(a, begin, end, row);
+  with_parts_of(a, a.dx, [&](const auto& row, auto centred, auto stream) {
+    backward_of_parts<centred(), stream()>(a, begin, end, row);
   });
 }
 #else
