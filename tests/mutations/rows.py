@@ -63,6 +63,7 @@ TABLE = {
     ("triton/rows_long_backward", LONG_ROWS): [
         ("if (low + BLOCK_N) % PART == 0 or low + BLOCK_N >= end:", "if (low + BLOCK_N) % PART == 0:"),
         ("for low in range(0, each, 4):", "for low in range(0, 4, 4):"),
+        ("rows = ((blocks - 1 - i) * BLOCK_M", "rows = ((blocks - 1) * BLOCK_M"),
     ],
     ("triton/rows_long_backward", ODD_ROWS): [
         ("tl.maximum(blocks - 2 - i, 0)", "tl.maximum(blocks - 1 - i, 0)"),
@@ -113,7 +114,6 @@ TABLE = {
     ("triton/rows_long_backward", ROWS): [
         ("dx = affine(du, w, None) - xhat * mean_gx", "dx = affine(du, w, None)"),
         ("dx = dx - mean_g", "dx = dx - 0 * mean_g"),
-        ("rows = ((blocks - 1 - i) * BLOCK_M", "rows = ((blocks - 1) * BLOCK_M"),
         ("g = affine(du, w, None)", "g = du"),
     ],
     ("triton", STRIDED_ROWS): [
