@@ -25,7 +25,7 @@ TABLE = {
         ("d * a + ((v - mean) * rstd * b + c);", "d * a + ((v - mean) * rstd * b);"),
         ("kAvx512 && n % (2 * kFewLanes) == 0", "kAvx512"),
     ],
-    ("cpu/filters", "tests/test_weight_norm.py -k short"): [
+    ("cpu/filters", "tests/test_short_filters.py"): [
         ("left = rest * share;", "left = 0;"),
         ("if (!squares_fit<T>(found, a.N, a.eps)) {", "if (false) {"),
         ("h[k] = h[k] + shift;", ""),

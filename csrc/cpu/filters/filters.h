@@ -21,7 +21,7 @@ bool worth_nontemporal(int64_t elements, int64_t N) {
 
 // Whether filters are taken in registers: not those of 16 bits that go 32 elements at a time, which is faster.
 template <class T>
-bool short_filters(int64_t N) {
+bool short_filters(const T*, int64_t N) {
   return in_registers(N) && !(sizeof(T) == 2 && paired_rows<T, T>(N));
 }
 
@@ -40,7 +40,6 @@ struct FiltersForward {
 
   static constexpr bool kPrefetch = false;  // the hardware does it as well
   static constexpr bool kRegisters = kPairs<T, D>;
-  bool registers() const { return short_filters<T>(N); }
   int64_t group() const { return 1; }
 
   void measure_rows(int64_t m, int64_t j, int64_t rows, int64_t n, Found<C>& f) const {
@@ -105,7 +104,6 @@ struct FiltersBackward {
 
   static constexpr bool kPrefetch = false;
   static constexpr bool kRegisters = kPairs<T, D>;
-  bool registers() const { return short_filters<T>(N); }
   int64_t group() const { return 1; }
 
   void measure_rows(int64_t m, int64_t j, int64_t rows, int64_t n, Found<C>& f) const {
@@ -183,7 +181,7 @@ constexpr int64_t kWhole = 4 * kTile;
 template <class Sweep>
 void sweep_blocks(const Sweep& a, int64_t begin, int64_t end) {
   if constexpr (Sweep::kRegisters)
-    if (a.registers()) return register_filters(a, begin, end);
+    if (short_filters(a.x, a.N)) return register_filters(a, begin, end);
   const int64_t rows = std::clamp<int64_t>(2 * kStep / a.N, 1, kFilters);
   for (int64_t m = begin; m < end; m += rows) take_filters(a, m, std::min(rows, end - m));
   nontemporal_fence();
