@@ -1,102 +1,154 @@
-// A few numbers as one value, which the compiler splits into the registers of each instruction set: a short row or
-// plane is over before a loop over an array of them has begun. What is shorter than a few takes other ways.
+// A few numbers as one value, in a register: a short row or plane is over before a loop over an array of them has begun.
+// V is a vector of an instruction set's own width: of a wider one gcc keeps every value in memory. What is shorter than
+// a few takes other ways.
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
+#include <utility>
 
 #include "cpu/base/lanes.h"
 
-#if defined(NK_SHUFFLES)
 namespace normkernels {
 
+// f(how many bytes a vector has, as a type), compiled for the instruction set that this machine has
+template <int64_t kBytes>
+using Bytes = std::integral_constant<int64_t, kBytes>;
+#if defined(NK_AVX512)
+template <class F>
+NK_AVX512 void on_avx512(const F& f) {
+  f(Bytes<64>());
+}
+template <class F>
+NK_AVX2 void on_avx2(const F& f) {
+  f(Bytes<32>());
+}
+#endif
+template <class F>
+void with_vectors(const F& f) {
+#if defined(NK_AVX512)
+  if (kAvx512) return on_avx512(f);
+  if (kAvx2) return on_avx2(f);
+#endif
+  f(Bytes<kVectorBytes>());
+}
+
+#if defined(NK_SHUFFLES)
 template <class C, int64_t kWidth>
 using Lanes [[gnu::vector_size(kWidth * sizeof(C))]] = C;
 
-// As add_lanes.
-template <class C>
-NK_INLINE C add_up(Lanes<C, kFewLanes> v) {
-  const auto w = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
-                 __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
-  const auto u = __builtin_shufflevector(w, w, 0, 1, 2, 3) + __builtin_shufflevector(w, w, 4, 5, 6, 7);
-  return (u[0] + u[2]) + (u[1] + u[3]);
+// What a vector of so many bytes holds
+template <class C, int64_t kBytes>
+using Vector = Lanes<C, kBytes / static_cast<int64_t>(sizeof(C))>;
+
+template <class V>
+using Element = std::remove_cvref_t<decltype(std::declval<V&>()[0])>;
+template <class V>
+constexpr int64_t kWidth = sizeof(V) / sizeof(Element<V>);
+
+// Lanes first, first + step, ... of v and w, which lie one behind the other, as many as either has
+template <int64_t kFirst, int64_t kStep, class V, int64_t... k>
+NK_INLINE auto picked(const V& v, const V& w, std::integer_sequence<int64_t, k...>) {
+  return __builtin_shufflevector(v, w, (kFirst + kStep * k)...);
 }
 
-template <class C>
-using Few = Lanes<C, kFewLanes>;
-using Words = Lanes<uint32_t, kFewLanes>;
-using Halves = Lanes<uint16_t, kFewLanes>;
-
-template <class T>
-NK_INLINE Few<compute_t<T>> few(const T* from) {
-  if constexpr (sizeof(T) == 2) {
-    Halves v;
-    std::memcpy(&v, from, sizeof(v));
-    return widened<Few<float>>(__builtin_convertvector(v, Words), T{});
+// As add_lanes.
+template <class V>
+NK_INLINE Element<V> add_up(const V& v) {
+  if constexpr (kWidth<V> == 2) {
+    return v[0] + v[1];
+  } else if constexpr (kWidth<V> == 4) {
+    return (v[0] + v[2]) + (v[1] + v[3]);
   } else {
-    Few<T> v;
+    using Half = std::make_integer_sequence<int64_t, kWidth<V> / 2>;
+    const auto sums = picked<0, 1>(v, v, Half()) + picked<kWidth<V> / 2, 1>(v, v, Half());
+    return add_up(sums);
+  }
+}
+
+template <class V, class T>
+NK_INLINE V take(const T* from) {
+  static_assert(sizeof(V) >= 16);  // no element
+  if constexpr (sizeof(T) == 2) {
+    Lanes<uint16_t, kWidth<V>> v;
+    std::memcpy(&v, from, sizeof(v));
+    return widened<V>(__builtin_convertvector(v, Lanes<uint32_t, kWidth<V>>), T{});
+  } else {
+    V v;
     std::memcpy(&v, from, sizeof(v));
     return v;
   }
 }
 
-template <class T>
-NK_INLINE void put(const Few<compute_t<T>>& v, T* to) {
+template <class V, class T>
+NK_INLINE void put(const V& v, T* to) {
   if constexpr (sizeof(T) == 2) {
-    const Halves halves = __builtin_convertvector(narrowed<Words>(v, T{}), Halves);
+    const auto words = narrowed<Lanes<uint32_t, kWidth<V>>>(v, T{});
+    const auto halves = __builtin_convertvector(words, Lanes<uint16_t, kWidth<V>>);
     std::memcpy(to, &halves, sizeof(halves));
   } else {
     std::memcpy(to, &v, sizeof(v));
   }
 }
 
-// The sums of sixteen values, a lane each; the values are lost.
-template <class C>
-NK_INLINE Few<C> add_up_each(Few<C>* v) {
-  for (int64_t half = kFewLanes / 2; half > 0; half /= 2)
-    for (int64_t i = 0; i < half; i++) {
-      const Few<C> a = v[2 * i], b = v[2 * i + 1];
-      v[i] = __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30) +
-             __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
-    }
+// The sums of as many values as they have lanes, a lane each; the values are lost.
+template <class V>
+NK_INLINE V add_up_each(V* v) {
+  using All = std::make_integer_sequence<int64_t, kWidth<V>>;
+  for (int64_t half = kWidth<V> / 2; half > 0; half /= 2)
+    for (int64_t i = 0; i < half; i++)
+      v[i] = picked<0, 2>(v[2 * i], v[2 * i + 1], All()) + picked<1, 2>(v[2 * i], v[2 * i + 1], All());
   return v[0];
 }
 
 // The lanes that are new in the last ones of a row, which end where it ends; the others came before.
-template <class C>
-using Fresh = decltype(Few<C>{} < Few<C>{});
-template <class C>
-NK_INLINE Fresh<C> fresh(int64_t N) {
-  Few<C> lane;
-  for (int64_t l = 0; l < kFewLanes; l++) lane[l] = static_cast<C>(l);
-  return lane >= static_cast<C>(kFewLanes - N % kFewLanes);
+template <class V>
+using Fresh = decltype(V{} < V{});
+template <class V>
+NK_INLINE Fresh<V> fresh(int64_t N) {
+  V lane;
+  for (int64_t l = 0; l < kWidth<V>; l++) lane[l] = static_cast<Element<V>>(l);
+  return lane >= static_cast<Element<V>>(kWidth<V> - N % kWidth<V>);
 }
 
 // f(position, which of the sums) of all lanes but the last ones
-template <class F>
+template <class V, class F>
 NK_INLINE void each_few(int64_t N, const F& f) {
   constexpr int64_t kMany = 4;
   int64_t j = 0;
-  for (; j + kMany * kFewLanes <= N; j += kMany * kFewLanes)
-    for (int64_t k = 0; k < kMany; k++) f(j + k * kFewLanes, k);
-  for (; j + kFewLanes <= N; j += kFewLanes) f(j, 0);
+  for (; j + kMany * kWidth<V> <= N; j += kMany * kWidth<V>)
+    for (int64_t k = 0; k < kMany; k++) f(j + k * kWidth<V>, k);
+  for (; j + kWidth<V> <= N; j += kWidth<V>) f(j, 0);
 }
 
 // Four sums, so that no addition waits for the one before.
-template <class C>
+template <class V>
 struct Sum {
-  Few<C> part[4] = {};
-  NK_INLINE C total() const { return add_up<C>((part[0] + part[1]) + (part[2] + part[3])); }
+  V part[4] = {};
+  NK_INLINE Element<V> total() const { return add_up((part[0] + part[1]) + (part[2] + part[3])); }
 };
 
-constexpr int64_t kSumPart = 4096;  // elements: 64 to a lane of a sum
+// Elements of one sum: 64 to a lane
+template <class V>
+constexpr int64_t kSumPart = 64 * 4 * kWidth<V>;
 
 // out[j] = f(j) of a few; at least so many, and no input of f in out
-template <class T, class F>
+template <class V, class T, class F>
 NK_INLINE void map_few(T* out, int64_t n, const F& f) {
   int64_t j = 0;
-  for (; j + kFewLanes <= n; j += kFewLanes) put(f(j), out + j);
-  if (j < n) put(f(n - kFewLanes), out + n - kFewLanes);
+  for (; j + kWidth<V> <= n; j += kWidth<V>) put(f(j), out + j);
+  if (j < n) put(f(n - kWidth<V>), out + n - kWidth<V>);
 }
 
-}  // namespace normkernels
+#else  // one at a time, where no row and no plane is taken so
+template <class C, int64_t>
+using Vector = C;
+template <class V>
+using Element = V;
+template <class V, class T>
+V take(const T* from) {
+  return load(*from);
+}
 #endif
+
+}  // namespace normkernels

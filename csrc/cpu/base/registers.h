@@ -17,17 +17,6 @@ inline bool in_registers(int64_t N) {
 }
 
 #if defined(NK_TWOS)
-template <class V>
-constexpr int64_t kWidth = sizeof(V) / sizeof(float);
-
-template <class V, class T>
-NK_INLINE V take(const T* from) {
-  if constexpr (kWidth<V> == kFewLanes) {
-    return few(from);
-  } else {
-    return twos(from);
-  }
-}
 template <class T>
 NK_INLINE void keep(const Few<float>& v, T* to) {
   put(v, to);
@@ -36,14 +25,14 @@ template <class T>
 NK_INLINE void keep(const Twos& v, T* to) {
   put<false>(v, to);
 }
-NK_INLINE float total(const Few<float>& v) { return add_up<float>(v); }
-NK_INLINE float total(const Twos& v) { return add_up<float>(v.even + v.odd); }
+NK_INLINE float total(const Few<float>& v) { return add_up(v); }
+NK_INLINE float total(const Twos& v) { return add_up(v.even + v.odd); }
 
 // Of a row of N: kParts times V, no rest where V is two times a few.
 template <class V, int64_t kParts>
 struct Parts {
   int64_t N;
-  Fresh<float> last = fresh<float>(N);
+  Fresh<Few<float>> last = fresh<Few<float>>(N);
   bool rest = N % kWidth<V>;
 
   NK_INLINE int64_t column(int64_t k) const { return k + 1 < kParts ? k * kWidth<V> : N - kWidth<V>; }

@@ -6,12 +6,15 @@
 
 // NK_CLONES: a clone per instruction set, chosen when the library is loaded: fast, and still a wheel that runs
 // anywhere. NK_AVX512: a twin for AVX-512 alone, because it uses what only that has; call it where kAvx512 is true.
+// NK_AVX2 likewise. kVectorBytes: of the vectors that everything else has.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(NORMKERNELS_NO_CLONES)
 #include <immintrin.h>
 #define NK_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #define NK_AVX512 __attribute__((target("arch=x86-64-v4")))
+#define NK_AVX2 __attribute__((target("arch=x86-64-v3")))
 inline const bool kAvx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+inline const bool kAvx2 = __builtin_cpu_supports("x86-64-v3");
 #else
 #define NK_CLONES
 #endif
@@ -31,7 +34,15 @@ inline const bool kAvx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_s
 
 namespace normkernels {
 
-constexpr int64_t kFewLanes = 16;  // lanes of short sums, where clearing and adding up lanes is most of the work
+#if defined(__AVX512F__)
+constexpr int64_t kVectorBytes = 64;
+#elif defined(__AVX2__)
+constexpr int64_t kVectorBytes = 32;
+#else
+constexpr int64_t kVectorBytes = 16;
+#endif
+
+constexpr int64_t kFewLanes = 16;  // values at least that a few are taken of at once, and lanes of AVX-512
 
 // 16-bit elements as bits: plain integer conversions vectorise on every instruction set.
 struct bfloat16 {

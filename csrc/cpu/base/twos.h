@@ -10,6 +10,10 @@
 namespace normkernels {
 
 #if defined(NK_TWOS)
+template <class C>
+using Few = Vector<C, 64>;
+using Words = Few<uint32_t>;
+
 constexpr int64_t kPaired = 2 * kFewLanes;
 
 struct Twos {
@@ -37,7 +41,14 @@ NK_INLINE Twos twos(const float16* from) {
   };
   return {widen(from), widen(from + kFewLanes)};
 }
-NK_INLINE Twos twos(const float* from) { return {few(from), few(from + kFewLanes)}; }
+NK_INLINE Twos twos(const float* from) { return {take<Few<float>>(from), take<Few<float>>(from + kFewLanes)}; }
+template <>
+inline constexpr int64_t kWidth<Twos> = kPaired;
+template <class V, class T>
+  requires(std::is_same_v<V, Twos>)
+NK_INLINE V take(const T* from) {
+  return twos(from);
+}
 NK_INLINE void put(const Twos& v, float* to) {
   put(v.even, to);
   put(v.odd, to + kFewLanes);
@@ -46,7 +57,7 @@ NK_INLINE void put(const Twos& v, float* to) {
 // Numbers of 32 columns, a float each, as elements of T lie.
 template <class T>
 NK_INLINE Twos columns(const float* from) {
-  const Few<float> a = few(from), b = few(from + kFewLanes);
+  const auto a = take<Few<float>>(from), b = take<Few<float>>(from + kFewLanes);
   if constexpr (!std::is_same_v<T, bfloat16>) return {a, b};
   return {__builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30),
           __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31)};
@@ -98,7 +109,7 @@ NK_INLINE void each_twos(int64_t N, const F& f) {
 }
 
 // Two of the four parts of a sum take one each.
-NK_INLINE void add(const Twos& v, Sum<float>& sum, int64_t k) {
+NK_INLINE void add(const Twos& v, Sum<Few<float>>& sum, int64_t k) {
   sum.part[k] += v.even;
   sum.part[k + 1] += v.odd;
 }
@@ -106,7 +117,7 @@ NK_INLINE void add(const Twos& v, Sum<float>& sum, int64_t k) {
 // The sums of x - about and of its square
 template <class T>
 NK_INLINE Pair<float> sums_of_twos(const T* x, float about, int64_t N) {
-  Sum<float> a, b;
+  Sum<Few<float>> a, b;
   each_twos(N, [&](int64_t j, int64_t k) NK_INLINED {
     const Twos d = twos(x + j) - about;
     add(d, a, k);

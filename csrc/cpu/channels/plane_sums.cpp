@@ -23,32 +23,29 @@ NK_INLINE Pair<compute_t<T>> sums_of_squares(const T* x, compute_t<T> centre, in
   });
 }
 
-constexpr int64_t kEight = kFewLanes / 2;  // planes that have as many sums as there are lanes
-
 #if defined(NK_SHUFFLES)
-template <class T, class D>
+template <class V, class T, class D>
 NK_INLINE Pair<compute_t<T>> few_sums_about(const D* du, const T* x, compute_t<T> mean, int64_t n) {
-  using C = compute_t<T>;
-  Sum<C> a, b;
-  const auto add = [&](const Few<C>& d, const Few<C>& h, int64_t k) NK_INLINED {
+  Sum<V> a, b;
+  const auto add = [&](const V& d, const V& h, int64_t k) NK_INLINED {
     a.part[k] += d;
     b.part[k] += d * h;
   };
-  each_few(n, [&](int64_t j, int64_t k) NK_INLINED { add(few(du + j), few(x + j) - mean, k); });
-  if (n % kFewLanes) {
-    const int64_t j = n - kFewLanes;
-    const auto last = fresh<C>(n);
-    add(last ? few(du + j) : Few<C>{}, last ? few(x + j) - mean : Few<C>{}, 3);
+  each_few<V>(n, [&](int64_t j, int64_t k) NK_INLINED { add(take<V>(du + j), take<V>(x + j) - mean, k); });
+  if (n % kWidth<V>) {
+    const int64_t j = n - kWidth<V>;
+    const auto last = fresh<V>(n);
+    add(last ? take<V>(du + j) : V{}, last ? take<V>(x + j) - mean : V{}, 3);
   }
   return {a.total(), b.total()};
 }
 #endif
 
-template <class T, class D>
+template <int64_t kBytes, class T, class D>
 NK_INLINE Pair<compute_t<T>> plane_sums(const D* du, const T* x, compute_t<T> mean, int64_t n) {
   using C = compute_t<T>;
 #if defined(NK_SHUFFLES)
-  if (n >= kFewLanes && n < 4 * kLanes) return few_sums_about(du, x, mean, n);
+  if (n >= kFewLanes && n < 4 * kLanes) return few_sums_about<Vector<C, kBytes>>(du, x, mean, n);
 #endif
   return short_or_long<C>(n, [=](int64_t i) NK_INLINED {
     const C d = load(du[i]);
@@ -69,13 +66,13 @@ NK_AVX512 Pair<float> squares_of_words(const T* x, float centre, int64_t n) {
 template <class T>
 NK_AVX512 Pair<float> sums_of_words(const T* du, const T* x, float mean, int64_t n) {
   const int64_t whole = n / kPaired * kPaired;
-  Sum<float> a, b;
+  Sum<Few<float>> a, b;
   each_twos(whole, [&](int64_t j, int64_t k) NK_INLINED {
     const Twos d = twos(du + j);
     add(d, a, k);
     add(d * (twos(x + j) - mean), b, k);
   });
-  const Pair<float> rest = plane_sums(du + whole, x + whole, mean, n - whole);
+  const Pair<float> rest = plane_sums<64>(du + whole, x + whole, mean, n - whole);
   return {a.total() + rest.a, b.total() + rest.b};
 }
 #endif
@@ -89,13 +86,13 @@ NK_INLINE Pair<compute_t<T>> run_squares(const T* x, compute_t<T> centre, int64_
 #endif
   return sums_of_squares(x, centre, n);
 }
-template <class T, class D>
+template <int64_t kBytes, class T, class D>
 NK_INLINE Pair<compute_t<T>> run_sums(const D* du, const T* x, compute_t<T> mean, int64_t n) {
 #if defined(NK_TWOS)
   if constexpr (sizeof(T) == 2 && std::is_same_v<D, T>)
     if (kAvx512 && n >= kWords) return sums_of_words(du, x, mean, n);
 #endif
-  return plane_sums(du, x, mean, n);
+  return plane_sums<kBytes>(du, x, mean, n);
 }
 
 template <class T>
@@ -105,47 +102,52 @@ NK_CLONES Moments moments_about(const T* x, compute_t<T> about, int64_t n, doubl
 }
 
 template <class T, class D>
-NK_CLONES Pair<compute_t<T>> sums_about(const D* du, const T* x, compute_t<T> mean, int64_t n) {
-  return run_sums(du, x, mean, n);
+Pair<compute_t<T>> sums_about(const D* du, const T* x, compute_t<T> mean, int64_t n) {
+  Pair<compute_t<T>> sums;
+  with_vectors([&](auto bytes) NK_INLINED { sums = run_sums<bytes()>(du, x, mean, n); });
+  return sums;
 }
 
 #if defined(NK_SHUFFLES)
-// Of eight planes of some lanes each: sixteen sums, whose lanes are added up together. of(p, j): what a few elements of
-// plane p from j on add to both of its sums.
-template <class C, class F>
-NK_INLINE void sums_of_eight(int64_t n, const Fresh<C>& last, const F& of, C* a, C* b) {
-  Few<C> parts[2 * kEight] = {};
-  for (int64_t p = 0; p < kEight; p++) {
-    Pair<Few<C>> sums = {};
+// Of half as many planes as there are lanes: as many sums, whose lanes are added up together. of(p, j): what a few
+// elements of plane p from j on add to both of its sums.
+template <class V>
+constexpr int64_t kTogether = kWidth<V> / 2;
+template <class V, class F>
+NK_INLINE void sums_together(int64_t n, const Fresh<V>& last, const F& of, Element<V>* a, Element<V>* b) {
+  V parts[kWidth<V>] = {};
+  for (int64_t p = 0; p < kTogether<V>; p++) {
+    Pair<V> sums = {};
     int64_t j = 0;
-    for (; j + kFewLanes <= n; j += kFewLanes) {
+    for (; j + kWidth<V> <= n; j += kWidth<V>) {
       const auto v = of(p, j);
       sums.a += v.a;
       sums.b += v.b;
     }
-    if (n % kFewLanes) {
-      const auto v = of(p, n - kFewLanes);
-      sums.a += last ? v.a : Few<C>{};
-      sums.b += last ? v.b : Few<C>{};
+    if (n % kWidth<V>) {
+      const auto v = of(p, n - kWidth<V>);
+      sums.a += last ? v.a : V{};
+      sums.b += last ? v.b : V{};
     }
     parts[p] = sums.a;
-    parts[kEight + p] = sums.b;
+    parts[kTogether<V> + p] = sums.b;
   }
-  const Few<C> sums = add_up_each<C>(parts);
-  std::memcpy(a, &sums, kEight * sizeof(C));
-  std::memcpy(b, reinterpret_cast<const C*>(&sums) + kEight, kEight * sizeof(C));
+  const V sums = add_up_each(parts);
+  std::memcpy(a, &sums, sizeof(V) / 2);
+  std::memcpy(b, reinterpret_cast<const Element<V>*>(&sums) + kTogether<V>, sizeof(V) / 2);
 }
 #endif
 
 // Both sums of so many planes: of_few(p, j) as above, of_one(p) of one plane whatever its size
-template <class C, class F, class G>
-NK_INLINE void sums_of_each(int64_t planes, int64_t n, const F& of_few, const G& of_one, C* a, C* b) {
+template <class V, class F, class G>
+NK_INLINE void sums_of_each(int64_t planes, int64_t n, const F& of_few, const G& of_one, Element<V>* a, Element<V>* b) {
+  using C = Element<V>;
   int64_t p = 0;
 #if defined(NK_SHUFFLES)
   if (n >= kFewLanes && n < 4 * kLanes) {
-    const auto last = fresh<C>(n);
-    for (; p + kEight <= planes; p += kEight)
-      sums_of_eight<C>(n, last, [&](int64_t k, int64_t j) NK_INLINED { return of_few(p + k, j); }, a + p, b + p);
+    const auto last = fresh<V>(n);
+    for (; p + kTogether<V> <= planes; p += kTogether<V>)
+      sums_together<V>(n, last, [&](int64_t k, int64_t j) NK_INLINED { return of_few(p + k, j); }, a + p, b + p);
   }
 #endif
   for (; p < planes; p++) {
@@ -156,29 +158,33 @@ NK_INLINE void sums_of_each(int64_t planes, int64_t n, const F& of_few, const G&
 }
 
 template <class T, class D>
-NK_CLONES void sums_of_planes(const D* du, const T* x, const compute_t<T>* mean, int64_t planes, int64_t n,
-                              compute_t<T>* a, compute_t<T>* b) {
-  using C = compute_t<T>;
-  sums_of_each<C>(
-      planes, n,
-      [=](auto p, auto j) NK_INLINED {
-        const auto d = few(du + p * n + j);
-        return Pair<decltype(d)>{d, d * (few(x + p * n + j) - mean[p])};
-      },
-      [=](int64_t p) NK_INLINED { return run_sums(du + p * n, x + p * n, mean[p], n); }, a, b);
+void sums_of_planes(const D* du, const T* x, const compute_t<T>* mean, int64_t planes, int64_t n, compute_t<T>* a,
+                    compute_t<T>* b) {
+  with_vectors([=](auto bytes) NK_INLINED {
+    using V = Vector<compute_t<T>, bytes()>;
+    sums_of_each<V>(
+        planes, n,
+        [=](int64_t p, int64_t j) NK_INLINED {
+          const V d = take<V>(du + p * n + j);
+          return Pair{d, d * (take<V>(x + p * n + j) - mean[p])};
+        },
+        [=](int64_t p) NK_INLINED { return run_sums<bytes()>(du + p * n, x + p * n, mean[p], n); }, a, b);
+  });
 }
 
 template <class T>
-NK_CLONES void moments_of_planes(const T* x, const compute_t<T>* about, int64_t planes, int64_t n, compute_t<T>* a,
-                                 compute_t<T>* b) {
-  using C = compute_t<T>;
-  sums_of_each<C>(
-      planes, n,
-      [=](auto p, auto j) NK_INLINED {
-        const auto d = few(x + p * n + j) - about[p];
-        return Pair<decltype(d)>{d, d * d};
-      },
-      [=](int64_t p) NK_INLINED { return run_squares(x + p * n, about[p], n); }, a, b);
+void moments_of_planes(const T* x, const compute_t<T>* about, int64_t planes, int64_t n, compute_t<T>* a,
+                       compute_t<T>* b) {
+  with_vectors([=](auto bytes) NK_INLINED {
+    using V = Vector<compute_t<T>, bytes()>;
+    sums_of_each<V>(
+        planes, n,
+        [=](int64_t p, int64_t j) NK_INLINED {
+          const V d = take<V>(x + p * n + j) - about[p];
+          return Pair{d, d * d};
+        },
+        [=](int64_t p) NK_INLINED { return run_squares(x + p * n, about[p], n); }, a, b);
+  });
 }
 
 #define NK_GRADIENTS(T, D)                                                           \

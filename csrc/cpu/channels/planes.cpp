@@ -10,11 +10,9 @@ NK_INLINE Scale<Same<C>> of_plane(const Scale<const C*>& k, int64_t p) {
   return {{k.mean[p]}, {k.scale[p]}, {k.shift[p]}, k.gate, k.slope};
 }
 
-}  // namespace
-
-template <class T, class Out>
-NK_CLONES void scale_planes(const T* x, const T* skip_planes, const Scale<const compute_t<T>*>& scales, Out* u,
-                            int64_t planes, int64_t n) {
+template <class V, class T, class Out>
+NK_INLINE void scale_each(const T* x, const T* skip_planes, const Scale<const compute_t<T>*>& scales, Out* u,
+                          int64_t planes, int64_t n) {
   using C = compute_t<T>;
   const C slope = static_cast<C>(scales.slope);
   for (int64_t p = 0; p < planes; p++) {
@@ -31,8 +29,8 @@ NK_CLONES void scale_planes(const T* x, const T* skip_planes, const Scale<const 
 #endif
 #if defined(NK_SHUFFLES)
     if (n >= kFewLanes) {
-      NK_FOR_EACH_GATE(map_few(to, n, [=](int64_t j) NK_INLINED {
-        const auto v = scaled<kSkip>(k, 0, few(from + j), few(second + j));
+      NK_FOR_EACH_GATE(map_few<V>(to, n, [=](int64_t j) NK_INLINED {
+        const V v = scaled<kSkip>(k, 0, take<V>(from + j), take<V>(second + j));
         return through<kGate>(v, v, slope);
       }))
       continue;
@@ -45,16 +43,9 @@ NK_CLONES void scale_planes(const T* x, const T* skip_planes, const Scale<const 
   }
 }
 
-template <class T>
-NK_CLONES void gate_planes(const T* dy, const T* x, const T* skip, const Scale<const compute_t<T>*>& k, T* du,
-                           int64_t planes, int64_t n) {
-  for (int64_t p = 0, at = 0; p < planes; p++, at += n)
-    gate_tile(dy + at, x + at, skip ? skip + at : nullptr, of_plane(k, p), du + at, n);
-}
-
-template <class T, class D>
-NK_CLONES void blend_planes(const D* du, const T* x, const Blend<const compute_t<T>*>& k, T* dx, int64_t planes,
-                            int64_t n) {
+template <class V, class T, class D>
+NK_INLINE void blend_each(const D* du, const T* x, const Blend<const compute_t<T>*>& k, T* dx, int64_t planes,
+                          int64_t n) {
   using C = compute_t<T>;
   for (int64_t p = 0; p < planes; p++) {
     const Blend<Same<C>> of_plane = {{k.mean[p]}, {k.a[p]}, {k.b[p]}, {k.c[p]}};
@@ -70,12 +61,33 @@ NK_CLONES void blend_planes(const D* du, const T* x, const Blend<const compute_t
 #endif
 #if defined(NK_SHUFFLES)
     if (n >= kFewLanes) {
-      map_few(dx + first, n, [=](int64_t j) NK_INLINED { return f(0, few(du + first + j), few(x + first + j)); });
+      map_few<V>(dx + first, n,
+                 [=](int64_t j) NK_INLINED { return f(0, take<V>(du + first + j), take<V>(x + first + j)); });
       continue;
     }
 #endif
     map(dx + first, n, [=](int64_t i) NK_INLINED { return f(i, load(du[first + i]), load(x[first + i])); });
   }
+}
+
+}  // namespace
+
+template <class T, class Out>
+void scale_planes(const T* x, const T* skip, const Scale<const compute_t<T>*>& k, Out* u, int64_t planes, int64_t n) {
+  with_vectors([=](auto bytes)
+                   NK_INLINED { scale_each<Vector<compute_t<T>, bytes()>>(x, skip, k, u, planes, n); });
+}
+
+template <class T>
+NK_CLONES void gate_planes(const T* dy, const T* x, const T* skip, const Scale<const compute_t<T>*>& k, T* du,
+                           int64_t planes, int64_t n) {
+  for (int64_t p = 0, at = 0; p < planes; p++, at += n)
+    gate_tile(dy + at, x + at, skip ? skip + at : nullptr, of_plane(k, p), du + at, n);
+}
+
+template <class T, class D>
+void blend_planes(const D* du, const T* x, const Blend<const compute_t<T>*>& k, T* dx, int64_t planes, int64_t n) {
+  with_vectors([=](auto bytes) NK_INLINED { blend_each<Vector<compute_t<T>, bytes()>>(du, x, k, dx, planes, n); });
 }
 
 #define NK_OUT(T, Out)                                                                                       \

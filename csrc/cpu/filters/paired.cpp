@@ -16,7 +16,7 @@ int64_t ahead_of(int64_t n) {
 struct ByTwos {
   template <class F, class... T>
   NK_INLINE static Pair<float> sums(int64_t n, const F& f, const T*... from) {
-    Sum<float> a, b;
+    Sum<Few<float>> a, b;
     each_twos(n, [&](int64_t j, int64_t k) NK_INLINED {
       const Pair<Twos> p = f(twos(from + j)...);
       add(p.a, a, k);

@@ -78,11 +78,11 @@ bool unbuffered(bool nontemporal, int64_t N, const T* out) {
 #if defined(NK_SHUFFLES)
 // xhat weight + bias of a few values from column j on; w and b, or null, are pointers of the loop's own, so that they
 // are read once.
-template <class T, class C>
-NK_INLINE Few<C> normalised(const T* x, const KnownRow<C>& row, const C* w, const C* b, int64_t j) {
-  auto v = (few(x + j) - row.mean) * row.rstd + row.shift;
-  if (w) v *= few(w + j);
-  if (b) v += few(b + j);
+template <class V, class T, class C>
+NK_INLINE V normalised(const T* x, const KnownRow<C>& row, const C* w, const C* b, int64_t j) {
+  V v = (take<V>(x + j) - row.mean) * row.rstd + row.shift;
+  if (w) v *= take<V>(w + j);
+  if (b) v += take<V>(b + j);
   return v;
 }
 #endif

@@ -13,36 +13,36 @@ constexpr int64_t kBuffer = kTogether * kTile;  // what they are together at mos
 
 // du: the gradient of what the activation is given, kRows rows of it; keep(r, j, a few of row r's dx from column j on).
 // kAlone: as rows from memory are, where the first cache is asked for the row after the next.
-template <int64_t kRows, bool kAlone, class T, class D, class K>
-NK_INLINE void backward_rows(const RowsBackward<T>& a, int64_t m, int64_t block, const Fresh<compute_t<T>>& last,
+template <class V, int64_t kRows, bool kAlone, class T, class D, class K>
+NK_INLINE void backward_rows(const RowsBackward<T>& a, int64_t m, int64_t block, const Fresh<V>& last,
                              const KnownRow<compute_t<T>>* known, const D* du_rows, int64_t du_stride, const K& keep) {
   using C = compute_t<T>;
   const int64_t N = a.N;
   const C* w = a.affine.weight;
   C *dw = a.dweight ? a.dweight + block * N : nullptr, *db = a.dbias ? a.dbias + block * N : nullptr;
   Pair<C> means[kRows];
-  const auto at = [&](int64_t r, int64_t j) NK_INLINED { return few(a.x + (m + r) * a.x_stride + j); };
+  const auto at = [&](int64_t r, int64_t j) NK_INLINED { return take<V>(a.x + (m + r) * a.x_stride + j); };
   const auto xhat = [&](int64_t r, int64_t j)
                         NK_INLINED { return (at(r, j) - known[r].mean) * known[r].rstd + known[r].shift; };
-  const auto du = [&](int64_t r, int64_t j) NK_INLINED { return few(du_rows + r * du_stride + j); };
-  const auto new_ones = [&](const Few<C>& v) NK_INLINED { return last ? v : Few<C>{}; };
+  const auto du = [&](int64_t r, int64_t j) NK_INLINED { return take<V>(du_rows + r * du_stride + j); };
+  const auto new_ones = [&](const V& v) NK_INLINED { return last ? v : V{}; };
   for (int64_t r = 0; r < kRows; r++) {
     Pair<C> sums = {};
     const auto add_part = [&](int64_t first, int64_t columns) NK_INLINED {
-      Sum<C> of_g, of_g_xhat;
+      Sum<V> of_g, of_g_xhat;
       const auto add = [&](int64_t j, int64_t k, auto count) NK_INLINED {
         auto g = du(r, j);
-        if (w) g *= few(w + j);
+        if (w) g *= take<V>(w + j);
         of_g.part[k] += count(g);
         of_g_xhat.part[k] += count(g * xhat(r, j));
       };
-      each_few(columns,
-               [&](int64_t j, int64_t k) NK_INLINED { add(first + j, k, [](auto v) NK_INLINED { return v; }); });
-      if (columns % kFewLanes) add(N - kFewLanes, 3, new_ones);
+      each_few<V>(columns,
+                  [&](int64_t j, int64_t k) NK_INLINED { add(first + j, k, [](auto v) NK_INLINED { return v; }); });
+      if (columns % kWidth<V>) add(N - kWidth<V>, 3, new_ones);
       sums.a += of_g.total();
       sums.b += of_g_xhat.total();
     };
-    for (int64_t j = 0; kAlone && j < N; j += kSumPart) add_part(j, std::min(kSumPart, N - j));
+    for (int64_t j = 0; kAlone && j < N; j += kSumPart<V>) add_part(j, std::min(kSumPart<V>, N - j));
     if (!kAlone) add_part(0, N);
     const C n = static_cast<C>(N);
     means[r] = {a.mean ? sums.a / n : C(0), sums.b / n};
@@ -50,9 +50,9 @@ NK_INLINE void backward_rows(const RowsBackward<T>& a, int64_t m, int64_t block,
   const int64_t ahead =
       std::min(m + (kAlone ? std::max<int64_t>(2, kTile / N) : std::max(kRows, kAhead / N)), a.M - kRows);
   const auto write = [&](int64_t j, auto count) NK_INLINED {
-    Few<C> to_w = {}, to_b = {};
-    if (dw) to_w = few(dw + j);
-    if (db) to_b = few(db + j);
+    V to_w = {}, to_b = {};
+    if (dw) to_w = take<V>(dw + j);
+    if (db) to_b = take<V>(db + j);
     for (int64_t r = 0; r < kRows; r++) {
       __builtin_prefetch(a.x + (ahead + r) * a.x_stride + j, 0, kAlone ? 3 : 2);
       __builtin_prefetch(a.dy + (ahead + r) * a.dy_stride + j, 0, kAlone ? 3 : 2);
@@ -60,20 +60,20 @@ NK_INLINE void backward_rows(const RowsBackward<T>& a, int64_t m, int64_t block,
       const auto d = du(r, j), h = xhat(r, j);
       to_w += count(d * h);
       to_b += count(d);
-      auto g = w ? d * few(w + j) : d;
+      auto g = w ? d * take<V>(w + j) : d;
       g = known[r].rstd * (g - means[r].a - h * means[r].b);
-      if (a.dsummed) g += few(a.dsummed + (m + r) * a.dsummed_stride + j);
+      if (a.dsummed) g += take<V>(a.dsummed + (m + r) * a.dsummed_stride + j);
       keep(r, j, g);
     }
     if (dw) put(to_w, dw + j);
     if (db) put(to_b, db + j);
   };
-  for (int64_t j = 0; j + kFewLanes <= N; j += kFewLanes) write(j, [](auto v) NK_INLINED { return v; });
-  if (N % kFewLanes) write(N - kFewLanes, new_ones);
+  for (int64_t j = 0; j + kWidth<V> <= N; j += kWidth<V>) write(j, [](auto v) NK_INLINED { return v; });
+  if (N % kWidth<V>) write(N - kWidth<V>, new_ones);
 }
 
 // du of kRows rows: dy times the derivative of the activation, or through the gate
-template <int64_t kRows, class T>
+template <class V, int64_t kRows, class T>
 NK_INLINE void activation_backward(const RowsBackward<T>& a, int64_t m, const KnownRow<compute_t<T>>* known,
                                    compute_t<T>* du) {
   using C = compute_t<T>;
@@ -82,49 +82,49 @@ NK_INLINE void activation_backward(const RowsBackward<T>& a, int64_t m, const Kn
   for (int64_t r = 0; r < kRows; r++) {
     const T *x = a.x + (m + r) * a.x_stride, *dy = a.dy + (m + r) * a.dy_stride;
     const KnownRow<C> row = known[r];
-    map_few(u + r * a.N, a.N, [&](int64_t j) NK_INLINED { return normalised(x, row, w, b, j); });
-    map_few(du + r * a.N, a.N, [&](int64_t j) NK_INLINED { return few(dy + j); });
+    map_few<V>(u + r * a.N, a.N, [&](int64_t j) NK_INLINED { return normalised<V>(x, row, w, b, j); });
+    map_few<V>(du + r * a.N, a.N, [&](int64_t j) NK_INLINED { return take<V>(dy + j); });
   }
   if (!a.gate) return a.through(m, 0, u, du, kRows * a.N);
   for (int64_t r = 0; r < kRows; r++) a.through(m + r, 0, u + r * a.N, du + r * a.N, a.N);
 }
 
-template <int64_t kRows, bool kAlone, class T, class K>
-NK_INLINE void backward_together(const RowsBackward<T>& a, int64_t m, int64_t block, const Fresh<compute_t<T>>& last,
+template <class V, int64_t kRows, bool kAlone, class T, class K>
+NK_INLINE void backward_together(const RowsBackward<T>& a, int64_t m, int64_t block, const Fresh<V>& last,
                                  compute_t<T>* du, const K& keep) {
   KnownRow<compute_t<T>> known[kRows];
   for (int64_t r = 0; r < kRows; r++) known[r] = a.row(m + r);
   if (a.plain())
-    return backward_rows<kRows, kAlone>(a, m, block, last, known, a.dy + m * a.dy_stride, a.dy_stride, keep);
-  activation_backward<kRows>(a, m, known, du);
-  backward_rows<kRows, kAlone>(a, m, block, last, known, du, a.N, keep);
+    return backward_rows<V, kRows, kAlone>(a, m, block, last, known, a.dy + m * a.dy_stride, a.dy_stride, keep);
+  activation_backward<V, kRows>(a, m, known, du);
+  backward_rows<V, kRows, kAlone>(a, m, block, last, known, du, a.N, keep);
 }
 
 #if defined(NK_AVX512)
 NK_AVX512 void stream_backward(const RowsBackward<float>& a, int64_t block, int64_t begin, int64_t end) {
+  using V = Vector<float, 64>;
   alignas(64) float du[2 * kTile];
-  const auto last = fresh<float>(a.N);
+  const auto last = fresh<V>(a.N);
   for (int64_t m = begin; m < end; m++) {
     const auto keep = [&](int64_t, int64_t j, const auto& g)
                           NK_INLINED { __builtin_ia32_movntps512(a.dx + m * a.N + j, g); };
-    backward_together<1, true>(a, m, block, last, du, keep);
+    backward_together<V, 1, true>(a, m, block, last, du, keep);
   }
   nontemporal_fence();
 }
 #endif
 
 // Past the caches through a buffer, where rows begin anywhere in a line
-template <class T>
-NK_CLONES void buffered_backward(const RowsBackward<T>& a, int64_t block, int64_t begin, int64_t end) {
+template <class V, class T>
+NK_INLINE void buffered_backward(const RowsBackward<T>& a, int64_t block, int64_t begin, int64_t end) {
   alignas(64) T out[2 * kTile];
   alignas(64) compute_t<T> du[2 * kTile];
-  const auto last = fresh<compute_t<T>>(a.N);
+  const auto last = fresh<V>(a.N);
   int64_t m = begin;
   const auto some = [&](auto rows) NK_INLINED {
     for (; m + rows() <= end; m += rows()) {
-      backward_together<rows(), false>(a, m, block, last, du, [&](int64_t r, int64_t j, const auto& g) NK_INLINED {
-        put<T>(g, out + r * kTile + j);
-      });
+      backward_together<V, rows(), false>(
+          a, m, block, last, du, [&](int64_t r, int64_t j, const V& g) NK_INLINED { put(g, out + r * kTile + j); });
       for (int64_t r = 0; r < rows(); r++) copy_nontemporal(out + r * kTile, a.dx + (m + r) * a.N, a.N * sizeof(T));
     }
   };
@@ -133,17 +133,17 @@ NK_CLONES void buffered_backward(const RowsBackward<T>& a, int64_t block, int64_
   nontemporal_fence();
 }
 
-template <class T>
-NK_CLONES void cached_backward(const RowsBackward<T>& a, int64_t block, int64_t begin, int64_t end) {
+template <class V, class T>
+NK_INLINE void cached_backward(const RowsBackward<T>& a, int64_t block, int64_t begin, int64_t end) {
   alignas(64) compute_t<T> du[kBuffer];
-  const auto last = fresh<compute_t<T>>(a.N);
+  const auto last = fresh<V>(a.N);
   int64_t m = begin;
   const auto some = [&](auto rows, auto alone, int64_t most) NK_INLINED {
     for (; a.N <= most && m + rows() <= end; m += rows()) {
       T* const dx = a.dx + m * a.N;
       const int64_t N = a.N;
-      backward_together<rows(), alone()>(
-          a, m, block, last, du, [=](int64_t r, int64_t j, const auto& g) NK_INLINED { put<T>(g, dx + r * N + j); });
+      backward_together<V, rows(), alone()>(
+          a, m, block, last, du, [=](int64_t r, int64_t j, const V& g) NK_INLINED { put(g, dx + r * N + j); });
     }
   };
   using One = std::integral_constant<int64_t, 1>;
@@ -165,7 +165,10 @@ void narrow_backward(const RowsBackward<T>& a, int64_t block, int64_t begin, int
   if constexpr (std::is_same_v<T, float>)
     if (whole_lines(a.nontemporal, a.N, a.dx)) return stream_backward(a, block, begin, end);
 #endif
-  a.nontemporal ? buffered_backward(a, block, begin, end) : cached_backward(a, block, begin, end);
+  with_vectors([&](auto bytes) NK_INLINED {
+    using V = Vector<compute_t<T>, bytes()>;
+    a.nontemporal ? buffered_backward<V>(a, block, begin, end) : cached_backward<V>(a, block, begin, end);
+  });
 }
 
 #define NK_NARROW(T) template void narrow_backward(const RowsBackward<T>&, int64_t, int64_t, int64_t);

@@ -9,18 +9,18 @@ namespace {
 constexpr int64_t kAhead = 1024;  // elements: how far ahead memory is asked for
 
 // The sums of v - about and of its square
-template <class C, class T>
-NK_INLINE Pair<C> sums_about(const T* x, C about, int64_t N, const Fresh<C>& last) {
-  Pair<C> sums = {};
-  for (int64_t first = 0; first < N; first += kSumPart) {
-    const int64_t n = std::min(kSumPart, N - first);
-    Sum<C> a, b;
-    const auto add = [&](const Few<C>& d, int64_t k) NK_INLINED {
+template <class V, class T>
+NK_INLINE Pair<compute_t<T>> sums_about(const T* x, compute_t<T> about, int64_t N, const Fresh<V>& last) {
+  Pair<compute_t<T>> sums = {};
+  for (int64_t first = 0; first < N; first += kSumPart<V>) {
+    const int64_t n = std::min(kSumPart<V>, N - first);
+    Sum<V> a, b;
+    const auto add = [&](const V& d, int64_t k) NK_INLINED {
       a.part[k] += d;
       b.part[k] += d * d;
     };
-    each_few(n, [&](int64_t j, int64_t k) NK_INLINED { add(few(x + first + j) - about, k); });
-    if (n % kFewLanes) add(last ? few(x + N - kFewLanes) - about : Few<C>{}, 3);
+    each_few<V>(n, [&](int64_t j, int64_t k) NK_INLINED { add(take<V>(x + first + j) - about, k); });
+    if (n % kWidth<V>) add(last ? take<V>(x + N - kWidth<V>) - about : V{}, 3);
     sums.a += a.total();
     sums.b += b.total();
   }
@@ -29,8 +29,8 @@ NK_INLINE Pair<C> sums_about(const T* x, C about, int64_t N, const Fresh<C>& las
 
 // y of row m, before the activation; s: where x + residual goes; the row so many later is asked for; keep(a few of y,
 // column)
-template <class T, class K>
-NK_INLINE void forward_row(const RowsForward<T>& a, int64_t m, T* s, int64_t ahead, const Fresh<compute_t<T>>& last,
+template <class V, class T, class K>
+NK_INLINE void forward_row(const RowsForward<T>& a, int64_t m, T* s, int64_t ahead, const Fresh<V>& last,
                            const K& keep) {
   using C = compute_t<T>;
   const int64_t N = a.N, later = std::min(m + ahead, a.M - 1);
@@ -38,28 +38,28 @@ NK_INLINE void forward_row(const RowsForward<T>& a, int64_t m, T* s, int64_t ahe
   if (residual) add_tiles(a.x + m * a.x_stride, a.residual + m * a.residual_stride, s, N);
   const T* x = residual ? s : a.x + m * a.x_stride;
   const C *w = a.affine.weight, *b = a.affine.bias;
-  const auto sums = [&](C about) NK_INLINED { return sums_about(x, about, N, last); };
-  const KnownRow<C> known = a.finish(m, row_moments(a, x, add_up<C>(few(x)), sums));
+  const auto sums = [&](C about) NK_INLINED { return sums_about<V>(x, about, N, last); };
+  const KnownRow<C> known = a.finish(m, row_moments(a, x, add_up(take<V>(x)) / C(kWidth<V>), sums));
   const auto write = [&](int64_t j) NK_INLINED {
     __builtin_prefetch(next + j, 0, 2);
     if (residual) __builtin_prefetch(residual + j, 0, 2);
-    keep(normalised(x, known, w, b, j), j);
+    keep(normalised<V>(x, known, w, b, j), j);
   };
-  for (int64_t j = 0; j + kFewLanes <= N; j += kFewLanes) write(j);
-  if (N % kFewLanes) write(N - kFewLanes);
+  for (int64_t j = 0; j + kWidth<V> <= N; j += kWidth<V>) write(j);
+  if (N % kWidth<V>) write(N - kWidth<V>);
 }
 
 // Rows whose y together is at most a tile, so that one call of the activation serves them all.
-template <class T>
+template <class V, class T>
 NK_INLINE void forward_activated(const RowsForward<T>& a, int64_t begin, int64_t end, int64_t ahead,
-                                 const Fresh<compute_t<T>>& last, T* out) {
+                                 const Fresh<V>& last, T* out) {
   alignas(64) compute_t<T> u[kTile];
   const int64_t rows = kTile / a.N;
   for (int64_t m = begin; m < end; m += rows) {
     const int64_t count = std::min(rows, end - m), n = count * a.N;
     for (int64_t r = m; r < m + count; r++) {
       auto* const to = u + (r - m) * a.N;
-      forward_row(a, r, a.sum(r), ahead, last, [to](const auto& v, int64_t j) NK_INLINED { put(v, to + j); });
+      forward_row<V>(a, r, a.sum(r), ahead, last, [to](const auto& v, int64_t j) NK_INLINED { put(v, to + j); });
     }
     if (a.gate) {
       for (int64_t r = 0; r < count; r++) a.complete(m + r, 0, u + r * a.N, a.N);
@@ -73,31 +73,32 @@ NK_INLINE void forward_activated(const RowsForward<T>& a, int64_t begin, int64_t
 
 #if defined(NK_AVX512)
 NK_AVX512 void stream_forward(const RowsForward<float>& a, int64_t begin, int64_t end) {
-  const auto last = fresh<float>(a.N);
+  using V = Vector<float, 64>;
+  const auto last = fresh<V>(a.N);
   const int64_t ahead = std::max<int64_t>(1, kAhead / a.N);
   // What is added is needed in the first cache alone.
   alignas(64) float sums[2 * kTile];
   const bool kept = a.residual && a.N <= 2 * kTile && on_line(a.summed);
   for (int64_t m = begin; m < end; m++)
-    forward_row(a, m, kept ? sums : a.sum(m), ahead, last, [&](const auto& v, int64_t j) NK_INLINED {
+    forward_row<V>(a, m, kept ? sums : a.sum(m), ahead, last, [&](const auto& v, int64_t j) NK_INLINED {
       __builtin_ia32_movntps512(a.y + m * a.N + j, v);
-      if (kept) __builtin_ia32_movntps512(a.summed + m * a.N + j, few(sums + j));
+      if (kept) __builtin_ia32_movntps512(a.summed + m * a.N + j, take<V>(sums + j));
     });
   nontemporal_fence();
 }
 #endif
 
-template <class T>
-NK_CLONES void cached_forward(const RowsForward<T>& a, int64_t begin, int64_t end) {
+template <class V, class T>
+NK_INLINE void cached_forward(const RowsForward<T>& a, int64_t begin, int64_t end) {
   alignas(64) T out[2 * kTile];
-  const auto last = fresh<compute_t<T>>(a.N);
+  const auto last = fresh<V>(a.N);
   const int64_t ahead = std::max<int64_t>(1, kAhead / a.N);
   if (!a.plain()) {
-    forward_activated(a, begin, end, ahead, last, out);
+    forward_activated<V>(a, begin, end, ahead, last, out);
   } else {
     for (int64_t m = begin; m < end; m++) {
       T *const y = a.y + m * a.N, *const to = a.nontemporal ? out : y;
-      forward_row(a, m, a.sum(m), ahead, last, [to](const auto& v, int64_t j) NK_INLINED { put(v, to + j); });
+      forward_row<V>(a, m, a.sum(m), ahead, last, [to](const auto& v, int64_t j) NK_INLINED { put(v, to + j); });
       if (a.nontemporal) copy_nontemporal(out, y, a.N * sizeof(T));
     }
   }
@@ -112,7 +113,7 @@ void narrow_forward(const RowsForward<T>& a, int64_t begin, int64_t end) {
   if constexpr (std::is_same_v<T, float>)
     if (a.plain() && whole_lines(a.nontemporal, a.N, a.y)) return stream_forward(a, begin, end);
 #endif
-  cached_forward(a, begin, end);
+  with_vectors([&](auto bytes) NK_INLINED { cached_forward<Vector<compute_t<T>, bytes()>>(a, begin, end); });
 }
 
 #define NK_NARROW(T) template void narrow_forward(const RowsForward<T>&, int64_t, int64_t);

@@ -6,12 +6,11 @@
 
 namespace normkernels {
 
-// first: the sum of the first few values of x, about whose mean sums are taken; sums(about): of x - about and its
-// square
+// near: the mean of the first few values of x, about which sums are taken; sums(about): of x - about and its square
 template <class T, class F>
-NK_INLINE Moments row_moments(const RowsForward<T>& a, const T* x, compute_t<T> first, const F& sums) {
+NK_INLINE Moments row_moments(const RowsForward<T>& a, const T* x, compute_t<T> near, const F& sums) {
   using C = compute_t<T>;
-  if (a.mean) return moments_by(sums, x, first / C(kFewLanes), a.N, a.eps);
+  if (a.mean) return moments_by(sums, x, near, a.N, a.eps);
   const double squares = sums(C(0)).b, count = static_cast<double>(a.N);
   return squares_fit<T>(squares, a.N, a.eps) ? Moments{count, 0, squares} : wide_moments(x, false, a.N);
 }

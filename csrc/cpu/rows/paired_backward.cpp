@@ -15,7 +15,7 @@ NK_INLINE Pair<float> means_of(const RowsBackward<T>& a, int64_t m, const KnownR
   const T* x = a.x + m * a.x_stride;
   const float *w = a.affine.weight, n = static_cast<float>(a.N);
   const Pair<float> sums = sums_of_parts(a.N, [&](int64_t first, int64_t columns) NK_INLINED {
-    Sum<float> of_g, of_g_xhat;
+    Sum<Few<float>> of_g, of_g_xhat;
     each_twos(columns, [&](int64_t i, int64_t k) NK_INLINED {
       const int64_t j = first + i;
       Twos g = twos(du + j);

@@ -48,7 +48,7 @@ NK_AVX512 void forward_rows(const RowsForward<T>& a, int64_t begin, int64_t end)
       const auto sums = [&](float about) NK_INLINED {
         return sums_of_parts(N, [&](int64_t j, int64_t n) NK_INLINED { return sums_of_twos(x + j, about, n); });
       };
-      known[m - first] = a.finish(m, row_moments(a, x, add_up<float>(twos(x).even), sums));
+      known[m - first] = a.finish(m, row_moments(a, x, add_up(twos(x).even) / kFewLanes, sums));
     }
     for (int64_t m = first; m < last; m++)
       write_row<kStream>(a, m, known[m - first], a.x + std::min(m + ahead, a.M - 1) * a.x_stride, u, g);
