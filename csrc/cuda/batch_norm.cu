@@ -3,8 +3,8 @@
 
 STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CUDA, m) {
   normkernels::cuda::implement<normkernels::cuda::channels_fwd_op, normkernels::cuda::channels_bwd_op>(m, "batch_norm");
-  m.impl("batch_norm_apply", TORCH_BOX(&normkernels::cuda::channels_apply_op));
-  m.impl("batch_norm_moments", TORCH_BOX(&normkernels::cuda::channels_moments_op));
-  m.impl("batch_norm_sums", TORCH_BOX(&normkernels::cuda::channels_sums_op));
-  m.impl("batch_norm_dx", TORCH_BOX(&normkernels::cuda::channels_dx_op));
+  m.impl("batch_norm_apply", NK_BOX(&normkernels::cuda::channels_apply_op));
+  m.impl("batch_norm_moments", NK_BOX(&normkernels::cuda::channels_moments_op));
+  m.impl("batch_norm_sums", NK_BOX(&normkernels::cuda::channels_sums_op));
+  m.impl("batch_norm_dx", NK_BOX(&normkernels::cuda::channels_dx_op));
 }

@@ -59,7 +59,7 @@ void weight_norm_project(std::vector<Tensor> given) {
 
 STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CUDA, m) {
   implement<weight_norm_fwd, weight_norm_bwd>(m, "weight_norm");
-  m.impl("weight_norm_project", TORCH_BOX(&weight_norm_project));
+  m.impl("weight_norm_project", NK_BOX(&weight_norm_project));
 }
 
 }  // namespace normkernels::cuda

@@ -1,7 +1,6 @@
 // From stable-ABI tensors to pointers: dtype dispatch, parameters in the compute type.
 #pragma once
 
-#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
@@ -10,6 +9,7 @@
 #include <string>
 #include <type_traits>
 
+#include "boxed.h"
 #include "checks/call.h"
 #include "cpu/base/tiles.h"
 #include "cpu/base/work.h"
@@ -113,4 +113,4 @@ void store_values(const Scratch<C>& values, const OptionalTensor& t) {
 
 // The CPU kernel of an op that csrc/schemas.cpp defines.
 #define NK_CPU(op, kernel) \
-  STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) { m.impl(#op, TORCH_BOX(&kernel)); }
+  STABLE_TORCH_LIBRARY_IMPL(normkernels_C, CPU, m) { m.impl(#op, NK_BOX(&kernel)); }

@@ -5,7 +5,6 @@
 #define USE_CUDA  // declares aoti_torch_get_current_cuda_stream
 #endif
 #include <torch/csrc/stable/accelerator.h>
-#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/macros.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -16,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "boxed.h"
 #include "cuda/base/affine.cuh"
 #include "cuda/base/line_sums.cuh"
 
@@ -140,8 +140,8 @@ void dispatch(const Tensor& x, Run run) {
 // The two directions of a norm, as every stem has them.
 template <auto* FORWARD, auto* BACKWARD>
 void implement(torch::stable::detail::StableLibrary& library, const std::string& stem) {
-  library.impl((stem + "_fwd").c_str(), TORCH_BOX(FORWARD));
-  library.impl((stem + "_bwd").c_str(), TORCH_BOX(BACKWARD));
+  library.impl((stem + "_fwd").c_str(), NK_BOX(FORWARD));
+  library.impl((stem + "_bwd").c_str(), NK_BOX(BACKWARD));
 }
 
 }  // namespace normkernels::cuda
