@@ -1,5 +1,5 @@
-// A kernel as torch's dispatcher calls it. TORCH_BOX alone loses a string at every call of an op that takes one: torch up
-// to 2.13 copies it twice and frees one of the copies (pytorch/pytorch#191340). That is 48 bytes, but where they lie
+// A kernel as torch's dispatcher calls it. TORCH_BOX alone loses a string at every call of an op that takes one: torch
+// up to 2.13 copies it twice and frees one of the copies (pytorch/pytorch#191340). That is 48 bytes, but where they lie
 // between two results the heap grows by a result a call.
 #pragma once
 

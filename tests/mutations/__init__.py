@@ -16,6 +16,7 @@ LAYERS = {
     "distributed": "normkernels/distributed",
     "package": "normkernels",
     "cpu": "csrc/cpu",
+    "csrc": "csrc",
     "replay": "csrc/replay",
     "bench": "bench",
 }

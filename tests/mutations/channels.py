@@ -73,6 +73,8 @@ TABLE = {
         ("if (a.dskip && !a.of.opener) store_tile(du + p * S, a.dskip + from, n);", ""),
         ("scales.at(p), u, count, g.S);", "scales.at(0), u, count, g.S);"),
         ("return of_few(p + k, j);", "return of_few(k, j);"),
+        ("+ picked<1, 2>(", "+ picked<0, 2>("),
+        ("sums.b += last ? v.b : V{};", "sums.b += v.b;"),
         ("off <= kFar<C> * (found[k].b - off)", "true"),
         ("if (!squares_fit<T>(m2, static_cast<int64_t>(count), a.of.eps)) return false;", ""),
         ("if (!far) return false;", "return false;"),
@@ -80,6 +82,9 @@ TABLE = {
         ("while (g.N % images) images--;", ""),
         ("std::max<int64_t>(1, wide / columns),", "std::max<int64_t>(1, kStep / columns),"),
         ("drain(p, totals.data(), totals.size());", ""),
+    ],
+    ("csrc", "tests/test_leaks.py -k layer_norm"): [
+        ("TORCH_ERROR_CODE_CHECK(torch_delete_string(text.handle));", ""),
     ],
     ("cpu", GATED_CHANNELS): [
         ("of.opener + at, u, du, dskip ? dskip + at : nullptr, n,", "of.opener + at, u, du, nullptr, n,"),

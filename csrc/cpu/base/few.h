@@ -1,6 +1,6 @@
-// A few numbers as one value, in a register: a short row or plane is over before a loop over an array of them has begun.
-// V is a vector of an instruction set's own width: of a wider one gcc keeps every value in memory. What is shorter than
-// a few takes other ways.
+// A few numbers as one value, in a register: a short row or plane is over before a loop over an array of them has
+// begun. V is a vector of an instruction set's own width: of a wider one gcc keeps every value in memory. What is
+// shorter than a few takes other ways.
 #pragma once
 
 #include <algorithm>
@@ -128,9 +128,7 @@ struct Sum {
   NK_INLINE Element<V> total() const { return add_up((part[0] + part[1]) + (part[2] + part[3])); }
 };
 
-// Elements of one sum: 64 to a lane
-template <class V>
-constexpr int64_t kSumPart = 64 * 4 * kWidth<V>;
+constexpr int64_t kSumPart = 4096;  // elements of one sum: 64 to a lane of AVX-512, and a row of two tiles at least
 
 // out[j] = f(j) of a few; at least so many, and no input of f in out
 template <class V, class T, class F>

@@ -74,8 +74,7 @@ NK_INLINE void blend_each(const D* du, const T* x, const Blend<const compute_t<T
 
 template <class T, class Out>
 void scale_planes(const T* x, const T* skip, const Scale<const compute_t<T>*>& k, Out* u, int64_t planes, int64_t n) {
-  with_vectors([=](auto bytes)
-                   NK_INLINED { scale_each<Vector<compute_t<T>, bytes()>>(x, skip, k, u, planes, n); });
+  with_vectors([=](auto bytes) NK_INLINED { scale_each<Vector<compute_t<T>, bytes()>>(x, skip, k, u, planes, n); });
 }
 
 template <class T>

@@ -71,7 +71,8 @@ void lay_out(const C* b, int64_t K, int64_t N, int64_t stride_k, int64_t stride_
 
 template <class C>
 void multiply(const C* a, const C* panels, C* out, int64_t M, int64_t K, int64_t N, int64_t begin, int64_t end) {
-  with_vectors([=](auto bytes) NK_INLINED { multiply_panels<Vector<C, bytes()>>(a, panels, out, M, K, N, begin, end); });
+  with_vectors([=](auto bytes)
+                   NK_INLINED { multiply_panels<Vector<C, bytes()>>(a, panels, out, M, K, N, begin, end); });
 }
 
 #define NK_PRODUCT(C)                                                      \

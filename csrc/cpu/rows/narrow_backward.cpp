@@ -42,7 +42,7 @@ NK_INLINE void backward_rows(const RowsBackward<T>& a, int64_t m, int64_t block,
       sums.a += of_g.total();
       sums.b += of_g_xhat.total();
     };
-    for (int64_t j = 0; kAlone && j < N; j += kSumPart<V>) add_part(j, std::min(kSumPart<V>, N - j));
+    for (int64_t j = 0; kAlone && j < N; j += kSumPart) add_part(j, std::min(kSumPart, N - j));
     if (!kAlone) add_part(0, N);
     const C n = static_cast<C>(N);
     means[r] = {a.mean ? sums.a / n : C(0), sums.b / n};
@@ -165,10 +165,12 @@ void narrow_backward(const RowsBackward<T>& a, int64_t block, int64_t begin, int
   if constexpr (std::is_same_v<T, float>)
     if (whole_lines(a.nontemporal, a.N, a.dx)) return stream_backward(a, block, begin, end);
 #endif
-  with_vectors([&](auto bytes) NK_INLINED {
-    using V = Vector<compute_t<T>, bytes()>;
-    a.nontemporal ? buffered_backward<V>(a, block, begin, end) : cached_backward<V>(a, block, begin, end);
-  });
+  if (a.nontemporal) {
+    with_vectors([&](auto bytes)
+                     NK_INLINED { buffered_backward<Vector<compute_t<T>, bytes()>>(a, block, begin, end); });
+  } else {
+    with_vectors([&](auto bytes) NK_INLINED { cached_backward<Vector<compute_t<T>, bytes()>>(a, block, begin, end); });
+  }
 }
 
 #define NK_NARROW(T) template void narrow_backward(const RowsBackward<T>&, int64_t, int64_t, int64_t);

@@ -12,8 +12,8 @@ constexpr int64_t kAhead = 1024;  // elements: how far ahead memory is asked for
 template <class V, class T>
 NK_INLINE Pair<compute_t<T>> sums_about(const T* x, compute_t<T> about, int64_t N, const Fresh<V>& last) {
   Pair<compute_t<T>> sums = {};
-  for (int64_t first = 0; first < N; first += kSumPart<V>) {
-    const int64_t n = std::min(kSumPart<V>, N - first);
+  for (int64_t first = 0; first < N; first += kSumPart) {
+    const int64_t n = std::min(kSumPart, N - first);
     Sum<V> a, b;
     const auto add = [&](const V& d, int64_t k) NK_INLINED {
       a.part[k] += d;
