@@ -14,7 +14,7 @@ TABLE = {
     ("cpu/recurrent", RECURRENT_NATIVE): [
         ("pointer<C>(from) + first * K", "pointer<C>(from)"),
         ("if (columns == kPanel)", "if (true)"),
-        ("if (m < M) multiply_block<1>", "if (false) multiply_block<1>"),
+        ("rows(std::integral_constant<int64_t, 1>());", ""),
     ],
     ("ops", "tests/test_packed_sequences.py"): [
         ("if device == batch_sizes.device:", "if True:"),
