@@ -5,7 +5,7 @@ import csv
 import pytest
 from test_ptx_triton import compiled
 
-from bench.model import cuda, grid, theirs
+from bench.model import cuda, cuda_long, grid, theirs
 from bench.model.__main__ import Predicted, committed, worse
 from bench.model.bars import bar
 from bench.model.compiled import Code, counts, known
@@ -180,6 +180,21 @@ def test_rows_of_cuda_ask_ahead():
     rows = cuda.committed()
     assert {row.op for row in rows} == {"layer_norm", "rms_norm"}
     assert all(row.ahead in (4, 8) and 0 < row.h200 < row.h100 <= 1 for row in rows)
+
+
+def test_long_rows_of_cuda():
+    """As committed: two launches each way of few rows, each of whose reads is one, and no cliff among them."""
+    rows = cuda_long.committed()
+    assert [(row.op, row.shape) for row in rows] == [
+        (op, s) for op in ("layer_norm", "rms_norm") for s in cuda_long.SHAPES
+    ]
+    for row in rows:
+        few = int(row.shape.split("x")[0]) <= 64
+        assert row.forward_launches == 2
+        assert row.backward_launches == 2 or not few
+        assert row.forward_bytes == 1.5
+        assert row.backward_bytes < 1.7
+        assert not few or max(row.forward_over, row.backward_over) < grid.CLIFF
 
 
 def test_no_kernel_of_the_model_spills():
