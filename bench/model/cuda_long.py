@@ -28,7 +28,7 @@ Kernels = dict[str, tuple[int, str]]
 
 
 class Long(NamedTuple):
-    """Of one shape, forward and backward: launches, bytes over the least, and the worse of H100 and H200 over a copy."""
+    """Of one shape, each way: launches, bytes over the least, and of H100 and H200 the worse time over a copy's."""
 
     op: str
     shape: str
