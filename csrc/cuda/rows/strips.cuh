@@ -45,7 +45,8 @@ __device__ void row_means(const RowsBackward<T>& p, int64_t row, acc_t<T> (&mean
 // 2 of 2: a block has a strip of columns, a pack to a thread, and every threadIdx.y a row at a time: of all rows, or of
 // a share of them where rows are many and strips too few to fill the device.
 template <typename T, bool CENTER, bool PACKED, int FINISH, bool EACH>
-__global__ void __launch_bounds__(kSegmentThreads) rows_backward_strip_kernel(const RowsBackward<T> p) {
+__global__ void __launch_bounds__(kSegmentThreads, kFewBlocks<FINISH == kGated && !PACKED, 1>)
+    rows_backward_strip_kernel(const RowsBackward<T> p) {
   using A = acc_t<T>;
   __shared__ Wide<T> columns[kSegmentThreads];
   const int64_t first = int64_t(blockIdx.x) * blockDim.x * kPack<T>, step = int64_t(gridDim.y) * blockDim.y;
