@@ -125,7 +125,7 @@ __global__ void __launch_bounds__(kSegmentThreads) rows_forward_moments_kernel(c
 
 // 2 of 2: every block merges the segments' moments of its row, in the same order, and writes its segment.
 template <typename T, bool CENTER, bool PACKED, int FINISH>
-__global__ void __launch_bounds__(kSegmentThreads, kFewBlocks<!kFast<T>, 3>)
+__global__ void __launch_bounds__(kSegmentThreads, !kFast<T> ? 3 : kFewBlocks<FINISH == kGated && !PACKED, 1>)
     rows_forward_segment_kernel(const RowsForward<T> p) {
   using A = acc_t<T>;
   __shared__ A scratch[2][1][32];

@@ -9,7 +9,8 @@ inline constexpr int kSumChunks = 2;  // packs of a thread
 
 // 1 of 2: the sums of g * xhat and g of every (row, segment); of rows shorter than a segment several to a block.
 template <typename T, bool CENTER, bool PACKED, int FINISH>
-__global__ void __launch_bounds__(kSegmentThreads) rows_backward_sums_kernel(const RowsBackward<T> p) {
+__global__ void __launch_bounds__(kSegmentThreads, kFewBlocks<FINISH == kGated && !PACKED, 1>)
+    rows_backward_sums_kernel(const RowsBackward<T> p) {
   using A = acc_t<T>;
   __shared__ A scratch[1 + CENTER][32];
   const int64_t wanted = blockIdx.x / p.segments * int64_t(blockDim.y) + threadIdx.y, segment = blockIdx.x % p.segments;
