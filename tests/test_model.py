@@ -5,7 +5,7 @@ import csv
 import pytest
 from test_ptx_triton import compiled
 
-from bench.model import cuda, grid, theirs
+from bench.model import cuda, cuda_long, grid, theirs
 from bench.model.__main__ import Predicted, committed, worse
 from bench.model.bars import bar
 from bench.model.compiled import Code, counts, known
@@ -117,25 +117,39 @@ def test_cliffs_are_named():
     assert f"{cell.op}: 1 of 2 above 2 times a copy and launches" in grid.summary([cell, steep])
 
 
-def test_torch_at_the_least():
-    """Launches and sweeps: no op of torch's beats a copy, and more of either takes longer."""
+SHAPE = {"layer_norm": (8192, 4096), "batch_norm": (32, 256, 56, 56)} | dict.fromkeys(
+    ("group_norm", "instance_norm"), (32, 256, 56, 56)
+)
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["planes", "channels last"])
+@pytest.mark.parametrize("op", SHAPE)
+def test_torch_at_the_least(op, last):
+    """Launches, bytes and blocks: no op of torch's beats a copy, and fewer blocks or a copy to planes take longer."""
     large = 1e9  # far beyond L2
-    for op in ("layer_norm", "batch_norm", "group_norm", "instance_norm"):
-        forward, backward = theirs.taken(H100, op, False, large)
-        assert forward >= copy(H100, 2 * large) * 0.999
-        assert backward >= copy(H100, 3 * large)
-    batch, group = (theirs.taken(H100, op, False, large)[0] for op in ("batch_norm", "group_norm"))
-    assert group - batch == pytest.approx(least(H100, theirs.SMALL))
-    copied = theirs.taken(H100, "group_norm", True, large)[0]
-    assert copied - group == pytest.approx(copy(H100, 2 * large))
-    assert theirs.taken(H200, "batch_norm", False, 1e6)[0] == pytest.approx(2 * least(H200, Work(1, 1e3, 0.0)), rel=0.1)
+    forward, backward = (theirs.taken(H100, made) for made in theirs.launches(op, SHAPE[op], last, large))
+    assert forward >= copy(H100, 2 * large) * 0.999
+    assert backward >= copy(H100, 3 * large)
+    if op in ("group_norm", "instance_norm") and last:
+        planes = theirs.taken(H100, theirs.launches(op, SHAPE[op], False, large)[0])
+        assert forward - planes == pytest.approx(copy(H100, 2 * large))
 
 
-def test_cases_above_torch_are_counted():
+def test_few_blocks_take_longer():
+    """A row of a million in one block; and of what is launched in many, bytes alone count."""
+    assert theirs.shaped(H100, Work(1, 2e6, 2e6), 4) > 5 * theirs.shaped(H100, Work(264, 2e6, 2e6), 4)
+    assert theirs.shaped(H100, Work(2048, 1e9, 1e9), 4) == pytest.approx(copy(H100, 2e9))
+    one, many = (
+        theirs.taken(H100, theirs.launches("layer_norm", s, False, 2e6)[0]) for s in ((1, 1 << 20), (1024, 1024))
+    )
+    assert one > 5 * many
+
+
+def test_cases_launched_worse_than_torch_are_counted():
     cell = next(iter(grid.committed().values()))._replace(forward_torch=0.9, backward_torch=1.1)
     said = grid.summary([cell])
-    assert f"{cell.op} forward: 0 of 1 above torch's launches at the least" in said
-    assert f"{cell.op} backward: 1 of 1 above torch's launches at the least" in said
+    assert f"{cell.op} forward: 0 of 1 launched worse than torch's" in said
+    assert f"{cell.op} backward: 1 of 1 launched worse than torch's" in said
 
 
 def test_what_is_merged_first_takes_time():
@@ -180,6 +194,21 @@ def test_rows_of_cuda_ask_ahead():
     rows = cuda.committed()
     assert {row.op for row in rows} == {"layer_norm", "rms_norm"}
     assert all(row.ahead in (4, 8) and 0 < row.h200 < row.h100 <= 1 for row in rows)
+
+
+def test_long_rows_of_cuda():
+    """As committed: two launches each way of few rows, each of whose reads is one, and no cliff among them."""
+    rows = cuda_long.committed()
+    assert [(row.op, row.shape) for row in rows] == [
+        (op, s) for op in ("layer_norm", "rms_norm") for s in cuda_long.SHAPES
+    ]
+    for row in rows:
+        few = int(row.shape.split("x")[0]) <= 64
+        assert row.forward_launches == 2
+        assert row.backward_launches == 2 or not few
+        assert row.forward_bytes == 1.5
+        assert row.backward_bytes < 1.7
+        assert not few or max(row.forward_over, row.backward_over) < grid.CLIFF
 
 
 def test_no_kernel_of_the_model_spills():

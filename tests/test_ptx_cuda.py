@@ -110,9 +110,29 @@ def test_the_next_row_comes_while_one_is_worked_on(N, order):
             found.append(torch.autograd.grad(rms_norm(given[0], (N,), given[1], backend=backend), given, dy))
         if backend == "native":
             names = [one.kernel for one in launched]
-            assert any(("segment" if N == 8200 else "rows_backward_kernel") in name for name in names)
+            assert any(("strip" if N == 8200 else "rows_backward_kernel") in name for name in names)
     for got, want in zip(*found, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+
+
+def test_long_rows_are_shared_out_in_two_launches():
+    """Each way, whatever the device and the number of rows; and a row of few has the bits that it has among many."""
+    x, dy, weight = torch.randn(17, 8203), torch.randn(17, 8203), torch.randn(8203)
+    found = []
+    for rows in (slice(0, 1), slice(0, 3), slice(None)):
+        given, w = x[rows].clone().requires_grad_(), weight.clone().requires_grad_()
+        with running(("rms_norm",), random.Random(0), device=Device(132, 8, 50 << 20)) as launched:
+            y = rms_norm(given, (8203,), w, backend="native")
+            assert len(launched) == 2, [one.kernel for one in launched]
+            found.append((y, *torch.autograd.grad(y, (given, w), dy[rows])))
+        assert len(launched) == 4, [one.kernel for one in launched]
+    whole = found[-1]
+    for y, dx, _ in found:
+        assert torch.equal(y, whole[0][: len(y)])
+        assert torch.equal(dx, whole[1][: len(dx)])
+    given = x.clone().requires_grad_()
+    expected = torch.autograd.grad(rms_norm(given, (8203,), weight, backend="reference"), given, dy)[0]
+    torch.testing.assert_close(whole[1], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_launch_too_large_is_an_error():

@@ -95,3 +95,36 @@ MERGING = {
 def test_partial_results_that_are_merged_where_applied(op, dtype):
     """One tile of a program and several, tiles that several statistics share, skip and activation."""
     compiled("-c", MERGED, op, dtype, *MERGING[op][dtype == "bfloat16" :: 2])
+
+
+ALONE = """
+import random, sys, torch
+import normkernels.functional as nf
+from tests.ptx.launch import running
+op, shape, last = sys.argv[1], tuple(map(int, sys.argv[2].split("x"))), sys.argv[3] == "last"
+function = (lambda *a: nf.group_norm(a[0], 2, *a[1:], backend="triton")) if op == "group_norm" else (
+    lambda *a: nf.instance_norm(a[0], weight=a[1], bias=a[2], backend="triton")
+)
+torch.manual_seed(0)
+x, dy = torch.randn(2, *shape), torch.randn(2, *shape)
+if last:
+    x, dy = (t.contiguous(memory_format=torch.channels_last) for t in (x, dy))
+found = []
+for images in (slice(0, 1), slice(None)):
+    given = [x[images].clone().requires_grad_(), *(torch.ones(shape[0], requires_grad=True) for _ in range(2))]
+    with running(random.Random(0)) as launched:
+        y = function(*given)
+        found.append((y[0], torch.autograd.grad(y, given, dy[images])[0][0]))
+    assert "channels_dx_kernel" in [one.kernel for one in launched]
+assert torch.equal(found[0][0], found[1][0]), "y"
+assert torch.equal(found[0][1], found[1][1]), "dx"
+"""
+
+
+@pytest.mark.parametrize(
+    ("op", "shape", "layout"),
+    [("group_norm", "6x61x61", "planes"), ("group_norm", "12x40x40", "last"), ("instance_norm", "33x26x26", "last")],
+)
+def test_an_image_alone_has_the_bits_that_it_has_among_others(op, shape, layout):
+    """Compiled: warps and tiles, which choose the order of sums, are the image's own."""
+    compiled("-c", ALONE, op, shape, layout)

@@ -40,17 +40,16 @@ class Row(NamedTuple):
     h200: float
 
 
-def compile_kernels() -> dict[str, tuple[int, str]]:
-    """Registers and machine code by name."""
+def compile_kernels(names: dict[str, str], header: str = "cuda/rows/backward.cuh") -> dict[str, tuple[int, str]]:
+    """Registers and machine code by name; names: of kernels, and of what each takes."""
     nvcc = importlib.import_module("tests.ptx.build").nvcc()
     if nvcc is None:
         sys.exit("nvcc not found: the CUDA kernels cannot be compiled")
     tools = Path(importlib.import_module("triton").__file__ or "").parent / "backends/nvidia/bin"
-    names = [KERNEL.format(center=c, chunks=n) for c in ("true", "false") for n in CHUNKS]
-    made = "".join(f"template __global__ void {name}(RowsBackward<__nv_bfloat16>);\n" for name in names)
+    made = "".join(f"template __global__ void {name}({given});\n" for name, given in names.items())
     with tempfile.TemporaryDirectory() as folder:
         source, cubin = Path(folder, "rows.cu"), Path(folder, "rows.cubin")
-        source.write_text(f'#include "cuda/rows/backward.cuh"\nnamespace normkernels::cuda {{\n{made}}}\n')
+        source.write_text(f'#include "{header}"\nnamespace normkernels::cuda {{\n{made}}}\n')
         flags = ["-O3", "-std=c++20", "--expt-relaxed-constexpr", f"-arch=sm_{ARCHITECTURE}", f"-I{ROOT / 'csrc'}"]
         output(nvcc, *flags, "-cubin", "-o", cubin, source)
         usage = output(tools / "cuobjdump", "--dump-resource-usage", cubin)
@@ -73,7 +72,7 @@ def loop_over_rows(sass: str) -> tuple[list[str], list[str]]:
     back = [
         (labels.get(m[1], i), i + 1) for i, text in enumerate(code) if (m := re.match(r"@.*BRA `\((\.L_x_\d+)", text))
     ]
-    start, end = max(back, key=lambda loop: loop[1] - loop[0])
+    start, end = max(back, key=lambda loop: loop[1] - loop[0], default=(0, 0))
     return code, code[start:end]
 
 
@@ -84,7 +83,7 @@ def facts(name: str, registers: int, sass: str, shared: int) -> tuple[Code, int]
     barriers = sum("BAR.SYNC" in text for text in body)
     outside = sum("BAR.SYNC" in text for text in code) - barriers
     first = round(asked[0] / len(body), 3) if asked else 1.0  # else what it asks for it waits for
-    before = next(i for i, text in enumerate(body) if "BAR.SYNC" in text)
+    before = next((i for i, text in enumerate(body) if "BAR.SYNC" in text), len(body))
     made = Code(name, "", registers, 0, shared, len(code), len(body), outside, barriers, first, 0)
     return made, sum(i < before for i in asked)
 
@@ -119,7 +118,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.model.cuda", description=__doc__)
     parser.add_argument("--write", action="store_true", help=f"write {TABLE.name}")
     args = parser.parse_args()
-    kernels = compile_kernels()
+    names = [KERNEL.format(center=c, chunks=n) for c in ("true", "false") for n in CHUNKS]
+    kernels = compile_kernels(dict.fromkeys(names, "RowsBackward<__nv_bfloat16>"))
     shapes: Any = [(op, shape) for op in ("layer_norm", "rms_norm") for shape in SHAPES["cuda"][op]]
     found = [row for op, shape in shapes if (row := predict(op, shape, kernels))]
     sys.stdout.write("predicted, not measured: share of a copy's speed on H100/H200\n")

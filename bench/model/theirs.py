@@ -1,44 +1,103 @@
-"""What torch's own kernels would take by the model at the least: their launches and sweeps of memory, free of code.
+"""What torch's own kernels would take by the model at the least, beside ours at the least: launches, bytes and blocks.
 
-The model reads machine code, and torch's is not here. So a launch of torch's takes as long as its bytes or one answer
-of memory (``times.least``), less than in truth, and ours, as compiled, are compared with that. Assumed of torch 2.13
-without cuDNN (``aten/src/ATen/native/cuda``):
+The model reads machine code, and torch's is not here; so neither side's code counts. A launch takes as long as its
+bytes, or as its blocks, a multiprocessor's at a time, each an answer of memory and its own bytes (``shaped``). Where
+ours take longer so, their launches are worse; how much code costs beyond that, ``bars`` says of ours.
 
-* rows: a launch forward; backward one for dx, and one for the parameters that reads dy and x again;
-* batch norm: a sweep for the statistics, one for y; backward the same, of planes in one launch;
-* instance norm: batch norm of images beside each other; small launches repeat two parameters and sum their gradients;
-* group norm: as batch norm with a small launch between the sweeps, backward two;
-* group and instance norm of channels_last begin with copies to planes.
+As launched by torch 2.13 on CUDA without cuDNN (``aten/src/ATen/native/cuda``), of which blocks, warps:
+
+| op | forward | backward |
+|---|---|---|
+| rows | M, 4: a row twice | M, 4: dx, a row twice; ceil(N / 32), 1 to 32: x and dy again for the parameters |
+| rows, N % 4 | M, 16: moments; M, 8: y | the same |
+| batch, planes | C, 16: statistics; small: rstd; as many as fit: y | C, 16: x and dy twice |
+| batch, last | ceil(C / 32) times up to 128, 16: statistics; small; as many: y | as many: sums; as many: dx |
+| instance | two small: parameters repeated; as batch norm of N C planes | as batch norm; two small: their sums |
+| group | N G, 16: statistics; small; elements: y | N C, 16: sums; small, small; elements: dx; small |
+
+Where channels lie last, group and instance norm begin with copies to planes, group norm's backward with two.
 """
 
-from .times import L2_KEPT, Device, Work, least
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
-SMALL = Work(1, 1e3, 1e3)
+from .times import BLOCKS, L2_KEPT, LAUNCH, OWN, START, WARPS, Device, Work, latency, moving
+
+MANY = 2048  # blocks of what is launched by elements, or by pieces of planes: enough for any device
+FEW, MOST = 64, 64 * 1024  # rows up to which a warp sums the parameters' gradients; beyond which rows are shared out
 
 
-def again(read: float, written: float = 0.0) -> Work:
+class Launched(NamedTuple):
+    """A launch, and the warps of a block."""
+
+    work: Work
+    warps: int
+
+
+SMALL = Launched(Work(1, 1e3, 1e3), 4)
+
+
+def shaped(device: Device, work: Work, warps: int) -> float:
+    """Seconds of a launch whose code costs nothing: of its bytes, or of its blocks."""
+    waves = max(1.0, work.programs / (device.multiprocessors * min(BLOCKS, WARPS // warps)))
+    block = START + latency(work) + (work.before + work.read / work.programs) / OWN
+    return LAUNCH + max(moving(device, work), waves * block)
+
+
+def first(blocks: int, warps: int, read: float, written: float = 0.0) -> Launched:
+    return Launched(Work(blocks, read, written), warps)
+
+
+def again(blocks: int, warps: int, read: float, written: float = 0.0) -> Launched:
     """A sweep over what the one before it read."""
-    return Work(1, read, written, cached=min(0.98, L2_KEPT / read))
+    return Launched(Work(blocks, read, written, cached=min(0.98, L2_KEPT / read)), warps)
 
 
-def launches(op: str, last: bool, size: float) -> tuple[list[Work], list[Work]]:
-    """Of a forward and of a backward of ``size`` bytes of input."""
-    copied, sums, both = Work(1, size, size), Work(1, size, 0.0), Work(1, 2 * size, 0.0)
-    if op in ("layer_norm", "rms_norm"):
-        return [copied], [Work(1, 2 * size, size), again(2 * size)]
-    forward, backward = [sums, again(size, size)], [both, again(2 * size, size)]
-    if op == "group_norm":
-        copies = [copied] if last else []
-        return [*copies, sums, SMALL, again(size, size)], [*copies, *copies, both, SMALL, SMALL, again(2 * size, size)]
-    if not last or op == "instance_norm":
-        backward = [Work(1, 4 * size, size, cached=min(0.98, L2_KEPT / (2 * size)) / 2)]
+def twice(blocks: int, warps: int, read: float, written: float) -> Launched:
+    """Blocks that read their part a second time at once."""
+    near = min(1.0, L2_KEPT / read * blocks / min(blocks, 132 * WARPS // warps))
+    return Launched(Work(blocks, 2 * read, written, cached=near / 2), warps)
+
+
+def rows(M: int, N: int, size: float) -> tuple[list[Launched], list[Launched]]:
+    forward = [twice(M, 4, size, size)] if N % 4 == 0 else [first(M, 16, size), again(M, 8, size, size)]
+    blocks, backward = math.ceil(N / 32), [twice(M, 4, 2 * size, size)]
+    if M > MOST and blocks < 66:
+        partial = 4.0 * N * math.ceil(M / 32)
+        sums = [again(MANY, 4, partial)] * 2
+        return forward, [*backward, again(blocks * math.ceil(M / 32), 1, 2 * size, 2 * partial), *sums]
+    return forward, [*backward, again(blocks, 1 if M < FEW else min(32, M // 8), 2 * size)]
+
+
+def planes(C: int, size: float) -> tuple[list[Launched], list[Launched]]:
+    return [first(C, 16, size), SMALL, again(MANY, 16, size, size)], [twice(C, 16, 2 * size, size)]
+
+
+def lasting(C: int, positions: int, size: float) -> tuple[list[Launched], list[Launched]]:
+    blocks = math.ceil(C / 32) * min(128, max(1, math.ceil(positions / 256)))
+    forward = [first(blocks, 16, size), SMALL, again(blocks, 16, size, size)]
+    return forward, [first(blocks, 16, 2 * size), again(blocks, 16, 2 * size, size)]
+
+
+def launches(op: str, shape: Sequence[int], last: bool, size: float, groups: int = 8) -> tuple[list, list]:
+    """Of a forward and of a backward; size: bytes of the input."""
+    N, C, *rest = shape
+    if not rest:
+        if op in ("layer_norm", "rms_norm"):
+            return rows(N, C, size)
+        rest = [1]
+    copies = [first(MANY, 16, size, size)] if last else []
     if op == "batch_norm":
-        return forward, backward
-    copies = [copied] if last else []
-    return [*copies, SMALL, SMALL, *forward], [*copies, *backward, SMALL, SMALL]
+        return lasting(C, N * math.prod(rest), size) if last else planes(C, size)
+    if op == "instance_norm":
+        forward, backward = planes(N * C, size)
+        return [*copies, SMALL, SMALL, *forward], [*copies, *backward, SMALL, SMALL]
+    forward = [first(N * math.gcd(groups, C), 16, size), SMALL, again(MANY, 16, size, size)]
+    backward = [first(N * C, 16, 2 * size), SMALL, SMALL, again(MANY, 16, 2 * size, size), SMALL]
+    return [*copies, *forward], [*copies, *copies, *backward]
 
 
-def taken(device: Device, op: str, last: bool, size: float) -> tuple[float, float]:
-    """Seconds of a forward and of a backward."""
-    forward, backward = (sum(least(device, w) for w in found) for found in launches(op, last, size))
-    return forward, backward
+def taken(device: Device, made: Sequence[Launched]) -> float:
+    """Seconds of launches one after the other."""
+    return sum(shaped(device, one.work, one.warps) for one in made)

@@ -28,6 +28,7 @@ class Work(NamedTuple):
     """What a launch does: bytes in all, tiles of a program (0: no loop), and the share of reads that L2 answers.
 
     before: bytes of a program that L2 answers before its tiles; it waits for them, and for the barriers of their sums.
+    turns: tiles of a program on average, where most have fewer than steps.
     """
 
     programs: int
@@ -36,6 +37,7 @@ class Work(NamedTuple):
     steps: int = 0
     cached: float = 0.0
     before: float = 0.0
+    turns: float | None = None
 
 
 def resident(code: Code, warps: int) -> int:
@@ -88,7 +90,8 @@ def seconds(device: Device, code: Code, warps: int, work: Work) -> float:
     at_once = min(resident(code, warps), math.ceil(work.programs / device.multiprocessors))
     waves = work.programs / (device.multiprocessors * at_once)
     blocks = program(code, warps, work) * (max(1.0, math.ceil(waves)) if waves < 4 else waves + 0.3)
-    executed = code.instructions + code.loop * max(work.steps - 1, 0)
+    turns = work.steps if work.turns is None else work.turns
+    executed = code.instructions + code.loop * max(turns - 1, 0)
     issue = work.programs * warps * executed / (device.multiprocessors * SCHEDULERS * CLOCK)
     return LAUNCH + sum(t**4 for t in (blocks, moving(device, work), issue)) ** 0.25
 

@@ -153,6 +153,9 @@ def _sums(kernel: str, given: dict[str, Any], programs: int) -> Work:
         return Work(programs, read, 0, math.ceil(given["P"] / given["BLOCK_P"]), 1.0)
     form = given["FORM"]
     steps = math.ceil(given["rows"] * (given["C"] // given["G"]) / form.BLOCK_R)
-    if form.APART:  # some programs sum up the rows of all batches, eight columns wide
-        read, steps = 2 * read, max(steps, math.ceil(given["rows"] * given["B"] * 4 / (form.BLOCK_R * form.BLOCK_G)))
-    return Work(programs, read, 0, steps, 1.0)
+    if not form.APART:
+        return Work(programs, read, 0, steps, 1.0)
+    # some programs sum up the rows of all batches, eight columns wide
+    means, more = given["B"] * math.ceil(given["G"] / form.BLOCK_G), math.ceil(given["rows"] * given["B"] / form.APART)
+    turns = (means * steps + (programs - means) * more) / programs
+    return Work(programs, 2 * read, 0, max(steps, more), 1.0, turns=turns)

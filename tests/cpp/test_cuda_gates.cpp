@@ -88,12 +88,12 @@ void check_gated(const Case& c) {
   }
 }
 
-// Rows of part of a warp, of a warp, of a block, of several; packed and not
+// Rows of part of a warp, of a warp, of a block, of several; packed and not; shares of the rows in blocks of their own
 template <class T>
 void check_all() {
   const int64_t V = kPack<T>;
   for (const Case& c : {Case{7, 4 * V, "silu"}, Case{9, 31, "sigmoid"}, Case{3, 150 * V, "identity"},
-                        Case{6, 16 * V, "gelu", 3}, Case{5, 33, "silu", 1, false}}) {
+                        Case{6, 16 * V, "gelu", 3}, Case{5, 33, "silu", 1, false}, Case{300, 20 * V, "silu"}}) {
     check_gated<true, T>(c);
     check_gated<false, T>(c);
   }

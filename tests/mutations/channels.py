@@ -132,6 +132,7 @@ TABLE = {
         ("means = B * tl.cdiv(G, BLOCK_G)", "means = tl.cdiv(G, BLOCK_G)"),
         ("tl.rsqrt(rstd + number(EPS, rstd.dtype))", "tl.rsqrt(rstd)"),
         ("sum_squares += distance * distance * count +", "sum_squares += "),
+        ("second, block = program // blocks, program % blocks", "second, block = 0, program % blocks"),
         ("- broad(mean_g, 3) - xhat * broad(mean_gx, 3)", "- xhat * broad(mean_gx, 3)"),
         ("sum_g += affine(load(PARTIAL_B, at, mask, dtype), w, None)", "sum_g += load(PARTIAL_B, at, mask, dtype)"),
     ],
@@ -147,7 +148,8 @@ TABLE = {
     ],
     ("triton/channels_merged_forward", CHANNELS): [
         ("distance * distance * count + squares", "squares"),
-        ("at = (batch * rows + row) * C", "at = row * C"),
+        ("at = ((batch * rows + row) * G", "at = (row * G"),
+        ("each = C // G if FORM.LAST else 1", "each = C // G"),
         ("(channels // each - low // each)", "(channels // each)"),
     ],
     ("triton/channels_backward", CHANNELS): [

@@ -46,6 +46,11 @@ __global__ void __launch_bounds__(kSumUnits* kSumThreads) line_sums_kernel(const
 }
 
 template <typename T>
+bool wanted(const LineSums<T>& p) {
+  return p.dweight != nullptr || p.dbias != nullptr;
+}
+
+template <typename T>
 void line_sums(const LineSums<T>& p, const Device& device) {
   const dim3 grid(ceil_div<int64_t>(p.N, kSumUnits), p.dbias == nullptr ? 1 : 2);
   launch(line_sums_kernel<T>, grid, dim3(kSumUnits, kSumThreads), device, p);

@@ -1,7 +1,8 @@
-// Backward of the row family: one sweep where a row fits a block, else two. Their sums by column are dweight and dbias.
+// Backward of the row family: one sweep where a row fits a block, else two (strips.cuh). Their sums by column are
+// dweight and dbias.
 #pragma once
 
-#include "cuda/rows/ahead.cuh"
+#include "cuda/rows/strips.cuh"
 
 namespace normkernels::cuda {
 
@@ -54,116 +55,28 @@ __global__ void __launch_bounds__(C == kBackwardChunks ? kResidentThreads : kBac
   if constexpr (CENTER || EACH) store_columns(all, db, line + p.P * samples * p.N, columns);
 }
 
-// Rows that do not fit a block, 1 of 2: the sums of g * xhat and g of every (segment, row).
-template <typename T, bool CENTER, bool PACKED, int FINISH>
-__global__ void __launch_bounds__(kSegmentThreads) rows_backward_sums_kernel(const RowsBackward<T> p) {
-  using A = acc_t<T>;
-  __shared__ A scratch[1 + CENTER][32];
-  const int64_t row = p.first_row + blockIdx.y, first = blockIdx.x * kSegment<T, kBackwardChunks>;
-  const Tile<T, PACKED> tile(p.N, first, kSegment<T, kBackwardChunks>);
-  Pack<T> x[kBackwardChunks], dy[kBackwardChunks];
-  tile.load(p.x + row * p.x_stride + first, x);
-  tile.load(p.dy + row * p.dy_stride + first, dy);
-  const A mean = CENTER ? p.mean[row] : A(0), rstd = p.rstd[row];
-  A sums[1 + CENTER] = {};
-  Wide<T> none;
-  const auto accumulate = [&](int c, Pack<T>& x, Pack<T>& dy) {
-    add_chunk<CENTER, false, false, T>(load_chunk<FINISH, false>(p, tile, row, first, 0, c, x, dy, mean, rstd), sums,
-                                       none, none);
-  };
-  for_chunks<false>(accumulate, x, dy);
-  row_sum(sums, kSegmentThreads, scratch);
-  A* out = p.row_partial + (int64_t(blockIdx.y) * p.segments + blockIdx.x) * (1 + CENTER);
-  if (threadIdx.x == 0)
-    for (int i = 0; i < 1 + CENTER; ++i) out[i] = sums[i];
-}
-
-// 2 of 2: a block per (segment, group of rows) adds the segments' sums of each row in the same order, and writes dx.
-template <typename T, bool CENTER, bool PACKED, int FINISH, bool EACH>
-__global__ void __launch_bounds__(kSegmentThreads, kFewBlocks<FINISH == kGated && !PACKED, 1>)
-    rows_backward_segment_kernel(const RowsBackward<T> p) {
-  using A = acc_t<T>;
-  __shared__ A scratch[2][1 + CENTER][32];
-  const int64_t first = blockIdx.x * kSegment<T, kBackwardChunks>;
-  const Tile<T, PACKED> tile(p.N, first, kSegment<T, kBackwardChunks>);
-  Wide<T> dw[kBackwardChunks] = {}, db[kBackwardChunks] = {};
-  A* dw_out = p.partial + blockIdx.y * p.N + first;
-  A* db_out = dw_out + p.P * p.N;
-  if (p.partial != nullptr && p.first_row > 0) {  // go on where the wave before stopped
-    tile.load(dw_out, dw);
-    if constexpr (CENTER || EACH) tile.load(db_out, db);
-  }
-  Ahead<T, CENTER, PACKED, PACKED, kBackwardChunks> ahead(p, dynamic_memory());
-  if (blockIdx.y < p.rows) ahead.request(tile, p.first_row + blockIdx.y, first);
-  int buffer = 0;
-  for (int64_t i = blockIdx.y; i < p.rows; i += gridDim.y, buffer ^= 1) {
-    const int64_t row = p.first_row + i;
-    Pack<T> x[kBackwardChunks], dy[kBackwardChunks];
-    ahead.take(tile, row, first, x, dy);
-    const A mean = ahead.mean, rstd = ahead.rstd;
-    if (i + gridDim.y < p.rows) ahead.request(tile, row + gridDim.y, first);
-    A sums[1 + CENTER] = {};
-    for (int j = threadIdx.x; j < p.segments; j += kSegmentThreads)
-      for (int k = 0; k < 1 + CENTER; ++k) sums[k] += p.row_partial[(i * p.segments + j) * (1 + CENTER) + k];
-    row_sum(sums, kSegmentThreads, scratch[buffer]);
-    for (A& sum : sums) sum /= A(p.N);
-    const auto finish = [&](int c, Pack<T>& x, Pack<T>& dy, Wide<T>& dw, Wide<T>& db) {
-      const Chunk<T> chunk = load_chunk<FINISH, true>(p, tile, row, first, 0, c, x, dy, mean, rstd);
-      A unused[1 + CENTER] = {};
-      add_chunk<CENTER, true, CENTER || EACH, T>(chunk, unused, dw, db);
-      store_dx<CENTER>(p, tile, row, first, c, chunk, sums, rstd);
-    };
-    for_chunks<false>(finish, x, dy, dw, db);
-  }
-  if (p.partial == nullptr) return;
-  store_columns<T>(tile, dw, dw_out, static_cast<Wide<T>*>(nullptr));
-  if constexpr (CENTER || EACH) store_columns<T>(tile, db, db_out, static_cast<Wide<T>*>(nullptr));
-}
-
 // ---- host ----
 
 // workspace(n) gives room for n accumulators
 template <typename T, bool CENTER, bool PACKED, int FINISH, bool EACH, typename Workspace>
 void launch_rows_backward(RowsBackward<T> p, LineSums<T> sums, const Device& device, Workspace workspace) {
-  const bool wanted = sums.dweight != nullptr || sums.dbias != nullptr;
   const int64_t packs = ceil_div<int64_t>(p.N, kPack<T>);
-  const auto columns = [&](int64_t P) {
-    sums.P = p.P = P;
-    if (wanted) sums.partial = p.partial = workspace(2 * P * sums.N);
-  };
-  const auto resident = [&]<int C>(std::integral_constant<int, C>) {
+  [[maybe_unused]] const auto resident = [&]<int C>(std::integral_constant<int, C>) {
     const auto kernel = rows_backward_kernel<T, CENTER, PACKED, FINISH, EACH, C>;
     const dim3 block = row_block(packs, C, kSegmentThreads);
     const int threads = block.x * block.y, shared = ahead_bytes<kAsksAhead<PACKED, FINISH, C>, C>(threads);
     const int64_t most = resident_blocks(kernel, threads, shared, device) / p.samples;
-    columns(std::clamp<int64_t>(most, 1, ceil_div<int64_t>(p.M, block.y)));
+    sums.P = p.P = std::clamp<int64_t>(most, 1, ceil_div<int64_t>(p.M, block.y));
+    if (wanted(sums)) sums.partial = p.partial = workspace(2 * p.P * sums.N);
     launch(kernel, dim3(p.P, p.samples), block, shared, device, p);
+    if (wanted(sums)) line_sums(sums, device);
   };
-  const auto segmented = [&] {
-    constexpr int kFinish = FINISH == kGated ? kGated : kActivated;
-    p.segments = ceil_div(p.N, kSegment<T, kBackwardChunks>);
-    const int64_t wave = wave_rows<T>(p.M, p.N, 2, device);
-    const int shared = ahead_bytes<PACKED, kBackwardChunks>(kSegmentThreads);
-    p.row_partial = workspace(wave * p.segments * (1 + CENTER));
-    columns(std::clamp<int64_t>(2 * device.multiprocessors / p.segments, 1, wave));
-    for (p.first_row = 0; p.first_row < p.M; p.first_row += wave) {
-      p.rows = std::min(wave, p.M - p.first_row);
-      launch(rows_backward_sums_kernel<T, CENTER, PACKED, kFinish>, dim3(p.segments, p.rows), kSegmentThreads, device,
-             p);
-      launch(rows_backward_segment_kernel<T, CENTER, PACKED, kFinish, EACH>, dim3(p.segments, p.P), kSegmentThreads,
-             shared, device, p);
-    }
-  };
-  if constexpr (FINISH == kGated) {
-    segmented();  // beside whole rows a gate and its gradient find no registers
-  } else if (packs <= kResidentThreads * kBackwardChunks) {
-    resident(std::integral_constant<int, kBackwardChunks>{});
-  } else if (packs <= kBackwardMostThreads < T, CENTER || EACH > *kBackwardMostChunks) {
-    resident(std::integral_constant<int, kBackwardMostChunks>{});
-  } else {
-    segmented();
+  if constexpr (FINISH != kGated) {  // beside whole rows a gate and its gradient find no registers
+    if (packs <= kResidentThreads * kBackwardChunks) return resident(std::integral_constant<int, kBackwardChunks>{});
+    if (packs <= kBackwardMostThreads < T, CENTER || EACH > *kBackwardMostChunks)
+      return resident(std::integral_constant<int, kBackwardMostChunks>{});
   }
-  if (wanted) line_sums(sums, device);
+  launch_strips<T, CENTER, PACKED, FINISH, EACH>(p, sums, device, workspace);
 }
 
 template <bool CENTER, bool EACH, typename T, typename Workspace>
@@ -186,7 +99,7 @@ void rows_backward(const RowsBackward<T>& p, const LineSums<T>& sums, const Devi
   const bool biased = !CENTER && sums.dbias != nullptr, each = p.samples > 1 || biased;
   const int64_t threads = CENTER || each ? kBackwardMostThreads<T, true> : kBackwardMostThreads<T, false>;
   const bool resident = !p.gate && p.N <= threads * kBackwardMostChunks * kPack<T>;
-  each_samples(p.samples, resident ? kMostSamples : 1, workspace, [&](int64_t first, int64_t count, auto room) {
+  each_samples(p.samples, resident ? kMostAside : 1, workspace, [&](int64_t first, int64_t count, auto room) {
     const RowsBackward<T> own = p.of_samples(first, count);
     const LineSums<T> lines = columns_of(sums, first * p.N, count * p.N);
     count > 1 || biased ? launch_rows_backward<CENTER, true>(own, lines, device, room)

@@ -24,9 +24,8 @@ struct RowsForward {
   int64_t samples = 1;  // each with a weight and a bias of its own
   bool packed;          // every pointer, row stride and N is a whole number of packs
   // rows that do not fit a block
-  int64_t first_row;
   int segments;
-  Moments<acc_t<T>>* partial;  // (rows of a wave, segments)
+  Moments<acc_t<T>>* partial;  // (M, segments)
 
   RowsForward of_samples(int64_t first, int64_t count) const {
     RowsForward own = *this;
@@ -116,29 +115,31 @@ __global__ void __launch_bounds__(C == 1 ? 128 : kResidentThreads) rows_forward_
 template <typename T, bool CENTER, bool PACKED>
 __global__ void __launch_bounds__(kSegmentThreads) rows_forward_moments_kernel(const RowsForward<T> p) {
   __shared__ acc_t<T> scratch[2][1][32];
-  const int64_t first = blockIdx.x * kSegment<T, kForwardChunks>;
+  const int64_t row = blockIdx.x / p.segments, first = blockIdx.x % p.segments * kSegment<T, kForwardChunks>;
   const Tile<T, PACKED> tile(p.N, first, kSegment<T, kForwardChunks>);
   Pack<T> s[kForwardChunks];
-  load_summed(p, tile, p.first_row + blockIdx.y, first, s);
+  load_summed(p, tile, row, first, s);
   const auto moments = tile_moments<CENTER>(tile, s, scratch);
-  if (threadIdx.x == 0) p.partial[int64_t(blockIdx.y) * p.segments + blockIdx.x] = moments;
+  if (threadIdx.x == 0) p.partial[blockIdx.x] = moments;
 }
 
 // 2 of 2: every block merges the segments' moments of its row, in the same order, and writes its segment.
 template <typename T, bool CENTER, bool PACKED, int FINISH>
-__global__ void __launch_bounds__(kSegmentThreads, kFewBlocks<!kFast<T>, 3>)
+__global__ void __launch_bounds__(kSegmentThreads, !kFast<T> ? 3 : kFewBlocks<FINISH == kGated && !PACKED, 1>)
     rows_forward_segment_kernel(const RowsForward<T> p) {
   using A = acc_t<T>;
   __shared__ A scratch[2][1][32];
-  const int64_t row = p.first_row + blockIdx.y, first = blockIdx.x * kSegment<T, kForwardChunks>;
+  // the last ones first, for they may still be in L2
+  const int64_t block = gridDim.x - 1 - blockIdx.x, row = block / p.segments;
+  const int64_t first = block % p.segments * kSegment<T, kForwardChunks>;
   const Tile<T, PACKED> tile(p.N, first, kSegment<T, kForwardChunks>);
   Pack<T> s[kForwardChunks];
   const bool summed = p.residual != nullptr;
   tile.load(summed ? p.summed + row * p.N + first : p.x + row * p.x_stride + first, s);
-  const auto* parts = p.partial + int64_t(blockIdx.y) * p.segments;
+  const auto* parts = p.partial + row * p.segments;
   const auto moments = merge_moments<CENTER, kSegment<T, kForwardChunks>, T>(parts, p.segments, p.N, scratch);
   const A rstd = rsqrt(moments.squares / A(p.N) + p.eps);
-  if (threadIdx.x == 0 && blockIdx.x == 0) store_statistics(p, row, moments.mean, rstd);
+  if (threadIdx.x == 0 && first == 0) store_statistics(p, row, moments.mean, rstd);
   store_y<FINISH>(p, tile, row, first, 0, s, moments.mean, rstd);
 }
 
@@ -158,13 +159,10 @@ void launch_rows_forward(RowsForward<T> p, const Device& device, Workspace works
       return resident(rows_forward_kernel<T, CENTER, PACKED, FINISH, EACH, kForwardChunks>, kForwardChunks);
   }
   p.segments = ceil_div(p.N, kSegment<T, kForwardChunks>);
-  const int64_t wave = wave_rows<T>(p.M, p.N, 1, device);
-  p.partial = reinterpret_cast<Moments<acc_t<T>>*>(workspace(wave * p.segments * 2));
-  for (p.first_row = 0; p.first_row < p.M; p.first_row += wave) {
-    const dim3 grid(p.segments, std::min(wave, p.M - p.first_row));
-    launch(rows_forward_moments_kernel<T, CENTER, PACKED>, grid, kSegmentThreads, device, p);
-    launch(rows_forward_segment_kernel<T, CENTER, PACKED, FINISH>, grid, kSegmentThreads, device, p);
-  }
+  p.partial = reinterpret_cast<Moments<acc_t<T>>*>(workspace(p.M * p.segments * 2));
+  const dim3 grid(p.M * p.segments);
+  launch(rows_forward_moments_kernel<T, CENTER, PACKED>, grid, kSegmentThreads, device, p);
+  launch(rows_forward_segment_kernel<T, CENTER, PACKED, FINISH>, grid, kSegmentThreads, device, p);
 }
 
 template <bool CENTER, bool EACH, typename T, typename Workspace>
@@ -183,7 +181,7 @@ void launch_rows_forward(const RowsForward<T>& p, const Device& device, Workspac
 template <bool CENTER, typename T, typename Workspace>
 void rows_forward(const RowsForward<T>& p, const Device& device, Workspace workspace) {
   const bool resident = (p.packed || !p.gate) && p.N <= kResidentThreads * kForwardChunks * kPack<T>;
-  each_samples(p.samples, resident ? kMostSamples : 1, workspace, [&](int64_t first, int64_t count, auto room) {
+  each_samples(p.samples, resident ? kMostAside : 1, workspace, [&](int64_t first, int64_t count, auto room) {
     const RowsForward<T> own = p.of_samples(first, count);
     count > 1 ? launch_rows_forward<CENTER, true>(own, device, room)
               : launch_rows_forward<CENTER, false>(own, device, room);

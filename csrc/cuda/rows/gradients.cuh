@@ -37,9 +37,9 @@ struct RowsBackward {
   acc_t<T>* partial;  // (2, P, samples, N) sums of du * xhat and of du by block or group of rows; null: not wanted
   int64_t P;
   // rows that do not fit a block
-  int64_t first_row, rows;  // of a wave
   int segments;
-  acc_t<T>* row_partial;  // (rows, segments, 1 + CENTER)
+  acc_t<T>* row_partial;  // (M, segments, 1 + CENTER)
+  LineSums<T> lines;      // dweight and dbias of a strip that all rows are added up in; else without any
 
   RowsBackward of_samples(int64_t first, int64_t count) const {
     RowsBackward own = *this;
@@ -145,9 +145,9 @@ __device__ void store_dx(const RowsBackward<T>& p, const Tile<T, PACKED>& tile, 
   tile.store(p.dx + row * p.N + first, c, narrow<T>(dx));
 }
 
-// A block's sums over rows: those of its threadIdx.y, added in order, into one row of the workspace.
-template <typename T, bool PACKED, int C>
-__device__ void store_columns(const Tile<T, PACKED>& tile, Wide<T> (&sums)[C], acc_t<T>* out, Wide<T>* scratch) {
+// A block's sums over rows: those of its threadIdx.y, added in order; keep(c, sum) has a chunk's.
+template <typename T, int C, typename Keep>
+__device__ void sum_columns(Wide<T> (&sums)[C], Wide<T>* scratch, Keep keep) {
 #pragma unroll
   for (int c = 0; c < C; ++c) {
     if (blockDim.y > 1) {
@@ -159,8 +159,14 @@ __device__ void store_columns(const Tile<T, PACKED>& tile, Wide<T> (&sums)[C], a
     for (int y = 1; y < int(blockDim.y); ++y)
 #pragma unroll
       for (int k = 0; k < kPack<T>; ++k) sums[c].v[k] += scratch[y * blockDim.x + threadIdx.x].v[k];
-    tile.store(out, c, sums[c]);
+    keep(c, sums[c]);
   }
+}
+
+// The same, into one row of the workspace.
+template <typename T, bool PACKED, int C>
+__device__ void store_columns(const Tile<T, PACKED>& tile, Wide<T> (&sums)[C], acc_t<T>* out, Wide<T>* scratch) {
+  sum_columns<T>(sums, scratch, [&](int c, const Wide<T>& sum) { tile.store(out, c, sum); });
 }
 
 }  // namespace normkernels::cuda

@@ -91,7 +91,7 @@ struct SampleRows<true> {
 
 // ---- host ----
 
-inline constexpr int64_t kMostSamples = 65535;  // of a grid
+inline constexpr int64_t kMostAside = 65535;  // blocks of a grid along y
 
 template <typename T>
 T* advance(T* pointer, int64_t values) {

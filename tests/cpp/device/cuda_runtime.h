@@ -124,7 +124,7 @@ int cudaFuncSetAttribute(Kernel, int, int) {
 template <class Params>
 int cudaLaunchKernel(void (*kernel)(Params), dim3 grid, dim3 block, void** arguments, size_t bytes, cudaStream_t) {
   const unsigned count = block.x * block.y;
-  if (count % 32 != 0 || count > 1024) abort();
+  if (count % 32 != 0 || count > 1024 || grid.y > 65535) abort();
   const Params& params = *static_cast<const Params*>(arguments[0]);
   device::kernel = [&] { kernel(params); };
   device::fibers.resize(count);

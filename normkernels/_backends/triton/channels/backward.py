@@ -93,14 +93,10 @@ def channels_merge_sums_kernel(
     BLOCK_R: tl.constexpr = FORM.BLOCK_R
     BLOCK_G: tl.constexpr = FORM.BLOCK_G
     means = B * tl.cdiv(G, BLOCK_G)
-    if FORM.APART and tl.program_id(0) >= means:
-        blocks = tl.cdiv(C, 8)
-        which = (tl.program_id(0) - means) // blocks
-        cols = (tl.program_id(0) - means) % blocks * 8 + tl.arange(0, 8)
-        if DW is not None and which == 0:
-            sum_partials(PARTIAL_W, DW, cols, B * rows, C, BLOCK_R * BLOCK_G // 4, 8)
-        if DB is not None and (DW is None or which == 1):
-            sum_partials(PARTIAL_B, DB, cols, B * rows, C, BLOCK_R * BLOCK_G // 4, 8)
+    if FORM.APART > 0 and tl.program_id(0) >= means:
+        program, blocks = tl.program_id(0) - means, tl.cdiv(C, 8)
+        second, block = program // blocks, program % blocks
+        sum_partials(PARTIAL_W, PARTIAL_B, DW, DB, block, second, B * rows, C, FORM.APART, 8)
     else:
         dtype: tl.constexpr = PARTIAL_W.dtype.element_ty
         sum_gx, sum_g = zeros(BLOCK_R, BLOCK_G, dtype), zeros(BLOCK_R, BLOCK_G, dtype)
@@ -113,7 +109,7 @@ def channels_merge_sums_kernel(
         gx, g = tl.sum(sum_gx, axis=0), tl.sum(sum_g, axis=0)
         store(MEAN_GX, gx / count.to(dtype), stat, there)
         store(MEAN_G, g / count.to(dtype), stat, there)
-        if not FORM.APART:  # with W absent and one channel to a statistic
+        if FORM.APART == 0:  # with W absent and one channel to a statistic
             store(DW, gx, stat, there)
             store(DB, g, stat, there)
 

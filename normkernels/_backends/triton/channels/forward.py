@@ -130,7 +130,7 @@ def channels_apply_kernel(
 
 def moments(x, mean, var, last):
     """Fill mean and var: of statistics that a program holds, or every part on its own and all of a statistic merged."""
-    z = sizes.of(x, mean, last)
+    z = sizes.of(x, mean, last).flat
     tile = sizes.resident(z, sizes.FORWARD_LIMIT)
     if tile is not None:
         programs, given, constants = sizes.holding(x, z, tile)

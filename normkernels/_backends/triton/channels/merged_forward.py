@@ -29,7 +29,7 @@ from normkernels._backends.triton.channels.tiles import (
 from normkernels._backends.triton.channels.walks import step, walk_back
 
 RECORDS = 1024, 2048  # the most partial results, padded, that a program merges; in float64 half of them
-STEPS = 4  # tiles that a program of the moments walks at most to leave so few of them
+STEPS = 8  # tiles that a program of the moments walks at most to leave so few of them
 
 
 class Few(NamedTuple):
@@ -40,22 +40,22 @@ class Few(NamedTuple):
 
 
 @triton.jit
-def merged(PARTIAL, batch, low, B, C, G, rows, total, MERGE: tl.constexpr):
-    # mean and variance of the statistics from that of channel `low` on; partial: as channels_moments_kernel leaves it
+def merged(PARTIAL, batch, first, B, G, each, rows, total, MERGE: tl.constexpr):
+    # mean and variance of the statistics from `first` on, of each of which a row has so many partial results; partial:
+    # as channels_moments_kernel leaves it
     dtype: tl.constexpr = PARTIAL.dtype.element_ty
-    each = C // G
-    groups, record = (low // each + tl.arange(0, MERGE.BLOCK_G))[:, None], tl.arange(0, MERGE.BLOCK_R)[None, :]
+    groups, record = (first + tl.arange(0, MERGE.BLOCK_G))[:, None], tl.arange(0, MERGE.BLOCK_R)[None, :]
     row = record // each
     mask = (row < rows) & (groups < G)
-    at = (batch * rows + row) * C + groups * each + record % each
-    table = B.to(tl.int64) * rows * C
-    first = load(PARTIAL, at, mask, dtype)
+    at = ((batch * rows + row) * G + groups) * each + record % each
+    table = B.to(tl.int64) * rows * G * each
+    means = load(PARTIAL, at, mask, dtype)
     rest = load(PARTIAL + table, at, mask, dtype)
     squares = load(PARTIAL + table * 2, at, mask, dtype)
     count = load(PARTIAL + table * 3, at, mask, dtype)
-    mean = tl.sum(first * count, axis=1) / total.to(dtype)
+    mean = tl.sum(means * count, axis=1) / total.to(dtype)
     # Chan: the sums of squares, and the means' squared distances from the mean of all
-    distance = first - mean[:, None] + rest
+    distance = means - mean[:, None] + rest
     rest, squares = both_sums(distance * count, distance * distance * count + squares)
     rest, squares = rest / total.to(dtype), squares / total.to(dtype)
     var = squares - rest * rest
@@ -85,7 +85,8 @@ def channels_merge_apply_kernel(
         gate = load_tile(t.gate, tile, dtype)
     w = load(t.weight, channels, channels < C, dtype)
     b = broad(load(t.bias, channels, channels < C, dtype), 2)
-    mean, var = merged(PARTIAL, image // images, low, N // images, C, G, rows, total, MERGE)
+    each = C // G if FORM.LAST else 1  # planes of a statistic were summed up as one
+    mean, var = merged(PARTIAL, image // images, low // (C // G), N // images, G, each, rows, total, MERGE)
     # in the merge's own layout they would have a tile that is there already follow them, or all of x a lone value
     if FORM.POOLED or FORM.LONE or MERGE.BLOCK_G == 1:
         mean, var = of_channels(mean, var, channels, low, C // G, MERGE)
@@ -119,14 +120,21 @@ def along(z: sizes.Sizes, BLOCK_B: int) -> int:
     return cdiv(z.S, BLOCK_B) * (z.N if z.images else 1)
 
 
+def met(channels: int, each: int) -> int:
+    """How many statistics, of so many channels each, a tile of so many channels meets at most, as a power of two."""
+    if channels % each == 0 or each % channels == 0:
+        return max(1, channels // each)
+    return sizes.power(cdiv(channels - 1, each) + 1)
+
+
 def few(z: sizes.Sizes) -> tuple[sizes.Split, Few] | None:
     """How x is shared out for its moments, and how they are merged; None where they are too many for this.
 
     Of an image from C, S, G and the dtype alone, so that its bits do not depend on the batch.
     """
-    s, each = shared_out(z), z.C // z.G
-    tiles = along(z, s.BLOCK_B)
-    groups = 1 if each % s.BLOCK_A == 0 else sizes.power(cdiv(s.BLOCK_A - 1, each) + 1) if each > 1 else s.BLOCK_A
+    flat = z.flat
+    s, each, tile = shared_out(flat), flat.C // flat.G, shared_out(z).BLOCK_A
+    tiles, groups = along(flat, s.BLOCK_B), met(tile, z.C // z.G)
     for records in RECORDS:  # of channels, or else of the groups that a tile meets
         rows = records * 4 // max(z.itemsize, 4) // groups // each
         steps = max(s.steps, cdiv(tiles, rows)) if rows else tiles
@@ -152,10 +160,10 @@ def forward(a) -> None:
     if found is None:
         apart.forward(a)
         return
-    s, merge = found
-    _, rows = sizes.parts(z, s)
-    partial = accumulator(a.mean, 4, rows, z.C)
-    programs, given, constants = sizes.walking(z, s, a.x)
+    (s, merge), flat = found, z.flat
+    _, rows = sizes.parts(flat, s)
+    partial = accumulator(a.mean, 4, rows, flat.C)
+    programs, given, constants = sizes.walking(flat, s, a.x)
     channels_moments_kernel[(programs,)](a.x, partial, *given, **constants)
     t = filled(a)
     programs, given, constants = sizes.walking(z, applying(z, merge), a.x, a.skip)

@@ -45,12 +45,12 @@ class Held(NamedTuple):
 class Merged(NamedTuple):
     """The constants of a kernel that merges partial results: BLOCK_R at a time of each of BLOCK_G statistics.
 
-    APART: the parameters' gradients are sums of their own, of all rows, eight columns to a program.
+    APART: the parameters' gradients are sums of their own, of all rows, so many at a time of eight columns; else 0.
     """
 
     BLOCK_R: int
     BLOCK_G: int
-    APART: bool
+    APART: int
 
 
 class Walked(NamedTuple):
@@ -73,6 +73,7 @@ BACKWARD_TILE = {2: (2048, 4), 4: (2048, 4), 8: (512, 4)}
 SMALLEST = 2048  # values of a program that holds several statistics
 RUNS = 64, 32  # adjacent bytes of a tile at least: two sectors, or one where a program holds no more
 STEPS = 4  # tiles of a program that only applies: more save loads of parameters, fewer fill the device evenly
+LEAST = 16  # programs of an image, then up to STEPS tiles to each: many images leave so many results to sum up
 PARTS = 512  # programs of 8 warps among which one image (or a batch of pooled ones) is split at most, then some
 
 
@@ -101,6 +102,11 @@ class Sizes(NamedTuple):
         return self.C if self.last else self.S
 
     @property
+    def flat(self) -> "Sizes":
+        """Of what asks for no parameter: planes of one statistic lie side by side, so they are one plane."""
+        return self if self.last else self._replace(C=self.G, S=self.S * (self.C // self.G))
+
+    @property
     def whole(self) -> bool:
         """Whether 128-bit accesses divide a row. If not, every element has its own mask, and that takes registers."""
         return self.row % (16 // self.itemsize) == 0
@@ -124,9 +130,16 @@ def resident(z: Sizes, limits: dict[int, int], divisor: int = 1) -> Resident | N
     limit = limits[z.itemsize] // divisor // (2 if z.last or z.images else 1) // (1 if z.whole else 4)
     for run in RUNS:
         A = min(power(z.G), max(power(cdiv(run, adjacent)), SMALLEST // (K * B)))
-        if A * K * B <= limit:
-            return Resident(A, K, B, min(32, max(4, A * K * B // (32 * (8 if z.itemsize == 8 else 16)))))
+        if (values := A * K * B) <= limit:
+            return Resident(A, K, B, warps(values, z.itemsize))
     return None
+
+
+def warps(values: int, itemsize: int) -> int:
+    """Of a program that holds so many values: 16 to a thread, then 32, which takes fewer instructions for each."""
+    if itemsize == 8:
+        return min(32, max(4, values // 256))
+    return max(4, min(values // 512, max(8, values // 1024)))
 
 
 def split(z: Sizes, tile: dict[int, tuple[int, int]], most: int | None = None) -> Split:
@@ -146,7 +159,8 @@ def split(z: Sizes, tile: dict[int, tuple[int, int]], most: int | None = None) -
     along = cdiv(z.S, B) * images
     # what only applies may be shared out by the number of images too
     tiles = cdiv(z.C, A) * along * (1 if z.images or most is None else z.N)
-    steps = min(along, cdiv(tiles, PARTS * 8 // num_warps), most or tiles)
+    longer = 1 if z.images or most else min(STEPS, cdiv(tiles, LEAST))
+    steps = min(along, max(longer, cdiv(tiles, PARTS * 8 // num_warps)), most or tiles)
     return Split(A, B, num_warps, steps, z.images)
 
 
@@ -163,9 +177,10 @@ def merging(z: Sizes, rows: int, apart: int = 0) -> tuple[int, dict[str, Merged 
     if each > 64:  # all that a program reads at once, as a rule; eight columns are a sector
         BLOCK_R, BLOCK_G, num_warps = (2048, 1, 8) if pooled and each > 512 else (512, 4, 8) if pooled else (256, 8, 8)
     else:
-        BLOCK_R, BLOCK_G, num_warps = (64, 8, 4) if each > 16 else (16, 8, 2)
-    programs = z.B * cdiv(z.G, BLOCK_G) + apart * cdiv(z.C, 8)
-    return programs, {"FORM": Merged(BLOCK_R, BLOCK_G, apart > 0), "num_warps": num_warps}
+        BLOCK_R, BLOCK_G, num_warps = (64, 8, 4) if each > 16 else (16, 8, 4)
+    # a number of warps that the batch chose would choose the order of the sums of an image
+    programs, at_once = z.B * cdiv(z.G, BLOCK_G) + apart * cdiv(z.C, 8), min(64 * num_warps, max(16, power(z.B * rows)))
+    return programs, {"FORM": Merged(BLOCK_R, BLOCK_G, at_once if apart else 0), "num_warps": num_warps}
 
 
 def holding(x: Tensor, z: Sizes, r: Resident) -> tuple[int, tuple[int, ...], dict[str, Held | int]]:
