@@ -1,4 +1,4 @@
-"""Compiled for the CPU, norms of small channels by statistics of their input are ordinary ops too, in training as well."""
+"""Compiled for the CPU, norms of small channels by statistics of their input are ordinary ops, in training too."""
 
 from typing import Any
 
