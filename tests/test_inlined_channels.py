@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 import torch
+from aot_graphs import Graphs
 from torch import Tensor
-from torch._dynamo.testing import CompileCounterWithBackend
 
 import normkernels as nk
 from normkernels.ops._channels import Settings
@@ -26,12 +26,6 @@ EXTRAS = {  # of each: the activation, and whether something is added or gates
 }
 every_norm = pytest.mark.parametrize("norm", NORMS)
 every_extra = pytest.mark.parametrize("extra", EXTRAS)
-
-
-def ours(counter: CompileCounterWithBackend) -> bool:
-    """Whether a graph holds an op of ours."""
-    graphs = [m.graph for made in counter.graphs for m in made.modules() if isinstance(m, torch.fx.GraphModule)]
-    return any("normkernels" in str(node.target) for graph in graphs for node in graph.nodes)
 
 
 def compiled(call: Any, backend: Any = "aot_eager") -> Any:
@@ -82,14 +76,14 @@ def test_values_and_gradients(norm, extra, dtype, shape, last, affine):
         return  # batch norm takes no gate
     call, names = call_of(norm, extra)
     near = 2e-2 if dtype == torch.bfloat16 else 2e-5
-    counter = CompileCounterWithBackend("aot_eager")
+    counter = Graphs()
     given = inputs(shape, dtype, last, len(names), affine)
     dy = torch.randn_like(given[0])
     found, wanted = (results(f, given, dy) for f in (compiled(call, counter), call))
     for got, want in zip(found, wanted, strict=True):
         torch.testing.assert_close(got, want, rtol=near, atol=near * max(want.abs().max().item(), 1))
         assert got.stride() == want.stride()
-    assert not ours(counter)
+    assert not counter.ours
 
 
 @every_norm
@@ -103,7 +97,7 @@ def test_large_ones_are_the_op(norm, grad):
             ((2, C, 64, 129), False, True),
             ((4, C, 3), True, True),
         ):
-            counter = CompileCounterWithBackend("aot_eager")
+            counter = Graphs()
             x = torch.randn(shape, requires_grad=grad)
             if dynamic:
                 torch._dynamo.mark_dynamic(x, 0)
@@ -111,7 +105,7 @@ def test_large_ones_are_the_op(norm, grad):
             torch.testing.assert_close(
                 torch.compile(call, backend=counter, fullgraph=True)(x, None, None), call(x, None, None)
             )
-            assert ours(counter) == held
+            assert counter.ours == held
 
 
 @every_norm
@@ -145,10 +139,10 @@ def test_running_statistics():
 def test_a_weight_for_each_image():
     call, _ = call_of("group", "opened")
     given = [torch.randn(3, C, 5, requires_grad=True), torch.rand(3, C, requires_grad=True), None]
-    counter, dy = CompileCounterWithBackend("aot_eager"), torch.randn(3, C, 5)
+    counter, dy = Graphs(), torch.randn(3, C, 5)
     found, wanted = (results(f, given, dy) for f in (compiled(call, counter), call))
     torch.testing.assert_close(found, wanted)
-    assert not ours(counter)
+    assert not counter.ours
 
 
 @every_norm
