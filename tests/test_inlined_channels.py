@@ -136,6 +136,21 @@ def test_running_statistics():
             torch.testing.assert_close(got, want)
 
 
+@every_norm
+def test_changed_in_place(norm):
+    """As a residual block may do with what a norm gave it; input stays as it was."""
+    call = NORMS[norm]
+
+    def block(x: Tensor) -> Tensor:
+        y = call(x)
+        y += x
+        return y.relu_() * 2
+
+    x = torch.randn(3, C, 5, requires_grad=True)
+    found, wanted = (torch.autograd.grad(f(x).square().sum(), x)[0] for f in (compiled(block), block))
+    torch.testing.assert_close(found, wanted)
+
+
 def test_a_weight_for_each_image():
     call, _ = call_of("group", "opened")
     given = [torch.randn(3, C, 5, requires_grad=True), torch.rand(3, C, requires_grad=True), None]

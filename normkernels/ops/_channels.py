@@ -133,7 +133,8 @@ class ChannelsRecipe(Recipe):
         if mean is None and not small(input):
             return None
         if mean is None:
-            return InlinedChannels.apply(input, skip, weight, bias, settings)
+            y, *found = InlinedChannels.apply(planes(input), planes(skip), weight, bias, settings)
+            return y.reshape(input.shape), *found
         return ChannelsRecipe.standard(input, skip, weight, bias, mean, var, settings)
 
     @staticmethod

@@ -12,14 +12,17 @@ from torch import Tensor
 from normkernels._activations import activation as act
 from normkernels._activations import derivative, of_gate
 from normkernels._backends.reference._channels import affine, channels_ref, completed, pooled
-from normkernels.ops._buffers import differentiable_backward, planes, statistic_dtype
+from normkernels.ops._buffers import differentiable_backward, statistic_dtype
 from normkernels.ops._ways import differentiated_again
 
 OVER = (1, 3, 4)  # the dims of what is pooled that one statistic is taken over
 
 
 class InlinedChannels(torch.autograd.Function):
-    """(input, skip, weight, bias) -> (y, mean, var), as the ops of the family."""
+    """(x, skip, weight, bias) -> (y, mean, var), as the ops of the family; x, skip and y (N, C, S).
+
+    No output is a view, which the function's own autograd would not let others change in place.
+    """
 
     @staticmethod
     def forward(ctx: Any, input: Tensor, skip, weight, bias, settings) -> tuple[Tensor, Tensor, Tensor]:
@@ -27,13 +30,13 @@ class InlinedChannels(torch.autograd.Function):
         first, rest, var = _moments(pooled(x, shape))
         rstd = (var + settings.eps).rsqrt()
         tables = [_stored(_of_channels(t, x)) for t in (first, rstd, -rest * rstd)]
-        y = completed(_normalised(x, *tables), weight, bias, planes(skip), settings.activation, settings.slope)
-        mean, var = (first + rest).view(shape), var.view(shape)
+        y = completed(_normalised(x, *tables), weight, bias, skip, settings.activation, settings.slope)
+        mean, var = (first + rest).reshape(shape), var.reshape(shape)
         kept = None if settings.activation == "identity" else skip
         ctx.save_for_backward(input, kept, weight, bias, *tables)
         ctx.settings = settings
         ctx.mark_non_differentiable(mean, var)
-        return y.to(input.dtype).view(input.shape), mean, var
+        return y.to(input.dtype), mean, var
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
@@ -42,20 +45,20 @@ class InlinedChannels(torch.autograd.Function):
             return *_again(dy, input, skip, weight, bias, ctx.settings), None
         x, shape = _read(input, ctx.settings)
         xhat = _normalised(x, first, rstd, moved)
-        du, dskip = _opened(xhat, planes(dy).to(x.dtype), weight, bias, planes(skip), ctx.settings)
+        du, dskip = _opened(xhat, dy.to(x.dtype), weight, bias, skip, ctx.settings)
         sums = du.sum(2, keepdim=True), (du * xhat).sum(2, keepdim=True)  # of each channel of each image
         share, scale = _share(pooled(x, shape)), affine(rstd, weight, None, None)
         means = (pooled(affine(s, weight, None, None), shape).sum(OVER, keepdim=True) * share for s in sums)
         scale, c1, c2 = (_stored(t) for t in (scale, *(_of_channels(m, x) * rstd for m in means)))
         dx = du * scale - c1 - xhat * c2
         dweight, dbias = (_summed(s.squeeze(2), t) for s, t in zip(reversed(sums), (weight, bias), strict=True))
-        dskip = dskip.to(input.dtype).view(input.shape) if ctx.needs_input_grad[1] else None
-        return dx.to(input.dtype).view(input.shape), dskip, dweight, dbias, None
+        dskip = dskip.to(input.dtype) if ctx.needs_input_grad[1] else None
+        return dx.to(input.dtype), dskip, dweight, dbias, None
 
 
 def _read(input: Tensor, settings) -> tuple[Tensor, tuple[int, int]]:
     """x (N, C, S) in the dtype of statistics, and the shape (B, G) of these."""
-    x = planes(input).to(statistic_dtype(input))
+    x = input.to(statistic_dtype(input))
     return x, (1 if settings.batch else x.shape[0], settings.groups)
 
 
@@ -116,7 +119,7 @@ def _again(dy: Tensor, input: Tensor, skip, weight, bias, settings) -> list[Tens
     def composed(input: Tensor, skip, weight, bias) -> tuple[Tensor]:
         x, shape = _read(input, settings)
         numbers = settings.eps, settings.activation, settings.slope
-        y = channels_ref(x, planes(skip), weight, bias, None, None, shape, *numbers)
-        return (y.to(input.dtype).view(input.shape),)
+        y = channels_ref(x, skip, weight, bias, None, None, shape, *numbers)
+        return (y.to(input.dtype),)
 
     return differentiable_backward(composed, (input, skip, weight, bias), (dy,))
