@@ -51,7 +51,7 @@ def _beside(module: Any, dtype: torch.dtype) -> Any:
             found[kind] = {**own, **cast}
     if not found:
         return module
-    other = type(module).__new__(type(module))
+    other: Any = object.__new__(type(module))
     vars(other).update({**vars(module), **found})
     return other
 
