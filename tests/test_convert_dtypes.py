@@ -43,3 +43,14 @@ def test_another_dtype_of_weights(norm, of_input, of_weights):
     for got, want in zip(found, wanted, strict=True):
         assert got.dtype == want.dtype
         torch.testing.assert_close(got, want, rtol=near, atol=near * want.abs().max().item())
+
+
+@pytest.mark.parametrize("norm", [p[0] for p in PEERS], ids=lambda m: type(m).__name__)
+def test_traced_as_a_leaf(norm):
+    """By torch.fx, whose proxies have no dtype to compare."""
+    shape = next(p[1] for p in PEERS if p[0] is norm)
+    model = nn.Sequential(used(copy.deepcopy(norm)))
+    nk.convert(model)
+    traced, x = torch.fx.symbolic_trace(model), torch.randn(shape)
+    assert [node.op for node in traced.graph.nodes] == ["placeholder", "call_module", "output"]
+    torch.testing.assert_close(traced(x), model(x))

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn.parameter import is_lazy
 
 from normkernels.conversion import activations, gates, twins
@@ -28,14 +29,20 @@ class _Wide(nn.Module):
     weight: Tensor | None
 
     def forward(self, input: Tensor, *added: Tensor | None, **more: Tensor | None) -> Tensor:
-        dtype = input.dtype if self.weight is None else torch.promote_types(input.dtype, self.weight.dtype)
+        if isinstance(input, Proxy) or self.weight is None or self.weight.dtype == input.dtype:
+            return super().forward(input, *added, **more)  # type: ignore[misc]
+        dtype = torch.promote_types(input.dtype, self.weight.dtype)
         return super(_Wide, _beside(self, dtype)).forward(input.to(dtype), *added, **more)  # type: ignore[misc]
 
 
 class _AsInput(nn.Module):
     """Output in input's dtype, whatever those of weight and bias, as where a norm casts all to float32: diffusers'."""
 
+    weight: Tensor | None
+
     def forward(self, input: Tensor, *added: Tensor | None, **more: Tensor | None) -> Tensor:
+        if isinstance(input, Proxy) or self.weight is None or self.weight.dtype == input.dtype:
+            return super().forward(input, *added, **more)  # type: ignore[misc]
         return super(_AsInput, _beside(self, input.dtype)).forward(input, *added, **more)  # type: ignore[misc]
 
 
