@@ -94,6 +94,14 @@ class RMSNormElsewhere(NormThenGate):
         raise ValueError("Pointer argument cannot be accessed from Triton (cpu tensor?)")
 
 
+class FP32LayerNorm(nn.LayerNorm):
+    """As diffusers': in float32 whatever the dtypes, and back to input's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        w, b = (None if t is None else t.float() for t in (self.weight, self.bias))
+        return nn.functional.layer_norm(x.float(), self.normalized_shape, w, b, self.eps).to(x.dtype)
+
+
 class PermutedLayerNorm(nn.LayerNorm):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

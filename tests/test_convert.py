@@ -34,6 +34,7 @@ PEERS = [
     (peers.LlamaRMSNorm(6), ROWS, nk.RMSNorm, {}),
     (peers.GemmaRMSNorm(6), ROWS, nk.RMSNorm, {"weight_offset": 1.0}),
     (peers.BiasedRMSNorm(6), ROWS, nk.RMSNorm, {}),
+    (peers.FP32LayerNorm(6), ROWS, nk.LayerNorm, {}),
     (peers.PermutedLayerNorm(6), IMAGE, nk.LayerNorm2d, {"memory_format": torch.channels_last}),
     (peers.ChannelsFirstLayerNorm(6), IMAGE, nk.LayerNorm2d, {"memory_format": torch.preserve_format}),
     (peers.BatchNormAct2d(6), IMAGE, nk.BatchNorm2d, {"activation": "silu"}),

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from aot_graphs import Graphs
 from torch import Tensor
-from torch._dynamo.testing import CompileCounterWithBackend
 
 import normkernels as nk
 
@@ -17,12 +17,6 @@ CALLS = {
 every_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 
 
-def ours(counter: CompileCounterWithBackend) -> bool:
-    """Whether a graph holds an op of ours."""
-    graphs = [m.graph for made in counter.graphs for m in made.modules() if isinstance(m, torch.fx.GraphModule)]
-    return any("normkernels" in str(node.target) for graph in graphs for node in graph.nodes)
-
-
 @every_call
 def test_what_is_inlined(call):
     """One graph for all batch sizes, without our ops; with them where the backend is named, or a gradient is taken.
@@ -31,14 +25,14 @@ def test_what_is_inlined(call):
     """
     for grad, more, held in ((False, {}, False), (False, {"backend": "native"}, True), (True, {}, True)):
         torch._dynamo.reset()
-        counter = CompileCounterWithBackend("aot_eager")
+        counter = Graphs()
         compiled = torch.compile(lambda x, more=more: call(x, **more), backend=counter, fullgraph=True)
         for samples in (5, 6, 9):
             x = torch.randn(samples, 64, requires_grad=grad)
             torch._dynamo.mark_dynamic(x, 0)
             with torch.set_grad_enabled(grad):
                 torch.testing.assert_close(compiled(x), call(x))
-        assert (counter.frame_count, ours(counter)) == (1, held)
+        assert (counter.frame_count, counter.ours) == (1, held)
 
 
 @every_call
@@ -46,12 +40,12 @@ def test_what_is_inlined(call):
 def test_small_rows_are_with_gradients_too(call, samples, large):
     """Up to 2^17 values, which stay in a cache; with the gradient of the op."""
     torch._dynamo.reset()
-    counter = CompileCounterWithBackend("aot_eager")
+    counter = Graphs()
     x = torch.randn(samples, 64, requires_grad=True)
     compiled = torch.compile(call, backend=counter, fullgraph=True, dynamic=False)
     found, wanted = (torch.autograd.grad(f(x).square().sum(), x) for f in (compiled, call))
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
-    assert ours(counter) == (large or call is CALLS["batch"])
+    assert counter.ours == large
 
 
 @pytest.mark.parametrize("autocast", [False, True])

@@ -80,7 +80,7 @@ def test_a_call_in_a_hook_of_a_backward_is_not_a_recomputation(kind):
 @every_layout
 @every_kind
 def test_compiled_steps(kind, layout):
-    """Forward and backward in one graph each, bit for bit, with the state moving; then inference."""
+    """Forward and backward in one graph each, bit for bit, with the state moving; then inference, by ordinary ops."""
     (ours, x), (twin, _) = used(kind + "2d"), used(kind + "2d")
     torch._dynamo.reset()
     compiled = torch.compile(ours, fullgraph=True, backend="aot_eager")
@@ -88,7 +88,7 @@ def test_compiled_steps(kind, layout):
         for module in (ours, twin):
             module.train(train)
         x = layout(numbers(x.shape, 20 + i))
-        same(step(ours, x, compiled), step(twin, x))
+        (same if train else torch.testing.assert_close)(step(ours, x, compiled), step(twin, x))
         same(state(ours), state(twin))
 
 

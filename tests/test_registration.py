@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from aot_graphs import OURS, Graphs
 from common import Recorder, every_channel_op, every_op, kernels, leaves, small
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -11,6 +12,7 @@ from normkernels.cases import OPS
 from normkernels.ops import _ways
 from normkernels.tolerance import run
 
+INLINED = ("layer_norm", "rms_norm", "batch_norm", "group_norm", "instance_norm")
 WEIGHTED = [op for op in OPS.values() if op.kind != "norm"]
 
 
@@ -86,25 +88,20 @@ def test_compile_without_what_is_optional(op, monkeypatch):
 def test_compile_sees_use_backend(op):
     """A compiled function follows use_backend, as eager code does: the native ops themselves, or none of ours.
 
-    Without a request and without gradients it may be torch's function, as tests/test_inlined.py has it.
+    Without a request and without gradients it may be ordinary ops, as tests/test_inlined.py has it.
     """
-    graphs = []
-
-    def backend(graph, _):
-        ops = [n.target for n in graph.graph.nodes if isinstance(n.target, torch._ops.OpOverload)]
-        graphs.append({op.namespace for op in ops if op != torch.ops.normkernels.kept.default})
-        return graph
+    graphs = Graphs()
 
     def compiled(t):
-        return torch.compile(lambda t: op.function(**t, **sample.call), fullgraph=True, backend=backend)(t)
+        return torch.compile(lambda t: op.function(**t, **sample.call), fullgraph=True, backend=graphs)(t)
 
     torch._dynamo.reset()
     sample = small(op)
     for name in (None, "reference", "native"):
         with torch.no_grad(), nk.use_backend(name):
             compiled(sample.present())
-    used = [found & {"normkernels", "normkernels_C"} for found in graphs]
-    automatic = set() if op.function in (nk.functional.layer_norm, nk.functional.rms_norm) else {"normkernels_C"}
+    used = [found & OURS for found in graphs.namespaces]
+    automatic = set() if op.stem in INLINED else {"normkernels_C"}
     assert used == [automatic, set(), {"normkernels_C"}]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn.parameter import is_lazy
 
 from normkernels.conversion import activations, gates, twins
@@ -28,8 +29,38 @@ class _Wide(nn.Module):
     weight: Tensor | None
 
     def forward(self, input: Tensor, *added: Tensor | None, **more: Tensor | None) -> Tensor:
-        dtype = input.dtype if self.weight is None else torch.promote_types(input.dtype, self.weight.dtype)
-        return super().forward(input.to(dtype), *added, **more)  # type: ignore[misc]
+        if isinstance(input, Proxy) or self.weight is None or self.weight.dtype == input.dtype:
+            return super().forward(input, *added, **more)  # type: ignore[misc]
+        dtype = torch.promote_types(input.dtype, self.weight.dtype)
+        return super(_Wide, _beside(self, dtype)).forward(input.to(dtype), *added, **more)  # type: ignore[misc]
+
+
+class _AsInput(nn.Module):
+    """Output in input's dtype, whatever those of weight and bias, as where a norm casts all to float32: diffusers'."""
+
+    weight: Tensor | None
+
+    def forward(self, input: Tensor, *added: Tensor | None, **more: Tensor | None) -> Tensor:
+        if isinstance(input, Proxy) or self.weight is None or self.weight.dtype == input.dtype:
+            return super().forward(input, *added, **more)  # type: ignore[misc]
+        return super(_AsInput, _beside(self, input.dtype)).forward(input, *added, **more)  # type: ignore[misc]
+
+
+def _beside(module: Any, dtype: torch.dtype) -> Any:
+    """The module, or one that stands in for it with tensors that an op takes beside input of this dtype."""
+    wanted = dtype if dtype.itemsize > 2 else torch.float32
+    found = {}
+    for kind in ("_parameters", "_buffers"):
+        own = getattr(module, kind)
+        cast = {k: t.to(wanted) for k, t in own.items() if t is not None and t.dtype not in (dtype, wanted)}
+        cast = {k: t for k, t in cast.items() if own[k].is_floating_point()}
+        if cast:
+            found[kind] = {**own, **cast}
+    if not found:
+        return module
+    other: Any = object.__new__(type(module))
+    vars(other).update({**vars(module), **found})
+    return other
 
 
 class WideRMSNorm(_Wide, RMSNorm):
@@ -38,6 +69,14 @@ class WideRMSNorm(_Wide, RMSNorm):
 
 class WideLayerNorm(_Wide, LayerNorm):
     __doc__ = _Wide.__doc__
+
+
+class AsInputLayerNorm(_AsInput, LayerNorm):
+    __doc__ = _AsInput.__doc__
+
+
+class AsInputLayerNorm2d(_AsInput, LayerNorm2d):
+    __doc__ = _AsInput.__doc__
 
 
 class WideLayerNorm2d(_Wide, LayerNorm2d):
@@ -100,7 +139,9 @@ def _candidates(module: Any) -> Iterator[Candidate]:
         rows, with_bias = ((4, n), (2, 3, n)), bias is not None
         for kind, offset in product((RMSNorm, WideRMSNorm), (0.0, 1.0)):
             yield Candidate(kind(n, eps, bias=with_bias, weight_offset=offset, **more), rows)
-        for kind in (LayerNorm, WideLayerNorm):
+        for kind in (LayerNorm, AsInputLayerNorm, WideLayerNorm):
             yield Candidate(kind(n, eps, bias=with_bias, **more), rows)
-        for kind, format in product((LayerNorm2d, WideLayerNorm2d), (torch.preserve_format, torch.channels_last)):
+        for kind, format in product(
+            (LayerNorm2d, AsInputLayerNorm2d, WideLayerNorm2d), (torch.preserve_format, torch.channels_last)
+        ):
             yield Candidate(kind(n, eps, bias=with_bias, memory_format=format, **more), ((2, n, 2, 3),))

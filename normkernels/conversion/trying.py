@@ -58,15 +58,24 @@ def _agree(module: nn.Module, template: nn.Module, shape: tuple[int, ...], count
         theirs = dict(old.named_buffers())
         if not all(torch.allclose(t, theirs[k], 1e-4, 1e-5) for k, t in new.named_buffers() if k in theirs):
             return False
-    dtype = _dtype(old, *(t.bfloat16() for t in inputs))
-    return y.stride() == z.stride() and (dtype is None or dtype == _dtype(new, *(t.bfloat16() for t in inputs)))
+    if y.stride() != z.stride():
+        return False
+    narrow = [t.bfloat16() for t in inputs]
+    wide = _same_dtype(old, new, narrow)
+    return wide and _same_dtype(old.bfloat16(), new.bfloat16(), inputs)
+
+
+def _same_dtype(old: nn.Module, new: nn.Module, inputs: list[Tensor]) -> bool:
+    """Whether outputs have one dtype, where the old one takes such inputs."""
+    dtype = _dtype(old, *inputs)
+    return dtype is None or dtype == _dtype(new, *inputs)
 
 
 def _dtype(module: nn.Module, *inputs: Tensor) -> torch.dtype | None:
     """Of the output; None where it does not take these inputs."""
     try:
         return _call(module, *inputs).dtype
-    except RuntimeError:
+    except (RuntimeError, ValueError):
         return None
 
 

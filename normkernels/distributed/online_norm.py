@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from normkernels._backends.reference.online_norm import counts
 from normkernels.distributed.statistics import gathered, rank
-from normkernels.ops._channels import planes
+from normkernels.ops._buffers import planes
 from normkernels.ops._online_norm_recipe import OnlineNormRecipe, Settings, backward
 from normkernels.ops._state import accumulate
 from normkernels.ops.batch_norm import batch_norm_moments

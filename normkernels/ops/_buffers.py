@@ -1,6 +1,7 @@
 """What every normaliser allocates and hands on: buffers, flat parameters, gradients to be differentiated again."""
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -16,6 +17,11 @@ def flat(parameter: Tensor | None) -> Tensor | None:
     if parameter is None or (parameter.dim() == 1 and parameter.is_contiguous()):
         return parameter
     return parameter.reshape(-1).contiguous()
+
+
+def planes(t: Tensor | None) -> Any:
+    """t (N, C, *) as (N, C, S), differentiably."""
+    return None if t is None else t.reshape(*t.shape[:2], prod(t.shape[2:]))
 
 
 def statistic(x: Tensor) -> Tensor:

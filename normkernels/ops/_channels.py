@@ -11,7 +11,9 @@ from normkernels import _checks
 from normkernels._activations import GATED, Activation
 from normkernels._backends.reference._channels import channels_ref, moments
 from normkernels.ops import _onnx
-from normkernels.ops._buffers import empty, flat, statistic_dtype
+from normkernels.ops._buffers import empty, flat, planes, statistic_dtype
+from normkernels.ops._inlined import small
+from normkernels.ops._inlined_channels import InlinedChannels
 from normkernels.ops._state import inside_transform, write
 from normkernels.ops._ways import Recipe, differentiated_again, forward, gradients
 
@@ -57,11 +59,6 @@ def view(t: Tensor | None, last: bool, batch: bool) -> Any:
     if not last:
         return t.contiguous().view(N, C, S)
     return t.movedim(1, -1).contiguous().view((1, N * S, C) if batch else (N, S, C))
-
-
-def planes(t: Tensor | None) -> Any:
-    """t (N, C, *) as (N, C, S), differentiably."""
-    return None if t is None else t.reshape(*t.shape[:2], prod(t.shape[2:]))
 
 
 def as_it_is(t: Tensor) -> bool:
@@ -133,8 +130,11 @@ class ChannelsRecipe(Recipe):
 
     @staticmethod
     def inlined(input, skip, weight, bias, mean, var, settings: Settings):
-        if mean is None or torch.is_grad_enabled():  # of input torch's are another formula; neither was measured
+        if mean is None and not small(input):
             return None
+        if mean is None:
+            y, *found = InlinedChannels.apply(planes(input), planes(skip), weight, bias, settings)
+            return y.reshape(input.shape), *found
         return ChannelsRecipe.standard(input, skip, weight, bias, mean, var, settings)
 
     @staticmethod

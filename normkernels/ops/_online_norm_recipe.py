@@ -8,8 +8,8 @@ import torch
 from normkernels._backends import transformed
 from normkernels._backends.reference import online_norm as reference
 from normkernels._library import kernel
-from normkernels.ops._buffers import flat
-from normkernels.ops._channels import buffers, lies_last, like, like_inputs, lying, planes, view
+from normkernels.ops._buffers import flat, planes
+from normkernels.ops._channels import buffers, lies_last, like, like_inputs, lying, view
 from normkernels.ops._state import accumulate
 from normkernels.ops._ways import Recipe, differentiated_again, forward, own_gradient
 
