@@ -12,7 +12,7 @@ from .report import geometric_mean
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
 PAGE = ROOT / "docs" / "performance.md"
-AMD, INTEL = "cpu-amd-epyc", "cpu-intel-xeon"
+AMD, AVX2, INTEL = "cpu-amd-epyc", "cpu-amd-epyc-avx2", "cpu-intel-xeon"
 INTRODUCTION = """# Performance
 
 Written by `python -m bench.performance` from the files of [`bench/results`](../bench/results); each says on its
@@ -91,15 +91,15 @@ def small() -> str:
     return table(heads, ([r[h] for h in heads] for r in read(AMD, "host")))
 
 
-def of_the_grid() -> str:
+def of_the_grid(machine: str) -> str:
     """The mean over all its shapes."""
-    return f"{geometric_mean(float(r['torch us']) / float(r['ours us']) for r in read(AMD, 'sweep')):.2f}"
+    return f"{geometric_mean(float(r['torch us']) / float(r['ours us']) for r in read(machine, 'sweep')):.2f}"
 
 
-def grid() -> str:
+def grid(machine: str) -> str:
     """Of every cell the mean, and how many shapes are slower than torch's."""
     heads = "op", "dtype", "under 50 us", "under 200 us", "under 1 ms", "longer"
-    rows = sorted(sweep.means(read(AMD, "sweep")).items())
+    rows = sorted(sweep.means(read(machine, "sweep")).items())
     cell = "{0:.2f} ({1} of {2})".format
     return table(heads, ([*key, *(cell(*found) if found[2] else "" for found in bins)] for key, bins in rows))
 
@@ -117,9 +117,15 @@ def page() -> str:
         (
             "The grid",
             "Training steps of plain norms at 1,672 shapes, odd and small ones too (`python -m bench.sweep`): torch "
-            f"eager's time over ours, {of_the_grid()} in the geometric mean ([drawn]"
-            "(../bench/results/cpu-amd-epyc/sweep.png)). By torch's own time; in brackets, how many are slower:",
-            grid(),
+            f"eager's time over ours, {of_the_grid(AMD)} in the geometric mean ([drawn]"
+            f"(../bench/results/{AMD}/sweep.png)). By torch's own time; in brackets, how many are slower:",
+            grid(AMD),
+        ),
+        (
+            "",
+            f"On an AMD EPYC that has AVX2 and no AVX-512, {of_the_grid(AVX2)} ([drawn]"
+            f"(../bench/results/{AVX2}/sweep.png)):",
+            grid(AVX2),
         ),
         ("Weights", "Eager is `torch._weight_norm`, or the formula.", kernels("weights")),
         ("NormProp", "What it adds to a convolution.", normprop()),

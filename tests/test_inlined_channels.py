@@ -89,16 +89,19 @@ def test_values_and_gradients(norm, extra, dtype, shape, last, affine):
 @every_norm
 @pytest.mark.parametrize("grad", [False, True])
 def test_large_ones_are_the_op(norm, grad):
-    """Beyond 2^17 values, and where a batch may be any: nobody knows then that it is small."""
+    """Beyond 2^17 values, 2^14 in channels_last, and where a batch may be any: nobody knows then that it is small."""
     call, _ = call_of(norm, "alone")
     with torch.set_grad_enabled(grad):
-        for shape, dynamic, held in (
-            ((2, C, 64, 128), False, False),
-            ((2, C, 64, 129), False, True),
-            ((4, C, 3), True, True),
+        for shape, last, dynamic, held in (
+            ((2, C, 64, 128), False, False, False),
+            ((2, C, 64, 129), False, False, True),
+            ((2, C, 32, 32), True, False, False),
+            ((2, C, 32, 33), True, False, True),
+            ((4, C, 3), False, True, True),
         ):
             counter = Graphs()
-            x = torch.randn(shape, requires_grad=grad)
+            x = torch.randn(shape)
+            x = (x.contiguous(memory_format=torch.channels_last) if last else x).requires_grad_(grad)
             if dynamic:
                 torch._dynamo.mark_dynamic(x, 0)
             torch._dynamo.reset()

@@ -15,11 +15,11 @@ from torch import Tensor
 PART = 8
 
 
-def small(x: Tensor) -> bool:
+def small(x: Tensor, most: int = 1 << 17) -> bool:
     """Whether it stays in a cache. A symbolic size proves nothing, and gets no guard that not every batch passes."""
     from torch.fx.experimental.symbolic_shapes import statically_known_true  # which imports sympy
 
-    return statically_known_true(x.numel() <= 1 << 17)
+    return statically_known_true(x.numel() <= most)
 
 
 def layer_norm(x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, *, eps: float) -> Tensor:

@@ -83,6 +83,19 @@ TABLE = {
         ("std::max<int64_t>(1, wide / columns),", "std::max<int64_t>(1, kStep / columns),"),
         ("drain(p, totals.data(), totals.size());", ""),
     ],
+    ("ops/inlined_channels", "tests/test_inlined_channels.py"): [
+        ("rest = near.sum(OVER, keepdim=True) * share", "rest = 0 * first"),
+        ("rstd, -rest * rstd)]", "rstd, 0 * rstd)]"),
+        ("zip(reversed(sums), (weight, bias), strict=True)", "zip(sums, (weight, bias), strict=True)"),
+        ("(sums if parameter.dim() == 2 else sums.sum(0))", "sums.sum(0)"),
+        ("dy * u * derivative(name, gate, settings.slope)", "dy * derivative(name, gate, settings.slope)"),
+        ("dx = du * scale - c1 - xhat * c2", "dx = du * scale - c1"),
+        ("if differentiated_again():", "if False:"),
+    ],
+    ("ops/ways", "tests/test_seen_whole.py"): [
+        ("return whole(_backends._request, _closed_forms, *args", "return whole(None, False, *args"),
+        ("raise (_unsupported(better) if torch.compiler.is_compiling() else better) from None", "raise"),
+    ],
     ("csrc", "tests/test_leaks.py -k layer_norm"): [
         ("TORCH_ERROR_CODE_CHECK(torch_delete_string(text.handle));", ""),
     ],
