@@ -147,8 +147,8 @@ TABLE = {
         ("var.clamp_min(0)", "var"),
     ],
     ("ops/inlined", INLINED): [
-        ("x.numel() <= 1 << 17", "x.numel() <= 1 << 16"),
-        ("x.numel() <= 1 << 17", "x.numel() <= 1 << 18"),
+        ("x.numel() <= most", "x.numel() <= 1 << 16"),
+        ("x.numel() <= most", "x.numel() <= 1 << 18"),
     ],
     ("ops/ways", INLINED): [
         ('if others[-1].backend is not None or input.device.type != "cpu":', "if False:"),
