@@ -136,11 +136,10 @@ struct FiltersBackward {
       if (paired_rows<T, D>(n))
         return paired_blend(dy + at, x + at, f, dx + at, rows, n, nontemporal && on_line(dx + at));
     }
-    const auto fits = [&](int64_t r) { return f.rstd[r] > C(1e-15) && f.rstd[r] < C(1e15); };  // so does its square
     bool lines = nontemporal;
-    for (int64_t r = 0; r < rows; r++) lines &= fits(r);
+    for (int64_t r = 0; r < rows; r++) lines &= folds(f.rstd[r]);
     for (int64_t r = 0; lines && r < rows; r++) {
-      const Blend<Same<C>> k = {{f.mean[r]}, {f.a[r]}, {f.b[r] * f.rstd[r]}, {f.c[r]}};
+      const Blend<Same<C>> k = folded(f, r);
       for_each_tile(at + r * n, at + (r + 1) * n,
                     [&](int64_t i, int64_t m) { blend_nontemporal(dy + i, x + i, k, dx + i, m); });
     }

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "cpu/base/tiles.h"
+#include "cpu/channels/gates.h"
 #include "cpu/filters/sums.h"
 
 namespace normkernels {
@@ -89,6 +90,11 @@ NK_CLONES void scale_rows(const T* x, const Found<compute_t<T>>& f, D* y, int64_
 template <class T, class D>
 NK_CLONES void blend_rows(const D* dy, const T* x, const Found<compute_t<T>>& f, T* dx, int64_t rows, int64_t n) {
   for (int64_t r = 0; r < rows; r++, dy += n, x += n, dx += n) {
+    if (folds(f.rstd[r])) {
+      const auto value = blended(folded(f, r));
+      map(dx, n, [=](int64_t i) NK_INLINED { return value(i, load(dy[i]), load(x[i])); });
+      continue;
+    }
     const auto mean = f.mean[r], rstd = f.rstd[r], a = f.a[r], b = f.b[r], c = f.c[r];
     map(dx, n, [=](int64_t i) NK_INLINED { return a * load(dy[i]) + (b * ((load(x[i]) - mean) * rstd) + c); });
   }

@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "cpu/base/few.h"
+#include "cpu/channels/tiles.h"
 
 namespace normkernels {
 
@@ -18,6 +19,16 @@ struct Found {
   double squares[kFilters];                       // forward: the sum of (x - mean)^2
   bool fit;                                       // forward: whether these are in a too
 };
+
+// Whether b rstd can be one coefficient: rstd and its square fit. Then it is, however a row is written, for its bits.
+template <class C>
+NK_INLINE bool folds(C rstd) {
+  return rstd > C(1e-15) && rstd < C(1e15);
+}
+template <class C>
+NK_INLINE Blend<Same<C>> folded(const Found<C>& f, int64_t r) {
+  return {{f.mean[r]}, {f.a[r]}, {f.b[r] * f.rstd[r]}, {f.c[r]}};
+}
 
 // mean, what rounding left of it in c, and the sum of (x - mean)^2; eps tells whether squares too small for C matter
 template <class T>
