@@ -30,6 +30,8 @@ TABLE = {
         ("if (!squares_fit<T>(found, a.N, a.eps)) {", "if (false) {"),
         ("h[k] = h[k] + shift;", ""),
         ("if constexpr (kCentred) v = v - of_all;", ""),
+        ("if (folds(f.rstd[r])) {", "if (false) {"),
+        ("return rstd > C(1e-15) && rstd < C(1e15);", "return true;"),
     ],
     ("cpu/filters", f"{EDGES} -k native"): [
         ("f.c[r] = (mean - f.mean[r]) + left;", "f.c[r] = 0;"),
