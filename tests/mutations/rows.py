@@ -115,7 +115,7 @@ TABLE = {
         ("return z - rest, mean + rest", "return z, mean"),
         ("return 2.0 ** -torch.log2(peak)", "return 2.0 ** 0 * torch.log2(peak)"),
     ],
-    ("ops/layer_norm.", WITNESS): [
+    ("ops/layer_norm_recipe", WITNESS): [
         ("weight, bias, gate, ctx.settings)[0], input", "weight, bias, gate, ctx.settings)[0], input.detach()"),
     ],
     ("ops/inlined", FAR_ROWS): [
@@ -136,7 +136,9 @@ TABLE = {
         ("if isinstance(tensor, Tensor) and not", "if type(tensor) in PLAIN and not"),
     ],
     ("modules/extras", INLINED): [("if v != DEFAULTS[k]}", "}")],
-    ("ops/layer_norm.", EAGER): [("empty(weight, ctx.needs_input_grad[2])", "empty(weight, ctx.needs_input_grad[3])")],
+    ("ops/layer_norm_recipe", EAGER): [
+        ("empty(weight, ctx.needs_input_grad[2])", "empty(weight, ctx.needs_input_grad[3])")
+    ],
     ("package", WITNESS): [("k * (1 + 3 * a * u * u)", "k * (1 + a * u * u)")],
     ("ops", EAGER): [
         ("dresidual = dx if ctx.needs_input_grad[1] else None", "dresidual = None"),
