@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.model import cuda, theirs
+from bench.model import cuda, grid, theirs
 from bench.model.__main__ import committed
 from bench.model.bars import bar
 from bench.model.compiled import Code, counts
@@ -126,6 +126,13 @@ def test_few_blocks_take_longer():
         theirs.taken(H100, theirs.launches("layer_norm", s, False, 2e6)[0]) for s in ((1, 1 << 20), (1024, 1024))
     )
     assert one > 5 * many
+
+
+def test_cases_launched_worse_than_torch_are_counted():
+    cell = next(iter(grid.committed().values()))._replace(forward_torch=0.9, backward_torch=1.1)
+    said = grid.summary([cell])
+    assert f"{cell.op} forward: 0 of 1 launched worse than torch's" in said
+    assert f"{cell.op} backward: 1 of 1 launched worse than torch's" in said
 
 
 def test_what_is_merged_first_takes_time():
