@@ -18,7 +18,7 @@ import normkernels as nk
 from normkernels._backends import NAMES
 from normkernels.cases._channels import last
 from normkernels.cases._rows import activate
-from normkernels.ops._channels import lies_last, view
+from normkernels.ops._channel_layouts import lies_last, view
 from normkernels.ops._normprop import epilogue
 from normkernels.ops._normprop_recipe import normprop_bwd, normprop_fwd
 

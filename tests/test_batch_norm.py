@@ -6,7 +6,7 @@ from common import Recorder, every_target, need
 
 from normkernels.cases import OPS
 from normkernels.ops._buffers import statistic_dtype
-from normkernels.ops._channels import lies_last, like, view
+from normkernels.ops._channel_layouts import lies_last, like, view
 from normkernels.ops.batch_norm import batch_norm_apply, batch_norm_dx, batch_norm_moments, batch_norm_sums
 from normkernels.tolerance import given, judge
 

@@ -59,24 +59,25 @@ def test_narrow_inputs(dtype, autocast):
         torch.testing.assert_close(compiled(x), F.layer_norm(x, 64, w))
 
 
-@pytest.mark.parametrize(("mean", "deviation"), [(1e4, 1e-2), (1e6, 1.0), (1e8, 0.0)])
-def test_rows_far_from_0(mean, deviation):
+def test_rows_far_from_0():
     """As exact as our op, where torch's function, given such rows, rounds the mean; the gradient too."""
-    x, dy = mean + deviation * torch.randn(8, 64), torch.randn(8, 64)
     torch._dynamo.reset()
-    compiled = torch.compile(lambda x: F.layer_norm(x, 64), fullgraph=True)
+    compiled, dy = torch.compile(lambda x: F.layer_norm(x, 64), fullgraph=True), torch.randn(8, 64)
 
     def of(norm, x: Tensor) -> tuple[Tensor, Tensor]:
         x = x.clone().requires_grad_()
         y = norm(x)
         return y.detach(), torch.autograd.grad(y, x, dy.to(x.dtype))[0]
 
-    wanted = of(lambda x: torch.nn.functional.layer_norm(x, (64,)), x.double())
-    found, ops = of(compiled, x), of(lambda x: F.layer_norm(x, 64), x)
-    with torch.no_grad():
-        found = compiled(x), *found
-    for got, op, want in zip(found, (ops[0], *ops), (wanted[0], *wanted), strict=True):
-        assert (got - want).abs().max() <= 2 * (op - want).abs().max() + 1e-6 * want.abs().max() + 1e-6
+    for mean, deviation in ((1e4, 1e-2), (1e6, 1.0), (1e8, 0.0)):
+        x = mean + deviation * torch.randn(8, 64)
+        wanted = of(lambda x: torch.nn.functional.layer_norm(x, (64,)), x.double())
+        found, ops = of(compiled, x), of(lambda x: F.layer_norm(x, 64), x)
+        with torch.no_grad():
+            found = compiled(x), *found
+        for got, op, want in zip(found, (ops[0], *ops), (wanted[0], *wanted), strict=True):
+            allowed = 2 * (op - want).abs().max() + 1e-6 * want.abs().max() + 1e-6
+            assert (got - want).abs().max() <= allowed, (mean, deviation)
 
 
 @pytest.mark.parametrize("grad", [False, True])

@@ -112,20 +112,22 @@ def test_large_ones_are_the_op(norm, grad):
 
 
 @every_norm
-@pytest.mark.parametrize(("mean", "deviation"), [(1e4, 1e-2), (1e6, 1.0), (0.0, 1e-3), (1e3, 0.0)])
 @pytest.mark.parametrize("last", [False, True])
-def test_channels_far_from_0(norm, mean, deviation, last):
+def test_channels_far_from_0(norm, last):
     """As exact as our op, by Inductor's code too, where torch's function rounds the mean."""
-    x = mean + deviation * torch.randn(4, C, 6, 5)
-    x = x.contiguous(memory_format=torch.channels_last) if last else x
     call, dy = call_of(norm, "alone")[0], torch.randn(4, C, 6, 5)
+    by_inductor = compiled(call, "inductor")
 
     def of(f: Any, x: Tensor) -> list[Tensor]:
         return results(f, [x.clone().requires_grad_(), None, None], dy)
 
-    found, op, wanted = of(compiled(call, "inductor"), x), of(call, x), of(call, x.double())
-    for got, other, want in zip(found, op, wanted, strict=True):
-        assert (got - want).abs().max() <= 2 * (other - want).abs().max() + 1e-6 * want.abs().max() + 1e-6
+    for mean, deviation in ((1e4, 1e-2), (1e6, 1.0), (0.0, 1e-3), (1e3, 0.0)):
+        x = mean + deviation * torch.randn(4, C, 6, 5)
+        x = x.contiguous(memory_format=torch.channels_last) if last else x
+        found, op, wanted = of(by_inductor, x), of(call, x), of(call, x.double())
+        for got, other, want in zip(found, op, wanted, strict=True):
+            allowed = 2 * (other - want).abs().max() + 1e-6 * want.abs().max() + 1e-6
+            assert (got - want).abs().max() <= allowed, (mean, deviation)
 
 
 def test_running_statistics():

@@ -9,7 +9,7 @@ from common import call, leaves
 
 from normkernels.cases import OPS
 
-CALLS = 100
+CALLS = 100  # more than the 64 without a graph that a state remembers
 BYTES = 16  # a call may leave: a list that grows, now and then; the smallest block that malloc gives is 32
 
 
@@ -18,18 +18,7 @@ class Info(ctypes.Structure):
 
     _fields_ = [
         (name, ctypes.c_size_t)
-        for name in (
-            "arena",
-            "ordblks",
-            "smblks",
-            "hblks",
-            "hblkhd",
-            "usmblks",
-            "fsmblks",
-            "uordblks",
-            "fordblks",
-            "keep",
-        )
+        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keep".split()
     ]
 
 

@@ -1,16 +1,12 @@
-"""The static model of GPU kernels: what it reads in machine code, what it makes of it, and what is committed."""
-
-import csv
+"""The static model of GPU kernels: what it reads in machine code, and what it makes of it."""
 
 import pytest
-from test_ptx_triton import compiled
 
-from bench.model import cuda, cuda_long, grid, theirs
-from bench.model.__main__ import Predicted, committed, worse
+from bench.model import cuda, grid, theirs
+from bench.model.__main__ import committed
 from bench.model.bars import bar
-from bench.model.compiled import Code, counts, known
+from bench.model.compiled import Code, counts
 from bench.model.times import H100, H200, Work, copy, least, resident, seconds
-from bench.sweep import cases
 
 SASS = """
         /*0000*/                   LDC R1, c[0x0][0x28] ;
@@ -104,19 +100,6 @@ def test_bars():
     assert bar("group_norm", (2, 640, 32, 32), False) is None
 
 
-def test_the_grid_has_every_case_of_the_sweep():
-    wanted = {c.key(1, "")[: grid.KEY] for c in cases()}
-    assert set(grid.committed()) == wanted
-
-
-def test_cliffs_are_named():
-    cell = next(iter(grid.committed().values()))._replace(forward_over=1.9, backward_over=1.0)
-    assert not grid.cliffs([cell])
-    steep = cell._replace(backward_over=2.1)
-    assert grid.cliffs([cell, steep]) == [steep]
-    assert f"{cell.op}: 1 of 2 above 2 times a copy and launches" in grid.summary([cell, steep])
-
-
 SHAPE = {"layer_norm": (8192, 4096), "batch_norm": (32, 256, 56, 56)} | dict.fromkeys(
     ("group_norm", "instance_norm"), (32, 256, 56, 56)
 )
@@ -160,13 +143,6 @@ def test_what_is_merged_first_takes_time():
     assert seconds(H100, lone, 8, merging._replace(before=64e3)) > seconds(H100, lone, 8, merging)
 
 
-def test_calibration():
-    """Published: RMS norm forward, 2.9 to 3.0 TB/s of 3.0 on an H100, 4.18 of 4.3 on an H200."""
-    row = committed()["rms_norm", "16384x4096"]
-    assert row.forward_h100 == pytest.approx(2.95 / 3.0, abs=0.05)
-    assert row.forward_h200 == pytest.approx(4.18 / 4.3, abs=0.05)
-
-
 def test_what_machine_code_of_cuda_says():
     """Three instructions of the loop are before the request; a path of divergent warps leads back to it too."""
     sass = SASS.format(left="0x0").replace("BRA `(.L_x_1)", "BRA `(.L_x_0)")
@@ -178,52 +154,3 @@ def test_what_machine_code_of_cuda_says():
     for text, ahead, first in ((sass, 0, 0.6), (later, 1, 0.5), (later.replace("LDGSTS", "LDG"), 0, 1.0)):
         made, asked = cuda.facts("kernel", 64, text, 0)
         assert (asked, made.loop_barriers, made.first_load) == (ahead, 1, first)
-
-
-def test_kernels_of_cuda_are_named_as_they_are_compiled():
-    """A template that takes other arguments than the model writes would be found only where there is nvcc."""
-    with (cuda.ROOT / "docs/compiled/cuda.csv").open(newline="") as file:
-        found = {row["kernel"] for row in csv.DictReader(file)}
-    for center in ("true", "false"):
-        for chunks in cuda.CHUNKS:
-            assert cuda.KERNEL.format(center=center, chunks=chunks) in found
-
-
-def test_rows_of_cuda_ask_ahead():
-    """As committed: two tensors of two or four packs."""
-    rows = cuda.committed()
-    assert {row.op for row in rows} == {"layer_norm", "rms_norm"}
-    assert all(row.ahead in (4, 8) and 0 < row.h200 < row.h100 <= 1 for row in rows)
-
-
-def test_long_rows_of_cuda():
-    """As committed: two launches each way of few rows, each of whose reads is one, and no cliff among them."""
-    rows = cuda_long.committed()
-    assert [(row.op, row.shape) for row in rows] == [
-        (op, s) for op in ("layer_norm", "rms_norm") for s in cuda_long.SHAPES
-    ]
-    for row in rows:
-        few = int(row.shape.split("x")[0]) <= 64
-        assert row.forward_launches == 2
-        assert row.backward_launches == 2 or not few
-        assert row.forward_bytes == 1.5
-        assert row.backward_bytes < 1.7
-        assert not few or max(row.forward_over, row.backward_over) < grid.CLIFF
-
-
-def test_no_kernel_of_the_model_spills():
-    assert not [code for code in known().values() if code.spills]
-
-
-def test_a_share_that_falls_is_found():
-    row = Predicted("rms_norm", "1x1", 0.9, 0.9, 0.8, 0.8, "1+2")
-    table = {row[:2]: row}
-    assert not worse([row], table)
-    assert worse([row._replace(backward_h200=0.7)], table) == ["rms_norm 1x1: backward_h200 0.8 -> 0.7"]
-    assert "not in predicted.csv" in worse([row._replace(shape="2x2")], table)[0]
-
-
-def test_the_committed_predictions_are_those_of_this_code():
-    printed = compiled("-m", "bench.model", "--check", "rms_norm", "--shape", "16384x4096")
-    assert printed.startswith("predicted, not measured")
-    assert "not as in" not in compiled("-m", "bench.model", "--grid", "rms_norm", "--shape", "8192x1024")

@@ -12,7 +12,7 @@ from torch import nn
 import normkernels as nk
 from normkernels import _replays
 from normkernels.functional import layer_norm
-from normkernels.ops.layer_norm import LayerNormRecipe
+from normkernels.ops._layer_norm_recipe import LayerNormRecipe
 
 pytestmark = pytest.mark.skipif(_replays.extension is None, reason=f"no replays: {_replays.missing}")
 

@@ -16,6 +16,12 @@ from normkernels.functional import batch_norm, layer_norm
 pytestmark = pytest.mark.skipif(_replays.extension is None, reason=f"no replays: {_replays.missing}")
 
 
+def fresh(arguments: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """A Python of its own, in the root of the source."""
+    root = Path(__file__).parents[1]
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment, cwd=root)
+
+
 def test_the_key():
     """Whatever steers a call: strides, who wants a gradient, the same tensor twice, numbers, names, the backend."""
     w, b = torch.randn(4), torch.randn(4)
@@ -36,6 +42,29 @@ def test_the_key():
             x, w = x.detach(), w.detach()
     with nk.use_backend("reference"), pytest.raises(ValueError, match="backend"):
         layer_norm(x, (4,), backend="no such")
+
+
+BEFORE_ANY_OTHER = """
+import sys
+import torch
+import normkernels as nk
+
+sys.path.append("tests")
+from common import Recorder
+from replays import replayed, warm
+x = torch.randn(3, 8, requires_grad=True)
+for _ in range(4):
+    with Recorder() as recorder:
+        nk.functional.layer_norm(x, 8)
+    assert len(recorder.calls) == 1, recorder.calls
+assert replayed(warm(nk.LayerNorm(8), x))
+"""
+
+
+def test_a_mode_around_the_first_call_of_a_process():
+    """It sees every call, and calls outside of it are replayed."""
+    done = fresh(["-c", BEFORE_ANY_OTHER], dict(os.environ))
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_is_negated_when_it_is_read():
@@ -126,14 +155,11 @@ def test_without_the_extension():
         "import torch, normkernels as nk; from normkernels import _replays; nk.LayerNorm(4)(torch.randn(2, 4)); "
         "print(_replays.missing)"
     )
-    environment = os.environ | {"NORMKERNELS_REPLAY": "0"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    done = fresh(["-c", code], os.environ | {"NORMKERNELS_REPLAY": "0"})
     assert "switched off" in done.stdout, done.stderr
 
 
 def test_launches():
     """Of Triton's kernels a replay makes the same launches, with the same arguments; seen without a GPU."""
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", "tests.fake_launches"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[1])
+    done = fresh(["-m", "tests.fake_launches"], {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"})
     assert done.returncode == 0, done.stdout + done.stderr

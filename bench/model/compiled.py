@@ -43,7 +43,7 @@ def keep(codes: dict[str, Code]) -> None:
 
 
 def compiled(launch: Any, codes: dict[str, Code]) -> Code:
-    """Of a launch that ``tests/compiled/triton.py`` specialised; compiled if it is not among ``codes``."""
+    """Of a launch that ``tests/compiled/launches.py`` specialised; compiled if it is not among ``codes``."""
     digest = launch._replace(dtype="").digest(ARCHITECTURE)
     if digest not in codes:
         codes[digest] = _compile(launch, digest)
@@ -51,7 +51,7 @@ def compiled(launch: Any, codes: dict[str, Code]) -> Code:
 
 
 def _compile(launch: Any, digest: str) -> Code:
-    table: Any = importlib.import_module("tests.compiled.triton")
+    table: Any = importlib.import_module("tests.compiled.launches")
     triton: Any = importlib.import_module("triton")
     target = importlib.import_module("triton.backends.compiler").GPUTarget("cuda", ARCHITECTURE, 32)
     made = triton.compile(table.source(launch), target=target, options={"num_warps": launch.num_warps})

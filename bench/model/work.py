@@ -34,7 +34,7 @@ class Called(NamedTuple):
 def recorded(device: Device) -> Iterator[list[Called]]:
     """Launches made inside are noted and not run, as on this device."""
     jit: Any = importlib.import_module("triton.runtime.jit").JITFunction
-    table: Any = importlib.import_module("tests.compiled.triton")
+    table: Any = importlib.import_module("tests.compiled.launches")
     found: list[Called] = []
 
     def note(kernel, *args, grid, warmup, **options):
@@ -75,7 +75,7 @@ def calls(
     def new(dtype, *sizes):
         return torch.empty(sizes, dtype=dtype, device="meta")
 
-    run = importlib.import_module("tests.compiled.triton").run
+    run = importlib.import_module("tests.compiled.launches").run
     importlib.import_module(f"normkernels._backends.triton.{op}")  # before it is known which modules there are
     if op in ("layer_norm", "rms_norm"):
         M, N = shape

@@ -43,26 +43,16 @@ inline bool plain(const Tensor& t) {
 }
 
 // Whether nothing looks at the ops of this thread: no transform, tracer, mode or profiler of them. Inference mode may.
+// Compared with torch's own start, for what a first call meets may be a mode.
 inline bool unwatched() {
-  struct Usual {
-    c10::impl::LocalDispatchKeySet normal = state(), inference = normal;
-    Usual() {
-      c10::InferenceMode guard;
-      inference = state();
-    }
-    static c10::impl::LocalDispatchKeySet state() {
-      auto found = c10::impl::tls_local_dispatch_key_set();
-      found.excluded_ = found.excluded_ | c10::autocast_dispatch_keyset;  // autocast is in the key
-      return found;
-    }
-    static bool same(const c10::impl::LocalDispatchKeySet& a, const c10::impl::LocalDispatchKeySet& b) {
-      return a.included_ == b.included_ && a.excluded_ == b.excluded_;
-    }
-  };
-  static const Usual usual;
-  const auto now = Usual::state();
-  return (Usual::same(now, usual.normal) || Usual::same(now, usual.inference)) &&
-         torch::autograd::ForwardADLevel::try_get_by_idx(0) == nullptr;
+  constexpr auto included = c10::default_included_set;
+  constexpr auto excluded = c10::default_excluded_set | c10::autocast_dispatch_keyset;  // autocast is in the key
+  const auto now = c10::impl::tls_local_dispatch_key_set();
+  const auto closed = now.excluded_ | c10::autocast_dispatch_keyset;
+  const bool normal = now.included_ == included && closed == excluded;
+  const bool inference = now.included_ == included.remove(c10::DispatchKey::ADInplaceOrView) &&
+                         closed == (excluded | c10::autograd_dispatch_keyset);
+  return (normal || inference) && torch::autograd::ForwardADLevel::try_get_by_idx(0) == nullptr;
 }
 
 // What the thread is set to.

@@ -11,7 +11,7 @@ from normkernels._backends import requested
 from normkernels.distributed.statistics import Moments, gathered, moments
 from normkernels.modules._extras import DEFAULTS
 from normkernels.ops._buffers import flat
-from normkernels.ops._channels import lies_last, like, view
+from normkernels.ops._channel_layouts import lies_last, like, view
 from normkernels.ops.batch_norm import batch_norm_apply, batch_norm_dx, batch_norm_sums
 
 

@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from normkernels.ops._buffers import statistic_dtype
-from normkernels.ops._channels import lies_last, view
+from normkernels.ops._channel_layouts import lies_last, view
 from normkernels.ops.batch_norm import batch_norm_moments
 
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # the name until torch 2.13

@@ -9,7 +9,7 @@ from torch.autograd.function import once_differentiable
 from normkernels._backends.reference.streaming_norm import deviation, streamed
 from normkernels.distributed.statistics import gathered, moments
 from normkernels.ops._buffers import flat, planes
-from normkernels.ops._channels import buffers, lies_last, like, view
+from normkernels.ops._channel_layouts import buffers, lies_last, like, view
 from normkernels.ops._state import accumulate
 from normkernels.ops._streaming_norm_recipe import Settings, streaming_norm_bwd, taken_in
 from normkernels.ops.batch_norm import batch_norm_apply, batch_norm_sums

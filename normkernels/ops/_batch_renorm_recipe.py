@@ -10,7 +10,7 @@ from normkernels._backends.reference._channels import moments
 from normkernels._backends.reference.batch_renorm import batch_renorm_ref, correction
 from normkernels._library import kernel
 from normkernels.ops._buffers import differentiable_backward, flat, planes
-from normkernels.ops._channels import buffers, lies_last, like, lying, view
+from normkernels.ops._channel_layouts import buffers, lies_last, like, lying, view
 from normkernels.ops._ways import Recipe, differentiated_again, forward
 
 # as in _channels; running_mean, running_std, mean, var, r, d: (1, C); r_max, d_max: scalars; all in the dtype of mean

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from normkernels import _checks
 from normkernels.ops._buffers import flat, statistic_dtype
-from normkernels.ops._channels import ChannelsRecipe, Settings, buffers, check_beside, lies_last, like, view
+from normkernels.ops._channel_layouts import buffers, lies_last, like, view
+from normkernels.ops._channels import ChannelsRecipe, Settings, check_beside
 from normkernels.ops._ways import differentiated_again, forward, gradients
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from normkernels import _checks
 from normkernels.moments import activation_moments
-from normkernels.ops._channels import lies_last, view
+from normkernels.ops._channel_layouts import lies_last, view
 
 # between these values of act(u) its slope is 1 (1 / 6), beyond them another constant: y alone tells it
 KINKS = {

@@ -8,7 +8,7 @@ from torch import Tensor
 from normkernels._backends.reference.normprop import normprop_ref
 from normkernels._library import kernel, watched
 from normkernels.ops._buffers import empty, flat, statistic_dtype
-from normkernels.ops._channels import view
+from normkernels.ops._channel_layouts import view
 from normkernels.ops._filters import order, rows, shaped
 from normkernels.ops._normprop import Epilogue, Product
 from normkernels.ops._ways import Recipe, differentiated_again, forward, gradients

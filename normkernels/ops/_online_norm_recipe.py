@@ -9,7 +9,8 @@ from normkernels._backends import transformed
 from normkernels._backends.reference import online_norm as reference
 from normkernels._library import kernel
 from normkernels.ops._buffers import flat, planes
-from normkernels.ops._channels import buffers, lies_last, like, like_inputs, lying, view
+from normkernels.ops._channel_layouts import buffers, lies_last, like, lying, view
+from normkernels.ops._channels import like_inputs
 from normkernels.ops._state import accumulate
 from normkernels.ops._ways import Recipe, differentiated_again, forward, own_gradient
 

@@ -12,7 +12,8 @@ from normkernels._backends.reference import streaming_norm as reference
 from normkernels._backends.reference._channels import affine
 from normkernels._library import kernel
 from normkernels.ops._buffers import flat, planes
-from normkernels.ops._channels import buffers, lies_last, like, like_inputs, lying, view
+from normkernels.ops._channel_layouts import buffers, lies_last, like, lying, view
+from normkernels.ops._channels import like_inputs
 from normkernels.ops._state import accumulate, finite
 from normkernels.ops._ways import Recipe, differentiated_again, forward, own_gradient
 

@@ -11,10 +11,10 @@ from normkernels._activations import Activation
 from normkernels._backends import requested
 from normkernels._library import Kernel, kernel
 from normkernels.ops import _rows
-from normkernels.ops._channels import like_last
+from normkernels.ops._channel_layouts import like_last
+from normkernels.ops._layer_norm_recipe import BWD, FWD, ROWS, LayerNormRecipe, Settings
 from normkernels.ops._rows import ImageOptions, Layout
 from normkernels.ops._ways import call, function
-from normkernels.ops.layer_norm import BWD, FWD, ROWS, LayerNormRecipe, Settings
 
 # x, residual, y, summed, dy, dsummed, dx: contiguous (B, N, S), a pixel's N channels lie S apart; mean, rstd: (B, S)
 layer_norm_2d_fwd: Kernel = kernel("layer_norm_2d_fwd" + FWD.format(""))

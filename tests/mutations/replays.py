@@ -33,7 +33,11 @@ TABLE = {
             "return true;",
             "what has other keys is told apart again: by its type, the thread's modes, or as its call is recorded",
         ),
-        ("return (Usual::same(now, usual.normal) ||", "return (true ||"),
+        ("return (normal || inference) &&", "return (true || inference) &&"),
+        (
+            "constexpr auto included = c10::default_included_set;",
+            "static const auto included = c10::impl::tls_local_dispatch_key_set().included_;",
+        ),
         ("key.push_back(6 | static_cast<uint64_t>(first) << 8);", "key.push_back(6);"),
         ("key.push_back(std::bit_cast<uint64_t>(PyFloat_AS_DOUBLE(o)));", "key.push_back(0);"),
         (

@@ -1,4 +1,4 @@
-"""Layer norm, RMS norm and layer norm of rows whose units lie a stride apart."""
+"""Layer norm, RMS norm and layer norm of rows whose units lie a stride apart: Python and Triton."""
 
 from mutations._tests import (
     ADAPTED,
@@ -9,7 +9,6 @@ from mutations._tests import (
     HEADS,
     INLINED,
     LONG_ROWS,
-    NARROW,
     NATIVE,
     ODD_ROWS,
     ROWS,
@@ -74,17 +73,6 @@ TABLE = {
         ("_equal(t.stride(d), step * sizes[0])", "_equal(t.stride(d), step)"),
         ("return statically_known_true(a == b)", "return bool(a == b)"),
     ],
-    ("cpu", HEADS): [
-        ("last = std::min(last, runs.end(m));", "last = end;"),
-        ("from += runs.shift(m, stride);", "from += runs.shift(m, 0);"),
-        ("known.set(r - m, run.row(r));", "known.set(r - m, run.row(m));"),
-        ("to[j][side + r] = load(", "to[j][r] = load("),
-    ],
-    ("cpu", ADAPTED): [
-        ("own.first = sample * rows();", ""),
-        ("(block * (samples - 1) + sample) * N;", "sample * N;"),
-        ("std::min(end, (m / rows + 1) * rows)", "end"),
-    ],
     ("reference/rows", ADAPTED): [
         ("grad.view(len(buffer), -1, grad.shape[1]).sum(1)", "grad.view(len(buffer), -1, grad.shape[1])[:, 0]"),
     ],
@@ -93,16 +81,6 @@ TABLE = {
         ('"weight_offset": 1.0}', '"weight_offset": 0.0}'),
     ],
     ("ops/ragged", ADAPTED): [("if isinstance(t, Tensor) and t.dim() > dims:", "if False:")],
-    ("cpu", GATED): [
-        (
-            "for (int64_t r = 0; r < count; r++) a.complete(m + r, 0,",
-            "for (int64_t r = 0; r < count; r++) a.complete(m, 0,",
-        ),
-        ("a.through(m + r, 0, u + r * a.N", "a.through(m, 0, u + r * a.N"),
-        ("return Pair<C>{s, s * rest};", "return Pair<C>{s, s};"),
-        ("g, u, du, a.dgate ? g : nullptr, a.N);", "g, u, du, nullptr, a.N);"),
-        ("if (a.dgate) transpose_out(g, rows,", "if (a.dgate) transpose_out(u, rows,"),
-    ],
     ("reference/rows", WITNESS): [("dgate.copy_(dy * u *", "dgate.copy_(u *")],
     ("package/checks", GATED): [("if gate is not None and gate.dtype != input.dtype:", "if False:")],
     ("ops/ragged", GATED): [("not is_ragged(t) or t.shape != input.shape", "t.shape != input.shape")],
@@ -137,7 +115,7 @@ TABLE = {
         ("return z - rest, mean + rest", "return z, mean"),
         ("return 2.0 ** -torch.log2(peak)", "return 2.0 ** 0 * torch.log2(peak)"),
     ],
-    ("ops/layer_norm.", WITNESS): [
+    ("ops/layer_norm_recipe", WITNESS): [
         ("weight, bias, gate, ctx.settings)[0], input", "weight, bias, gate, ctx.settings)[0], input.detach()"),
     ],
     ("ops/inlined", FAR_ROWS): [
@@ -158,7 +136,9 @@ TABLE = {
         ("if isinstance(tensor, Tensor) and not", "if type(tensor) in PLAIN and not"),
     ],
     ("modules/extras", INLINED): [("if v != DEFAULTS[k]}", "}")],
-    ("ops/layer_norm.", EAGER): [("empty(weight, ctx.needs_input_grad[2])", "empty(weight, ctx.needs_input_grad[3])")],
+    ("ops/layer_norm_recipe", EAGER): [
+        ("empty(weight, ctx.needs_input_grad[2])", "empty(weight, ctx.needs_input_grad[3])")
+    ],
     ("package", WITNESS): [("k * (1 + 3 * a * u * u)", "k * (1 + a * u * u)")],
     ("ops", EAGER): [
         ("dresidual = dx if ctx.needs_input_grad[1] else None", "dresidual = None"),
@@ -176,61 +156,5 @@ TABLE = {
     ],
     ("ops", NATIVE): [
         ("t if n == 1 or t.stride(1) == 1 else t.contiguous()", "t"),
-    ],
-    ("cpu", f"{EDGES} -k native"): [
-        ("return sizeof(compute_t<T>) == 8 ||", "return true ||"),
-        ("static_cast<C>(-(total.mean - centre) * rstd[m])", "C(-0.0)"),
-    ],
-    ("cpu", NARROW): [
-        ("if (k + 1 == kParts && rest) return last ? v : V{};", ""),
-        ("for (int64_t k = kParts - 1; k >= 0; k--) {", "for (int64_t k = 0; k < kParts; k++) {"),
-        ("NK_INLINED { sum = take<V>(table); });", "NK_INLINED { sum = V{}; });"),
-        ("first < N; first += kPairedRow)", "first < 0; first += kPairedRow)"),
-        ("const int64_t j = first + i;", "const int64_t j = i;"),
-        ("if (kept) __builtin_ia32_movntps512(", "if (false) __builtin_ia32_movntps512("),
-        ("N <= (plain ? kLongRow : kPairedRow)", "N <= kLongRow"),
-        ("return last ? v : V{}; };", "return v; };"),
-        ("add(last ? take<V>(x + N - kWidth<V>) - about : V{}, 3);", "add(take<V>(x + N - kWidth<V>) - about, 3);"),
-        ("if (N % kWidth<V>) write(N - kWidth<V>);", ""),
-        ("rstd * (g - means[r].a - h * means[r].b)", "rstd * (g - h * means[r].b)"),
-        ("(g - means[r].a - h * means[r].b) * known", "(g - h * means[r].b) * known"),
-        ("if (a.dsummed) g = g + twos(", "if (false) g = g + twos("),
-        ("put(twos(dy + j), du + r * a.N + j);", "put(twos(dy + j), du + j);"),
-        ("lay_out(line, numbers_.data(), N);", "std::copy_n(line, N, numbers_.data());"),
-        ("if (table) LaidOut<T>::put_back(", "if (false) LaidOut<T>::put_back("),
-        ("constexpr int kNearestEven = 0;", "constexpr int kNearestEven = 3;"),
-        ("widen(from + kFewLanes)}", "widen(from)}"),
-        ("return v == v ? rounded :", "return v == v || true ? rounded :"),
-        ("each_twos(N, [&](int64_t j", "each_twos(N - 1, [&](int64_t j"),
-        ("if (a.dsummed) g += take<V>(", "if (false) g += take<V>("),
-        ("if (a.nontemporal) copy_nontemporal(out, y, a.N", "if (false) copy_nontemporal(out, y, a.N"),
-        ("store_tile(u, a.nontemporal ? out : a.y + m * a.N, n);", "store_tile(u, a.y + m * a.N, n);"),
-        (
-            "a.complete(m, 0, u, n);\n    }\n    store_tile(u, a.nontemporal",
-            "}\n    store_tile(u, a.nontemporal",
-        ),
-        ("u, du, kRows * a.N);", "u, du, (kRows - 1) * a.N);"),
-        ("if (side == 0 && rows < kSide) std::fill_n(to.at, N * kSide, compute_t<T>(0));", ""),
-        ("lost = a.mean ? left[r] / count : 0", "lost = 0"),
-        ("squares_fit<T>(m2, a.N, a.eps) ? found :", "true ? found :"),
-        ("centred = a.mean ? share : C(0);", "centred = share;"),
-        ("put(g, out + r * kTile + j);", "put(g, out + j);"),
-        ("kAvx512 && nontemporal && N % kFewLanes == 0 &&", "kAvx512 && nontemporal &&"),
-        ("__builtin_ia32_movntps512(a.dx + m * a.N + j, g)", "__builtin_ia32_movntps512(a.dx + m * a.N, g)"),
-        ("__builtin_ia32_movntps512(a.y + m * a.N + j, v)", "__builtin_ia32_movntps512(a.y + m * a.N, v)"),
-        ("sums.b += of_g_xhat.total();", "sums.b = of_g_xhat.total();"),
-        ("sums.b += b.total();", "sums.b = b.total();"),
-        ("return squares_fit<T>(squares, a.N, a.eps) ?", "return true ?"),
-        ("if (!squares_fit<T>(m2, n, eps)) return", "if (false) return"),
-        ("const int64_t head = std::min<int64_t>(", "const int64_t head = 0 * std::min<int64_t>("),
-    ],
-    ("cpu", NATIVE): [
-        ("total.m2 / static_cast<double>(N) + eps", "total.m2 / static_cast<double>(N)"),
-        ("a.m2 += b.m2 + delta * delta * a.count * b.count / count;", "a.m2 += b.m2;"),
-        ("g = rstd * (g - means.a - xhat * means.b);", "g = rstd * (g - xhat * means.b);"),
-        ("if constexpr (kSummed) g += load(dsummed[i]);", ""),
-        ("b[i] += d * weight * xhat;", "b[i] += d * xhat;"),
-        ("mean ? static_cast<C>(total.g / N) : C(0)", "C(0)"),
-        ("static_cast<C>(total.g_xhat / N)};", "C(0)};"),
     ],
 }

@@ -1,11 +1,8 @@
 """Backend "triton" on CPU tensors: every launch is compiled for a GPU and its PTX run."""
 
 import contextlib
-import importlib.util
 import random
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +11,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 from normkernels import _backends
+from tests.compiled import launches
 
 from .grid import packed, run
 from .memory import GAP, Memory, Traffic
@@ -29,30 +27,17 @@ class Launched(NamedTuple):
     traffic: dict[int, Traffic]
 
 
-def _table():
-    """``tests/compiled/triton.py``, which knows what Triton makes of arguments."""
-    path = Path(__file__).parents[1] / "compiled" / "triton.py"
-    spec = importlib.util.spec_from_file_location("compiled_launches", path)
-    assert spec is not None
-    assert spec.loader is not None
-    sys.modules["compiled_launches"] = module = importlib.util.module_from_spec(spec)
-    first = sys.path[0]
-    spec.loader.exec_module(module)
-    sys.path[0] = first  # the script puts the root of the repository there
-    return module
-
-
 class Runner:
     """In place of JITFunction.run; kernels are compiled once."""
 
     def __init__(self, order: random.Random | None, edit: Edit, arch: int) -> None:
-        self.order, self.edit, self.launched, self.compiled, self.table = order, edit, [], {}, _table()
+        self.order, self.edit, self.launched, self.compiled = order, edit, [], {}
         self.target = GPUTarget("cuda", arch, 32)
 
     def launch(self, kernel, args: tuple, grid: Any, options: dict) -> None:
         """Compile, copy the tensors in, run, and copy them out."""
         given = dict(zip(kernel.arg_names, args, strict=False)) | options
-        made = self.table.specialise(kernel, args, options, "")
+        made = launches.specialise(kernel, args, options, "")
 
         def value(place):
             found = given[kernel.arg_names[place[0]]]
@@ -93,7 +78,7 @@ class Runner:
     def _compile(self, made):
         if made not in self.compiled:
             options = {"num_warps": made.num_warps}
-            found = triton.compile(self.table.source(made), target=self.target, options=options)
+            found = triton.compile(launches.source(made), target=self.target, options=options)
             self.compiled[made] = parse(self.edit(found.asm["ptx"])), found.metadata
         return self.compiled[made]
 
