@@ -191,12 +191,12 @@ def gradients(recipe: type[Recipe], inputs: Sequence[Tensor | None], grads: Sequ
     return differentiable_backward(composed, inputs, grads)
 
 
-def function(public: Public, in_graph: bool = True) -> Public:
+def function(public: Public, takes_functions: bool = False) -> Public:
     """A public function; fx proxies and subclasses of Tensor see it whole, as torch's own functions are seen.
 
     A call that was made before is replayed. Dynamo sees it whole too, and guards its arguments instead of all the
     Python below; AOTAutograd looks inside. What may change besides is read where Dynamo sees it, and guards that.
-    ``in_graph=False``: an argument may be a function, which no graph holds, and Dynamo looks inside.
+    ``takes_functions``: an argument may be a function, which no graph holds; then Dynamo looks inside.
     """
     calls = _replays.calls()
 
@@ -212,8 +212,9 @@ def function(public: Public, in_graph: bool = True) -> Public:
 
     @functools.wraps(public)
     def seen(*args, **kwargs):
-        if in_graph and torch.compiler.is_dynamo_compiling() and _whole.allowed():
-            return whole(_backends._request, _closed_forms, *args, **kwargs)
+        if torch.compiler.is_dynamo_compiling() and _whole.allowed():
+            if not (takes_functions and any(callable(a) for a in (*args, *kwargs.values()))):
+                return whole(_backends._request, _closed_forms, *args, **kwargs)
         try:
             if calls and not (torch.compiler.is_dynamo_compiling() or _closed_forms):
                 found = _replays.replay(calls, _backends._request, args, kwargs)
