@@ -55,6 +55,7 @@ def test_the_next_process_finds_it(tmp_path):
 def test_each_has_a_name_of_its_own():
     """Which leads to it: a cache tells graphs apart by what they print."""
     for name, found in _whole._WHOLE.items():
-        assert getattr(_whole, name) is found and found.__name__ == name
+        assert getattr(_whole, name) is found
+        assert found.__name__ == name
     with pytest.raises(AttributeError, match="no_norm"):
         _whole.no_norm  # noqa: B018

@@ -61,42 +61,42 @@ def _beside(module: Any, dtype: torch.dtype) -> Any:
 class WideRMSNorm(RMSNorm):
     __doc__ = _wide.__doc__
 
-    def forward(self, input: Tensor, *added: Tensor | None, **more: Tensor | None) -> Any:
+    def forward(self, input: Tensor, *added: Any, **more: Any) -> Any:
         return RMSNorm.forward(*_wide(self, input), *added, **more)
 
 
 class WideLayerNorm(LayerNorm):
     __doc__ = _wide.__doc__
 
-    def forward(self, input: Tensor, *added: Tensor | None, **more: Tensor | None) -> Any:
+    def forward(self, input: Tensor, *added: Any, **more: Any) -> Any:
         return LayerNorm.forward(*_wide(self, input), *added, **more)
 
 
 class WideLayerNorm2d(LayerNorm2d):
     __doc__ = _wide.__doc__
 
-    def forward(self, input: Tensor, *added: Tensor | None, **more: Tensor | None) -> Any:
+    def forward(self, input: Tensor, *added: Any, **more: Any) -> Any:
         return LayerNorm2d.forward(*_wide(self, input), *added, **more)
 
 
 class WideBatchNorm2d(BatchNorm2d):
     __doc__ = _wide.__doc__
 
-    def forward(self, input: Tensor, *added: Tensor | None, **more: Tensor | None) -> Any:
+    def forward(self, input: Tensor, *added: Any, **more: Any) -> Any:
         return BatchNorm2d.forward(*_wide(self, input), *added, **more)
 
 
 class AsInputLayerNorm(LayerNorm):
     __doc__ = _as_input.__doc__
 
-    def forward(self, input: Tensor, *added: Tensor | None, **more: Tensor | None) -> Any:
+    def forward(self, input: Tensor, *added: Any, **more: Any) -> Any:
         return LayerNorm.forward(*_as_input(self, input), *added, **more)
 
 
 class AsInputLayerNorm2d(LayerNorm2d):
     __doc__ = _as_input.__doc__
 
-    def forward(self, input: Tensor, *added: Tensor | None, **more: Tensor | None) -> Any:
+    def forward(self, input: Tensor, *added: Any, **more: Any) -> Any:
         return LayerNorm2d.forward(*_as_input(self, input), *added, **more)
 
 

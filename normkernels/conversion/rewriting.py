@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 
 from normkernels.conversion import activations
 from normkernels.conversion.fused import with_residual, with_skip
-from normkernels.conversion.tracing import Traced, bound, defaults, parameters, trace
+from normkernels.conversion.tracing import Traced, bound, defaults, trace
 from normkernels.modules._channels import ChannelExtras
 
 ADDITIONS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add)

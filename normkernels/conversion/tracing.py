@@ -18,7 +18,7 @@ class Leaves(fx.Tracer):
 
 
 class Traced:
-    """A graph of a forward of so many tensors; ``read``: plain attributes that it reads; ``constants``: other arguments."""
+    """A graph of so many tensors; ``read``: plain attributes that it asks for; ``constants``: its other arguments."""
 
     def __init__(self, graph: fx.Graph, required: int, read: dict[str, Any], constants: dict[str, Any]) -> None:
         self.required: int = required

@@ -21,7 +21,7 @@ _WHOLE: dict[str, Callable[..., Any]] = {}  # by the names that graphs have for 
 
 
 def whole(public: Callable[..., Any], inner: Callable[..., Any]) -> Callable[..., Any]:
-    """``inner``, which runs a public function, as a graph holds it. What it depends on besides is among its arguments."""
+    """``inner``, which runs a public function, as a graph holds it: what it depends on besides are arguments too."""
 
     def run(_request, _closed_forms, *args, **kwargs):
         try:
