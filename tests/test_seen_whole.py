@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import normkernels as nk
@@ -25,6 +25,44 @@ def test_guards_are_few():
     compiled(norm, backend="eager", fullgraph=True)(x, torch.ones(8))
     (entry,) = torch._dynamo.eval_frame._debug_get_cache_entry_list(norm.__code__)
     assert str(entry.guard_manager).count("+- ") <= 60
+
+
+class Block(nn.Module):
+    """What ``convert`` fuses, around a norm that is told by what it computes: Llama's."""
+
+    class Norm(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.variance_epsilon = nn.Parameter(torch.ones(8)), 1e-6
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.variance_epsilon)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = self.Norm(), nn.LayerNorm(8)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return F.layer_norm(self.second(self.first(x) + y), 8)  # ours, so that what one of them costs is in both
+
+
+def guards(model: nn.Module) -> int:
+    def call(x: Tensor) -> Tensor:
+        for block in model:
+            x = block(x, x)
+        return x
+
+    compiled(call, backend="eager", fullgraph=True)(torch.randn(4, 8))
+    (entry,) = torch._dynamo.eval_frame._debug_get_cache_entry_list(call.__code__)
+    return str(entry.guard_manager).count("+- ")
+
+
+def test_a_converted_model_is_guarded_like_itself():
+    """Of each norm some more than torch's own, whose class, forward and parent Dynamo knows."""
+    few, many = (nn.Sequential(*(Block() for _ in range(n))) for n in (1, 9))
+    before = guards(many) - guards(few)
+    assert sum(len(nk.convert(m).fused) for m in (few, many)) == 10
+    assert guards(many) - guards(few) <= before + 8 * 2 * 8
 
 
 def test_another_backend_is_another_graph():

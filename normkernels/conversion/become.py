@@ -19,6 +19,7 @@ class Before(NamedTuple):
     base: type[nn.Module]
     attributes: dict[str, Any]
     added: list[str]
+    absent: list[str]  # parameters that came and are None, as those that a layer of that class leaves out
     buffers: dict[str, torch.Tensor | None]
     earlier: Any  # what this one hides: a module may become another one twice
 
@@ -39,11 +40,14 @@ def become(module: nn.Module, template: nn.Module) -> None:
     replaced = {k: found[k] for k, v in wanted.items() if k in found and not _same(found[k], v)}
     gone = [k for k in module._buffers if k not in template._buffers and k not in template._parameters]
     old = {k: t if t is None or k in gone else t.new_empty(0) for k, t in module._buffers.items()}
-    before = Before(base(module), replaced, [k for k in wanted if k not in found], old, found.get(_MEMORY))
+    absent = [k for k, t in template._parameters.items() if t is None and not hasattr(module, k)]
+    added = [k for k in wanted if k not in found]
+    before = Before(base(module), replaced, added, absent, old, found.get(_MEMORY))
     for name in gone:
         del module._buffers[name]
     _set_class(module, type(template))
     found.update(wanted)
+    module._parameters.update(dict.fromkeys(absent))
     for name, t in template._buffers.items():
         if t is not None and name not in module._parameters and module._buffers.get(name) is None:
             module.register_buffer(name, t)
@@ -65,6 +69,8 @@ def go_back(module: nn.Module) -> None:
     _set_class(module, before.base)
     for name in before.added:
         vars(module).pop(name, None)
+    for name in before.absent:
+        module._parameters.pop(name)
     vars(module).update(before.attributes)
     device = next((t.device for t in [*module.parameters(False), *module.buffers(False)]), None)
     found = dict(module._buffers)

@@ -23,27 +23,19 @@ from normkernels.modules.rms_norm import RMSNorm
 EPS = ("eps", "variance_epsilon", "epsilon", "norm_eps")
 
 
-class _Wide(nn.Module):
+def _wide(norm: Any, input: Tensor) -> tuple[Any, Tensor]:
     """Output in the wider dtype of input and weight, as where torch multiplies the two; Llama's RMS norm, for one."""
-
-    weight: Tensor | None
-
-    def forward(self, input: Tensor, *added: Tensor | None, **more: Tensor | None) -> Tensor:
-        if isinstance(input, Proxy) or self.weight is None or self.weight.dtype == input.dtype:
-            return super().forward(input, *added, **more)  # type: ignore[misc]
-        dtype = torch.promote_types(input.dtype, self.weight.dtype)
-        return super(_Wide, _beside(self, dtype)).forward(input.to(dtype), *added, **more)  # type: ignore[misc]
+    if isinstance(input, Proxy) or norm.weight is None or norm.weight.dtype == input.dtype:
+        return norm, input
+    dtype = torch.promote_types(input.dtype, norm.weight.dtype)
+    return _beside(norm, dtype), input.to(dtype)
 
 
-class _AsInput(nn.Module):
+def _as_input(norm: Any, input: Tensor) -> tuple[Any, Tensor]:
     """Output in input's dtype, whatever those of weight and bias, as where a norm casts all to float32: diffusers'."""
-
-    weight: Tensor | None
-
-    def forward(self, input: Tensor, *added: Tensor | None, **more: Tensor | None) -> Tensor:
-        if isinstance(input, Proxy) or self.weight is None or self.weight.dtype == input.dtype:
-            return super().forward(input, *added, **more)  # type: ignore[misc]
-        return super(_AsInput, _beside(self, input.dtype)).forward(input, *added, **more)  # type: ignore[misc]
+    if isinstance(input, Proxy) or norm.weight is None or norm.weight.dtype == input.dtype:
+        return norm, input
+    return _beside(norm, input.dtype), input
 
 
 def _beside(module: Any, dtype: torch.dtype) -> Any:
@@ -63,28 +55,49 @@ def _beside(module: Any, dtype: torch.dtype) -> Any:
     return other
 
 
-class WideRMSNorm(_Wide, RMSNorm):
-    __doc__ = _Wide.__doc__
+# Each calls the forward that it means by its name: one found by super() would be guarded anew for every module.
 
 
-class WideLayerNorm(_Wide, LayerNorm):
-    __doc__ = _Wide.__doc__
+class WideRMSNorm(RMSNorm):
+    __doc__ = _wide.__doc__
+
+    def forward(self, input: Tensor, *added: Any, **more: Any) -> Any:
+        return RMSNorm.forward(*_wide(self, input), *added, **more)
 
 
-class AsInputLayerNorm(_AsInput, LayerNorm):
-    __doc__ = _AsInput.__doc__
+class WideLayerNorm(LayerNorm):
+    __doc__ = _wide.__doc__
+
+    def forward(self, input: Tensor, *added: Any, **more: Any) -> Any:
+        return LayerNorm.forward(*_wide(self, input), *added, **more)
 
 
-class AsInputLayerNorm2d(_AsInput, LayerNorm2d):
-    __doc__ = _AsInput.__doc__
+class WideLayerNorm2d(LayerNorm2d):
+    __doc__ = _wide.__doc__
+
+    def forward(self, input: Tensor, *added: Any, **more: Any) -> Any:
+        return LayerNorm2d.forward(*_wide(self, input), *added, **more)
 
 
-class WideLayerNorm2d(_Wide, LayerNorm2d):
-    __doc__ = _Wide.__doc__
+class WideBatchNorm2d(BatchNorm2d):
+    __doc__ = _wide.__doc__
+
+    def forward(self, input: Tensor, *added: Any, **more: Any) -> Any:
+        return BatchNorm2d.forward(*_wide(self, input), *added, **more)
 
 
-class WideBatchNorm2d(_Wide, BatchNorm2d):
-    __doc__ = _Wide.__doc__
+class AsInputLayerNorm(LayerNorm):
+    __doc__ = _as_input.__doc__
+
+    def forward(self, input: Tensor, *added: Any, **more: Any) -> Any:
+        return LayerNorm.forward(*_as_input(self, input), *added, **more)
+
+
+class AsInputLayerNorm2d(LayerNorm2d):
+    __doc__ = _as_input.__doc__
+
+    def forward(self, input: Tensor, *added: Any, **more: Any) -> Any:
+        return LayerNorm2d.forward(*_as_input(self, input), *added, **more)
 
 
 def counterpart(module: nn.Module) -> nn.Module | str:

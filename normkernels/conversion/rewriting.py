@@ -1,17 +1,20 @@
 """A forward written anew around fused norms, where torch.fx can trace it."""
 
+import functools
 import operator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.utils import parametrize
 
 from normkernels.conversion import activations
 from normkernels.conversion.fused import with_residual, with_skip
-from normkernels.conversion.tracing import Traced, bound, defaults, parameters, trace
+from normkernels.conversion.tracing import Traced, bound, defaults, trace
 from normkernels.modules._channels import ChannelExtras
 
 ADDITIONS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add)
+_PROGRAM = "_rewritten_forward"  # on a module: what was traced
 IN_PLACE = ("iadd", "isub", "imul", "itruediv")
 
 
@@ -22,37 +25,60 @@ class Fusion(NamedTuple):
     how: str
 
 
-class Rewritten:
-    """The forward of a module, in its place. A call that it was not traced for, or of a compiler, goes the old way."""
-
-    def __init__(self, module: nn.Module, traced: Traced) -> None:
-        self.module: nn.Module = module
-        self.program: Traced = traced
-        self.required: int = len(parameters(module)) - len(defaults(module))
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
-        module, program = self.module, self.program
-        if kwargs or len(args) != self.required or not all(isinstance(a, Tensor) for a in args):
-            given, constants = bound(module, args, kwargs)
-        else:
-            given, constants = [*args, *program.constants.values()], program.constants
-        if torch.compiler.is_compiling() or not program.fits(module, constants):
-            return type(module).forward(module, *args, **kwargs)
-        return program(module, *given)
-
-
 def rewrite(module: nn.Module, candidates: set[str]) -> list[Fusion]:
     """Fuse what can be fused in the forward of ``module`` itself, and give it the new one."""
-    traced = None if "forward" in vars(module) else trace(module, defaults(module))
+    kind = type(module)
+    if _PROGRAM in vars(module) or "forward" in vars(module) or not _copied_plainly(module, kind):
+        return []
+    traced = trace(module, defaults(module))
     fusions = [] if traced is None else _find(traced, module, candidates)
     if traced is not None and fusions:
-        vars(module)["forward"] = Rewritten(module, traced)
+        vars(module)[_PROGRAM] = traced
+        module.__class__ = _rewritten(kind)
     return fusions
 
 
 def undo(module: nn.Module) -> None:
-    if isinstance(vars(module).get("forward"), Rewritten):
-        del vars(module)["forward"]
+    vars(module).pop(_PROGRAM, None)
+    if "_rewritten_from" in vars(type(module)):
+        module.__class__ = type(module)._rewritten_from  # type: ignore[assignment]
+
+
+def _copied_plainly(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether it is copied and pickled as most are, by its class, which torch has not made for this module alone."""
+    usual = kind.__reduce_ex__ is object.__reduce_ex__ and kind.__reduce__ is object.__reduce__
+    return usual and not isinstance(module, fx.GraphModule) and not parametrize.is_parametrized(module)
+
+
+@functools.cache
+def _rewritten(kind: Any) -> type[nn.Module]:
+    """``kind``, whose modules run programs; a call that one was not traced for, or of a compiler, goes the old way.
+
+    A class, for torch.compile guards all of torch.nn.Module's call where a forward lies in the module itself.
+    """
+
+    @functools.wraps(kind.forward)
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        program = None if torch.compiler.is_compiling() else vars(self).get(_PROGRAM)
+        if program is None:
+            return kind.forward(self, *args, **kwargs)
+        if kwargs or len(args) != program.required or not all(isinstance(a, Tensor) for a in args):
+            given, constants = bound(self, args, kwargs)
+        else:
+            given, constants = [*args, *program.constants.values()], program.constants
+        return program(self, *given) if program.fits(self, constants) else kind.forward(self, *args, **kwargs)
+
+    def reduced(self: nn.Module, protocol: Any) -> tuple[Any, ...]:
+        return _restored, (kind,), self.__getstate__()  # type: ignore[attr-defined]
+
+    names = {k: getattr(kind, k) for k in ("__module__", "__qualname__", "__doc__")}
+    return type(kind.__name__, (kind,), names | {"forward": forward, "__reduce_ex__": reduced, "_rewritten_from": kind})
+
+
+def _restored(kind: type[nn.Module]) -> nn.Module:
+    """An empty one, for copies and pickles."""
+    new = _rewritten(kind)
+    return new.__new__(new)
 
 
 def _find(traced: Traced, module: nn.Module, candidates: set[str]) -> list[Fusion]:

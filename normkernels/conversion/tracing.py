@@ -18,9 +18,10 @@ class Leaves(fx.Tracer):
 
 
 class Traced:
-    """A graph; ``read``: the plain attributes that the forward asked for; ``constants``: its arguments but tensors."""
+    """A graph of so many tensors; ``read``: plain attributes that it asks for; ``constants``: its other arguments."""
 
-    def __init__(self, graph: fx.Graph, read: dict[str, Any], constants: dict[str, Any]) -> None:
+    def __init__(self, graph: fx.Graph, required: int, read: dict[str, Any], constants: dict[str, Any]) -> None:
+        self.required: int = required
         self.graph: fx.Graph = graph
         self.read: dict[str, Any] = read
         self.constants: dict[str, Any] = constants
@@ -82,7 +83,7 @@ def trace(module: nn.Module, constants: dict[str, Any]) -> Traced | None:
         return None
     finally:
         module.__class__ = cls
-    return Traced(graph, read, constants) if _plain(read) else None
+    return Traced(graph, len(parameters(module)) - len(constants), read, constants) if _plain(read) else None
 
 
 def _plain(values: dict[str, Any]) -> bool:

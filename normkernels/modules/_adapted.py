@@ -34,5 +34,5 @@ def adapted_rows(norm: Any, input: Tensor, scale: Tensor | None, shift: Tensor |
     weight, offset = norm.weight, norm.weight_offset
     if weight is None:  # scale as it is: the kernels add the 1, unrounded
         return scale, shift, {**norm.extras, "weight_offset": 1.0}
-    weight, bias = adapted(weight + offset if offset else weight, getattr(norm, "bias", None), scale, shift, shape)
+    weight, bias = adapted(weight + offset if offset else weight, norm.bias, scale, shift, shape)
     return weight, bias, {**norm.extras, "weight_offset": 0.0}

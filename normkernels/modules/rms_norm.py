@@ -69,7 +69,7 @@ class RMSNorm(RowExtras, torch.nn.RMSNorm):
         self.register_parameter("bias", None if new is None else torch.nn.Parameter(new))
 
     def extra_repr(self) -> str:
-        return super().extra_repr() + (", bias=True" if getattr(self, "bias", None) is not None else "")
+        return super().extra_repr() + (", bias=True" if self.bias is not None else "")
 
     @overload
     def forward(
@@ -90,7 +90,7 @@ class RMSNorm(RowExtras, torch.nn.RMSNorm):
             return leaf(self, input, residual, *(() if scale is shift is gate is None else (scale, shift, gate)))
         if unknown:
             refuse(self, unknown)
-        weight, bias, extras = self.weight, getattr(self, "bias", None), self.extras  # torch.nn's has no bias
+        weight, bias, extras = self.weight, self.bias, self.extras
         if scale is not None or shift is not None:
             weight, bias, extras = adapted_rows(self, input, scale, shift)
         return rms_norm(

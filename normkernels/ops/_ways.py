@@ -18,15 +18,15 @@ from torch.overrides import handle_torch_function, has_torch_function
 from normkernels import _backends, _record, _replays
 from normkernels._arguments import explained
 from normkernels._backends import transformed
-from normkernels._checks import PLAIN, ArgumentError
+from normkernels._checks import PLAIN
 from normkernels._messages import warn
+from normkernels.ops import _whole
 from normkernels.ops._buffers import differentiable_backward
 from normkernels.ops._inlined import small
 
 Public = TypeVar("Public", bound=Callable[..., Any])
 Filled = tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]  # outputs, and what backward needs
 _GRADS_BATCHED: Any = torch._C._parse_dispatch_key("VmapMode")  # autograd's own vmap sets it for is_grads_batched
-_WHOLE: list[Callable[..., Any]] = []  # public functions as Dynamo sees them
 _closed_forms = False
 
 
@@ -191,34 +191,12 @@ def gradients(recipe: type[Recipe], inputs: Sequence[Tensor | None], grads: Sequ
     return differentiable_backward(composed, inputs, grads)
 
 
-def _allowed() -> bool:
-    """Whether Dynamo may put public functions into a graph as they are; it learns of them when it first meets one.
-
-    A program that is exported holds ops alone. Before torch 2.13 what runs below did not know that it is compiled.
-    """
-    if torch.compiler.is_exporting() or not hasattr(torch.compiler, "_compile_session_context"):
-        return False
-    for whole in _WHOLE:
-        torch.compiler.allow_in_graph(whole)
-    return True
-
-
-_allowed._dynamo_marked_constant = True  # Dynamo calls it; torch.compiler's decorator would import all of Dynamo
-
-
-def _unsupported(error: Exception) -> Exception:
-    """What Dynamo takes for a call that it cannot make: it leaves it to Python, which says what is wrong."""
-    from torch._dynamo.exc import Unsupported  # which is imported, for it compiles
-
-    return Unsupported(str(error))
-
-
-def function(public: Public, in_graph: bool = True) -> Public:
+def function(public: Public, takes_functions: bool = False) -> Public:
     """A public function; fx proxies and subclasses of Tensor see it whole, as torch's own functions are seen.
 
     A call that was made before is replayed. Dynamo sees it whole too, and guards its arguments instead of all the
     Python below; AOTAutograd looks inside. What may change besides is read where Dynamo sees it, and guards that.
-    ``in_graph=False``: an argument may be a function, which no graph holds, and Dynamo looks inside.
+    ``takes_functions``: an argument may be a function, which no graph holds; then Dynamo looks inside.
     """
     calls = _replays.calls()
 
@@ -230,19 +208,13 @@ def function(public: Public, in_graph: bool = True) -> Public:
             return handle_torch_function(seen, given, *args, **kwargs)
         return public(*args, **kwargs)
 
-    def whole(_request, _closed_forms, *args, **kwargs):
-        try:
-            return inner(*args, **kwargs)
-        except (TypeError, AttributeError, ArgumentError) as error:
-            better = explained(error, public, args, kwargs)
-            raise (_unsupported(better) if torch.compiler.is_compiling() else better) from None
-
-    _WHOLE.append(whole)
+    whole = _whole.whole(public, inner)
 
     @functools.wraps(public)
     def seen(*args, **kwargs):
-        if in_graph and torch.compiler.is_dynamo_compiling() and _allowed():
-            return whole(_backends._request, _closed_forms, *args, **kwargs)
+        if torch.compiler.is_dynamo_compiling() and _whole.allowed():
+            if not (takes_functions and any(callable(a) for a in (*args, *kwargs.values()))):
+                return whole(_backends._request, _closed_forms, *args, **kwargs)
         try:
             if calls and not (torch.compiler.is_dynamo_compiling() or _closed_forms):
                 found = _replays.replay(calls, _backends._request, args, kwargs)

@@ -85,7 +85,7 @@ def _check(name: str, input, weight, gain, bias, activation, slope) -> None:
         _checks.check_parameter(name, "slope", slope, ((1,) if slope.numel() == 1 else (len(weight),)), input)
 
 
-@functools.partial(function, in_graph=False)
+@functools.partial(function, takes_functions=True)
 def normprop_linear(
     input: Tensor, weight: Tensor, gain: Tensor, bias: Tensor | None = None,
     activation: str | Callable[[Tensor], Tensor] | None = "relu", slope: float | Tensor | None = None, *,
@@ -144,7 +144,7 @@ def normprop_linear(
     return run(name, Product(), input, weight, gain, bias, activation, slope, backend, moments)
 
 
-@functools.partial(function, in_graph=False)
+@functools.partial(function, takes_functions=True)
 def normprop_conv(
     input: Tensor, weight: Tensor, gain: Tensor, bias: Tensor | None = None, stride: int | tuple[int, ...] = 1,
     padding: int | tuple[int, ...] | str = 0, dilation: int | tuple[int, ...] = 1, groups: int = 1,

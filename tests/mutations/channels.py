@@ -94,7 +94,13 @@ TABLE = {
     ],
     ("ops/ways", "tests/test_seen_whole.py"): [
         ("return whole(_backends._request, _closed_forms, *args", "return whole(None, False, *args"),
+    ],
+    ("ops/whole", "tests/test_seen_whole.py"): [
         ("raise (_unsupported(better) if torch.compiler.is_compiling() else better) from None", "raise"),
+    ],
+    ("ops/whole", "tests/test_compiled_caches.py"): [
+        ("run.__name__ = run.__qualname__ = public.__name__", "run.__name__ = run.__qualname__"),
+        ("cacheable.update(", "dict(cacheable).update("),
     ],
     ("csrc", "tests/test_leaks.py -k layer_norm"): [
         ("TORCH_ERROR_CODE_CHECK(torch_delete_string(text.handle));", ""),
