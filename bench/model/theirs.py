@@ -1,8 +1,10 @@
 """What torch's own kernels would take by the model at the least, beside ours at the least: launches, bytes and blocks.
 
 The model reads machine code, and torch's is not here; so neither side's code counts. A launch takes as long as its
-bytes, or as its blocks, a multiprocessor's at a time, each an answer of memory and its own bytes (``shaped``). Where
-ours take longer so, their launches are worse; how much code costs beyond that, ``bars`` says of ours.
+bytes, or as its blocks, a multiprocessor's at a time, which share its path to memory; each is as many answers of memory
+as it has to ask for, a lane four times 16 bytes at once (``shaped``). Torch's lanes ask for 2 to 16 bytes at once; a
+loop of ours that is pipelined has so much of each of its tiles under way. Where ours take longer so, their launches are
+worse; how much code costs beyond that, ``bars`` says of ours.
 
 As launched by torch 2.13 on CUDA without cuDNN (``aten/src/ATen/native/cuda``), of which blocks, warps:
 
@@ -28,20 +30,28 @@ MANY = 2048  # blocks of what is launched by elements, or by pieces of planes: e
 FEW, MOST = 64, 64 * 1024  # rows up to which a warp sums the parameters' gradients; beyond which rows are shared out
 
 
+UNDERWAY = 32 * 4 * 16  # bytes that a warp has asked for at once
+
+
 class Launched(NamedTuple):
-    """A launch, and the warps of a block."""
+    """A launch, the warps of a block, and how many tiles they have under way."""
 
     work: Work
     warps: int
+    tiles: int = 1
 
 
 SMALL = Launched(Work(1, 1e3, 1e3), 4)
 
 
-def shaped(device: Device, work: Work, warps: int) -> float:
+def shaped(device: Device, made: Launched) -> float:
     """Seconds of a launch whose code costs nothing: of its bytes, or of its blocks."""
-    waves = max(1.0, work.programs / (device.multiprocessors * min(BLOCKS, WARPS // warps)))
-    block = START + latency(work) + (work.before + work.read / work.programs) / OWN
+    work, warps, tiles = made
+    each = math.ceil(work.programs / device.multiprocessors)
+    at_once, read = min(BLOCKS, WARPS // warps, each), work.read / work.programs
+    waves = max(1.0, work.programs / (device.multiprocessors * at_once))
+    answers = max(1.0, read / (warps * UNDERWAY * tiles))
+    block = START + answers * latency(work) + at_once * (work.before + read) / OWN
     return LAUNCH + max(moving(device, work), waves * block)
 
 
@@ -100,4 +110,4 @@ def launches(op: str, shape: Sequence[int], last: bool, size: float, groups: int
 
 def taken(device: Device, made: Sequence[Launched]) -> float:
     """Seconds of launches one after the other."""
-    return sum(shaped(device, one.work, one.warps) for one in made)
+    return sum(shaped(device, one) for one in made)

@@ -20,9 +20,10 @@ from normkernels._backends.triton.channels.tensors import act, tensors
 from normkernels._backends.triton.channels.tiles import aligned, broad, grads, load, statistics, store, store_tile
 from normkernels._backends.triton.channels.walks import step, walk_back
 
-HELD = {2: 16384, 4: 16384, 8: 4096}  # values of a channel that a program holds, half of them with an activation
-RUNS = 64, 32  # bytes that lie side by side in a tile where channels lie last: the fewer, the less a program merges
-RECORDS = 1024, 2048  # the most partial results of a tile's channels: where a tile may be narrower, and in all
+HELD = {2: 16384, 4: 16384, 8: 4096}  # the most values that a program holds, padded; half of them with an activation
+PROGRAMS = 256  # of either sweep, two on each multiprocessor: the more, the more each has to merge
+RUNS = 64, 32  # adjacent bytes of a tile where channels lie last: the fewer, the less a program merges
+RECORDS = 1024, 2048  # the most partial sums of a tile's channels: where it can be narrower, and where it cannot
 
 
 class Sums(NamedTuple):
@@ -88,15 +89,14 @@ def shared_out(z: sizes.Sizes) -> sizes.Split:
         A = min(s.BLOCK_A, max(1, run // z.itemsize))
         B = min(sizes.power(z.S), s.BLOCK_A * s.BLOCK_B // A)
         s = s._replace(BLOCK_A=A, BLOCK_B=B)
-        if sizes.PARTS // 2 // cdiv(z.C, A) * A <= RECORDS[0]:
+        if PROGRAMS // cdiv(z.C, A) * A <= RECORDS[0]:
             break
-    blocks, along = cdiv(z.C, s.BLOCK_A), cdiv(z.S, s.BLOCK_B) * z.N
-    parts = max(1, min(sizes.PARTS // 2 // blocks, RECORDS[1] // s.BLOCK_A))
-    return s._replace(steps=cdiv(along, parts))
+    parts = max(1, min(PROGRAMS // cdiv(z.C, s.BLOCK_A), RECORDS[1] // s.BLOCK_A))
+    return s._replace(steps=cdiv(cdiv(z.S, s.BLOCK_B) * z.N, parts))
 
 
 def held(z: sizes.Sizes, a) -> sizes.Resident | None:
-    """Whole channels in registers; None if they are too large. One plane of x may take more than many small ones."""
+    """Whole channels in registers; None if they are too large."""
     most = HELD[z.itemsize] * (2 if z.last or z.images else 1) * (1 if z.whole else 2)
     return sizes.resident(z, {z.itemsize: most}, 1 if a.activation == "identity" else 2)
 
