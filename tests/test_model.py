@@ -137,6 +137,7 @@ def test_torch_at_the_least(op, last):
 
 def test_few_blocks_take_longer():
     """A row of a million in one block; and of what is launched in many, bytes alone count."""
+
     def shaped(*work, warps=4, tiles=1):
         return theirs.shaped(H100, theirs.Launched(Work(*work), warps, tiles))
 
