@@ -138,13 +138,13 @@ def test_torch_at_the_least(op, last):
 def test_few_blocks_take_longer():
     """A row of a million in one block; and of what is launched in many, bytes alone count."""
 
-    def shaped(*work, warps=4, tiles=1):
-        return theirs.shaped(H100, theirs.Launched(Work(*work), warps, tiles))
+    def shaped(*work, warps=4):
+        return theirs.shaped(H100, theirs.Launched.by_lanes(Work(*work), warps))
 
     assert shaped(1, 2e6, 2e6) > 5 * shaped(264, 2e6, 2e6)
     assert shaped(2048, 1e9, 1e9) == pytest.approx(copy(H100, 2e9))
     # what a block has asked for at once, and blocks that share a multiprocessor's path
-    assert shaped(1, 2e6, 2e6) > shaped(1, 2e6, 2e6, tiles=2) > shaped(1, 2e6, 2e6, warps=16, tiles=2)
+    assert shaped(1, 2e6, 2e6) > shaped(1, 2e6, 2e6, warps=16)
     assert shaped(132, 132 * 2048, 0) < shaped(264, 264 * 2048, 0)
     one, many = (
         theirs.taken(H100, theirs.launches("layer_norm", s, False, 2e6)[0]) for s in ((1, 1 << 20), (1024, 1024))

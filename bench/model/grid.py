@@ -48,8 +48,8 @@ class Cell(NamedTuple):
 
 def launched(called: Called) -> theirs.Launched:
     """One of ours as torch's are described: a pipeline has all of its tiles but one under way."""
-    stages = getattr(called.given.get("FORM"), "STAGES", 1)
-    return theirs.Launched(work(called), called.launch.num_warps, max(1, stages - 1))
+    stages, made = getattr(called.given.get("FORM"), "STAGES", 1), work(called)
+    return theirs.Launched(made, called.launch.num_warps, max(1.0, made.steps / max(1, stages - 1)))
 
 
 def predict(case: Case, codes: dict[str, Code]) -> Cell:

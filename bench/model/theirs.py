@@ -2,9 +2,9 @@
 
 The model reads machine code, and torch's is not here; so neither side's code counts. A launch takes as long as its
 bytes, or as its blocks, a multiprocessor's at a time, which share its path to memory; each is as many answers of memory
-as it has to ask for, a lane four times 16 bytes at once (``shaped``). Torch's lanes ask for 2 to 16 bytes at once; a
-loop of ours that is pipelined has so much of each of its tiles under way. Where ours take longer so, their launches are
-worse; how much code costs beyond that, ``bars`` says of ours.
+as it has to wait for (``shaped``): a lane of torch's, which asks for 2 to 16 bytes in a turn of its loop, is granted
+four times 16 at once; ours ask for a tile at once, or for as many as their pipelines hold. Where ours take longer so,
+their launches are worse; how much code costs beyond that, ``bars`` says of ours.
 
 As launched by torch 2.13 on CUDA without cuDNN (``aten/src/ATen/native/cuda``), of which blocks, warps:
 
@@ -34,11 +34,15 @@ UNDERWAY = 32 * 4 * 16  # bytes that a warp has asked for at once
 
 
 class Launched(NamedTuple):
-    """A launch, the warps of a block, and how many tiles they have under way."""
+    """A launch, the warps of a block, and how many answers of memory a block waits for, one after the other."""
 
     work: Work
     warps: int
-    tiles: int = 1
+    answers: float = 1.0
+
+    @classmethod
+    def by_lanes(cls, work: Work, warps: int) -> "Launched":
+        return cls(work, warps, max(1.0, work.read / work.programs / (warps * UNDERWAY)))
 
 
 SMALL = Launched(Work(1, 1e3, 1e3), 4)
@@ -46,28 +50,26 @@ SMALL = Launched(Work(1, 1e3, 1e3), 4)
 
 def shaped(device: Device, made: Launched) -> float:
     """Seconds of a launch whose code costs nothing: of its bytes, or of its blocks."""
-    work, warps, tiles = made
-    each = math.ceil(work.programs / device.multiprocessors)
-    at_once, read = min(BLOCKS, WARPS // warps, each), work.read / work.programs
+    work, warps, answers = made
+    at_once = min(BLOCKS, WARPS // warps, math.ceil(work.programs / device.multiprocessors))
     waves = max(1.0, work.programs / (device.multiprocessors * at_once))
-    answers = max(1.0, read / (warps * UNDERWAY * tiles))
-    block = START + answers * latency(work) + at_once * (work.before + read) / OWN
+    block = START + answers * latency(work) + at_once * (work.before + work.read / work.programs) / OWN
     return LAUNCH + max(moving(device, work), waves * block)
 
 
 def first(blocks: int, warps: int, read: float, written: float = 0.0) -> Launched:
-    return Launched(Work(blocks, read, written), warps)
+    return Launched.by_lanes(Work(blocks, read, written), warps)
 
 
 def again(blocks: int, warps: int, read: float, written: float = 0.0) -> Launched:
     """A sweep over what the one before it read."""
-    return Launched(Work(blocks, read, written, cached=min(0.98, L2_KEPT / read)), warps)
+    return Launched.by_lanes(Work(blocks, read, written, cached=min(0.98, L2_KEPT / read)), warps)
 
 
 def twice(blocks: int, warps: int, read: float, written: float) -> Launched:
     """Blocks that read their part a second time at once."""
     near = min(1.0, L2_KEPT / read * blocks / min(blocks, 132 * WARPS // warps))
-    return Launched(Work(blocks, 2 * read, written, cached=near / 2), warps)
+    return Launched.by_lanes(Work(blocks, 2 * read, written, cached=near / 2), warps)
 
 
 def rows(M: int, N: int, size: float) -> tuple[list[Launched], list[Launched]]:
