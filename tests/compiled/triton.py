@@ -279,9 +279,9 @@ def record(
 def record_channels(
     x: torch.dtype, w: torch.dtype, case: Channels, activation: str = "identity", gated: bool = False
 ) -> list[Launch]:
-    """The same of the channel family; the three ops are one set of kernels."""
+    """The same of the channel family: of batch norm, or of group norm, whose kernels are instance norm's too."""
     (N, C, S), (B, G), last = case
-    stat = F64 if x == F64 else F32
+    stat, op = F64 if x == F64 else F32, "batch_norm" if (B, G) == (1, C) else "group_norm"
 
     def new(dtype, *shape):
         return torch.empty(shape, dtype=dtype, device="meta")
@@ -289,12 +289,12 @@ def record_channels(
     t, weight, mean = new(x, *((N, S, C) if last else (N, C, S))), new(w, C), new(stat, B, G)
     affine, end = (weight, weight), (_activations.GATED * gated + activation, 0.01, last)
     with recording(NAME[x] + ("" if x == w else "/" + NAME[w])) as launches:
-        run("batch_norm_fwd", t, t, *affine, t, mean, mean, 1e-5, *end)
+        run(f"{op}_fwd", t, t, *affine, t, mean, mean, 1e-5, *end)
         for training in (True, False):
-            run("batch_norm_bwd", t, t, t, *affine, mean, mean, t, t, weight, weight, 1e-5, training, *end)
+            run(f"{op}_bwd", t, t, t, *affine, mean, mean, t, t, weight, weight, 1e-5, training, *end)
         if activation == "silu" and not gated:
-            run("batch_norm_fwd", t, None, None, None, t, mean, mean, 1e-5, *end)
-            run("batch_norm_bwd", t, t, None, *affine, mean, mean, t, None, None, None, 1e-5, True, *end)
+            run(f"{op}_fwd", t, None, None, None, t, mean, mean, 1e-5, *end)
+            run(f"{op}_bwd", t, t, None, *affine, mean, mean, t, None, None, None, 1e-5, True, *end)
         if B == 1 and G == C and w == stat:
             run("batch_norm_sums", t, t, t, *affine, mean, mean, weight, weight, 1e-5, *end)
     return launches
