@@ -18,12 +18,14 @@ __device__ Wide<T> merged(const Walk<T, LAST, PACKED>& walk, const acc_t<T>* tab
   const int rows = walk.plan.rows();
   const acc_t<T>* first = table + walk.channel;
   if constexpr (LAST) {
+#pragma unroll 2
     for (int row = threadIdx.y; row < rows; row += blockDim.y) {
       const Wide<T> line = walk.tile.load(first + row * walk.plan.C, 0);
 #pragma unroll
       for (int k = 0; k < kPack<T>; ++k) sum.v[k] += line.v[k];
     }
   } else {
+#pragma unroll 4
     for (int row = threadIdx.x; row < rows; row += blockDim.x) sum.v[0] += first[row * walk.plan.C];
   }
   return sum_threads<CALL>(walk, sum);
