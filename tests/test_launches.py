@@ -49,4 +49,5 @@ def test_channels_take_at_most_two_forward_where_partial_results_are_few(op, las
 def test_a_batch_takes_at_most_two_backward(last):
     """One where a program holds a channel; beyond, each program that fills dx merges the sums of its channels."""
     assert {backward for _, backward in counts("batch_norm", last, *FEW, *IMAGES, "64x16x112x112")} <= {1, 2}
-    assert counts("batch_norm", last, "2x16x16x16", "1x64x28x28") == [(1, 1), (1 + last, 1)]
+    held = counts("batch_norm", last, "2x16x16x16", "1x64x28x28")
+    assert {backward for _, backward in held} == {1}
