@@ -169,12 +169,14 @@ def test_large_batches_have_the_bits_of_their_images(channels_last, dtype, activ
 @pytest.mark.parametrize("device", DEVICES)
 @every_channel_op
 def test_walked_in_triton(op, device, layout, shape, merging, monkeypatch):
-    """Programs that walk several tiles, which only huge tensors make them do, and both ways to merge their moments."""
+    """Programs that walk several tiles, which only huge tensors make them do, and both ways to merge their results."""
     need(op, "triton", device)
-    from normkernels._backends.triton.channels import merged_forward, sizes
+    from normkernels._backends.triton.channels import merged_backward, merged_forward, sizes
 
     if merging == "apart":
         monkeypatch.setattr(merged_forward, "RECORDS", (0, 0))
+    monkeypatch.setattr(merged_backward, "HELD", {8: 1})
+    monkeypatch.setattr(merged_backward, "PROGRAMS", 6 if merging == "apart" else 64)  # several tiles or one to each
     monkeypatch.setattr(sizes, "PARTS", 3)
     for way in ("FORWARD", "BACKWARD"):
         monkeypatch.setattr(sizes, f"{way}_LIMIT", {8: 1})

@@ -43,3 +43,11 @@ def test_channels_take_at_most_two_forward_where_partial_results_are_few(op, las
     assert {forward for forward, _ in counts(op, last, *FEW)} <= {1, 2}
     if op == "batch_norm":
         assert counts(op, last, "32x64x112x112")[0][0] == 2 + last
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["planes", "channels_last"])
+def test_a_batch_takes_at_most_two_backward(last):
+    """One where a program holds a channel; beyond, each program that fills dx merges the sums of its channels."""
+    assert {backward for _, backward in counts("batch_norm", last, *FEW, *IMAGES, "64x16x112x112")} <= {1, 2}
+    held = counts("batch_norm", last, "2x16x16x16", "1x64x28x28")
+    assert {backward for _, backward in held} == {1}

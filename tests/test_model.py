@@ -120,8 +120,15 @@ def test_torch_at_the_least(op, last):
 
 def test_few_blocks_take_longer():
     """A row of a million in one block; and of what is launched in many, bytes alone count."""
-    assert theirs.shaped(H100, Work(1, 2e6, 2e6), 4) > 5 * theirs.shaped(H100, Work(264, 2e6, 2e6), 4)
-    assert theirs.shaped(H100, Work(2048, 1e9, 1e9), 4) == pytest.approx(copy(H100, 2e9))
+
+    def shaped(*work, warps=4):
+        return theirs.shaped(H100, theirs.Launched.by_lanes(Work(*work), warps))
+
+    assert shaped(1, 2e6, 2e6) > 5 * shaped(264, 2e6, 2e6)
+    assert shaped(2048, 1e9, 1e9) == pytest.approx(copy(H100, 2e9))
+    # what a block has asked for at once, and blocks that share a multiprocessor's path
+    assert shaped(1, 2e6, 2e6) > shaped(1, 2e6, 2e6, warps=16)
+    assert shaped(132, 132 * 2048, 0) < shaped(264, 264 * 2048, 0)
     one, many = (
         theirs.taken(H100, theirs.launches("layer_norm", s, False, 2e6)[0]) for s in ((1, 1 << 20), (1024, 1024))
     )
@@ -129,7 +136,7 @@ def test_few_blocks_take_longer():
 
 
 def test_cases_launched_worse_than_torch_are_counted():
-    cell = next(iter(grid.committed().values()))._replace(forward_torch=0.9, backward_torch=1.1)
+    cell = next(iter(grid.committed().values()))._replace(forward_torch=grid.SAME, backward_torch=1.03)
     said = grid.summary([cell])
     assert f"{cell.op} forward: 0 of 1 launched worse than torch's" in said
     assert f"{cell.op} backward: 1 of 1 launched worse than torch's" in said

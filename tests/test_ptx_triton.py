@@ -79,12 +79,14 @@ for i, shape in enumerate(shapes):
     sample = op.make(tuple(map(int, sizes.split("x"))), torch.float64, channels_last=bool(last), **more, **groups)
     with running(random.Random(i) if i else None) as launched:
         reports = check(op, sample, "triton", dtype)
-    assert "channels_merge_apply_kernel" in [one.kernel for one in launched], shape
+    names = {one.kernel for one in launched}
+    assert "channels_merge_apply_kernel" in names, shape
+    assert ("channels_merge_dx_kernel" in names) == (op.stem == "batch_norm"), shape
     for report in reports:
         assert report.worst <= 1, f"{shape}: {report}"
 """
 MERGING = {
-    "batch_norm": ("2x3x100x100", "4x2x90x91", "1x33x28x28:last", "2x20x30x30:last"),
+    "batch_norm": ("2x3x100x100", "4x2x90x91", "1x33x36x36:last", "2x20x30x30:last"),
     "group_norm": ("1x10x50x66", "2x6x61x61", "1x12x40x40:last", "2x34x24x24:last"),
     "instance_norm": ("1x2x190x190", "2x2x91x91", "1x33x26x26:last"),
 }

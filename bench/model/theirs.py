@@ -1,8 +1,10 @@
 """What torch's own kernels would take by the model at the least, beside ours at the least: launches, bytes and blocks.
 
 The model reads machine code, and torch's is not here; so neither side's code counts. A launch takes as long as its
-bytes, or as its blocks, a multiprocessor's at a time, each an answer of memory and its own bytes (``shaped``). Where
-ours take longer so, their launches are worse; how much code costs beyond that, ``bars`` says of ours.
+bytes, or as its blocks, a multiprocessor's at a time, which share its path to memory; each is as many answers of memory
+as it has to wait for (``shaped``): a lane of torch's, which asks for 2 to 16 bytes in a turn of its loop, is granted
+four times 16 at once; ours ask for a tile at once, or for as many as their pipelines hold. Where ours take longer so,
+their launches are worse; how much code costs beyond that, ``bars`` says of ours.
 
 As launched by torch 2.13 on CUDA without cuDNN (``aten/src/ATen/native/cuda``), of which blocks, warps:
 
@@ -28,36 +30,46 @@ MANY = 2048  # blocks of what is launched by elements, or by pieces of planes: e
 FEW, MOST = 64, 64 * 1024  # rows up to which a warp sums the parameters' gradients; beyond which rows are shared out
 
 
+UNDERWAY = 32 * 4 * 16  # bytes that a warp has asked for at once
+
+
 class Launched(NamedTuple):
-    """A launch, and the warps of a block."""
+    """A launch, the warps of a block, and how many answers of memory a block waits for, one after the other."""
 
     work: Work
     warps: int
+    answers: float = 1.0
+
+    @classmethod
+    def by_lanes(cls, work: Work, warps: int) -> "Launched":
+        return cls(work, warps, max(1.0, work.read / work.programs / (warps * UNDERWAY)))
 
 
 SMALL = Launched(Work(1, 1e3, 1e3), 4)
 
 
-def shaped(device: Device, work: Work, warps: int) -> float:
+def shaped(device: Device, made: Launched) -> float:
     """Seconds of a launch whose code costs nothing: of its bytes, or of its blocks."""
-    waves = max(1.0, work.programs / (device.multiprocessors * min(BLOCKS, WARPS // warps)))
-    block = START + latency(work) + (work.before + work.read / work.programs) / OWN
+    work, warps, answers = made
+    at_once = min(BLOCKS, WARPS // warps, math.ceil(work.programs / device.multiprocessors))
+    waves = max(1.0, work.programs / (device.multiprocessors * at_once))
+    block = START + answers * latency(work) + at_once * (work.before + work.read / work.programs) / OWN
     return LAUNCH + max(moving(device, work), waves * block)
 
 
 def first(blocks: int, warps: int, read: float, written: float = 0.0) -> Launched:
-    return Launched(Work(blocks, read, written), warps)
+    return Launched.by_lanes(Work(blocks, read, written), warps)
 
 
 def again(blocks: int, warps: int, read: float, written: float = 0.0) -> Launched:
     """A sweep over what the one before it read."""
-    return Launched(Work(blocks, read, written, cached=min(0.98, L2_KEPT / read)), warps)
+    return Launched.by_lanes(Work(blocks, read, written, cached=min(0.98, L2_KEPT / read)), warps)
 
 
 def twice(blocks: int, warps: int, read: float, written: float) -> Launched:
     """Blocks that read their part a second time at once."""
     near = min(1.0, L2_KEPT / read * blocks / min(blocks, 132 * WARPS // warps))
-    return Launched(Work(blocks, 2 * read, written, cached=near / 2), warps)
+    return Launched.by_lanes(Work(blocks, 2 * read, written, cached=near / 2), warps)
 
 
 def rows(M: int, N: int, size: float) -> tuple[list[Launched], list[Launched]]:
@@ -100,4 +112,4 @@ def launches(op: str, shape: Sequence[int], last: bool, size: float, groups: int
 
 def taken(device: Device, made: Sequence[Launched]) -> float:
     """Seconds of launches one after the other."""
-    return sum(shaped(device, one.work, one.warps) for one in made)
+    return sum(shaped(device, one) for one in made)

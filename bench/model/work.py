@@ -17,6 +17,7 @@ SECOND = {
     "channels_apply_kernel",
     "channels_merge_apply_kernel",
     "channels_dx_kernel",
+    "channels_merge_dx_kernel",
     "rows_long_backward_kernel",
 }  # sweeps that may find in L2 what the first one left there
 SUMS = {"partial_sums_kernel", "channels_merge_moments_kernel", "channels_merge_sums_kernel"}  # of partial results
@@ -116,8 +117,10 @@ def work(called: Called) -> Work:
     writes = [name for name in ("y", "dx") if t is not None and getattr(t, name, None) is not None]
     steps, read = _steps(kernel, called), inputs * size
     cached = min(0.98, L2_KEPT / read) if kernel in SECOND else 0.0
-    # partial results: four tables of them, what a program merges
+    # partial results: four tables of them, what a program merges, or two
     before = 4 * 4 * math.prod(given["MERGE"]) if "MERGE" in given else 0
+    if kernel == "channels_merge_dx_kernel":
+        before = 2 * 4 * given["sums"].partial_w.shape[0] * given["FORM"].BLOCK_A
     if kernel == "rows_long_forward_kernel":
         if given["step"] == 0:  # twice: again what two programs on each multiprocessor read just before
             read, cached = 2 * read, 0.5 * min(1.0, L2_KEPT / (2 * 132 * x.shape[1] * x.element_size()))

@@ -63,12 +63,12 @@ def record_channels(
     t, weight, mean = new(x, *((N, S, C) if last else (N, C, S))), new(w, C), new(stat, B, G)
     affine, end = (weight, weight), (GATED * gated + activation, 0.01, last)
     with recording(NAME[x] + ("" if x == w else "/" + NAME[w])) as launches:
-        run("batch_norm_fwd", t, t, *affine, t, mean, mean, 1e-5, *end)
+        run(f"{op}_fwd", t, t, *affine, t, mean, mean, 1e-5, *end)
         for training in (True, False):
-            run("batch_norm_bwd", t, t, t, *affine, mean, mean, t, t, weight, weight, 1e-5, training, *end)
+            run(f"{op}_bwd", t, t, t, *affine, mean, mean, t, t, weight, weight, 1e-5, training, *end)
         if activation == "silu" and not gated:
-            run("batch_norm_fwd", t, None, None, None, t, mean, mean, 1e-5, *end)
-            run("batch_norm_bwd", t, t, None, *affine, mean, mean, t, None, None, None, 1e-5, True, *end)
+            run(f"{op}_fwd", t, None, None, None, t, mean, mean, 1e-5, *end)
+            run(f"{op}_bwd", t, t, None, *affine, mean, mean, t, None, None, None, 1e-5, True, *end)
         if B == 1 and G == C and w == stat:
             run("batch_norm_sums", t, t, t, *affine, mean, mean, weight, weight, 1e-5, *end)
     return launches

@@ -171,6 +171,13 @@ TABLE = {
         ("each = C // G if FORM.LAST else 1", "each = C // G"),
         ("(channels // each - low // each)", "(channels // each)"),
     ],
+    ("triton/channels_merged_backward", CHANNELS): [
+        ("store(sums.dbias, db, channels, keeps)", "store(sums.dbias, dw, channels, keeps)"),
+        ("keeps = there & (first == 0)", "keeps = there & (first != 0)"),
+        ("at, mask = part * C + channels[:, None]", "at, mask = 0 * part + channels[:, None]"),
+        ("mean_g = (db / count)[:, None]", "mean_g = db[:, None]"),
+        ("steps=cdiv(cdiv(z.S, s.BLOCK_B) * z.N, parts)", "steps=cdiv(cdiv(z.S, s.BLOCK_B), parts)"),
+    ],
     ("triton/channels_backward", CHANNELS): [
         ("dw += du * xhat", "dw += du"),
     ],

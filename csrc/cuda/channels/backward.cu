@@ -29,8 +29,9 @@ void channels_bwd_op(Tensor dy, Tensor x, Optional skip, Optional weight, Option
   const check::Epilogue end(kOp, activation, skip);
   if (!check::channels_bwd(kOp, dy, x, skip, weight, bias, mean, var, dx, dskip, dweight, dbias, last)) return;
   dispatch(x, [&]<typename T>(Session<T>& session) {
-    const auto p = backward<T>(dy, x, skip, weight, bias, mean, var, dx, dskip, eps, end, slope, last);
-    channels_backward(p, training, line_sums_of<T>(dweight, dbias, p.plan.C), session.device, session.workspace());
+    auto p = backward<T>(dy, x, skip, weight, bias, mean, var, dx, dskip, eps, end, slope, last);
+    p.sums = line_sums_of<T>(dweight, dbias, p.plan.C);
+    channels_backward(p, training, session.device, session.workspace());
   });
 }
 
@@ -41,7 +42,8 @@ void channels_sums_op(Tensor dy, Tensor x, Optional skip, Optional weight, Optio
   dispatch(x, [&]<typename T>(Session<T>& session) {
     const Optional none;
     auto p = backward<T>(dy, x, skip, weight, bias, mean, var, none, none, eps, end, slope, last);
-    channels_sums(p, line_sums_of<T>(sum_dy_xhat, sum_dy, p.plan.C), session.device, session.workspace());
+    p.sums = line_sums_of<T>(sum_dy_xhat, sum_dy, p.plan.C);
+    channels_sums(p, session.device, session.workspace());
   });
 }
 

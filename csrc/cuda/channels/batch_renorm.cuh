@@ -110,8 +110,8 @@ void batch_renorm_backward(ChannelsBackward<T> p, const acc_t<T>* r, const acc_t
   rule.use(p.affine);
   const bool wanted = sums.dweight != nullptr || sums.dbias != nullptr;
   acc_t<T>* of_affine = wanted ? workspace(2 * C) : nullptr;
-  LineSums<T> into{nullptr, of_affine, wanted ? of_affine + C : nullptr, kFloatTables<T>, kFloatTables<T>, 0, C};
-  channels_backward(p, true, into, device, workspace);
+  p.sums = {nullptr, of_affine, wanted ? of_affine + C : nullptr, kFloatTables<T>, kFloatTables<T>, 0, C};
+  channels_backward(p, true, device, workspace);
   if (wanted) launch_channels(batch_renorm_gradients_kernel<T>, RenormGradients<T>{r, d, of_affine, sums}, C, device);
 }
 

@@ -1,7 +1,8 @@
-// Backward of the channel family: one kernel (and line_sums) where a block holds a statistic, else the sweeps.
+// Backward of the channel family: one kernel where a block holds a statistic (and line_sums, of many batches), else the
+// sweeps.
 #pragma once
 
-#include "cuda/channels/backward.cuh"
+#include "cuda/channels/merged_backward.cuh"
 #include "cuda/channels/resident.cuh"
 
 namespace normkernels::cuda {
@@ -10,7 +11,8 @@ namespace normkernels::cuda {
 template <typename T>
 using Shares = acc_t<T>[2][kBackwardThreads * kResidentPacks];
 
-// For each channel of the block's statistics, a warp each: its sums go to the table, and times w to its first share.
+// For each channel of the block's statistics, a warp each: its sums go to the table, those of a single batch to dweight
+// and dbias, and times w to its first share.
 template <typename T>
 __device__ void sum_shares(const ChannelsBackward<T>& p, Shares<T>& shares, int per_channel) {
   using A = acc_t<T>;
@@ -28,6 +30,7 @@ __device__ void sum_shares(const ChannelsBackward<T>& p, Shares<T>& shares, int 
     const int64_t channel = statistic % p.plan.G * D + i % D;
     const A w = load_value<T>(p.affine.weight, channel, 0, 1);
     shares[0][start] = sum[0] * w, shares[1][start] = sum[1] * w;
+    if (p.plan.B == 1) p.sums.write(channel, 0, sum[1]), p.sums.write(channel, 1, sum[0]);
     if (p.table == nullptr) continue;
     A* line = p.table + statistic / p.plan.G * p.plan.C + channel;
     line[0] = sum[1], line[p.plan.B * p.plan.C] = sum[0];
@@ -94,22 +97,26 @@ __global__ void __launch_bounds__(kBackwardThreads, 1) channels_resident_backwar
 
 // workspace(n) gives room for n accumulators
 template <typename T, typename Workspace>
-void channels_backward(ChannelsBackward<T> p, bool training, LineSums<T> sums, const Device& device,
-                       Workspace workspace) {
+void channels_backward(ChannelsBackward<T> p, bool training, const Device& device, Workspace workspace) {
   if constexpr (kFast<T>) {
     if (training && p.plan.packed && fits_block<T>(p.plan, kBackwardThreads)) {
       const bool identity = p.affine.activation == Activation::kIdentity;
-      const bool wanted = sums.dweight != nullptr || sums.dbias != nullptr;
-      if (wanted) sums.partial = p.table = workspace(2 * p.plan.B * p.plan.C), sums.P = p.plan.B;
+      const bool many = p.plan.B > 1 && wanted(p.sums);
+      if (many) p.sums.partial = p.table = workspace(2 * p.plan.B * p.plan.C), p.sums.P = p.plan.B;
       const auto kernel = p.gated    ? channels_resident_backward_kernel<T, kGated>
                           : identity ? channels_resident_backward_kernel<T, kPlain>
                                      : channels_resident_backward_kernel<T, kActivated>;
       launch_resident(kernel, p, kPack<T>, device);
-      if (wanted) line_sums(sums, device);
+      if (many) line_sums(p.sums, device);
       return;
     }
   }
-  swept_channels_backward(p, training, sums, device, workspace);
+  const Plan narrow = shared_out<T>(p.plan);
+  if (training && merges<T>(narrow)) {
+    p.plan = narrow;
+    return merged_channels_backward(p, device, workspace);
+  }
+  swept_channels_backward(p, training, device, workspace);
 }
 
 }  // namespace normkernels::cuda

@@ -2,8 +2,9 @@
 
 from normkernels._backends.triton.base.launch import on_device
 from normkernels._backends.triton.channels import sizes
-from normkernels._backends.triton.channels.backward import backward, spread, sums
+from normkernels._backends.triton.channels.backward import spread, sums
 from normkernels._backends.triton.channels.forward import apply, moments
+from normkernels._backends.triton.channels.merged_backward import backward
 from normkernels._backends.triton.channels.merged_forward import forward
 from normkernels._backends.triton.channels.tensors import filled, tensors
 

@@ -11,8 +11,8 @@ from normkernels._backends.triton.base.launch import accumulator, on_device
 from normkernels._backends.triton.base.numbers import cdiv
 from normkernels._backends.triton.base.values import number
 from normkernels._backends.triton.channels import sizes
-from normkernels._backends.triton.channels.backward import backward
 from normkernels._backends.triton.channels.forward import apply, moments
+from normkernels._backends.triton.channels.merged_backward import backward
 from normkernels._backends.triton.channels.tensors import Forward as Applied
 from normkernels._backends.triton.channels.tiles import (
     aligned,

@@ -53,11 +53,11 @@ def merged(PARTIAL, batch, first, B, G, each, rows, total, MERGE: tl.constexpr):
     rest = load(PARTIAL + table, at, mask, dtype)
     squares = load(PARTIAL + table * 2, at, mask, dtype)
     count = load(PARTIAL + table * 3, at, mask, dtype)
-    mean = tl.sum(means * count, axis=1) / total.to(dtype)
+    mean = tl.sum(means * count, axis=1) / total
     # Chan: the sums of squares, and the means' squared distances from the mean of all
     distance = means - mean[:, None] + rest
     rest, squares = both_sums(distance * count, distance * distance * count + squares)
-    rest, squares = rest / total.to(dtype), squares / total.to(dtype)
+    rest, squares = rest / total, squares / total
     var = squares - rest * rest
     return mean + rest, tl.where(var < 0, 0.0, var)
 
@@ -69,14 +69,15 @@ def of_channels(mean, var, channels, low, each, MERGE: tl.constexpr):
     return both_sums(tl.where(same, mean[None, :], 0.0), tl.where(same, var[None, :], 0.0))
 
 
-@triton.jit(do_not_specialize=["N", "C", "S", "G", "images", "parts", "steps", "rows", "total"])
+@triton.jit(do_not_specialize=["N", "C", "S", "G", "images", "steps", "rows"])
 def channels_merge_apply_kernel(
-    t, PARTIAL, N, C, S, G, images, parts, steps, rows, total, EPS: tl.float64, SLOPE: tl.float64, ACT: tl.constexpr,
+    t, PARTIAL, N, C, S, G, images, steps, rows, EPS: tl.float64, SLOPE: tl.float64, ACT: tl.constexpr,
     MERGE: tl.constexpr, FORM: tl.constexpr,
 ):  # fmt: skip
     dtype: tl.constexpr = t.mean.dtype.element_ty
     STAGES: tl.constexpr = FORM.STAGES
     C, S = aligned(C, S, FORM)
+    parts = tl.cdiv(tl.cdiv(S, FORM.BLOCK_B), steps)
     low, image, first, tiles, channels, stat = walk_back(N, C, S, G, images, parts, steps, FORM)
     if FORM.LONE:  # the tile comes while partial results are merged
         tile = step(0, low, image, first, N, C, S, FORM)
@@ -86,6 +87,7 @@ def channels_merge_apply_kernel(
     w = load(t.weight, channels, channels < C, dtype)
     b = broad(load(t.bias, channels, channels < C, dtype), 2)
     each = C // G if FORM.LAST else 1  # planes of a statistic were summed up as one
+    total = (images * (C // G)).to(dtype) * S.to(dtype)
     mean, var = merged(PARTIAL, image // images, low // (C // G), N // images, G, each, rows, total, MERGE)
     # in the merge's own layout they would have a tile that is there already follow them, or all of x a lone value
     if FORM.POOLED or FORM.LONE or MERGE.BLOCK_G == 1:
@@ -166,8 +168,7 @@ def forward(a) -> None:
     programs, given, constants = sizes.walking(flat, s, a.x)
     channels_moments_kernel[(programs,)](a.x, partial, *given, **constants)
     t = filled(a)
-    programs, given, constants = sizes.walking(z, applying(z, merge), a.x, a.skip)
+    programs, (*shape, _, steps), constants = sizes.walking(z, applying(z, merge), a.x, a.skip)
     channels_merge_apply_kernel[(programs,)](
-        t, partial, *given, rows // z.B, z.planes * z.S, EPS=a.eps, SLOPE=a.slope, ACT=act(a), MERGE=merge,
-        **constants,
-    )  # fmt: skip
+        t, partial, *shape, steps, rows // z.B, EPS=a.eps, SLOPE=a.slope, ACT=act(a), MERGE=merge, **constants
+    )
