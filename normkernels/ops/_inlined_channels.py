@@ -14,6 +14,7 @@ from normkernels._activations import activation as act
 from normkernels._activations import derivative, of_gate
 from normkernels._backends.reference._channels import affine, channels_ref, completed, pooled
 from normkernels.ops._buffers import differentiable_backward, planes, statistic_dtype
+from normkernels.ops._inlined import part
 from normkernels.ops._ways import differentiated_again
 
 OVER = (1, 3, 4)  # the dims of what is pooled that one statistic is taken over
@@ -67,12 +68,12 @@ def _read(input: Tensor, settings) -> tuple[Tensor, tuple[int, int]]:
 
 
 def _moments(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(mean, what is left of it, var) of what is pooled: far from 0 float32 rounds off the one what is in the other.
+    """(mean of a part, what it leaves of the mean, var) of what is pooled: float32 would round the sum of these two.
 
     A variance that rounding leaves below 0 is 0.
     """
-    share = _share(z)
-    first = z.sum(OVER, keepdim=True) * share
+    few, share = z[..., : part(z.shape[4])], _share(z)
+    first = few.sum(OVER, keepdim=True) * _share(few)
     near = z - first
     rest = near.sum(OVER, keepdim=True) * share
     return first, rest, ((near * near).sum(OVER, keepdim=True) * share - rest * rest).clamp_min(0)
