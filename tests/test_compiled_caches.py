@@ -14,8 +14,12 @@ from normkernels.ops import _whole
 
 PROGRAM = """
 import torch, normkernels as nk
+from normkernels.ops import _whole
 from torch._dynamo.utils import counters
 
+_whole._key = lambda: {key!r}
+torch.compile(lambda x: x + 1)(torch.ones(4))
+counters.clear()
 model = torch.nn.Sequential(nk.RMSNorm(8), nk.BatchNorm1d(8, activation="relu"), nk.LayerNorm(8, backend={backend!r}))
 torch.compile(model)(torch.ones(4, 8, requires_grad=True)).sum().backward()
 print(*[counters["aot_autograd"]["autograd_cache_" + kind] for kind in ("bypass", "miss", "hit")])
@@ -42,14 +46,15 @@ def test_no_graph_is_one_that_the_cache_refuses(layer: Layer):
 
 
 def test_the_next_process_finds_it(tmp_path):
-    """And a call that is another one is another graph."""
+    """And a call that is another one is another graph, as is that of other sources, whatever was compiled before."""
 
-    def run(backend: str | None) -> str:
+    def run(backend: str | None, key: str = "sources") -> str:
         there = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path), "TORCHINDUCTOR_COMPILE_THREADS": "1"}
-        command = [sys.executable, "-c", PROGRAM.format(backend=backend)]
+        command = [sys.executable, "-c", PROGRAM.format(backend=backend, key=key)]
         return subprocess.run(command, env=there, capture_output=True, text=True, check=True).stdout.strip()
 
     assert [run(None), run(None), run("reference")] == ["0 1 0", "0 0 1", "0 1 0"]
+    assert run(None, "others") == "0 1 0"
 
 
 def test_each_has_a_name_of_its_own():

@@ -11,6 +11,7 @@ F = nk.functional
 CALLS = {
     "layer": lambda x, **more: F.layer_norm(x, 64, torch.ones(64), torch.zeros(64), **more),
     "layer, added": lambda x, **more: F.layer_norm(x, 64, residual=x, activation="gelu", **more)[0],
+    "layer, of pixels": lambda x, **more: F.layer_norm_2d(x[..., None], torch.ones(64), **more),
     "rms": lambda x, **more: F.rms_norm(x, 64, torch.ones(64), weight_offset=1.0, **more),
     "batch": lambda x, **more: F.batch_norm(x, torch.ones(64), torch.ones(64), activation="relu", **more),
 }
@@ -96,6 +97,29 @@ def test_any_row_and_layout(function, grad):
         want = function(x.double(), shape, w.double(), eps=1e-5, bias=b.double())
         assert (y - want).abs().max() <= 2e-6 * want.abs().max()
         assert y.stride() == want.stride()
+
+
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("format", [torch.preserve_format, torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("given", [torch.contiguous_format, torch.channels_last])
+def test_pixels(given, format, grad):
+    """Far from 0, after a convolution whose output may lie in another way; y lies as the op's, and the residual's sum.
+
+    Channels few enough for Inductor to unroll an eighth of them.
+    """
+    x, w, b = torch.randn(2, 40, 6, 5).to(memory_format=given), torch.rand(40), torch.randn(40)
+    kernel = torch.eye(40)[:, :, None, None]
+
+    def run(x: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor]:
+        x = 100 + torch.nn.functional.conv2d(x, kernel)
+        return F.layer_norm_2d(x, w.to(x), b.to(x), residual=x, memory_format=format)
+
+    torch._dynamo.reset()
+    with torch.set_grad_enabled(grad):
+        found, eager = torch.compile(run, fullgraph=True)(x, kernel), run(x, kernel)
+    for y, op, want in zip(found, eager, run(x.double(), kernel.double()), strict=True):
+        assert (y - want).abs().max() <= 2 * (op - want).abs().max() + 1e-6 * want.abs().max()
+        assert y.stride() == op.stride()
 
 
 def test_rows_of_one_number():

@@ -88,8 +88,9 @@ class ChannelsRecipe(Recipe):
         if mean is None and not small(input, 1 << (14 if lies_last(input) else 17)):
             return None
         if mean is None:
-            y, *found = InlinedChannels.apply(planes(input), planes(skip), weight, bias, settings)
-            return y.reshape(input.shape), *found
+            given = (input, skip) if input.dim() > 2 else (planes(input), planes(skip))
+            y, *found = InlinedChannels.apply(*given, weight, bias, settings)
+            return lying(y, input) if lies_last(input) else y.reshape(input.shape).contiguous(), *found
         return ChannelsRecipe.standard(input, skip, weight, bias, mean, var, settings)
 
     @staticmethod

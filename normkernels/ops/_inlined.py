@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 PART = 8
+LEAST = 16  # values in a part: Inductor unrolls a sum of few, and stores what so many reads make
 
 
 def small(x: Tensor, most: int = 1 << 17) -> bool:
@@ -22,15 +23,23 @@ def small(x: Tensor, most: int = 1 << 17) -> bool:
     return statically_known_true(x.numel() <= most)
 
 
+def part(n: int) -> int:
+    """How many of n values, the first, have a mean near enough to that of all to be taken off before their squares.
+
+    That of an eighth is within sqrt(8) standard deviations of the mean, whatever the values: squares of what is left
+    lose no whole digit.
+    """
+    return max(-(-n // PART), LEAST)
+
+
 def layer_norm(x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, *, eps: float) -> Tensor:
     """torch's, and exact for rows far from 0, whose mean torch rounds.
 
-    What is taken off first is a constant, which changes neither y nor a gradient: the mean of the first eighth. It is
-    within sqrt(8) standard deviations of the row's own, whatever the row: squares of what is left lose no whole digit.
+    What is taken off first is a constant, which changes neither y nor a gradient: the mean of the row's first part.
     A variance that rounding leaves below 0 is 0.
     """
     dims = tuple(range(-len(shape), 0))
-    first = x.detach()[..., : -(-shape[-1] // PART)]
+    first = x.detach()[..., : part(shape[-1])]
     near = x - first.sum(dims, keepdim=True) * (1 / max(prod(first.shape[-len(shape) :]), 1))
     if torch.is_grad_enabled():
         return F.layer_norm(near, tuple(shape), weight, bias, eps)

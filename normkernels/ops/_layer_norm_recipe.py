@@ -86,11 +86,9 @@ class LayerNormRecipe(Recipe):
     def inlined(
         input: Tensor, residual: Tensor | None, weight: Tensor | None, bias: Tensor | None, gate: Tensor | None,
         settings: Settings,
-    ) -> tuple[Tensor, ...] | None:  # fmt: skip
-        if not settings.dims:  # Inductor would turn the layout
-            return None
+    ) -> tuple[Tensor, ...]:  # fmt: skip
         found = _onnx.rows(_inlined.layer_norm, input, residual, weight, bias, gate, settings)
-        return tuple(t.contiguous() for t in found)
+        return tuple(settings.layout.dense(t) for t in found)
 
     @staticmethod
     def forward(ctx: Any, *args: Any) -> tuple[Tensor, ...]:

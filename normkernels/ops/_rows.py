@@ -44,6 +44,7 @@ class Layout:
     read: Callable[[Tensor | None, int], Any]  # the view of what is only read
     like: Callable[[Tensor], Any] = empty
     shaped: Callable[[Tensor, Tensor], Tensor] = lambda t, input: t.view(input.shape)  # undoes the view
+    dense: Callable[[Tensor], Tensor] = Tensor.contiguous  # of any strides, as those buffers lie
     gated: bool = False  # whether the ops have an argument for a gate, and for its gradient
 
     def gates(self, view: Callable[..., Any], t: Tensor | None, n: int) -> tuple[Any, ...]:

@@ -31,9 +31,15 @@ def _image(rows: Tensor, input: Tensor) -> Tensor:
     return rows.view(input.movedim(1, -1).shape).movedim(-1, 1)
 
 
+def _dense(t: Tensor) -> Tensor:
+    return t.movedim(1, -1).contiguous().movedim(-1, 1)
+
+
 FORMATS = torch.preserve_format, torch.contiguous_format, torch.channels_last, torch.channels_last_3d
 # the pixels are rows as they lie
-CHANNELS_LAST = dataclasses.replace(ROWS, view=_pixel_rows, read=_pixel_rows, like=like_last, shaped=_image)
+CHANNELS_LAST = dataclasses.replace(
+    ROWS, view=_pixel_rows, read=_pixel_rows, like=like_last, shaped=_image, dense=_dense
+)
 
 
 @overload

@@ -100,7 +100,8 @@ TABLE = {
     ],
     ("ops/whole", "tests/test_compiled_caches.py"): [
         ("run.__name__ = run.__qualname__ = public.__name__", "run.__name__ = run.__qualname__"),
-        ("cacheable.update(", "dict(cacheable).update("),
+        ("if not ours.items() <= cacheable.items():", "if False:"),
+        ("config.unsafe_marked_cacheable_functions = cacheable | ours", "cacheable.update(ours)"),
     ],
     ("csrc", "tests/test_leaks.py -k layer_norm"): [
         ("TORCH_ERROR_CODE_CHECK(torch_delete_string(text.handle));", ""),
