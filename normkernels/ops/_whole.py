@@ -53,9 +53,9 @@ def allowed() -> bool:
 
     for function in _WHOLE.values():
         torch.compiler.allow_in_graph(function)
-    cacheable = getattr(config, "unsafe_marked_cacheable_functions", {})
+    cacheable = getattr(config, "unsafe_marked_cacheable_functions", None)
     ours = dict.fromkeys((f"{__name__}.{name}" for name in _WHOLE), _key())
-    if not ours.items() <= cacheable.items():
+    if cacheable is not None and not ours.items() <= cacheable.items():
         # a new dict: of one that it has read before torch does not see a change, and takes what other sources made
         config.unsafe_marked_cacheable_functions = cacheable | ours
     return True
