@@ -12,7 +12,7 @@ from normkernels.cases import OPS
 from normkernels.ops import _ways
 from normkernels.tolerance import run
 
-INLINED = ("layer_norm", "rms_norm", "batch_norm", "group_norm", "instance_norm")
+INLINED = ("layer_norm", "layer_norm_2d", "rms_norm", "batch_norm", "group_norm", "instance_norm")
 WEIGHTED = [op for op in OPS.values() if op.kind != "norm"]
 
 
