@@ -42,14 +42,6 @@ bool large(int64_t elements, int64_t tensors = 2) {
   return elements * tensors * static_cast<int64_t>(sizeof(T)) >= (int64_t{32} << 20);
 }
 
-// How many elements ahead the lines of results are asked for: a store to memory that no near cache holds waits for it.
-// None where the second cache holds them all.
-template <class T>
-int64_t results_ahead(int64_t elements) {
-  constexpr int64_t kSize = sizeof(T);
-  return elements * kSize >= (int64_t{2} << 20) ? 4096 / kSize : 0;
-}
-
 // Rows of that many bytes that are taken together: as many as fit in a quarter of a megabyte, kGroup at most; a row of
 // one tile stays alone.
 constexpr int64_t kGroup = 8;
