@@ -153,7 +153,8 @@ def steps_page(rows: list[dict[str, str]]) -> str:
     lines = [[name, *(step_cell(cells[name, kind]) for kind in kinds)] for name in names]
     ours = {kind: [float(cells[name, kind]["ours"]) for name in names] for kind in kinds}
     means = [f"{kind} {geometric_mean(found):.3f} (least {min(found):.2f})" for kind, found in ours.items()]
-    machine = f"{rows[0]['cpu']}, one thread, {rows[0]['rounds']} rounds, torch {rows[0]['torch']}"
+    rounds = sorted(int(r["rounds"]) for r in rows)
+    machine = f"{rows[0]['cpu']}, one thread, {rounds[0]} to {rounds[-1]} rounds, torch {rows[0]['torch']}"
     summary = f"Geometric means: {'; '.join(means)}. {machine}."
     return f"{STEPS_INTRODUCTION}\n{table(['model', *kinds], lines)}\n\n{summary}\n"
 
