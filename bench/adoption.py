@@ -45,10 +45,11 @@ STEPS_INTRODUCTION = """
 ## What a step takes
 
 Written from [adoption_steps.csv](../bench/results/adoption_steps.csv) (`python -m bench.adoption_steps`): the same
-models, forward and backward, and a forward without gradients. How many times as fast as torch's norms ours are, and in
-brackets a copy of torch's model is in the same rounds, which says what is noise; compiled also ours with
-`use_backend("reference")`, whose ordinary ops the compiler fuses with others; what torch takes; the peak of memory
-beyond what the model holds, ours as a part of torch's.
+models, forward and backward, and a forward without gradients, each of these in a process of its own. How many times as
+fast as torch's norms ours are, and in brackets torch's model is as a copy of it in the same rounds, which says what is
+noise; compiled also ours with `use_backend("reference")`, whose ordinary ops the compiler fuses with others; what torch
+takes; the peak of memory beyond what the model holds, ours as a part of torch's. In each round weights lie elsewhere in
+memory and the models come in another order, for both change a step by hundredths.
 """
 
 Curve = list[float]
