@@ -198,7 +198,8 @@ def seen_whole(inner: Public) -> Public:
     @functools.wraps(inner)
     def seen(*args):
         if torch.compiler.is_dynamo_compiling() and _whole.allowed():
-            return whole(_backends._request, _closed_forms, *args)
+            besides = _backends._request, _closed_forms
+            return whole(*besides, *args)
         return inner(*args)
 
     return seen  # type: ignore[return-value]
