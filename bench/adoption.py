@@ -50,8 +50,8 @@ fast as torch's norms ours are, and in brackets torch's model is as a copy of it
 noise; compiled also ours with `use_backend("reference")`, whose ordinary ops the compiler fuses with others; what torch
 takes; the peak of memory beyond what the model holds, ours as a part of torch's. In each round weights lie elsewhere in
 memory and the models come in another order, for both change a step by hundredths. The rows of resnet18, regnetx_002,
-Falcon-H1, Mamba-2 and the UNet of diffusers, and training compiled of test_resnet and Qwen3-Next, were timed before this
-was done: all in one process, one place and one order, against one of the two.
+Falcon-H1, Mamba-2 and the UNet of diffusers, and training compiled of test_resnet and Qwen3-Next, were timed before
+this was done: all in one process, one place and one order, against one of the two.
 """
 
 Curve = list[float]
