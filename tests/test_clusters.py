@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from test_ptx_triton import compiled
 
 ROOT = Path(__file__).parents[1]
@@ -68,6 +69,19 @@ def most(version: str, capability: int) -> int:
 )
 def test_who_has_clusters(version, capability, blocks):
     assert most(version, capability) == blocks
+
+
+@pytest.mark.parametrize(
+    ("pieces", "num_warps", "num_ctas", "programs"),
+    [(999, 16, 1, 132), (999, 16, 2, 66), (999, 16, 4, 32), (999, 16, 8, 16), (999, 8, 8, 32), (5, 16, 8, 5)],
+)
+def test_programs_that_all_run_at_once(pieces, num_warps, num_ctas, programs, monkeypatch):
+    """On 132 multiprocessors, of which sixteen hold whole clusters of four or eight."""
+    pytest.importorskip("triton")
+    from normkernels._backends.triton.base import clusters, launch
+
+    monkeypatch.setattr(launch, "multiprocessors", lambda _: 132)
+    assert clusters.programs(torch.empty(0), pieces, num_warps, num_ctas) == programs
 
 
 def test_what_no_block_holds_is_held_by_the_fewest_that_are_fast():
