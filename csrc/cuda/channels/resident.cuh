@@ -1,6 +1,8 @@
-// A statistic whose values fit in the registers of a block, so that they are read once. Not for channels LAST.
+// A statistic whose values fit in the registers of a block, or of the blocks of a cluster, so that they are read once.
+// Not for channels LAST.
 #pragma once
 
+#include "cuda/base/cluster.cuh"
 #include "cuda/channels/plan.cuh"
 #include "cuda/rows/moments.cuh"
 
@@ -9,17 +11,21 @@ namespace normkernels::cuda {
 inline constexpr int kResidentPacks = 4;                             // of a thread, from each tensor
 inline constexpr int kForwardThreads = 896, kBackwardThreads = 512;  // at most: they leave 72 and 128 registers
 
-// The values of one statistic, in packs: one run of adjacent channels or, in a batch, one channel of each image.
-template <typename T>
+// The values of one statistic, in packs: one run of adjacent channels or, in a batch, one channel of each image. MANY:
+// each block of a cluster has adjacent ones of them.
+template <typename T, bool MANY>
 struct Slice {
   static constexpr int V = kPack<T>;
+  unsigned rank, blocks;  // of the cluster
   int64_t statistic;
   bool live, batch;
   unsigned S, count, first_channel;
   int64_t base, stride;  // of x: where the statistic starts, and from an image to the next
 
   __device__ explicit Slice(const Plan& plan)
-      : statistic(int64_t(blockIdx.x) * blockDim.y + threadIdx.y),
+      : rank(Cluster<MANY>::rank()),
+        blocks(Cluster<MANY>::blocks()),
+        statistic(MANY ? int64_t(blockIdx.x / blocks) : int64_t(blockIdx.x) * blockDim.y + threadIdx.y),
         live(statistic < plan.B * plan.G),
         batch(plan.images() > 1),
         S(plan.S),
@@ -29,7 +35,14 @@ struct Slice {
     first_channel = statistic % plan.G * plan.channels();
     base = plan.first(statistic / plan.G, statistic % plan.G);
   }
-  __device__ unsigned place(int c) const { return (c * blockDim.x + threadIdx.x) * V; }  // of this thread's pack c
+  __device__ unsigned room() const { return kResidentPacks * blockDim.x; }  // of a block, in packs
+  // how many values block r has
+  __device__ unsigned part(unsigned r) const {
+    const unsigned before = r * room() * V;
+    return before < count ? min(count - before, room() * V) : 0;
+  }
+  // of this thread's pack c
+  __device__ unsigned place(int c) const { return (rank * room() + c * blockDim.x + threadIdx.x) * V; }
   __device__ bool holds(int c) const { return place(c) < count; }
   __device__ int64_t at(int c) const {
     const unsigned i = place(c);
@@ -60,19 +73,22 @@ struct Slice {
 
 // ---- host ----
 
-// Whether a block holds a statistic: of an image from C, G, S and the dtype alone.
+// How many blocks hold a statistic: one, or a cluster's two, four or eight; 0: none do. Of an image from C, G, S and
+// the dtype alone.
 template <typename T>
-bool fits_block(const Plan& z, int threads) {
+unsigned holders(const Plan& z, int threads) {
   const int64_t run = (z.images() > 1 ? 1 : z.channels()) * z.S, count = z.images() * z.channels() * z.S;
-  return kFast<T> && !z.last && z.aligned && run % kPack<T> == 0 && z.S >= kPack<T> &&
-         count <= threads * kResidentPacks * kPack<T>;
+  if (!kFast<T> || z.last || !z.aligned || run % kPack<T> != 0 || z.S < kPack<T>) return 0;
+  const int64_t needed = ceil_div<int64_t>(count, threads * kResidentPacks * kPack<T>);
+  return needed <= kMostBlocks ? power_of_two(needed, kMostBlocks) : 0;
 }
 
 template <typename Params>
-void launch_resident(void (*kernel)(Params), const Params& p, int pack, const Device& device) {
-  const int64_t packs = p.plan.images() * p.plan.channels() * p.plan.S / pack;
-  const dim3 block = row_block(packs, kResidentPacks, kChannelThreads);
-  launch(kernel, dim3(ceil_div<int64_t>(p.plan.B * p.plan.G, block.y)), block, device, p);
+void launch_resident(void (*kernel)(Params), const Params& p, int pack, unsigned blocks, const Device& device) {
+  const int64_t packs = p.plan.images() * p.plan.channels() * p.plan.S / pack, statistics = p.plan.B * p.plan.G;
+  const dim3 block = row_block(ceil_div<int64_t>(packs, blocks), kResidentPacks, kChannelThreads);
+  if (blocks > 1) return launch_clusters(kernel, blocks, dim3(statistics * blocks), block, device, p);
+  launch(kernel, dim3(ceil_div<int64_t>(statistics, block.y)), block, device, p);
 }
 
 }  // namespace normkernels::cuda
