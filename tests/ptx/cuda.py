@@ -24,6 +24,7 @@ LAUNCH = ctypes.CFUNCTYPE(
     ctypes.c_char_p,
     ctypes.POINTER(ctypes.c_uint * 3),
     ctypes.POINTER(ctypes.c_uint * 3),
+    ctypes.POINTER(ctypes.c_uint * 3),
     ctypes.c_size_t,
     ctypes.POINTER(ctypes.c_void_p),
 )
@@ -37,6 +38,7 @@ class Device(NamedTuple):
     multiprocessors: int
     blocks: int  # of any kernel, that a multiprocessor holds
     l2_bytes: int
+    capability: int = 9  # clusters are launched from 9 on
 
 
 SMALL = Device(2, 1, 2**16)  # so that small samples loop, and come in waves, as large ones do
@@ -104,7 +106,7 @@ class Runner:
             self.kernels[name] = parse(self.edit(self.texts[name]))
         return self.kernels[name]
 
-    def launch(self, name, grid, block, shared, arguments) -> int:
+    def launch(self, name, grid, block, cluster, shared, arguments) -> int:
         """What the runtime calls; an error waits for the op to return."""
         try:
             kernel, memory = self.kernel(name.decode()), self.tensors.memory
@@ -112,7 +114,8 @@ class Runner:
             constants = bytearray()
             for k, (offset, size) in enumerate(kernel.parameters.values()):
                 constants = constants.ljust(offset, b"\0") + ctypes.string_at(arguments[k], size)
-            run(kernel, memory, bytes(constants), tuple(grid[0]), tuple(block[0]), shared, self.order)
+            sizes = tuple(grid[0]), tuple(block[0])
+            run(kernel, memory, bytes(constants), *sizes, shared, self.order, tuple(cluster[0]))
             self.launched.append(Launched(kernel.name, memory.traffic()))
         except Exception as error:
             self.error = self.error or error

@@ -5,7 +5,7 @@ import numpy as np
 from .arithmetic import CONVERSIONS, OPERATIONS, bf16_to_f32, compare, directed, f32_to_bf16, saturated
 from .memory import UNSIGNED, PTXError
 from .parser import BYTES
-from .transfers import copy, listed, load, matrix, store
+from .transfers import convert_address, copy, listed, load, map_address, matrix, store
 
 
 def execute(block, instruction) -> None:
@@ -155,8 +155,10 @@ def _trap(block, instruction) -> None:
     raise PTXError("a kernel stopped itself: trap")
 
 
-SPECIAL = {"ld": load, "st": store, "cp": copy, "mov": _move, "cvta": _move, "setp": _set_predicate}
+SPECIAL = {"ld": load, "st": store, "cp": copy, "mov": _move, "setp": _set_predicate}
 SPECIAL |= {
+    "cvta": convert_address,
+    "mapa": map_address,
     "ldmatrix": matrix,
     "stmatrix": matrix,
     "selp": _select,

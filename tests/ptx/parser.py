@@ -30,6 +30,7 @@ class Kernel(NamedTuple):
     labels: dict[str, int]
     targets: frozenset[int]  # of the labels
     most_threads: int  # that it was compiled for
+    cluster: tuple[int, int, int] | None  # the blocks of one, where its code says so
 
 
 def entries(ptx: str) -> dict[str, str]:
@@ -54,9 +55,16 @@ def parse(ptx: str) -> Kernel:
     code, labels = _code(body)
     targets, most = frozenset(labels.values()), re.search(r"\.(?:max|req)ntid\s+(\d+)", entry[3])
     threads = int(most[1]) if most else 1024
-    return Kernel(
-        entry[1], _parameters(entry[2]), shared, shared_bytes, _registers(body), code, labels, targets, threads
-    )
+    found = entry[1], _parameters(entry[2]), shared, shared_bytes, _registers(body), code, labels, targets, threads
+    return Kernel(*found, _cluster(entry[3]))
+
+
+def _cluster(directives: str) -> tuple[int, int, int] | None:
+    """``.reqnctapercluster 8`` or ``4, 1, 1``."""
+    if found := re.search(r"\.reqnctapercluster\s+([\d, ]+)", directives):
+        x, y, z = [*map(int, found[1].split(",")), 1, 1][:3]
+        return x, y, z
+    return None
 
 
 def _parameters(text: str) -> dict[str, tuple[int, int]]:

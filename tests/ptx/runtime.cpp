@@ -11,13 +11,14 @@
 namespace {
 
 // Runs a launch; what is not zero is an error of CUDA.
-using Launch = int (*)(const char* kernel, const unsigned* grid, const unsigned* block, size_t shared,
-                       void** arguments);
+using Launch = int (*)(const char* kernel, const unsigned* grid, const unsigned* block, const unsigned* cluster,
+                       size_t shared, void** arguments);
 // Is told of memory that was filled.
 using Filled = void (*)(void* data, size_t bytes);
 
 struct Device {
   int multiprocessors, blocks, l2_bytes;  // blocks: of any kernel that a multiprocessor holds
+  int capability;                         // the major one
   Launch launch;
   Filled filled;
 } device{};
@@ -29,13 +30,22 @@ std::unordered_map<const void*, std::string>& names() {  // of kernels; static i
   return found;
 }
 
+// Blocks of a cluster: {1, 1, 1} where the launch says nothing of them.
+cudaError_t run(const void* host, dim3 grid, dim3 block, dim3 cluster, size_t shared, void** arguments) {
+  const unsigned programs[] = {grid.x, grid.y, grid.z}, threads[] = {block.x, block.y, block.z};
+  const unsigned together[] = {cluster.x, cluster.y, cluster.z};
+  const int result = device.launch(names().at(host).c_str(), programs, threads, together, shared, arguments);
+  if (result != 0) last = cudaError_t(result);
+  return cudaError_t(result);
+}
+
 }  // namespace
 
 extern "C" {
 
-__attribute__((visibility("default"))) void fake_device(int multiprocessors, int blocks, int l2_bytes, Launch launch,
-                                                        Filled filled) {
-  device = {multiprocessors, blocks, l2_bytes, launch, filled};
+__attribute__((visibility("default"))) void fake_device(int multiprocessors, int blocks, int l2_bytes, int capability,
+                                                        Launch launch, Filled filled) {
+  device = {multiprocessors, blocks, l2_bytes, capability, launch, filled};
   last = cudaSuccess;
 }
 
@@ -59,10 +69,15 @@ cudaError_t __cudaLaunchKernel(cudaKernel_t, dim3, dim3, void**, size_t, cudaStr
 // ---- the runtime ----
 
 cudaError_t cudaLaunchKernel(const void* host, dim3 grid, dim3 block, void** arguments, size_t shared, cudaStream_t) {
-  const unsigned programs[] = {grid.x, grid.y, grid.z}, threads[] = {block.x, block.y, block.z};
-  const int result = device.launch(names().at(host).c_str(), programs, threads, shared, arguments);
-  if (result != 0) last = cudaError_t(result);
-  return cudaError_t(result);
+  return run(host, grid, block, dim3(1, 1, 1), shared, arguments);
+}
+cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* launch, const void* host, void** arguments) {
+  dim3 cluster(1, 1, 1);
+  for (unsigned i = 0; i < launch->numAttrs; ++i) {
+    const auto& [x, y, z] = launch->attrs[i].val.clusterDim;
+    if (launch->attrs[i].id == cudaLaunchAttributeClusterDimension) cluster = dim3(x, y, z);
+  }
+  return run(host, launch->gridDim, launch->blockDim, cluster, launch->dynamicSmemBytes, arguments);
 }
 cudaError_t cudaGetLastError() {
   const cudaError_t error = last;
@@ -70,9 +85,19 @@ cudaError_t cudaGetLastError() {
   return error;
 }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  if (attribute != cudaDevAttrMultiProcessorCount && attribute != cudaDevAttrL2CacheSize) return cudaErrorInvalidValue;
-  *value = attribute == cudaDevAttrMultiProcessorCount ? device.multiprocessors : device.l2_bytes;
-  return cudaSuccess;
+  switch (attribute) {
+    case cudaDevAttrMultiProcessorCount:
+      *value = device.multiprocessors;
+      return cudaSuccess;
+    case cudaDevAttrL2CacheSize:
+      *value = device.l2_bytes;
+      return cudaSuccess;
+    case cudaDevAttrComputeCapabilityMajor:
+      *value = device.capability;
+      return cudaSuccess;
+    default:
+      return cudaErrorInvalidValue;
+  }
 }
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* blocks, const void*, int, size_t, unsigned) {
   *blocks = device.blocks;

@@ -4,6 +4,7 @@ import numpy as np
 
 from .memory import UNSIGNED, PTXError
 from .parser import BYTES
+from .shared import FAR, WINDOW
 
 
 def listed(braces: str) -> list[str]:
@@ -17,8 +18,13 @@ def _address(block, argument: str) -> np.ndarray:
     return block.get(base, kind).astype(np.int64) + int(offset or "0", 0)
 
 
-def _space(block, opcode):
-    return block.shared if any(part.startswith("shared") for part in opcode) else block.memory
+def _space(block, opcode, at: np.ndarray):
+    """What an instruction means, and where in there; without a word of it addresses are generic."""
+    if any(part.startswith("shared") for part in opcode):
+        if "shared::cluster" not in opcode and (at >= FAR).any():
+            raise PTXError(f"shared memory of another block as if one's own: {'.'.join(opcode)}")
+        return block.shared, at
+    return (block.memory, at) if "global" in opcode or (at < WINDOW).any() else (block.shared, at - WINDOW)
 
 
 def _aligned(at: np.ndarray, size: int, text: str) -> None:
@@ -35,7 +41,7 @@ def load(block, instruction) -> None:
     if "param" in instruction.opcode:
         values = [block.constants.view(UNSIGNED[size])[at // size + k] for k in range(len(names))]
     else:
-        space = _space(block, instruction.opcode)
+        space, at = _space(block, instruction.opcode, at)
         values = [space.load(at + k * size, size, instruction.text) for k in range(len(names))]
     for name, value in zip(names, values, strict=True):
         block.put(name, value.view(f"i{size}") if kind[0] == "s" else value)
@@ -46,9 +52,31 @@ def store(block, instruction) -> None:
     size = BYTES[instruction.opcode[-1]]
     names, at = listed(source), _address(block, target)
     _aligned(at, size * len(names), instruction.text)
+    space, at = _space(block, instruction.opcode, at)
     for k, name in enumerate(names):
         value = block.get(name, f"b{8 * size}")
-        _space(block, instruction.opcode).store(at + k * size, value, size, instruction.text)
+        space.store(at + k * size, value, size, instruction.text)
+
+
+def convert_address(block, instruction) -> None:
+    """cvta: from shared memory to generic addresses, or back; other spaces are as they are."""
+    into, source = instruction.arguments
+    at = _address(block, source)
+    if any(part.startswith("shared") for part in instruction.opcode):
+        at = at - WINDOW if "to" in instruction.opcode else at + WINDOW
+    block.put(into, at.view(np.uint64))
+
+
+def map_address(block, instruction) -> None:
+    """mapa: the same place in the shared memory of the block of that rank."""
+    into, source, rank = instruction.arguments
+    size, at = BYTES[instruction.opcode[-1]], _address(block, source)
+    which = block.get(rank, "u32").astype(np.int64)
+    if (which >= block.get("%cluster_nctarank", "u32")).any():
+        raise PTXError(f"a rank that the cluster has not: {instruction.text}")
+    generic = 0 if "shared::cluster" in instruction.opcode else WINDOW
+    far = np.where(which == block.rank, 0, which + 1) * FAR
+    block.put(into, (generic + far + at % FAR).astype(UNSIGNED[size]))
 
 
 def copy(block, instruction) -> None:
