@@ -38,8 +38,8 @@ struct Slice {
   __device__ unsigned room() const { return kResidentPacks * blockDim.x; }  // of a block, in packs
   // how many values block r has
   __device__ unsigned part(unsigned r) const {
-    const unsigned before = r * room() * V;
-    return before < count ? min(count - before, room() * V) : 0;
+    const unsigned most = room() * V, left = count > r * most ? count - r * most : 0;
+    return left < most ? left : most;
   }
   // of this thread's pack c
   __device__ unsigned place(int c) const { return (rank * room() + c * blockDim.x + threadIdx.x) * V; }

@@ -17,8 +17,8 @@ struct Stretch {
 
   template <typename T, bool MANY>
   __device__ Stretch(const Slice<T, MANY>& slice, int i) {
-    const int packs = slice.S / kPack<T>, from = i * packs - int(slice.rank * slice.room());
-    start = max(from, 0), end = min(from + packs, int(slice.room()));
+    const int packs = slice.S / kPack<T>, room = slice.room(), from = i * packs - int(slice.rank) * room;
+    start = from > 0 ? from : 0, end = from + packs < room ? from + packs : room;
   }
 };
 
