@@ -22,6 +22,7 @@ OWN, L2 = 110e9, 5.5e12  # bytes a second: of one program, and of the cache
 L2_KEPT = 25e6  # bytes of one sweep that the next finds
 REGISTERS, WARPS, BLOCKS, SHARED = 65536, 64, 32, 227 * 1024  # of a multiprocessor
 LEAST_WAIT = 0.05e-6
+CLUSTER = 0.5e-6  # s: numbers written to the other blocks of a cluster, and the barrier behind which they are read
 
 
 class Work(NamedTuple):
@@ -85,11 +86,11 @@ def program(code: Code, warps: int, work: Work) -> float:
     return START + answer + first + work.steps * (each + wait)
 
 
-def seconds(device: Device, code: Code, warps: int, work: Work) -> float:
-    """Of one launch."""
+def seconds(device: Device, code: Code, warps: int, work: Work, more: float = 0.0) -> float:
+    """Of one launch; more: of each program, beside what its code takes."""
     at_once = min(resident(code, warps), math.ceil(work.programs / device.multiprocessors))
     waves = work.programs / (device.multiprocessors * at_once)
-    blocks = program(code, warps, work) * (max(1.0, math.ceil(waves)) if waves < 4 else waves + 0.3)
+    blocks = (program(code, warps, work) + more) * (max(1.0, math.ceil(waves)) if waves < 4 else waves + 0.3)
     turns = work.steps if work.turns is None else work.turns
     executed = code.instructions + code.loop * max(turns - 1, 0)
     issue = work.programs * warps * executed / (device.multiprocessors * SCHEDULERS * CLOCK)
