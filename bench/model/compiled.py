@@ -27,6 +27,8 @@ class Code(NamedTuple):
     loop_barriers: int
     first_load: float
     prefetches: int  # tiles under way beyond the one that a loop waits for
+    meetings: int = 0  # barriers of a cluster, outside loops
+    loop_meetings: int = 0
 
 
 def known() -> dict[str, Code]:
@@ -34,7 +36,7 @@ def known() -> dict[str, Code]:
         return {}
     with TABLE.open(newline="") as file:
         rows = list(csv.reader(file))[1:]
-    return {row[1]: Code._make([*row[:2], *map(int, row[2:9]), float(row[9]), int(row[10])]) for row in rows}
+    return {row[1]: Code._make([*row[:2], *map(int, row[2:9]), float(row[9]), *map(int, row[10:])]) for row in rows}
 
 
 def keep(codes: dict[str, Code]) -> None:
@@ -80,8 +82,8 @@ def listing(sass: str) -> tuple[list[str], dict[str, int]]:
     return code, labels
 
 
-def counts(sass: str) -> tuple[int, int, int, int, float, int]:
-    """The last six fields of ``Code``, of nvdisasm's text: a loop lies between a label and a branch back to it."""
+def counts(sass: str) -> tuple[int, int, int, int, float, int, int, int]:
+    """The last eight fields of ``Code``, of nvdisasm's text: a loop lies between a label and a branch back to it."""
     code, labels = listing(sass)
     loops = []
     for at, text in enumerate(code):
@@ -98,7 +100,10 @@ def counts(sass: str) -> tuple[int, int, int, int, float, int]:
     first = round(1 - _lead(body), 3) if any("LDG" in text for text in body) else 0.0
     if sum("LDG." in text for text in body) > sum("LDGSTS" in text for text in body):
         prefetches = 0  # of the tiles, into registers: the loop waits where it uses them
-    return len(code), len(inside), len(barriers - inside), len(barriers & inside), first, prefetches
+    meetings = {i for i, text in enumerate(code) if "UCGABAR_WAIT" in text}
+    waits = (len(found) for every in (barriers, meetings) for found in (every - inside, every & inside))
+    out, loop, *met = waits
+    return len(code), len(inside), out, loop, first, prefetches, *met
 
 
 def _lead(body: list[str]) -> float:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from .compiled import Code
 from .cuda import compile_kernels, facts
 from .cuda_long import LINES, Kernels, Launched, again
-from .times import CLUSTER, H100, H200, Device, Work, copy, seconds
+from .times import H100, H200, Device, Work, copy, seconds
 
 TABLE = Path(__file__).with_name("cuda_channels.csv")
 SHAPES = {
@@ -21,13 +21,16 @@ SHAPES = {
     "group_norm": ["2x320x64x64", "32x256x56x56", "2x640x32x32", "8x256x64x64", "1x128x20x64x64", "32x512x28x28"],
     "instance_norm": ["2x64x64x64x64", "2x128x32x32x32", "8x64x160x160", "1x32x256x256", "2x32x48x48x48"],
 }
-PACK, PACKS, FORWARD, BACKWARD, MOST = 8, 4, 896, 512, 8  # of csrc/cuda/channels/resident.cuh
+PACK, PACKS, FORWARD, BACKWARD = 8, 4, 896, 512  # of csrc/cuda/channels/resident.cuh: values, packs, threads
+ALONE, TOGETHER, MOST = 512, 256, 8  # threads of a block, and at best of those of a cluster; blocks of one
 BLOCK, LEAST, MOST_PARTS = 256, 8, 1024  # of csrc/cuda/channels/plan.cuh: threads, steps of a part, parts
 MERGED = 2048  # of csrc/cuda/channels/merged_backward.cuh: sums that a block merges at most
-WIDTH = 16  # multiprocessors whose blocks may be one cluster; of 132 the last four are in no cluster of eight
-HELD = {way: f"channels_resident_{way}_kernel<__nv_bfloat16, 0, {{many}}{more}>" for way, more in
+HELD = {way: f"channels_resident_{way}_kernel<__nv_bfloat16, 0, {{one}}, true{more}>" for way, more in
         (("forward", ", ChannelsForward<__nv_bfloat16> "), ("backward", ""))}  # fmt: skip
-MOMENTS, APPLY = "channels_moments_kernel<__nv_bfloat16, false, true>", "channels_apply_kernel<__nv_bfloat16, false, true, 0>"
+MOMENTS, APPLY = (
+    "channels_moments_kernel<__nv_bfloat16, false, true>",
+    "channels_apply_kernel<__nv_bfloat16, false, true, 0>",
+)
 SUMS, DX = "channels_sums_kernel<__nv_bfloat16, false, true, 0>", "channels_dx_kernel<__nv_bfloat16, false, true, 0>"
 MERGE_DX = "channels_merge_dx_kernel<__nv_bfloat16, false, true, 0>"
 STATISTICS, MEANS = "channels_statistics_kernel<__nv_bfloat16>", "channels_means_kernel<__nv_bfloat16>"
@@ -76,30 +79,30 @@ def code(kernels: Kernels, name: str, shared: int) -> Code:
 
 
 def blocks_of(x: Shape, threads: int) -> int:
-    """That hold a statistic: 0 where none do."""
-    needed = math.ceil(x.count / (threads * PACKS * PACK))
-    return 1 << (needed - 1).bit_length() if needed <= MOST else 0
+    """That hold a statistic: a cluster's, or 1; 0 where none do."""
+    each = PACKS * PACK
+    if x.count <= ALONE * each:
+        return 1
+    blocks = min(MOST, 1 << (math.ceil(x.count / (TOGETHER * each)) - 1).bit_length())
+    return blocks if x.count <= blocks * threads * each else 0
 
 
-def held(way: str, x: Shape, blocks: int, kernels: Kernels) -> list[tuple[Launched, int, float]]:
-    """One launch that reads everything once, and what adds up the parameters' gradients; with warps, and more seconds."""
-    backward = way == "backward"
-    warps = math.ceil(x.count / PACK / blocks / PACKS / 32)
-    name = HELD[way].format(many=str(blocks > 1).lower())
-    made = code(kernels, name, 16704 if backward else 320)
-    work = Work(x.B * x.G * blocks, x.size * (1 + backward), x.size)
-    found = [(Launched(made, work), warps, CLUSTER if blocks > 1 else 0.0)]
+def held(way: str, x: Shape, blocks: int, kernels: Kernels) -> list[tuple[Launched, int]]:
+    """One launch that reads everything once, with its warps, and what adds up the gradients of parameters."""
+    backward, shared = way == "backward", 16704 if way == "backward" and x.C > x.G else 320
+    made = code(kernels, HELD[way].format(one=str(x.C == x.G).lower()), shared)
+    work = Work(x.B * x.G * blocks, x.size * (1 + backward), x.size, cluster=blocks)
+    found = [(Launched(made, work), math.ceil(x.count / PACK / blocks / PACKS / 32))]
     rows = x.B * (blocks if x.C > x.G else 1)
-    if backward and rows > 1:
-        found.append((lines(rows, x.C, kernels), 16, 0.0))
-    return found
+    return found + [(lines(rows, x.C, kernels), 16)] * (backward and rows > 1)
 
 
 def lines(rows: int, C: int, kernels: Kernels) -> Launched:
-    return Launched(code(kernels, LINES, 2048), Work(2 * math.ceil(C / 32), 8.0 * rows * C, 0, math.ceil(rows / 16), 1.0))
+    work = Work(2 * math.ceil(C / 32), 8.0 * rows * C, 0, math.ceil(rows / 16), 1.0)
+    return Launched(code(kernels, LINES, 2048), work)
 
 
-def swept(way: str, x: Shape, kernels: Kernels) -> list[tuple[Launched, int, float]]:
+def swept(way: str, x: Shape, kernels: Kernels) -> list[tuple[Launched, int]]:
     """A sweep that reduces, what merges, a sweep that writes."""
     packs = math.ceil(x.S / PACK)
     threads = BLOCK if packs > 512 else min(32, 1 << (packs - 1).bit_length())
@@ -123,16 +126,11 @@ def swept(way: str, x: Shape, kernels: Kernels) -> list[tuple[Launched, int, flo
         work = Work(statistics + 2 * math.ceil(x.C / 32), 2 * table, 0, max(merge, math.ceil(rows / 8)), 1.0)
         rule, names = Launched(code(kernels, MEANS, 1280), work), (SUMS, DX)
     made = [Launched(code(kernels, name, 256), work) for name, work in zip(names, (first, second), strict=True)]
-    return [(one, BLOCK // 32, 0.0) for one in (made[0], rule, made[1]) if one is not None]
+    return [(one, BLOCK // 32) for one in (made[0], rule, made[1]) if one is not None]
 
 
-def taken(device: Device, launches: list[tuple[Launched, int, float]]) -> float:
-    """Of blocks that wait for their cluster each turn is longer, and where clusters are large some places are left over."""
-    time = 0.0
-    for (made, work), warps, more in launches:
-        place = device._replace(multiprocessors=device.multiprocessors // WIDTH * WIDTH) if more else device
-        time += seconds(place, made, warps, work, more)
-    return time
+def taken(device: Device, launches: list[tuple[Launched, int]]) -> float:
+    return sum(seconds(device, made, warps, work) for (made, work), warps in launches)
 
 
 def predict(op: str, shape: str, way: str, kernels: Kernels) -> Channels | None:
@@ -142,15 +140,19 @@ def predict(op: str, shape: str, way: str, kernels: Kernels) -> Channels | None:
         return None
     old, new = swept(way, x, kernels), held(way, x, blocks, kernels)
     shares = [
-        [round(copy(device, (3 if way == "backward" else 2) * x.size) / taken(device, made), 2) for device in (H100, H200)]
+        [
+            round(copy(device, (3 if way == "backward" else 2) * x.size) / taken(device, made), 2)
+            for device in (H100, H200)
+        ]
         for made in (old, new)
     ]
     return Channels(op, shape, way, blocks, len(old), *shares[0], len(new), *shares[1])
 
 
 def compile_channels() -> Kernels:
-    forward = [HELD["forward"].format(many="true"), MOMENTS, STATISTICS, APPLY]
-    backward = dict.fromkeys([HELD["backward"].format(many="true"), SUMS, DX, MERGE_DX], "ChannelsBackward<__nv_bfloat16>")
+    held = {way: [HELD[way].format(one=one) for one in ("true", "false")] for way in HELD}
+    forward = [*held["forward"], MOMENTS, STATISTICS, APPLY]
+    backward = dict.fromkeys([*held["backward"], SUMS, DX, MERGE_DX], "ChannelsBackward<__nv_bfloat16>")
     backward |= {MEANS: "ChannelMeans<__nv_bfloat16>", LINES: "LineSums<__nv_bfloat16>"}
     given = dict.fromkeys(forward, "ChannelsForward<__nv_bfloat16>")
     found = compile_kernels(given, "cuda/channels/resident_forward.cuh")
@@ -160,7 +162,10 @@ def compile_channels() -> Kernels:
 def committed() -> list[Channels]:
     with TABLE.open(newline="") as file:
         rows = list(csv.reader(file))[1:]
-    return [Channels(a, b, c, int(d), int(e), float(f), float(g), int(h), float(i), float(j)) for a, b, c, d, e, f, g, h, i, j in rows]
+    return [
+        Channels(a, b, c, int(d), int(e), float(f), float(g), int(h), float(i), float(j))
+        for a, b, c, d, e, f, g, h, i, j in rows
+    ]
 
 
 def main() -> int:

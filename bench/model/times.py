@@ -22,7 +22,8 @@ OWN, L2 = 110e9, 5.5e12  # bytes a second: of one program, and of the cache
 L2_KEPT = 25e6  # bytes of one sweep that the next finds
 REGISTERS, WARPS, BLOCKS, SHARED = 65536, 64, 32, 227 * 1024  # of a multiprocessor
 LEAST_WAIT = 0.05e-6
-CLUSTER = 0.5e-6  # s: numbers written to the other blocks of a cluster, and the barrier behind which they are read
+MEETING = 0.25e-6  # s: a barrier of a cluster, with an answer of another block's shared memory
+APART = 4  # multiprocessors that are in no cluster of four or eight: those of a GPC beyond 16
 
 
 class Work(NamedTuple):
@@ -30,6 +31,7 @@ class Work(NamedTuple):
 
     before: bytes of a program that L2 answers before its tiles; it waits for them, and for the barriers of their sums.
     turns: tiles of a program on average, where most have fewer than steps.
+    cluster: blocks of one, each of which counts as a program.
     """
 
     programs: int
@@ -39,6 +41,7 @@ class Work(NamedTuple):
     cached: float = 0.0
     before: float = 0.0
     turns: float | None = None
+    cluster: int = 1
 
 
 def resident(code: Code, warps: int) -> int:
@@ -72,8 +75,9 @@ def program(code: Code, warps: int, work: Work) -> float:
 
     answer, read = latency(work), work.read / work.programs
     if not work.steps:
-        return START + answer + read / OWN + issue(code.instructions) + BARRIER * code.barriers
-    each = issue(code.loop) + BARRIER * code.loop_barriers
+        waits = BARRIER * code.barriers + MEETING * code.meetings
+        return START + answer + read / OWN + issue(code.instructions) + waits
+    each = issue(code.loop) + BARRIER * code.loop_barriers + MEETING * code.loop_meetings
     ahead = each * (code.prefetches + 1 - code.first_load)  # of its use the next tile is asked for
     wait = max(answer + read / work.steps / OWN + 0.1e-6 - ahead, LEAST_WAIT)
     first = issue(code.instructions - code.loop)
@@ -86,11 +90,12 @@ def program(code: Code, warps: int, work: Work) -> float:
     return START + answer + first + work.steps * (each + wait)
 
 
-def seconds(device: Device, code: Code, warps: int, work: Work, more: float = 0.0) -> float:
-    """Of one launch; more: of each program, beside what its code takes."""
-    at_once = min(resident(code, warps), math.ceil(work.programs / device.multiprocessors))
-    waves = work.programs / (device.multiprocessors * at_once)
-    blocks = (program(code, warps, work) + more) * (max(1.0, math.ceil(waves)) if waves < 4 else waves + 0.3)
+def seconds(device: Device, code: Code, warps: int, work: Work) -> float:
+    """Of one launch."""
+    multiprocessors = device.multiprocessors - (APART if work.cluster > 2 else 0)
+    at_once = min(resident(code, warps), math.ceil(work.programs / multiprocessors))
+    waves = work.programs / (multiprocessors * at_once)
+    blocks = program(code, warps, work) * (max(1.0, math.ceil(waves)) if waves < 4 else waves + 0.3)
     turns = work.steps if work.turns is None else work.turns
     executed = code.instructions + code.loop * max(turns - 1, 0)
     issue = work.programs * warps * executed / (device.multiprocessors * SCHEDULERS * CLOCK)

@@ -92,9 +92,6 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
     case cudaDevAttrL2CacheSize:
       *value = device.l2_bytes;
       return cudaSuccess;
-    case cudaDevAttrComputeCapabilityMajor:
-      *value = device.capability;
-      return cudaSuccess;
     default:
       return cudaErrorInvalidValue;
   }
@@ -104,7 +101,7 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* blocks, 
   return cudaSuccess;
 }
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* found, const void*) {
-  *found = {}, found->ptxVersion = 90;
+  *found = {}, found->ptxVersion = 10 * device.capability;  // of the code that it would run
   return cudaSuccess;
 }
 cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int) { return cudaSuccess; }

@@ -30,14 +30,14 @@ struct Cluster {
   static __device__ void begin() {
     if constexpr (MANY && kClusters) asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory");
   }
-  // all[r] <- v of block r, in every block, once in a kernel that began. v is the same in all threads of a block. Each
+  // of[r] <- v of block r, in every block, once in a kernel that began. v is the same in all threads of a block. Each
   // writes to the others and reads what lies with it, so none needs to wait before it ends.
   template <int K>
-  static __device__ void share(const float (&v)[K], float (&all)[kMostBlocks][K]) {
+  static __device__ void share(const float (&v)[K], float (&of)[kMostBlocks][K]) {
     if constexpr (MANY && kClusters) {
       asm volatile("barrier.cluster.wait.acquire;" ::: "memory");
       if (threadIdx.x < blocks()) {
-        const uint32_t here = __cvta_generic_to_shared(&all[rank()]);
+        const uint32_t here = __cvta_generic_to_shared(&of[rank()]);
         uint32_t there;
         asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(here), "r"(threadIdx.x));
 #pragma unroll
@@ -53,11 +53,18 @@ struct Cluster {
 
 // ---- host ----
 
-// Whether clusters of this kernel can be launched: by the device, and because the code that it would run has them.
+// The smallest cluster of so many blocks, or the largest that there is.
+inline unsigned cluster_of(int64_t needed) {
+  unsigned blocks = 1;
+  while (blocks < needed && blocks < kMostBlocks) blocks *= 2;
+  return blocks;
+}
+
+// Whether clusters of this kernel can be launched: the code that the current device runs was compiled with them.
 template <typename Params>
-bool has_clusters(void (*kernel)(Params), const Device& device) {
+bool has_clusters(void (*kernel)(Params)) {
   cudaFuncAttributes found{};
-  return device.capability >= 9 && cudaFuncGetAttributes(&found, kernel) == cudaSuccess && found.ptxVersion >= 90;
+  return cudaFuncGetAttributes(&found, kernel) == cudaSuccess && found.ptxVersion >= 90;
 }
 
 // So many neighbouring blocks of the grid are a cluster.

@@ -10,7 +10,6 @@ namespace normkernels::cuda {
 struct Device {
   int multiprocessors, l2_bytes;
   cudaStream_t stream;
-  int capability = 0;  // the first of its two numbers
 };
 
 template <typename Params>

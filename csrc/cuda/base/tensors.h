@@ -33,7 +33,6 @@ class Session {
     const int index = x.get_device_index();
     STD_CUDA_CHECK(cudaDeviceGetAttribute(&device.multiprocessors, cudaDevAttrMultiProcessorCount, index));
     STD_CUDA_CHECK(cudaDeviceGetAttribute(&device.l2_bytes, cudaDevAttrL2CacheSize, index));
-    STD_CUDA_CHECK(cudaDeviceGetAttribute(&device.capability, cudaDevAttrComputeCapabilityMajor, index));
     void* stream = nullptr;
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(index, &stream));
     device.stream = static_cast<cudaStream_t>(stream);
