@@ -1,7 +1,7 @@
-"""Channels in CUDA whose statistics no block holds, predicted by the same model: ``python -m bench.model.cuda_channels``.
+"""Channels in CUDA that clusters hold, predicted by the same model: ``python -m bench.model.cuda_channels``.
 
 Of bfloat16 planes with parameters in float32 and no activation: the launches of a call as ``csrc/cuda/channels`` makes
-them in sweeps, and in clusters where one holds a statistic, with the share of a copy's speed that each is to have.
+them without clusters and with them, and the share of a copy's speed that each is to have.
 """
 
 import csv
@@ -25,7 +25,7 @@ PACK, PACKS, FORWARD, BACKWARD = 8, 4, 896, 512  # of csrc/cuda/channels/residen
 ALONE, TOGETHER, MOST = 512, 256, 8  # threads of a block, and at best of those of a cluster; blocks of one
 BLOCK, LEAST, MOST_PARTS = 256, 8, 1024  # of csrc/cuda/channels/plan.cuh: threads, steps of a part, parts
 MERGED = 2048  # of csrc/cuda/channels/merged_backward.cuh: sums that a block merges at most
-HELD = {way: f"channels_resident_{way}_kernel<__nv_bfloat16, 0, {{one}}, true{more}>" for way, more in
+HELD = {way: f"channels_resident_{way}_kernel<__nv_bfloat16, 0, {{one}}, {{many}}{more}>" for way, more in
         (("forward", ", ChannelsForward<__nv_bfloat16> "), ("backward", ""))}  # fmt: skip
 MOMENTS, APPLY = (
     "channels_moments_kernel<__nv_bfloat16, false, true>",
@@ -37,15 +37,15 @@ STATISTICS, MEANS = "channels_statistics_kernel<__nv_bfloat16>", "channels_means
 
 
 class Channels(NamedTuple):
-    """Of one shape and way: blocks of a cluster, launches and shares in sweeps, and in clusters."""
+    """Of one shape and way: blocks of a cluster; launches and shares without clusters, and with them."""
 
     op: str
     shape: str
     way: str
     blocks: int
-    swept_launches: int
-    swept_h100: float
-    swept_h200: float
+    plain_launches: int
+    plain_h100: float
+    plain_h200: float
     launches: int
     h100: float
     h200: float
@@ -87,22 +87,22 @@ def blocks_of(x: Shape, threads: int) -> int:
     return blocks if x.count <= blocks * threads * each else 0
 
 
-def held(way: str, x: Shape, blocks: int, kernels: Kernels) -> list[tuple[Launched, int]]:
+def held(way: str, x: Shape, blocks: int, kernels: Kernels) -> list[Launched]:
     """One launch that reads everything once, with its warps, and what adds up the gradients of parameters."""
     backward, shared = way == "backward", 16704 if way == "backward" and x.C > x.G else 320
-    made = code(kernels, HELD[way].format(one=str(x.C == x.G).lower()), shared)
+    made = code(kernels, HELD[way].format(one=str(x.C == x.G).lower(), many=str(blocks > 1).lower()), shared)
     work = Work(x.B * x.G * blocks, x.size * (1 + backward), x.size, cluster=blocks)
-    found = [(Launched(made, work), math.ceil(x.count / PACK / blocks / PACKS / 32))]
+    found = [Launched(made, work, math.ceil(x.count / PACK / blocks / PACKS / 32))]
     rows = x.B * (blocks if x.C > x.G else 1)
-    return found + [(lines(rows, x.C, kernels), 16)] * (backward and rows > 1)
+    return found + [lines(rows, x.C, kernels)] * (backward and rows > 1)
 
 
 def lines(rows: int, C: int, kernels: Kernels) -> Launched:
     work = Work(2 * math.ceil(C / 32), 8.0 * rows * C, 0, math.ceil(rows / 16), 1.0)
-    return Launched(code(kernels, LINES, 2048), work)
+    return Launched(code(kernels, LINES, 2048), work, 16)
 
 
-def swept(way: str, x: Shape, kernels: Kernels) -> list[tuple[Launched, int]]:
+def swept(way: str, x: Shape, kernels: Kernels) -> list[Launched]:
     """A sweep that reduces, what merges, a sweep that writes."""
     packs = math.ceil(x.S / PACK)
     threads = BLOCK if packs > 512 else min(32, 1 << (packs - 1).bit_length())
@@ -126,19 +126,21 @@ def swept(way: str, x: Shape, kernels: Kernels) -> list[tuple[Launched, int]]:
         work = Work(statistics + 2 * math.ceil(x.C / 32), 2 * table, 0, max(merge, math.ceil(rows / 8)), 1.0)
         rule, names = Launched(code(kernels, MEANS, 1280), work), (SUMS, DX)
     made = [Launched(code(kernels, name, 256), work) for name, work in zip(names, (first, second), strict=True)]
-    return [(one, BLOCK // 32) for one in (made[0], rule, made[1]) if one is not None]
+    return [one for one in (made[0], rule, made[1]) if one is not None]
 
 
-def taken(device: Device, launches: list[tuple[Launched, int]]) -> float:
-    return sum(seconds(device, made, warps, work) for (made, work), warps in launches)
+def taken(device: Device, launches: list[Launched]) -> float:
+    return sum(seconds(device, one.code, one.warps, one.work) for one in launches)
 
 
 def predict(op: str, shape: str, way: str, kernels: Kernels) -> Channels | None:
     x = shape_of(op, shape)
-    blocks = blocks_of(x, FORWARD if way == "forward" else BACKWARD)
+    most = FORWARD if way == "forward" else BACKWARD
+    blocks, alone = blocks_of(x, most), x.count <= most * PACKS * PACK
     if blocks < 2:
         return None
-    old, new = swept(way, x, kernels), held(way, x, blocks, kernels)
+    old = held(way, x, 1, kernels) if alone else swept(way, x, kernels)
+    new = held(way, x, blocks, kernels)
     shares = [
         [
             round(copy(device, (3 if way == "backward" else 2) * x.size) / taken(device, made), 2)
@@ -150,7 +152,8 @@ def predict(op: str, shape: str, way: str, kernels: Kernels) -> Channels | None:
 
 
 def compile_channels() -> Kernels:
-    held = {way: [HELD[way].format(one=one) for one in ("true", "false")] for way in HELD}
+    each = [{"one": one, "many": many} for one in ("true", "false") for many in ("true", "false")]
+    held = {way: [HELD[way].format(**given) for given in each] for way in HELD}
     forward = [*held["forward"], MOMENTS, STATISTICS, APPLY]
     backward = dict.fromkeys([*held["backward"], SUMS, DX, MERGE_DX], "ChannelsBackward<__nv_bfloat16>")
     backward |= {MEANS: "ChannelMeans<__nv_bfloat16>", LINES: "LineSums<__nv_bfloat16>"}
@@ -172,7 +175,7 @@ def main() -> int:
     kernels = compile_channels()
     ways = [(op, shape, way) for op, shapes in SHAPES.items() for shape in shapes for way in ("forward", "backward")]
     found = [row for each in ways if (row := predict(*each, kernels))]
-    sys.stdout.write("predicted, not measured: share of a copy's speed on H100/H200, in sweeps and in clusters\n")
+    sys.stdout.write("predicted, not measured: share of a copy's speed on H100/H200, without clusters and with them\n")
     sys.stdout.write("".join(f"{row}\n" for row in found))
     if "--write" in sys.argv:
         with TABLE.open("w", newline="") as file:
