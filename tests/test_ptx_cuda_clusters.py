@@ -44,12 +44,11 @@ def clustered(launched) -> list[bool]:
     return [max(one.cluster) > 1 for one in launched]
 
 
-@pytest.mark.parametrize("order", [None, random.Random(0)], ids=["lockstep", "random"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("sample", SAMPLES, ids=str)
-def test_clusters_are_within_their_tolerance(sample, dtype, order):
+def test_clusters_are_within_their_tolerance(sample, dtype):
     """One launch forward and one backward; a second one where blocks or images share the gradient of a parameter."""
-    with running(STEMS, order) as launched:
+    with running(STEMS, random.Random(0)) as launched:
         reports = check(OPS[stem(sample)], sample, "native", dtype)
     assert not [str(r) for r in reports if r.worst > 1]
     assert clustered(launched)[0]
@@ -89,7 +88,7 @@ def test_an_image_alone_has_the_bits_that_it_has_among_others():
 EXCHANGE = r"barrier\.cluster\.arrive\.release;[^;]*barrier\.cluster\.wait\.acquire;"
 FAULTS = {
     "nobody waits for the others": (EXCHANGE, ""),
-    "some do not arrive": (r"barrier\.cluster\.arrive\.release;", "@%p1 barrier.cluster.arrive.release;"),
+    "nobody says that it wrote": (r"barrier\.cluster\.arrive\.release;", ""),
     "a number that is not told": (r"st\.shared::cluster\.f32[^;]*;", ""),
     "told to the first block alone": (r"(mapa\.shared::cluster\.u32 [^;]*), %r\d+;", r"\1, 0;"),
     "each block is the first": (r"%cluster_ctarank;", "%cluster_nctaid.y;"),

@@ -1,4 +1,4 @@
-"""Rows that no block of CUDA's holds, but a cluster may, predicted by the same model: ``python -m bench.model.cuda_long``.
+"""Rows that no block of CUDA's holds, predicted by the same model: ``python -m bench.model.cuda_long``.
 
 Of bfloat16 rows, x and parameters packed, no activation: the launches of a call as ``csrc/cuda/rows`` makes them, the
 bytes that they move over the least, and the time over that of a copy and its allowance, as the grid has it.
