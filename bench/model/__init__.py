@@ -9,6 +9,8 @@ loop asks for the next tile, programs, and bytes. Assumed, so to be doubted (``t
 * a launch costs 1.5 us, a program 0.4 us to start, memory answers after 1.0 us and L2 after 0.45 us;
 * a program takes 110 GB/s of its own tile, a warp alone an instruction in 2.5 cycles, a multiprocessor four a cycle at
   1.7 GHz, a barrier 0.05 us;
+* a barrier of a cluster costs 0.25 us, with the answer of another block's shared memory; 128 of 132 multiprocessors
+  are in clusters of four or eight;
 * of blocks, bandwidth and instructions the slowest sets the time, and near a tie they add up (a norm of power four).
 
 Calibrated with what is published of kernels alike: RMS norm forward, 2.9 to 3.0 TB/s on an H100 from 4096 columns on

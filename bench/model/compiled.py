@@ -56,7 +56,7 @@ def _compile(launch: Any, digest: str) -> Code:
     table: Any = importlib.import_module("tests.compiled.launches")
     triton: Any = importlib.import_module("triton")
     target = importlib.import_module("triton.backends.compiler").GPUTarget("cuda", ARCHITECTURE, 32)
-    made = triton.compile(table.source(launch), target=target, options={"num_warps": launch.num_warps})
+    made = triton.compile(table.source(launch), target=target, options=launch.options)
     tools = Path(triton.__file__).parent / "backends/nvidia/bin"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(made.asm["cubin"])

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .compiled import Code, compiled
+from .compiled import ARCHITECTURE, Code, compiled
 from .times import L2_KEPT, Device, Work, seconds
 
 BF16, F32 = torch.bfloat16, torch.float32
@@ -36,6 +36,8 @@ def recorded(device: Device) -> Iterator[list[Called]]:
     """Launches made inside are noted and not run, as on this device."""
     jit: Any = importlib.import_module("triton.runtime.jit").JITFunction
     table: Any = importlib.import_module("tests.compiled.launches")
+    clusters: Any = importlib.import_module("normkernels._backends.triton.base.clusters")
+    most = clusters.most(importlib.import_module("triton").__version__, ARCHITECTURE // 10)
     found: list[Called] = []
 
     def note(kernel, *args, grid, warmup, **options):
@@ -43,7 +45,7 @@ def recorded(device: Device) -> Iterator[list[Called]]:
         found.append(Called(table.specialise(kernel, args, options, ""), tuple(grid), given))
 
     ours = [m for name, m in sys.modules.items() if name.startswith("normkernels._backends.triton")]
-    patched: list[tuple[Any, str, Callable]] = [(jit, "run", note)]
+    patched: list[tuple[Any, str, Callable]] = [(jit, "run", note), (clusters, "blocks", lambda t: most)]
     patched += [(m, "multiprocessors", lambda t: device.multiprocessors) for m in ours if hasattr(m, "multiprocessors")]
     patched += [(m, "wave", lambda t, row: max(1, device.l2_bytes // 2 // row)) for m in ours if hasattr(m, "wave")]
     kept = [(owner, name, getattr(owner, name)) for owner, name, _ in patched]
@@ -108,7 +110,7 @@ def taken(device: Device, launches: list[Called], codes: dict[str, Code]) -> flo
 
 def work(called: Called) -> Work:
     """What one launch does."""
-    kernel, given, programs = called.launch.kernel, called.given, math.prod(called.grid)
+    kernel, given, programs = called.launch.kernel, called.given, math.prod(called.grid) * called.launch.num_ctas
     if kernel in SUMS:
         return _sums(kernel, given, programs)
     t = given["t"] if "t" in given else None
@@ -130,7 +132,7 @@ def work(called: Called) -> Work:
             cached, before = min(0.98, L2_KEPT / read), given["PARTIAL"].numel() / x.shape[0] * 4
     if kernel == "rows_long_backward_kernel":  # of its rows at a time, what it adds up
         before = given["SUMS"].numel() * 4
-    return Work(programs, read, size * len(writes), steps, cached, before)
+    return Work(programs, read, size * len(writes), steps, cached, before, cluster=called.launch.num_ctas)
 
 
 def _steps(kernel: str, called: Called) -> int:

@@ -2,6 +2,8 @@
 
 from itertools import chain
 
+import triton
+
 from normkernels import _activations
 from normkernels.ops._normprop import SMOOTH
 from tests.compiled.calls import (
@@ -13,7 +15,7 @@ from tests.compiled.calls import (
     record_recurrent,
     record_stateful,
 )
-from tests.compiled.launches import BF16, F16, F32, F64, Launch
+from tests.compiled.launches import BF16, F16, F32, F64, Launch, allowing
 
 DTYPES = ((BF16, BF16), (BF16, F32), (F16, F16), (F32, F32), (F64, F64))  # of x, of weight and bias
 # what one program holds, small and as large as may be, forward and backward, aligned or not; what is split
@@ -72,8 +74,15 @@ def lengths(op: str, arch: int) -> tuple[int, ...]:
     return (128, 2048, 8192, 32768, 49152, *odd[5:], between[0])
 
 
-def launches(arch: int) -> list[Launch]:
-    """What can be launched, all of it on sm_90; elsewhere the sizes with the most registers."""
+def launches(arch: int, version: str = triton.__version__) -> list[Launch]:
+    """What that version of Triton can launch, all of it on sm_90; elsewhere the sizes with the most registers."""
+    with allowing(version, arch):
+        found = rows(arch) + channels(arch) + stateful(arch) + weights(arch) + recurrent(arch)
+    return list(dict.fromkeys(found))
+
+
+def rows(arch: int) -> list[Launch]:
+    """The launches of rows."""
     found = []
     for op in ("layer_norm", "rms_norm", "layer_norm_2d"):
         dtypes = DTYPES if arch == 90 and op == "layer_norm" else ((BF16, F32), (F32, F32), (F64, F64))
@@ -102,14 +111,19 @@ def launches(arch: int) -> list[Launch]:
             found += chain(
                 *(record("layer_norm_2d", x, F32, N, "gelu", S=S) for N in (64, 256, 1024) for x in (BF16, F32))
             )
-    found += chain(*(record_channels(BF16, F32, case) for case in HELD))
+    return found
+
+
+def channels(arch: int) -> list[Launch]:
+    """The launches of batch, group and instance norm."""
+    found = [launch for case in HELD for launch in record_channels(BF16, F32, case)]
     found += chain(*(record_channels(BF16, F32, case, "silu") for case in SHARED))
     found += chain(*(record_channels(BF16, F32, case, "silu", True) for case in (HELD[6], HELD[11], *SHARED[2:5])))
     if arch == 90:
         found += chain(*(record_channels(F32, F32, case) for case in HELD + SHARED))
         found += chain(*(record_channels(F64, F64, case, "silu") for case in HELD[6:8] + SHARED))
         found += chain(*(record_channels(F32, F32, case, gated=True) for case in (*HELD[12:14], SHARED[2])))
-    return list(dict.fromkeys(found + stateful(arch) + weights(arch) + recurrent(arch)))
+    return found
 
 
 def stateful(arch: int) -> list[Launch]:

@@ -1,7 +1,8 @@
 """Pass every Triton launch through the front end of the Triton that is installed, which refuses what it cannot express.
 
-Nothing is compiled, so one version takes a minute where all the machine code takes ten; ``versions.py`` runs this on
-the oldest and the newest Triton that are supported.
+Nothing is compiled, so one version takes a minute where all the machine code takes ten; but for programs of several
+blocks, which the Triton of no table of machine code makes: there a spill is refused too. ``versions.py`` runs this on the
+oldest and the newest Triton that are supported.
 """
 
 import argparse
@@ -36,24 +37,40 @@ def table():
 
 def refused(launch) -> str | None:
     """What the front end says against a launch."""
+    if launch.num_ctas > 1:
+        return spilt(launch)
     target = GPUTarget("cuda", ARCH, 32)
     backend, context = make_backend(target), ir.context()
     source = table().source(launch)
-    options = backend.parse_options({"num_warps": launch.num_warps})
+    options = backend.parse_options(launch.options)
     ir.load_dialects(context)
     backend.load_dialects(context)
     try:
         source.make_ir(target, options, backend.get_codegen_implementation(options), backend.get_module_map(), context)
     except Exception as error:
-        while error.__cause__ is not None:
-            error = error.__cause__
-        return str(error).strip().rpartition("\n")[2] or type(error).__name__
+        return cause(error)
     return None
 
 
-def launches(kernels: list[str] | None) -> list:
-    """Of these kernels, or all."""
-    return [launch for launch in table().launches(ARCH) if kernels is None or launch.kernel in kernels]
+def spilt(launch) -> str | None:
+    """What is to be said against the machine code of a launch."""
+    try:
+        row = table().compile_one(launch, ARCH)
+    except Exception as error:
+        return cause(error)
+    return None if row["spills"] == "0" else f"{row['config']} spills {row['spills']} bytes"
+
+
+def cause(error: BaseException) -> str:
+    """The last line of the first error of a chain."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip().rpartition("\n")[2] or type(error).__name__
+
+
+def launches(kernels: list[str] | None, version: str = __version__) -> list:
+    """Of these kernels, or all, by that version of Triton."""
+    return [launch for launch in table().launches(ARCH, version) if kernels is None or launch.kernel in kernels]
 
 
 def share(first: int, of: int, kernels: list[str] | None) -> list[tuple[str, str]]:
@@ -65,7 +82,7 @@ def digests(version: str) -> dict[str, str]:
     """Of each kernel: of its code and its launches, of that version of Triton, and of what passes them to it."""
     script = Path(__file__).read_text() + inspect.getsource(table().source)
     found = {}
-    for launch in launches(None):
+    for launch in launches(None, version):
         found.setdefault(launch.kernel, [script]).append(launch.digest(ARCH, version))
     return {kernel: hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16] for kernel, parts in found.items()}
 

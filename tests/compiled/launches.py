@@ -17,6 +17,7 @@ from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
 from normkernels._backends import _load
+from normkernels._backends.triton.base import clusters
 
 ROOT = Path(__file__).resolve().parents[2]
 BF16, F16, F32, F64 = torch.bfloat16, torch.float16, torch.float32, torch.float64
@@ -40,6 +41,12 @@ class Launch(NamedTuple):
     divisible: tuple[tuple[int, ...], ...]
     num_warps: int
     dtype: str
+    num_ctas: int = 1  # blocks of a program, a cluster of them
+
+    @property
+    def options(self) -> dict[str, int]:
+        """What Triton's compiler is given beside the source."""
+        return {"num_warps": self.num_warps} | ({"num_ctas": self.num_ctas} if self.num_ctas > 1 else {})
 
     def key(self, arch: int) -> tuple[str, str, str, str]:
         """What tells its row of the table."""
@@ -47,7 +54,8 @@ class Launch(NamedTuple):
 
     def digest(self, arch: int, version: str = triton.__version__) -> str:
         """Of all that its machine code depends on, by that version of Triton."""
-        text = f"{code(self.module)} {self} {arch} {version}"
+        launch = str(self).replace(", num_ctas=1)", ")")  # which needs no word
+        text = f"{code(self.module)} {launch} {arch} {version}"
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
@@ -58,6 +66,7 @@ class Launch(NamedTuple):
         tile = [k for k in given if k in ("BLOCK_A", "BLOCK_K", "BLOCK_B", "BLOCK_R", "BLOCK_G")]
         tile = [given[k] for k in tile] or [given.get("BLOCK_M", 1), given["BLOCK_N"]]
         words = ["x".join(map(str, tile)), f"{self.num_warps} warps"]
+        words += [f"{self.num_ctas} blocks"] if self.num_ctas > 1 else []
         words += [f"align {given['ALIGN']}"] if "ALIGN" in given else []
         words += [f"{given['SEGMENTS']} segments"] if "SEGMENTS" in given else []
         words += [f"{given['PIECES']} pieces"] if given.get("PIECES", 1) > 1 else []
@@ -128,7 +137,7 @@ def specialise(kernel: JITFunction, args: tuple, kwargs: dict, dtype: str) -> La
             found = kind((i,), name, value, parameter.do_not_specialize)
         signature.append((name, found))
     words = tuple(signature), tuple(constants), tuple(divisible)
-    return Launch(kernel.fn.__module__, kernel.fn.__name__, *words, kwargs["num_warps"], dtype)
+    return Launch(kernel.fn.__module__, kernel.fn.__name__, *words, kwargs["num_warps"], dtype, kwargs.get("num_ctas", 1))
 
 
 def source(launch: Launch) -> ASTSource:
@@ -157,6 +166,16 @@ def recording(names: str) -> Iterator[list[Launch]]:
         yield launches
     finally:
         JITFunction.run = run
+
+
+@contextmanager
+def allowing(version: str, arch: int) -> Iterator[None]:
+    """Programs inside may have as many blocks as that version of Triton and that architecture let them."""
+    blocks, clusters.blocks = clusters.blocks, lambda _: clusters.most(version, arch // 10)
+    try:
+        yield
+    finally:
+        clusters.blocks = blocks
 
 
 def run(op: str, *args) -> None:

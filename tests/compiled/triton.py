@@ -45,7 +45,7 @@ def width(ptx: str, access: str) -> int:
 
 def compile_one(launch: Launch, arch: int) -> dict[str, str]:
     """The row of the table for one launch on one architecture."""
-    made = triton.compile(source(launch), target=GPUTarget("cuda", arch, 32), options={"num_warps": launch.num_warps})
+    made = triton.compile(source(launch), target=GPUTarget("cuda", arch, 32), options=launch.options)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(made.asm["cubin"])
         file.flush()

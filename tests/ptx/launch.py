@@ -11,6 +11,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 from normkernels import _backends
+from normkernels._backends.triton.base import clusters
 from tests.compiled import launches
 
 from .grid import packed, run
@@ -66,11 +67,12 @@ class Runner:
         memory = Memory(sum(s.nbytes() + 2 * GAP for s in storages.values()) + 4 * GAP, "global")
         at = {key: memory.allocate(s.nbytes(), _bytes(s).numpy()) for key, s in storages.items()}
         programs: Any = grid(given) if callable(grid) else grid
+        x, *others = (*programs, 1, 1)[:3]
         run(
             code,
             memory,
             packed(code, [_address(v, at) if isinstance(v, torch.Tensor) else v for v in values]),
-            (*programs, 1, 1)[:3],
+            (x * made.num_ctas, *others),
             (32 * metadata.num_warps, 1, 1),
             metadata.shared,
             self.order,
@@ -81,8 +83,7 @@ class Runner:
 
     def _compile(self, made):
         if made not in self.compiled:
-            options = {"num_warps": made.num_warps}
-            found = triton.compile(launches.source(made), target=self.target, options=options)
+            found = triton.compile(launches.source(made), target=self.target, options=made.options)
             self.compiled[made] = parse(self.edit(found.asm["ptx"])), found.metadata
         return self.compiled[made]
 
@@ -102,11 +103,12 @@ def _address(t: torch.Tensor, at: dict[int, int]) -> int:
 @contextlib.contextmanager
 def running(order: random.Random | None = None, edit: Edit = str, arch: int = 90) -> Iterator[list[Launched]]:
     """Backend "triton" takes CPU tensors here; ``edit`` may change the PTX. What it patches it undoes."""
-    runner = Runner(order, edit, arch)
+    runner, most = Runner(order, edit, arch), clusters.most(triton.__version__, arch // 10)
     patched = [
         (JITFunction, "run", lambda kernel, *args, grid, warmup, **options: runner.launch(kernel, args, grid, options)),
         (torch.cuda, "device_of", lambda _: contextlib.nullcontext()),
         (_backends, "_triton_unusable", lambda _: None),
+        (clusters, "blocks", lambda _: most),
     ]
     kept = [(owner, name, getattr(owner, name)) for owner, name, _ in patched]
     for owner, name, value in patched:

@@ -8,17 +8,22 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from normkernels._backends.triton.base import clusters
 from normkernels._backends.triton.base.launch import alignment, stages
 from normkernels._backends.triton.base.numbers import cdiv, next_power_of_2
 
 
 class Resident(NamedTuple):
-    """One program holds whole statistics: BLOCK_A of them, BLOCK_K planes each, BLOCK_B positions."""
+    """One program holds whole statistics: BLOCK_A of them, BLOCK_K planes each, BLOCK_B positions.
+
+    num_ctas: blocks of the program, a cluster of them where one is too few.
+    """
 
     BLOCK_A: int
     BLOCK_K: int
     BLOCK_B: int
     num_warps: int
+    num_ctas: int = 1
 
 
 class Split(NamedTuple):
@@ -70,6 +75,7 @@ class Walked(NamedTuple):
 FORWARD_LIMIT, BACKWARD_LIMIT = {2: 32768, 4: 16384, 8: 4096}, {2: 16384, 4: 8192, 8: 4096}
 FORWARD_TILE = {2: (4096, 8), 4: (4096, 8), 8: (1024, 4)}
 BACKWARD_TILE = {2: (2048, 4), 4: (2048, 4), 8: (512, 4)}
+ALONE, EACH = 16384, 8192  # values from which on clusters hold a statistic, and how many a block of one then has
 SMALLEST = 2048  # values of a program that holds several statistics
 RUNS = 64, 32  # adjacent bytes of a tile at least: two sectors, or one where a program holds no more
 STEPS = 4  # tiles of a program that only applies: more save loads of parameters, fewer fill the device evenly
@@ -87,6 +93,7 @@ class Sizes(NamedTuple):
     G: int
     last: bool
     itemsize: int
+    most: int = 1  # blocks that a program may have
 
     @property
     def images(self) -> bool:
@@ -115,7 +122,7 @@ class Sizes(NamedTuple):
 def of(x: Tensor, mean: Tensor, last: bool) -> Sizes:
     N, C, S = (x.shape[0], x.shape[2], x.shape[1]) if last else x.shape
     B, G = mean.shape if mean.dim() == 2 else (1, C)
-    return Sizes(N, C, S, B, G, last, x.element_size())
+    return Sizes(N, C, S, B, G, last, x.element_size(), clusters.blocks(x))
 
 
 def power(n: int) -> int:
@@ -128,11 +135,26 @@ def resident(z: Sizes, limits: dict[int, int], divisor: int = 1) -> Resident | N
     adjacent = z.itemsize * (z.C // z.G) * (1 if z.last else z.S)
     # a tile of many rows needs more registers for what goes with a row
     limit = limits[z.itemsize] // divisor // (2 if z.last or z.images else 1) // (1 if z.whole else 4)
+    if found := clustered(z, K, B, limit):
+        return found
     for run in RUNS:
         A = min(power(z.G), max(power(cdiv(run, adjacent)), SMALLEST // (K * B)))
         if (values := A * K * B) <= limit:
             return Resident(A, K, B, warps(values, z.itemsize))
     return None
+
+
+def clustered(z: Sizes, K: int, B: int, limit: int) -> Resident | None:
+    """One statistic in the registers of a cluster, where one block is too small for it or would be slow.
+
+    None where channels lie last: a block would have a few of them, and so accesses of a few bytes; nor in float64.
+    """
+    values = K * B
+    num_ctas = max(values // limit, min(z.most, values // EACH))
+    if z.last or z.itemsize == 8 or values <= min(limit, ALONE) or not 1 < num_ctas <= z.most:
+        return None
+    each = values // num_ctas
+    return Resident(1, K, B, 16 if each > ALONE else max(4, min(8, each // 512)), num_ctas)
 
 
 def warps(values: int, itemsize: int) -> int:
@@ -187,7 +209,8 @@ def holding(x: Tensor, z: Sizes, r: Resident) -> tuple[int, tuple[int, ...], dic
     """Programs, runtime arguments and constants of a kernel that holds statistics of x."""
     pooled = z.C // z.G if z.last and z.C > z.G else z.row
     form = Held(z.images, z.last, alignment(x, z.row, pooled), r.BLOCK_A, r.BLOCK_K, r.BLOCK_B)
-    return z.B * cdiv(z.G, r.BLOCK_A), (z.C, z.S, z.G, z.planes), {"FORM": form, "num_warps": r.num_warps}
+    constants = {"FORM": form, "num_warps": r.num_warps} | ({"num_ctas": r.num_ctas} if r.num_ctas > 1 else {})
+    return z.B * cdiv(z.G, r.BLOCK_A), (z.C, z.S, z.G, z.planes), constants
 
 
 def walking(z: Sizes, s: Split, *read: Tensor | None) -> tuple[int, tuple[int, ...], dict[str, Walked | int]]:

@@ -9,7 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from normkernels._backends.triton.base.launch import accumulator, alignment, programs
+from normkernels._backends.triton.base import clusters
+from normkernels._backends.triton.base.launch import accumulator, alignment
 from normkernels._backends.triton.base.numbers import cdiv
 from normkernels._backends.triton.base.sums import finalise
 from normkernels._backends.triton.base.values import affine
@@ -169,14 +170,16 @@ def backward(a, bias: Tensor | None, mean: Tensor | None, dbias: Tensor | None) 
     loads = 2 + (a.dsummed is not None) + (a.gate is not None)
     B, centered = samples(a.weight, bias), mean is not None
     finish = a.activation if a.gate is None else "gate"
-    resident = backward_form(N, a.x.element_size(), align, a.weight_offset != 0, loads, finish, centered, B is not None)
+    form = N, a.x.element_size(), align, a.weight_offset != 0, loads, finish, centered, B is not None
+    resident = backward_form(*form, clusters.blocks(a.x))
     given = Backward(a.dy, a.dsummed, a.x, a.weight, bias, a.gate, mean, a.rstd, a.dx, a.dgate, None, None)
     if resident is None:
         long_backward(given, a, dbias, strides, align)
         return
     each = B or 1
     turn = resident["FORM"].BLOCK_M * resident["FORM"].TILES
-    P = max(1, programs(a.x, each * cdiv(M // each, turn), resident["num_warps"]) // each)
+    num_ctas = resident.get("num_ctas", 1)
+    P = max(1, clusters.programs(a.x, each * cdiv(M // each, turn), resident["num_warps"], num_ctas) // each)
     partial_w = None if a.dweight is None else accumulator(a.rstd, P, each * N)
     partial_b = None if dbias is None else accumulator(a.rstd, P, each * N)
     t = given._replace(partial_w=partial_w, partial_b=partial_b)

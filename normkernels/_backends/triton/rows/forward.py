@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from normkernels._backends.triton.base import clusters
 from normkernels._backends.triton.base.launch import alignment
 from normkernels._backends.triton.base.numbers import cdiv
 from normkernels._backends.triton.base.pairs import both_sums
@@ -114,7 +115,7 @@ def forward(a, bias: Tensor | None, mean: Tensor | None) -> None:
     B = samples(a.weight, bias)
     given = t, M, N, B, *strides
     constants = {"EPS": a.eps, "OFFSET": a.weight_offset, "SLOPE": a.slope, "ACT": a.activation}
-    resident = forward_form(N, a.x.element_size(), align, a.weight_offset != 0)
+    resident = forward_form(N, a.x.element_size(), align, a.weight_offset != 0, clusters.blocks(a.x))
     if resident:
         each = B or 1
         blocks = each * cdiv(M // each, resident["FORM"].BLOCK_M)

@@ -14,6 +14,7 @@ from normkernels._backends.triton.base.numbers import cdiv, next_power_of_2
 FORWARD_LIMIT, BACKWARD_LIMIT = {2: 32768, 4: 24576, 8: 8192}, {2: 8192, 4: 8192, 8: 4096}
 ODD_FORWARD_LIMIT, ODD_BACKWARD_LIMIT = {2: 24576, 4: 18432, 8: 3072}, {2: 8704, 4: 9216, 8: 2730}
 FORWARD_SEGMENT = Tile(1, 4096, 8)
+EACH = 8192  # columns of a row that a block of a cluster has at least
 
 
 class Form(NamedTuple):
@@ -107,39 +108,62 @@ def warps(p: Pieces, N: int, itemsize: int, BLOCK_M: int, loads: int) -> int:
 
 def form(
     N: int, itemsize: int, elements: int, align: int, shifted: bool, loads: int, activation: str = "identity",
-    centered: bool = True,
+    centered: bool = True, num_ctas: int = 1,
 ) -> dict[str, Form | int]:  # fmt: skip
-    """Whole rows, about ``elements`` values at least, of so many tensors that a loop loads; and how many warps."""
+    """Whole rows, about ``elements`` values at least, of so many tensors that a loop loads; warps, and blocks if many.
+
+    num_ctas: blocks of a program, each of which holds a part of a row.
+    """
     odd = unaligned(N, itemsize)
     p = narrow_pieces(N, itemsize, not loads, activation) if odd else pieces(N, not loads)
     if itemsize == 4 and loads and not (odd or centered) and p.width == 256:
         elements //= 2  # eight rows of 256 spill 8 bytes
     BLOCK_M = max(1, elements // next_power_of_2(p.count * p.width))
-    num_warps = warps(p, N, itemsize, BLOCK_M, loads)
+    width = p.width // num_ctas
+    num_warps = warps(p._replace(width=width), N // num_ctas, itemsize, BLOCK_M, loads)
     if p.rows > 1:
         BLOCK_M, align = num_warps * 32 // p.width, 1
     # a pipeline takes four bytes of a thread at least, and tiles that shared memory holds
-    narrow = min(align, max(1, BLOCK_M * p.width // (32 * num_warps))) * itemsize < 4
-    tile_bytes = loads * p.rows * BLOCK_M * p.count * p.width * itemsize
+    narrow = min(align, max(1, BLOCK_M * width // (32 * num_warps))) * itemsize < 4
+    tile_bytes = loads * p.rows * BLOCK_M * p.count * width * itemsize
     depth = 1 if narrow or not loads or tile_bytes > SHARED else stages(tile_bytes, num_warps)
     depth = min(depth, 5 if p.count == 1 else 4)  # addresses of three tiles five times over do not fit the registers
     ahead = narrow and loads > 0 and not (centered and p.count > 14)  # two rows and sums for two parameters do not
     sizes = align, BLOCK_M, p.width, p.count, p.count * p.width == N, shifted
-    return {"FORM": Form(*sizes, depth, ahead, p.rows), "num_warps": num_warps}
+    clustered = {"num_ctas": num_ctas} if num_ctas > 1 else {}
+    return {"FORM": Form(*sizes, depth, ahead, p.rows), "num_warps": num_warps} | clustered
 
 
-def forward_form(N: int, itemsize: int, align: int, shifted: bool) -> dict[str, Form | int] | None:
-    if N > (ODD_FORWARD_LIMIT if unaligned(N, itemsize) else FORWARD_LIMIT)[itemsize]:
+def held_by(N: int, itemsize: int, limit: int, most: int, fewest: int = 1) -> int | None:
+    """How many blocks, ``fewest`` or more, hold a row of which one holds ``limit``; None where it takes over ``most``.
+
+    Rows of narrow accesses and in float64, of which a block holds less, have one block, or none.
+    """
+    most = 1 if unaligned(N, itemsize) or itemsize == 8 else most
+    needed = next_power_of_2(cdiv(N, limit))
+    return max(needed, min(most, fewest)) if needed <= most else None
+
+
+def forward_form(N: int, itemsize: int, align: int, shifted: bool, most: int = 1) -> dict[str, Form | int] | None:
+    """Of programs that have up to ``most`` blocks; None where they hold no row. Of many, a block has EACH or more."""
+    limit = (ODD_FORWARD_LIMIT if unaligned(N, itemsize) else FORWARD_LIMIT)[itemsize]
+    num_ctas = held_by(N, itemsize, limit, most, next_power_of_2(N // EACH + 1) // 2)
+    if num_ctas is None:
         return None
-    return form(N, itemsize, 1024 if itemsize == 8 else 2048, align, shifted, 0)
+    found = form(N, itemsize, 1024 if itemsize == 8 else 2048, align, shifted, 0, num_ctas=num_ctas)
+    if num_ctas > 1:  # few warps, so that several blocks find room
+        p = pieces(N, forward=True)
+        found["num_warps"] = 8 if p.count * p.width <= 2 * EACH * num_ctas else 16
+    return found
 
 
 def backward_form(
-    N: int, itemsize: int, align: int, shifted: bool, loads: int, activation: str, centered: bool, each: bool
-) -> dict[str, Form | int] | None:
+    N: int, itemsize: int, align: int, shifted: bool, loads: int, activation: str, centered: bool, each: bool,
+    most: int = 1,
+) -> dict[str, Form | int] | None:  # fmt: skip
     """Half as far with an activation or "gate", which keep more values alive, further without a mean and a bias.
 
-    each: every sample has weights of its own, and its place takes registers.
+    each: every sample has weights of its own, and its place takes registers; most: blocks of a program.
     """
     limit = BACKWARD_LIMIT[itemsize] // (1 if activation == "identity" else 2)
     if unaligned(N, itemsize):
@@ -147,7 +171,9 @@ def backward_form(
     elif not centered and itemsize == 2:  # in float32 three tiles of such rows fit no shared memory of 99 KB
         limit = limit * 3 // 2
     elements = 1024 if each and unaligned(N, itemsize) else 2048
-    return None if limit < N else form(N, itemsize, elements, align, shifted, loads, activation, centered)
+    if num_ctas := held_by(N, itemsize, limit, most):
+        return form(N, itemsize, elements, align, shifted, loads, activation, centered, num_ctas)
+    return None
 
 
 def segment_form(
