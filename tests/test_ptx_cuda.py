@@ -138,7 +138,7 @@ def test_long_rows_are_shared_out_in_two_launches(capability):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("N", [16385, 33000, 40960])
+@pytest.mark.parametrize("N", [16385, 33000])
 def test_a_cluster_that_holds_a_row_is_within_its_tolerance(N, dtype):
     """Blocks whose last one has few values or, where a cluster is as large as it may be, none."""
     sample = OPS["rms_norm"].make((2, N), torch.float64, "cpu", residual=True, activation="silu")
