@@ -17,10 +17,10 @@ from normkernels.cases import OPS
 ROOT = Path(__file__).parents[1]
 
 
-def compiled(*args: str) -> str:
-    """``python`` where Triton compiles; what it prints, and fails with it."""
+def compiled(*args: str, **more: str) -> str:
+    """``python`` where Triton compiles, with ``more`` in its environment; what it prints, and fails with it."""
     pytest.importorskip("triton")
-    env = {k: v for k, v in os.environ.items() if k not in ("TRITON_INTERPRET", "NORMKERNELS_BACKEND")}
+    env = {k: v for k, v in os.environ.items() if k not in ("TRITON_INTERPRET", "NORMKERNELS_BACKEND")} | more
     done = subprocess.run([sys.executable, *args], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

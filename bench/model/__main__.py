@@ -1,4 +1,7 @@
-"""Predicted shares of a copy's speed on an H100 and an H200, from compiled code: see ``bench/model/__init__.py``."""
+"""Predicted shares of a copy's speed on an H100 and an H200, from compiled code: see ``bench/model/__init__.py``.
+
+Where the Triton that is installed compiles clusters, of the shapes that have them; they are in a table of their own.
+"""
 
 import argparse
 import csv
@@ -16,7 +19,7 @@ from .work import Called, calls, taken
 
 CLUSTERS: Any = importlib.import_module("normkernels._backends.triton.base.clusters")
 CLUSTERED = CLUSTERS.most(importlib.import_module("triton").__version__, ARCHITECTURE // 10) > 1
-TABLE = Path(__file__).with_name("clustered.csv" if CLUSTERED else "predicted.csv")  # from Triton 3.8 on, before it
+TABLE = Path(__file__).with_name("clustered.csv" if CLUSTERED else "predicted.csv")
 OPS = ("rms_norm", "layer_norm", "batch_norm", "group_norm", "instance_norm")
 ODD = ["8192x777", "65536x33", "65536x32", "262144x8", "1024x20000", "4096x1024", "8192x512"]
 ODD += ["8192x513", "4096x1025", "4096x2049", "2048x4097", "2048x8193", "2048x8192", "2048x16385", "2048x16384"]
@@ -37,7 +40,15 @@ class Predicted(NamedTuple):
 
 def shapes(op: str) -> list[str]:
     found = [s for s in SHAPES["cuda"][op] if s not in SMALL.get(op, [])]
-    return found + (ODD if op in ("rms_norm", "layer_norm") else [])
+    found += ODD if op in ("rms_norm", "layer_norm") else []
+    return [s for s in found if any(c.launch.num_ctas > 1 for c in launched(op, s))] if CLUSTERED else found
+
+
+def launched(op: str, shape: str) -> list[Called]:
+    """Forward and backward, on an H100."""
+    sizes, _, layout = shape.partition(":")
+    forward, backward, _ = calls(op, tuple(map(int, sizes.split("x"))), layout == "nhwc", H100)
+    return forward + backward
 
 
 def share(device: Device, launches: list[Called], moved: int, codes: dict[str, Code]) -> float:

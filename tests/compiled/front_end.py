@@ -1,8 +1,8 @@
 """Pass every Triton launch through the front end of the Triton that is installed, which refuses what it cannot express.
 
 Nothing is compiled, so one version takes a minute where all the machine code takes ten; but for programs of several
-blocks, which the Triton of no table of machine code makes: there a spill is refused too. ``versions.py`` runs this on the
-oldest and the newest Triton that are supported.
+blocks, which are in no table of machine code: there a spill is refused too. ``versions.py`` runs this on the oldest and
+the newest Triton that are supported.
 """
 
 import argparse

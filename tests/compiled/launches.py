@@ -137,7 +137,9 @@ def specialise(kernel: JITFunction, args: tuple, kwargs: dict, dtype: str) -> La
             found = kind((i,), name, value, parameter.do_not_specialize)
         signature.append((name, found))
     words = tuple(signature), tuple(constants), tuple(divisible)
-    return Launch(kernel.fn.__module__, kernel.fn.__name__, *words, kwargs["num_warps"], dtype, kwargs.get("num_ctas", 1))
+    return Launch(
+        kernel.fn.__module__, kernel.fn.__name__, *words, kwargs["num_warps"], dtype, kwargs.get("num_ctas", 1)
+    )
 
 
 def source(launch: Launch) -> ASTSource:

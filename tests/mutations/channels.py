@@ -1,6 +1,6 @@
 """Batch, group and instance norm."""
 
-from mutations._tests import CHANNELS, EDGES, FAST, GATED_CHANNELS, LOCAL, NATIVE, STATE, WITNESS
+from mutations._tests import CHANNELS, CLUSTERS, EDGES, FAST, GATED_CHANNELS, LOCAL, NATIVE, STATE, WITNESS
 
 TABLE = {
     ("reference", WITNESS): [
@@ -158,6 +158,20 @@ TABLE = {
     ],
     ("triton", f"tests/test_backends.py -k 'streaming and triton and {FAST}'"): [
         ("rstd = 1 / tl.load(SCALE + at,", "rstd = tl.load(SCALE + at,"),
+    ],
+    ("triton/channels_sizes", CLUSTERS): [
+        ("max(values // limit, min(z.most, values // EACH))", "values // limit"),
+        ("max(values // limit, min(z.most, values // EACH))", "min(z.most, values // EACH)"),
+        ("if z.last or z.itemsize == 8 or values <=", "if z.itemsize == 8 or values <="),
+        ("if z.last or z.itemsize == 8 or values <=", "if z.last or values <="),
+        ("values <= min(limit, ALONE)", "values <= limit"),
+        ('{"num_ctas": r.num_ctas} if r.num_ctas > 1 else {}', "{}"),
+    ],
+    ("triton/base_clusters", CLUSTERS): [
+        ("(int(major), int(minor)) >= VERSION and", ""),
+        ("and capability >= CAPABILITY", ""),
+        ("max(num_ctas, count // 16 * 16) if num_ctas > 2 else count", "count"),
+        ("// num_ctas))", "))"),
     ],
     ("triton/channels_walks", CHANNELS): [
         ("program = tl.num_programs(0) - 1 - tl.program_id(0)", "program = 0 * tl.program_id(0)"),

@@ -2,6 +2,7 @@
 
 from mutations._tests import (
     ADAPTED,
+    CLUSTERS,
     EAGER,
     EDGES,
     FAR_ROWS,
@@ -26,6 +27,11 @@ TABLE = {
         ("x = tl.where(columns(i, FORM) < N, x, 0.0)", "x = x + 0.0"),
         ("        p += number(OFFSET, dtype)", "        p += 0.0"),
         ("        total += x[i] * y[i]", "        total += x[i]"),
+    ],
+    ("triton/rows_sizes", CLUSTERS): [
+        ("1 if unaligned(N, itemsize) or itemsize == 8 else most", "most"),
+        ("max(needed, min(most, fewest)) if needed <= most", "needed if needed <= most"),
+        ('{"num_ctas": num_ctas} if num_ctas > 1 else {}', "{}"),
     ],
     ("triton/rows_forward", ROWS): [
         ("tl.maximum(squares - rest * rest,", "tl.maximum(2 * squares - rest * rest,"),

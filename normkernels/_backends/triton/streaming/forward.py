@@ -122,7 +122,8 @@ def forward(a) -> None:
     rule = {"LONG": a.long, "SHORT": a.short, "EPS": a.eps, "P": a.p}
     tables = a.found, a.used, a.deviations, a.new_short_term
     t = Forward(a.x, a.skip, a.weight, a.bias, a.long_term, a.short_term, a.counts, a.y, *tables)
-    if tile := sizes.resident(z, sizes.FORWARD_LIMIT):
+    # of a cluster a thread holds twice as much, which with deviations fits no registers
+    if tile := sizes.resident(z._replace(most=1), sizes.FORWARD_LIMIT):
         programs, given, constants = sizes.holding(a.x, z, tile)
         streaming_forward_kernel[(programs,)](t, *given, **rule, SLOPE=a.slope, ACT=a.activation, **constants)
         return
