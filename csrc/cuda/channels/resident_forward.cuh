@@ -8,7 +8,8 @@
 namespace normkernels::cuda {
 
 template <typename T, int FINISH, bool ONE, bool MANY, typename Params>
-__global__ void __launch_bounds__(kForwardThreads) channels_resident_forward_kernel(const Params p) {
+__global__ void __launch_bounds__(kForwardThreads, kFewBlocks<FINISH != kPlain, 1>)
+    channels_resident_forward_kernel(const Params p) {
   if constexpr (MANY && !kClusters) return;
   using A = acc_t<T>;
   constexpr int V = kPack<T>;
