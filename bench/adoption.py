@@ -45,10 +45,13 @@ STEPS_INTRODUCTION = """
 ## What a step takes
 
 Written from [adoption_steps.csv](../bench/results/adoption_steps.csv) (`python -m bench.adoption_steps`): the same
-models, forward and backward, and a forward without gradients. How many times as fast as torch's norms ours are, and in
-brackets a copy of torch's model is in the same rounds, which says what is noise; compiled also ours with
-`use_backend("reference")`, whose ordinary ops the compiler fuses with others; what torch takes; the peak of memory
-beyond what the model holds, ours as a part of torch's.
+models, forward and backward, and a forward without gradients, each of these in a process of its own. How many times as
+fast as torch's norms ours are, and in brackets torch's model is as a copy of it in the same rounds, which says what is
+noise; compiled also ours with `use_backend("reference")`, whose ordinary ops the compiler fuses with others; what torch
+takes; the peak of memory beyond what the model holds, ours as a part of torch's. In each round weights lie elsewhere in
+memory and the models come in another order, for both change a step by hundredths. The rows of resnet18, regnetx_002,
+Falcon-H1, Mamba-2 and the UNet of diffusers, and training compiled of test_resnet and Qwen3-Next, were timed before
+this was done: all in one process, one place and one order, against one of the two.
 """
 
 Curve = list[float]
@@ -153,7 +156,8 @@ def steps_page(rows: list[dict[str, str]]) -> str:
     lines = [[name, *(step_cell(cells[name, kind]) for kind in kinds)] for name in names]
     ours = {kind: [float(cells[name, kind]["ours"]) for name in names] for kind in kinds}
     means = [f"{kind} {geometric_mean(found):.3f} (least {min(found):.2f})" for kind, found in ours.items()]
-    machine = f"{rows[0]['cpu']}, one thread, {rows[0]['rounds']} rounds, torch {rows[0]['torch']}"
+    rounds = sorted(int(r["rounds"]) for r in rows)
+    machine = f"{rows[0]['cpu']}, one thread, {rounds[0]} to {rounds[-1]} rounds, torch {rows[0]['torch']}"
     summary = f"Geometric means: {'; '.join(means)}. {machine}."
     return f"{STEPS_INTRODUCTION}\n{table(['model', *kinds], lines)}\n\n{summary}\n"
 

@@ -36,6 +36,14 @@ class BiasedRMSNorm(LlamaRMSNorm):
         return super().forward(x) + self.bias
 
 
+class NarrowRMSNorm(LlamaRMSNorm):
+    """As T5's and diffusers': rounded to the weight's dtype where that has 16 bits, whatever input's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x * torch.rsqrt(x.to(torch.float32).pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+        return self.weight * (y.to(self.weight.dtype) if self.weight.dtype in (torch.float16, torch.bfloat16) else y)
+
+
 class OtherRMSNorm(LlamaRMSNorm):
     """eps outside of the root: none of ours."""
 
@@ -140,3 +148,15 @@ class FrozenBatchNorm2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         w, b, m, v = (t[:, None, None] for t in (self.weight, self.bias, self.running_mean, self.running_var))
         return (x - m) * w * (v + self.eps).rsqrt() + b
+
+
+class FrozenNormByNumber(FrozenBatchNorm2d):
+    """As transformers' of DETR: eps is a number in its forward."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        del self.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        w, b, m, v = (t[:, None, None] for t in (self.weight, self.bias, self.running_mean, self.running_var))
+        return (x - m) * w * (v + 1e-5).rsqrt() + b

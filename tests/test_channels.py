@@ -175,11 +175,11 @@ def test_walked_in_triton(op, device, layout, shape, merging, monkeypatch):
 
     if merging == "apart":
         monkeypatch.setattr(merged_forward, "RECORDS", (0, 0))
-    monkeypatch.setattr(merged_backward, "HELD", {8: 1})
+    monkeypatch.setattr(merged_backward, "HELD", {8: 16})  # nothing here is so small
     monkeypatch.setattr(merged_backward, "PROGRAMS", 6 if merging == "apart" else 64)  # several tiles or one to each
     monkeypatch.setattr(sizes, "PARTS", 3)
     for way in ("FORWARD", "BACKWARD"):
-        monkeypatch.setattr(sizes, f"{way}_LIMIT", {8: 1})
+        monkeypatch.setattr(sizes, f"{way}_LIMIT", {8: 16})
         monkeypatch.setattr(sizes, f"{way}_TILE", {8: (128, 4)})
     sample = op.make(shape, torch.float64, "cpu", skip=True, activation="silu")
     tensors = {k: layout(t) if t.dim() > 1 else t for k, t in sample.present().items()}

@@ -34,12 +34,14 @@ PEERS = [
     (peers.LlamaRMSNorm(6), ROWS, nk.RMSNorm, {}),
     (peers.GemmaRMSNorm(6), ROWS, nk.RMSNorm, {"weight_offset": 1.0}),
     (peers.BiasedRMSNorm(6), ROWS, nk.RMSNorm, {}),
+    (peers.NarrowRMSNorm(6), ROWS, nk.RMSNorm, {}),
     (peers.FP32LayerNorm(6), ROWS, nk.LayerNorm, {}),
     (peers.PermutedLayerNorm(6), IMAGE, nk.LayerNorm2d, {"memory_format": torch.channels_last}),
     (peers.ChannelsFirstLayerNorm(6), IMAGE, nk.LayerNorm2d, {"memory_format": torch.preserve_format}),
     (peers.BatchNormAct2d(6), IMAGE, nk.BatchNorm2d, {"activation": "silu"}),
     (peers.GroupNormAct(3, 6), IMAGE, nk.GroupNorm, {"activation": None}),
     (peers.FrozenBatchNorm2d(6), IMAGE, nk.BatchNorm2d, {"frozen_statistics": True}),
+    (peers.FrozenNormByNumber(6), IMAGE, nk.BatchNorm2d, {"frozen_statistics": True}),
 ]
 
 
@@ -116,6 +118,20 @@ def test_output_dtype_of_a_peer_is_kept():
         nk.convert(peer)
         assert isinstance(peer, nk.RMSNorm)
         assert peer(x).dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("weight", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("kind", [peers.LlamaRMSNorm, peers.NarrowRMSNorm])
+def test_output_dtype_of_an_rms_norm_follows_its_weight(kind, weight, dtype):
+    """By the wider of the two, or by a weight of 16 bits alone; what float16 cannot hold is normalised before it."""
+    before = used(kind(6)).to(weight)
+    ours, x = copy.deepcopy(before), (torch.randn(ROWS) * (1e3 if dtype == torch.float16 else 1e5)).to(dtype)
+    nk.convert(ours)
+    assert isinstance(ours, nk.RMSNorm)
+    y, z = before(x), ours(x)
+    assert z.dtype == y.dtype
+    torch.testing.assert_close(z.float(), y.float(), rtol=2**-6, atol=1e-6)
 
 
 def test_what_computes_something_else_is_left():

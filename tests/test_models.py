@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import normkernels as nk
-from bench import adoption, adoption_steps
+from bench import adoption, adoption_steps, turns
 from bench.adoption import TWINS, apart, first_step, nudge
 from bench.zoo import Model, models
 
@@ -51,10 +51,11 @@ def test_what_steps_take(monkeypatch):
     """A row of each mode, both ways, with numbers that can be; a line of the page."""
     monkeypatch.setattr(torch, "compile", lambda module: module)
     module = nn.Sequential(nn.Linear(8, 64), nn.LayerNorm(64), nn.GELU())
-    rows = adoption_steps.rows(Model("small", module, torch.randn(16, 8)), rounds=3)
-    assert [(r["mode"], r["way"]) for r in rows] == list(product(("training", "inference"), ("eager", "compiled")))
+    kinds = list(product(("training", "inference"), ("eager", "compiled")))
+    rows = [adoption_steps.row(Model("small", module, torch.randn(16, 8)), *kind, seconds=0.0) for kind in kinds]
+    assert [(r["mode"], r["way"]) for r in rows] == kinds
     assert all(float(r[name]) > 0 for r in rows for name in ("ms", "again", "ours", "composed"))
-    one, other = (adoption_steps.called(module) for _ in range(2))
+    one, other = (turns.called(module) for _ in range(2))
     assert one.__code__ is not other.__code__  # or Dynamo keeps one cache for both
     assert adoption_steps.peak(lambda: torch.empty(3 << 20, dtype=torch.uint8)) == 3.0
     (line,) = (line for line in adoption.steps_page(rows).splitlines() if line.startswith("| small | "))

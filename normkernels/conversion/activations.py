@@ -42,8 +42,11 @@ def of_children(module: nn.Module) -> tuple[str | None, float] | None:
 
 def has_hooks(module: nn.Module) -> bool:
     """Whether somebody listens to this module's calls, who would then hear something else."""
-    names = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return any(getattr(module, name) for name in names) or "forward" in vars(module)
+    held = vars(module)  # asked in every call of a fused norm
+    return bool(
+        held["_forward_hooks"] or held["_forward_pre_hooks"] or held["_backward_hooks"] or held["_backward_pre_hooks"]
+        or "forward" in held
+    )  # fmt: skip
 
 
 def of_call(op: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, float] | None:

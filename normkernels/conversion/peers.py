@@ -65,6 +65,16 @@ class WideRMSNorm(RMSNorm):
         return RMSNorm.forward(*_wide(self, input), *added, **more)
 
 
+class NarrowRMSNorm(WideRMSNorm):
+    """In the wider dtype of input and weight, and output in weight's where that has 16 bits: T5's, diffusers'."""
+
+    def forward(self, input: Tensor, *added: Any, **more: Any) -> Any:
+        found = RMSNorm.forward(*_wide(self, input), *added, **more)
+        if isinstance(input, Proxy) or self.weight.dtype.itemsize > 2 or self.weight.dtype == input.dtype:
+            return found
+        return found.to(self.weight.dtype) if isinstance(found, Tensor) else (found[0].to(self.weight.dtype), found[1])
+
+
 class WideLayerNorm(LayerNorm):
     __doc__ = _wide.__doc__
 
@@ -136,6 +146,8 @@ def _eps(module: nn.Module) -> float | None:
 def _candidates(module: Any) -> Iterator[Candidate]:
     weight, bias, mean = (getattr(module, name, None) for name in ("weight", "bias", "running_mean"))
     eps, known = _eps(module), activations.of_children(module)
+    if eps is None and isinstance(mean, Tensor):
+        eps = 1e-5  # written into its forward, perhaps: DETR's
     if eps is None or known is None or not isinstance(weight, Tensor) or weight.dim() != 1:
         return
     n, more = len(weight), place(module) | {"activation": known[0], "slope": known[1]}
@@ -150,7 +162,7 @@ def _candidates(module: Any) -> Iterator[Candidate]:
         yield Candidate(GroupNorm(groups, n, eps, **more), ((2, n, 3), (2, n, 2, 3)))
     else:
         rows, with_bias = ((4, n), (2, 3, n)), bias is not None
-        for kind, offset in product((RMSNorm, WideRMSNorm), (0.0, 1.0)):
+        for kind, offset in product((RMSNorm, WideRMSNorm, NarrowRMSNorm), (0.0, 1.0)):
             yield Candidate(kind(n, eps, bias=with_bias, weight_offset=offset, **more), rows)
         for kind in (LayerNorm, AsInputLayerNorm, WideLayerNorm):
             yield Candidate(kind(n, eps, bias=with_bias, **more), rows)

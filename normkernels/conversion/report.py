@@ -6,6 +6,8 @@ from typing import NamedTuple, Self
 
 from torch import nn
 
+from normkernels.conversion.become import base
+
 
 class Change(NamedTuple):
     """A module that is something else now."""
@@ -46,5 +48,6 @@ class Report:
 
 
 def label(module: nn.Module) -> str:
-    """Whose class, and its name: torch.LayerNorm."""
-    return f"{type(module).__module__.split('.')[0]}.{type(module).__name__}"
+    """Whose class, and its name: torch.LayerNorm; of a parametrized one that of what it is beside."""
+    cls = base(module)
+    return f"{cls.__module__.split('.')[0]}.{cls.__name__}"

@@ -1,11 +1,16 @@
 """What the modules of the row families share: their extras, and a weight that starts the layer with scale 1."""
 
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor
 
 from normkernels.modules._extras import Extras, extra
+
+
+def normalized(norm: Any, weight: Tensor | None) -> tuple[int, ...]:
+    """The dims that it normalises, for a compiler: of a weight, which is guarded as a whole, they need no guard."""
+    return norm.normalized_shape if weight is None else weight.shape
 
 
 class RowExtras(Extras):

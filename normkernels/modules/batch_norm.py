@@ -69,9 +69,9 @@ class _BatchNorm(Ranked, Twin, torch.nn.modules.batchnorm._BatchNorm):
         self._check_input_dim(input)
         training = self.training and not self.frozen_statistics
         tracks = training and self.track_running_stats
-        momentum = self.momentum
+        momentum = self.momentum if tracks else 0.0  # what is not read needs no guard
         if momentum is None:  # so torch asks for a cumulative average
-            seen = self.num_batches_tracked if tracks else None
+            seen = self.num_batches_tracked
             momentum = 0.0 if seen is None else 1.0 / (float(seen) + 1.0)
         kept = tracks or not training
         y = batch_norm(

@@ -13,7 +13,7 @@ from normkernels._activations import Activation
 from normkernels._arguments import constructor, refuse
 from normkernels.modules._adapted import adapted_rows
 from normkernels.modules._leaf import leaf
-from normkernels.modules._rows import RowExtras
+from normkernels.modules._rows import RowExtras, normalized
 from normkernels.ops.layer_norm import layer_norm
 
 
@@ -98,6 +98,7 @@ class LayerNorm(RowExtras, torch.nn.LayerNorm):
             refuse(self, unknown)
         eps, extras = self.__dict__["eps"], self.extras
         weight, bias = self.weight, self.bias
+        shape = normalized(self, weight) if torch.compiler.is_dynamo_compiling() else self.normalized_shape
         if scale is not None or shift is not None:
             weight, bias, extras = adapted_rows(self, input, scale, shift)
-        return layer_norm(input, self.normalized_shape, weight, bias, eps, residual=residual, gate=gate, **extras)
+        return layer_norm(input, shape, weight, bias, eps, residual=residual, gate=gate, **extras)

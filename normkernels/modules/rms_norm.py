@@ -12,7 +12,7 @@ from normkernels._activations import Activation
 from normkernels._arguments import constructor, refuse
 from normkernels.modules._adapted import adapted_rows
 from normkernels.modules._leaf import leaf
-from normkernels.modules._rows import RowExtras
+from normkernels.modules._rows import RowExtras, normalized
 from normkernels.ops.rms_norm import rms_norm
 
 
@@ -91,8 +91,7 @@ class RMSNorm(RowExtras, torch.nn.RMSNorm):
         if unknown:
             refuse(self, unknown)
         weight, bias, extras = self.weight, self.bias, self.extras
+        shape = normalized(self, weight) if torch.compiler.is_dynamo_compiling() else self.normalized_shape
         if scale is not None or shift is not None:
             weight, bias, extras = adapted_rows(self, input, scale, shift)
-        return rms_norm(
-            input, self.normalized_shape, weight, self.eps, bias=bias, residual=residual, gate=gate, **extras
-        )  # fmt: skip
+        return rms_norm(input, shape, weight, self.eps, bias=bias, residual=residual, gate=gate, **extras)

@@ -1,5 +1,7 @@
 """Batch norm of the input's term in a recurrent layer: the rows of each step are an image whose channels lie last."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -8,7 +10,7 @@ from normkernels.ops._buffers import statistic_dtype
 from normkernels.ops._channels import ChannelsRecipe, Settings
 from normkernels.ops._sequence import filled_with, runs_of
 from normkernels.ops._step_statistics import Statistics
-from normkernels.ops._ways import call
+from normkernels.ops._ways import call, seen_whole
 from normkernels.ops.instance_norm import instance_norm_bwd, instance_norm_fwd
 
 
@@ -19,12 +21,9 @@ def step_norm(
     """p, (T, B, columns) or packed with so many rows in each step: each column normalised over the rows of its step."""
     if not training and running is not None:
         return _with_running(p, sizes, weight, bias, running, eps, reverse)
-    backend = requested(backend, "batch norm of a step", p)
-    settings = Settings(instance_norm_fwd, instance_norm_bwd, False, p.shape[-1], eps, "identity", 0.0, backend)
     ys, found = [], []
     for block in [p] if sizes is None else blocks(p, sizes):
-        y, *statistics = call(ChannelsRecipe, block.movedim(-1, 1), None, weight, bias, None, None, settings)
-        y = y.movedim(1, -1)
+        y, *statistics = norm_of_steps(block, weight, bias, eps, backend)
         ys.append(y if sizes is None else y.reshape(-1, p.shape[-1]))
         found.append(statistics)
     if running is not None and p.numel():
@@ -32,6 +31,15 @@ def step_norm(
         rows = torch.full((len(p),), p.shape[1], device=p.device) if sizes is None else sizes
         running.update(mean, var, rows, momentum, reverse)
     return ys[0] if len(ys) == 1 else torch.cat(ys)
+
+
+@seen_whole
+def norm_of_steps(p: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, backend: str | None) -> Any:
+    """y, and mean and variance of each step of p, (steps, rows, columns)."""
+    backend = requested(backend, "batch norm of a step", p)
+    settings = Settings(instance_norm_fwd, instance_norm_bwd, False, p.shape[-1], eps, "identity", 0.0, backend)
+    y, *statistics = call(ChannelsRecipe, p.movedim(-1, 1), None, weight, bias, None, None, settings)
+    return y.movedim(1, -1), *statistics
 
 
 def _with_running(p, sizes, weight, bias, running: Statistics, eps: float, reverse: bool) -> Tensor:

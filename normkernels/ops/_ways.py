@@ -191,6 +191,20 @@ def gradients(recipe: type[Recipe], inputs: Sequence[Tensor | None], grads: Sequ
     return differentiable_backward(composed, inputs, grads)
 
 
+def seen_whole(inner: Public) -> Public:
+    """Part of a public function that Dynamo looks into: it sees this part whole."""
+    whole = _whole.whole(inner, inner)
+
+    @functools.wraps(inner)
+    def seen(*args):
+        if torch.compiler.is_dynamo_compiling() and _whole.allowed():
+            besides = _backends._request, _closed_forms
+            return whole(*besides, *args)
+        return inner(*args)
+
+    return seen  # type: ignore[return-value]
+
+
 def function(public: Public, takes_functions: bool = False) -> Public:
     """A public function; fx proxies and subclasses of Tensor see it whole, as torch's own functions are seen.
 

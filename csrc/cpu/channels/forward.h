@@ -80,6 +80,7 @@ struct Channels {
   void write(int64_t at, const Scale<K>& k, T* out, int64_t n, bool nontemporal) const {
     if (sizeof(T) == 2 && gated()) nontemporal = false;  // arithmetic, not memory, is the limit there
     if ((plain() || gated()) && nontemporal) return scale_nontemporal(x + at, skip ? skip + at : nullptr, k, out, n);
+    if (!nontemporal) prefetch_results(out, n, grid.N * grid.C * grid.S);
     if (plain() || gated()) return scaled(at, k, out, n);
     alignas(64) C u[kStep];
     scaled(at, k, u, n);

@@ -45,7 +45,7 @@ template <int64_t kBytes, class T, class D>
 NK_INLINE Pair<compute_t<T>> plane_sums(const D* du, const T* x, compute_t<T> mean, int64_t n) {
   using C = compute_t<T>;
 #if defined(NK_SHUFFLES)
-  if (n >= kFewLanes && n < 4 * kLanes) return few_sums_about<Vector<C, kBytes>>(du, x, mean, n);
+  if (n >= kFewLanes) return few_sums_about<Vector<C, kBytes>>(du, x, mean, n);
 #endif
   return short_or_long<C>(n, [=](int64_t i) NK_INLINED {
     const C d = load(du[i]);

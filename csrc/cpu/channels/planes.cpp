@@ -12,13 +12,14 @@ NK_INLINE Scale<Same<C>> of_plane(const Scale<const C*>& k, int64_t p) {
 
 template <class V, class T, class Out>
 NK_INLINE void scale_each(const T* x, const T* skip_planes, const Scale<const compute_t<T>*>& scales, Out* u,
-                          int64_t planes, int64_t n) {
+                          int64_t planes, int64_t n, int64_t results) {
   using C = compute_t<T>;
   const C slope = static_cast<C>(scales.slope);
   for (int64_t p = 0; p < planes; p++) {
     const auto k = of_plane(scales, p);
     const T *from = x + p * n, *skip = skip_planes ? skip_planes + p * n : nullptr, *second = skip ? skip : from;
     Out* const to = u + p * n;
+    prefetch_results(to, n, results);
 #if defined(NK_TWOS)
     if constexpr (kWords<T, Same<C>, Out>) {
       if (paired(n)) {
@@ -45,12 +46,13 @@ NK_INLINE void scale_each(const T* x, const T* skip_planes, const Scale<const co
 
 template <class V, class T, class D>
 NK_INLINE void blend_each(const D* du, const T* x, const Blend<const compute_t<T>*>& k, T* dx, int64_t planes,
-                          int64_t n) {
+                          int64_t n, int64_t results) {
   using C = compute_t<T>;
   for (int64_t p = 0; p < planes; p++) {
     const Blend<Same<C>> of_plane = {{k.mean[p]}, {k.a[p]}, {k.b[p]}, {k.c[p]}};
     const auto f = blended(of_plane);
     const int64_t first = p * n;
+    prefetch_results(dx + first, n, results);
 #if defined(NK_TWOS)
     if constexpr (kWords<T, Same<C>, D>) {
       if (paired(n)) {
@@ -73,8 +75,10 @@ NK_INLINE void blend_each(const D* du, const T* x, const Blend<const compute_t<T
 }  // namespace
 
 template <class T, class Out>
-void scale_planes(const T* x, const T* skip, const Scale<const compute_t<T>*>& k, Out* u, int64_t planes, int64_t n) {
-  with_vectors([=](auto bytes) NK_INLINED { scale_each<Vector<compute_t<T>, bytes()>>(x, skip, k, u, planes, n); });
+void scale_planes(const T* x, const T* skip, const Scale<const compute_t<T>*>& k, Out* u, int64_t planes, int64_t n,
+                  int64_t results) {
+  with_vectors([=](auto bytes)
+                   NK_INLINED { scale_each<Vector<compute_t<T>, bytes()>>(x, skip, k, u, planes, n, results); });
 }
 
 template <class T>
@@ -85,13 +89,15 @@ NK_CLONES void gate_planes(const T* dy, const T* x, const T* skip, const Scale<c
 }
 
 template <class T, class D>
-void blend_planes(const D* du, const T* x, const Blend<const compute_t<T>*>& k, T* dx, int64_t planes, int64_t n) {
-  with_vectors([=](auto bytes) NK_INLINED { blend_each<Vector<compute_t<T>, bytes()>>(du, x, k, dx, planes, n); });
+void blend_planes(const D* du, const T* x, const Blend<const compute_t<T>*>& k, T* dx, int64_t planes, int64_t n,
+                  int64_t results) {
+  with_vectors([=](auto bytes)
+                   NK_INLINED { blend_each<Vector<compute_t<T>, bytes()>>(du, x, k, dx, planes, n, results); });
 }
 
-#define NK_OUT(T, Out)                                                                                       \
-  template void scale_planes(const T*, const T*, const Scale<const compute_t<T>*>&, Out*, int64_t, int64_t); \
-  template void blend_planes(const Out*, const T*, const Blend<const compute_t<T>*>&, T*, int64_t, int64_t);
+#define NK_OUT(T, Out)                                                                                                \
+  template void scale_planes(const T*, const T*, const Scale<const compute_t<T>*>&, Out*, int64_t, int64_t, int64_t); \
+  template void blend_planes(const Out*, const T*, const Blend<const compute_t<T>*>&, T*, int64_t, int64_t, int64_t);
 #define NK_PLANES(T) \
   NK_OUT(T, T)       \
   template void gate_planes(const T*, const T*, const T*, const Scale<const compute_t<T>*>&, T*, int64_t, int64_t);

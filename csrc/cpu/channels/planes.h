@@ -151,12 +151,12 @@ template <class T>
 void write_small(const Forward<T>& a, const Bundle& bundle) {
   const Grid& g = a.of.grid;
   const ChannelScale<compute_t<T>> scales(a.of, groups_of(a.of, bundle));
-  const int64_t width = scales.mean.size();
+  const int64_t width = scales.mean.size(), results = g.N * g.C * g.S;
   for (int64_t n = 0; n < g.images(); n++) {
     const int64_t at = g.plane(bundle.image + n, bundle.group * g.channels());
     const T *x = a.of.x + at, *skip = a.of.skip ? a.of.skip + at : nullptr;
     if (a.of.plain() || a.of.gated()) {
-      scale_planes(x, skip, scales.at(0), a.y + at, width, g.S);
+      scale_planes(x, skip, scales.at(0), a.y + at, width, g.S, results);
       continue;
     }
     alignas(64) compute_t<T> u[kTile];

@@ -64,7 +64,9 @@ void blend_small(const Backward<T>& a, const Bundle& bundle, const F& du) {
   if (!a.dx) return;
   a.settle(statistic, bundle.groups, means);
   const ChannelBlend<C> blends(a, groups, statistic, channel, means);
-  for (int64_t n = 0; n < g.images(); n++) blend_planes(du(n), a.of.x + at(n), blends.at(0), a.dx + at(n), width, g.S);
+  const int64_t results = g.N * g.C * g.S;
+  for (int64_t n = 0; n < g.images(); n++)
+    blend_planes(du(n), a.of.x + at(n), blends.at(0), a.dx + at(n), width, g.S, results);
 }
 
 // du of the small planes of an image, where the activation is no gate

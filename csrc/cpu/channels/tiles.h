@@ -80,14 +80,17 @@ void gate_tile(const T* dy, const T* x, const T* skip, const Scale<K>& k, Out* d
 template <class T, class K, class D>
 void blend_tile(const D* du, const T* x, const Blend<K>& k, T* dx, int64_t n);
 
-// The three for so many adjacent planes of n positions, with a coefficient for each: planes.cpp.
+// The three for so many adjacent planes of n positions, with a coefficient for each: planes.cpp. They are part of so
+// many results, whose lines are asked for.
 template <class T, class Out>
-void scale_planes(const T* x, const T* skip, const Scale<const compute_t<T>*>& k, Out* u, int64_t planes, int64_t n);
+void scale_planes(const T* x, const T* skip, const Scale<const compute_t<T>*>& k, Out* u, int64_t planes, int64_t n,
+                  int64_t results = 0);
 template <class T>
 void gate_planes(const T* dy, const T* x, const T* skip, const Scale<const compute_t<T>*>& k, T* du, int64_t planes,
                  int64_t n);
 template <class T, class D>
-void blend_planes(const D* du, const T* x, const Blend<const compute_t<T>*>& k, T* dx, int64_t planes, int64_t n);
+void blend_planes(const D* du, const T* x, const Blend<const compute_t<T>*>& k, T* dx, int64_t planes, int64_t n,
+                  int64_t results);
 
 // For results that will have left the caches before anybody reads them; nontemporal_fence() orders them.
 template <class T, class K>

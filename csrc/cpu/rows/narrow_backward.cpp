@@ -142,6 +142,7 @@ NK_INLINE void cached_backward(const RowsBackward<T>& a, int64_t block, int64_t 
     for (; a.N <= most && m + rows() <= end; m += rows()) {
       T* const dx = a.dx + m * a.N;
       const int64_t N = a.N;
+      prefetch_results(dx, rows() * N, a.M * N);
       backward_together<V, rows(), alone()>(
           a, m, block, last, du, [=](int64_t r, int64_t j, const V& g) NK_INLINED { put(g, dx + r * N + j); });
     }

@@ -86,6 +86,7 @@ NK_INLINE void backward_together(const RowsBackward<T>& a, int64_t m, int64_t bl
   } else {
     for_each_tile(0, kRows * a.N, [&](int64_t j, int64_t n) { a.through(m, j, u + j, du + j, n); });
   }
+  if (!kStream) prefetch_results(a.dx + m * a.N, kRows * a.N, a.M * a.N);
   backward_rows<kRows, kStream>(a, m, block, known, du, a.N);
 }
 

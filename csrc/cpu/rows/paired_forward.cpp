@@ -16,6 +16,7 @@ NK_INLINE void write_row(const RowsForward<T>& a, int64_t m, const KnownRow<floa
   const float *w = a.affine.weight, *b = a.affine.bias;
   const T* const x = a.input(m);
   T* const y = a.y + m * N;
+  if (!kStream) prefetch_results(y, N, a.M * N);
   const auto each = [&](const auto& keep) NK_INLINED {
     for (int64_t j = 0; j < N; j += kPaired) {
       __builtin_prefetch(next + j, 0, 2);
