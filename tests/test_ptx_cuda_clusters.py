@@ -9,7 +9,7 @@ pytest.importorskip("numpy")
 
 import torch
 
-from normkernels.cases import OPS, batch_norm, group_norm, instance_norm
+from normkernels.cases import OPS, batch_norm, batch_renorm, group_norm, instance_norm
 from normkernels.functional import group_norm as normalised
 from normkernels.tolerance import check
 from tests.ptx import build
@@ -17,27 +17,35 @@ from tests.ptx.cuda import SMALL, running
 from tests.ptx.memory import PTXError
 
 pytestmark = pytest.mark.skipif(build.nvcc() is None, reason="needs nvcc")
-STEMS = ("batch_norm", "group_norm", "instance_norm")
+STEMS = ("batch_norm", "group_norm", "instance_norm", "batch_renorm")
 ALL = ("skip", "weight", "bias")
 OLDER = SMALL._replace(capability=8)
-batch, group, instance = (module.NORM for module in (batch_norm, group_norm, instance_norm))
+batch, group, instance, renorm = (m.NORM for m in (batch_norm, group_norm, instance_norm, batch_renorm))
 # blocks with packs of several images, of several channels, and with none; channels that end within a pack (forward)
-SAMPLES = [
-    batch.sample("3x1x80x88", batch.x(3, 1, 80, 88), ALL, activation="relu"),
-    batch.sample("2x2x104x104", batch.x(2, 2, 104, 104)),
-    group.sample("2x7x60x56", group.x(2, 7, 60, 56, groups=1), num_groups=1),
-    group.sample("1x10x80x72", group.x(1, 10, 80, 72, groups=1), ALL, num_groups=1, activation="silu"),
-    group.sample("1x6x61x60", group.x(1, 6, 61, 60, groups=1), num_groups=1),
-    group.sample("1x2x120x140-gated", group.x(1, 2, 120, 140, groups=1), num_groups=1, activation="silu", gated=True),
-    instance.sample("2x1x130x132", instance.x(2, 1, 130, 132), ("weight",)),
-    instance.sample("1x1x136x136", instance.x(1, 1, 136, 136), ()),
-]
-
-
-def stem(sample) -> str:
-    return next(
-        name for name, norm in zip(STEMS, (batch, group, instance), strict=True) if sample.dims == norm.statistics(4)
-    )
+SAMPLES = {
+    "batch_norm": [
+        batch.sample("3x1x80x88", batch.x(3, 1, 80, 88), ALL, activation="relu"),
+        batch.sample("2x2x104x104", batch.x(2, 2, 104, 104)),
+    ],
+    "group_norm": [
+        group.sample("2x7x60x56", group.x(2, 7, 60, 56, groups=1), num_groups=1),
+        group.sample("1x10x80x72", group.x(1, 10, 80, 72, groups=1), ALL, num_groups=1, activation="silu"),
+        group.sample("1x6x61x60", group.x(1, 6, 61, 60, groups=1), num_groups=1),
+        group.sample(
+            "1x2x120x140-gated", group.x(1, 2, 120, 140, groups=1), num_groups=1, activation="silu", gated=True
+        ),
+    ],
+    "instance_norm": [
+        instance.sample("2x1x130x132", instance.x(2, 1, 130, 132), ("weight",)),
+        instance.sample("1x1x136x136", instance.x(1, 1, 136, 136), ()),
+    ],
+    "batch_renorm": [
+        renorm.sample("3x2x80x88", renorm.x(3, 2, 80, 88), ALL, activation="relu", r_max=1.2, d_max=0.3),
+        renorm.sample("2x1x104x104", renorm.x(2, 1, 104, 104)),
+    ],
+}
+MOST = {"batch_norm": 2, "batch_renorm": 4}  # launches, forward and backward; a rule lies between batch renorm's
+EACH = [pytest.param(op, sample, id=f"{op}-{sample}") for op, samples in SAMPLES.items() for sample in samples]
 
 
 def clustered(launched) -> list[bool]:
@@ -45,18 +53,18 @@ def clustered(launched) -> list[bool]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("sample", SAMPLES, ids=str)
-def test_clusters_are_within_their_tolerance(sample, dtype):
+@pytest.mark.parametrize(("op", "sample"), EACH)
+def test_clusters_are_within_their_tolerance(op, sample, dtype):
     """One launch forward and one backward; a second one where blocks or images share the gradient of a parameter."""
     with running(STEMS, random.Random(0)) as launched:
-        reports = check(OPS[stem(sample)], sample, "native", dtype)
+        reports = check(OPS[op], sample, "native", dtype)
     assert not [str(r) for r in reports if r.worst > 1]
     assert clustered(launched)[0]
-    assert len(launched) <= (2 if stem(sample) == "batch_norm" else 3) or "61" in sample.id
+    assert len(launched) <= MOST.get(op, 3) or "61" in sample.id
 
 
 def test_a_device_without_clusters_takes_sweeps():
-    sample = SAMPLES[0]
+    sample = SAMPLES["batch_norm"][0]
     with running(STEMS, device=OLDER) as launched:
         reports = check(OPS["batch_norm"], sample, "native", torch.float32)
     assert not [str(r) for r in reports if r.worst > 1]
