@@ -5,7 +5,7 @@ import csv
 import pytest
 from test_ptx_triton import compiled
 
-from bench.model import cuda, cuda_long, grid
+from bench.model import cuda, cuda_channels, cuda_long, grid
 from bench.model.__main__ import Predicted, committed, worse
 from bench.model.compiled import known
 from bench.sweep import cases
@@ -48,18 +48,31 @@ def test_rows_of_cuda_ask_ahead():
 
 
 def test_long_rows_of_cuda():
-    """As committed: two launches each way of few rows, each of whose reads is one, and no cliff among them."""
+    """As committed: one launch of clusters that hold a row, else two of few rows, each of whose reads is one."""
     rows = cuda_long.committed()
     assert [(row.op, row.shape) for row in rows] == [
         (op, s) for op in ("layer_norm", "rms_norm") for s in cuda_long.SHAPES
     ]
     for row in rows:
-        few = int(row.shape.split("x")[0]) <= 64
-        assert row.forward_launches == 2
+        M, N = map(int, row.shape.split("x"))
+        few, held = M <= 64, N <= 2**17
+        assert (row.forward_launches, row.forward_bytes) == ((1, 1.0) if held else (2, 1.5))
         assert row.backward_launches == 2 or not few
-        assert row.forward_bytes == 1.5
         assert row.backward_bytes < 1.7
         assert not few or max(row.forward_over, row.backward_over) < grid.CLIFF
+        assert not held or row.forward_over < grid.CLIFF
+
+
+def test_channels_of_cuda_in_clusters():
+    """As committed: fewer launches and a larger share than without them, on either device."""
+    rows = cuda_channels.committed()
+    assert {row.op for row in rows} == set(cuda_channels.SHAPES)
+    for row in rows:
+        assert row.blocks in (4, 8)
+        assert row.launches <= min(2, row.plain_launches)
+        assert row.launches == 1 or (row.op, row.way) != ("batch_norm", "backward")
+        assert row.h100 > row.plain_h100
+        assert row.h200 > row.plain_h200
 
 
 def test_no_kernel_of_the_model_spills():

@@ -115,17 +115,19 @@ def test_the_next_row_comes_while_one_is_worked_on(N, order):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
 
 
-def test_long_rows_are_shared_out_in_two_launches():
-    """Each way, whatever the device and the number of rows; and a row of few has the bits that it has among many."""
+@pytest.mark.parametrize("capability", [8, 9], ids=["segments", "clusters"])
+def test_long_rows_are_shared_out_in_two_launches(capability):
+    """Each way, but one forward in clusters, whatever the number of rows; a row of few has its bits among many."""
     x, dy, weight = torch.randn(17, 8203), torch.randn(17, 8203), torch.randn(8203)
     found = []
     for rows in (slice(0, 1), slice(0, 3), slice(None)):
         given, w = x[rows].clone().requires_grad_(), weight.clone().requires_grad_()
-        with running(("rms_norm",), random.Random(0), device=Device(132, 8, 50 << 20)) as launched:
+        with running(("rms_norm",), random.Random(0), device=Device(132, 8, 50 << 20, capability)) as launched:
             y = rms_norm(given, (8203,), w, backend="native")
-            assert len(launched) == 2, [one.kernel for one in launched]
+            assert [max(one.cluster) for one in launched] == ([4] if capability == 9 else [1, 1])
             found.append((y, *torch.autograd.grad(y, (given, w), dy[rows])))
-        assert len(launched) == 4, [one.kernel for one in launched]
+        assert [max(one.cluster) for one in launched[-2:]] == [1, 1]
+        assert len(launched) == (3 if capability == 9 else 4)
     whole = found[-1]
     for y, dx, _ in found:
         assert torch.equal(y, whole[0][: len(y)])
@@ -133,6 +135,17 @@ def test_long_rows_are_shared_out_in_two_launches():
     given = x.clone().requires_grad_()
     expected = torch.autograd.grad(rms_norm(given, (8203,), weight, backend="reference"), given, dy)[0]
     torch.testing.assert_close(whole[1], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("N", [16385, 33000])
+def test_a_cluster_that_holds_a_row_is_within_its_tolerance(N, dtype):
+    """Blocks whose last one has few values or, where a cluster is as large as it may be, none."""
+    sample = OPS["rms_norm"].make((2, N), torch.float64, "cpu", residual=True, activation="silu")
+    with running(("rms_norm",), random.Random(0)) as launched:
+        reports = check(OPS["rms_norm"], sample, "native", dtype)
+    assert max(launched[0].cluster) in (4, 8)
+    assert not [str(r) for r in reports if r.worst > 1]
 
 
 def test_a_launch_too_large_is_an_error():

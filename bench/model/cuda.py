@@ -84,7 +84,9 @@ def facts(name: str, registers: int, sass: str, shared: int) -> tuple[Code, int]
     outside = sum("BAR.SYNC" in text for text in code) - barriers
     first = round(asked[0] / len(body), 3) if asked else 1.0  # else what it asks for it waits for
     before = next((i for i, text in enumerate(body) if "BAR.SYNC" in text), len(body))
-    made = Code(name, "", registers, 0, shared, len(code), len(body), outside, barriers, first, 0)
+    inside, meetings = (sum("UCGABAR_WAIT" in text for text in lines) for lines in (body, code))
+    met = meetings - inside, inside
+    made = Code(name, "", registers, 0, shared, len(code), len(body), outside, barriers, first, 0, *met)
     return made, sum(i < before for i in asked)
 
 

@@ -18,7 +18,9 @@ from .times import H100, H200, L2_KEPT, Device, Work, copy, resident, seconds
 TABLE = Path(__file__).with_name("cuda_long.csv")
 SHAPES = ["16x20000", "16x65536", "64x65536", "4x262144", "1x1048576", "4096x65536", "1024x262144"]
 SEGMENT, PACK, WARPS = 256, 8, 8  # threads of a block, values of a pack
+PACKS, MOST, BLOCKS = 4, 512, 8  # packs of a thread forward, threads of a block of a cluster, blocks of one
 TURNS, BESIDE = 16, 8  # of csrc/cuda/rows/strips.cuh: turns of a block at least; rows beside each other at most
+TOGETHER = "rows_forward_kernel<__nv_bfloat16, {center}, true, 0, false, true, 4>"
 MOMENTS = "rows_forward_moments_kernel<__nv_bfloat16, {center}, true>"
 SEGMENTS = "rows_forward_segment_kernel<__nv_bfloat16, {center}, true, 0>"
 SUMS = "rows_backward_sums_kernel<__nv_bfloat16, {center}, true, 0>"
@@ -43,6 +45,7 @@ class Long(NamedTuple):
 class Launched(NamedTuple):
     code: Code
     work: Work
+    warps: int = WARPS
 
 
 def code(kernels: Kernels, name: str, shared: int) -> Code:
@@ -55,8 +58,13 @@ def again(size: float) -> float:
 
 
 def forward(center: str, M: int, N: int, device: Device, kernels: Kernels) -> list[Launched]:
-    """Moments of segments, then y."""
-    size, blocks = 2.0 * M * N, M * math.ceil(N / (SEGMENT * 4 * PACK))
+    """In a cluster, or moments of segments, then y."""
+    size, blocks = 2.0 * M * N, M * math.ceil(N / (SEGMENT * PACKS * PACK))
+    if N <= BLOCKS * MOST * PACKS * PACK:
+        together = min(BLOCKS, 1 << (blocks // M - 1).bit_length())
+        work = Work(M * together, size, size, cluster=together)
+        warps = math.ceil(N / (PACK * PACKS * together * 32))
+        return [Launched(code(kernels, TOGETHER.format(center=center), 320), work, warps)]
     return [
         Launched(code(kernels, MOMENTS.format(center=center), 256), Work(blocks, size, 0)),
         Launched(code(kernels, SEGMENTS.format(center=center), 256), Work(blocks, size, size, 0, again(size))),
@@ -79,7 +87,7 @@ def backward(center: str, M: int, N: int, device: Device, kernels: Kernels) -> l
     ]
     if shares > 1:
         work = Work(2 * math.ceil(N / 32), partial, 0, math.ceil(shares / 16), 1.0)
-        found.append(Launched(code(kernels, LINES, 2048), work))
+        found.append(Launched(code(kernels, LINES, 2048), work, 16))
     return found
 
 
@@ -90,7 +98,7 @@ def predict(op: str, shape: str, kernels: Kernels) -> Long:
         least, over = (2 + i) * size, 0.0
         for device in (H100, H200):
             made = way(center, M, N, device, kernels)
-            time = sum(seconds(device, one.code, 16 if one.code.kernel == LINES else WARPS, one.work) for one in made)
+            time = sum(seconds(device, one.code, one.warps, one.work) for one in made)
             over = max(over, time / (copy(device, least) + MORE[i]))
         moved = sum(one.work.read + one.work.written for one in made)
         fields += [len(made), round(moved / least, 2), round(over, 2)]
@@ -98,7 +106,13 @@ def predict(op: str, shape: str, kernels: Kernels) -> Long:
 
 
 def compile_long() -> Kernels:
-    each = {MOMENTS: "RowsForward", SEGMENTS: "RowsForward", SUMS: "RowsBackward", STRIP: "RowsBackward"}
+    each = {
+        TOGETHER: "RowsForward",
+        MOMENTS: "RowsForward",
+        SEGMENTS: "RowsForward",
+        SUMS: "RowsBackward",
+        STRIP: "RowsBackward",
+    }
     names = {k.format(center=c): f"{given}<__nv_bfloat16>" for k, given in each.items() for c in ("true", "false")}
     forward = {name: given for name, given in names.items() if "Forward" in given}
     backward = {name: given for name, given in names.items() if "Backward" in given} | {

@@ -137,7 +137,7 @@ def problems(kernels: list[Kernel], committed: dict[tuple[str, str, str], Kernel
             found.append(f"{name}: spills {k.spills} bytes")
         if k.stack:
             found.append(f"{name}: has a stack frame of {k.stack} bytes")
-        if widths and PACKED.match(k.kernel) and k.load_bits < 128:
+        if widths and PACKED.match(k.kernel) and 0 < k.load_bits < 128:
             found.append(f"{name}: loads {k.load_bits} bits at a time, not 128")
         if before is None:
             found.append(f"{name}: not in {TABLE.relative_to(ROOT)}; look at it, then --write")

@@ -116,7 +116,7 @@ class Runner:
                 constants = constants.ljust(offset, b"\0") + ctypes.string_at(arguments[k], size)
             sizes = tuple(grid[0]), tuple(block[0])
             run(kernel, memory, bytes(constants), *sizes, shared, self.order, tuple(cluster[0]))
-            self.launched.append(Launched(kernel.name, memory.traffic()))
+            self.launched.append(Launched(kernel.name, memory.traffic(), tuple(cluster[0])))
         except Exception as error:
             self.error = self.error or error
             return LAUNCH_FAILED

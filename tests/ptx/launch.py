@@ -22,10 +22,14 @@ Edit = Callable[[str], str]
 
 
 class Launched(NamedTuple):
-    """A launch that ran, and what it moved between each tensor, by its storage's address, and its blocks."""
+    """A launch that ran, and what it moved between each tensor, by its storage's address, and its blocks.
+
+    cluster: how many blocks along each axis are one.
+    """
 
     kernel: str
     traffic: dict[int, Traffic]
+    cluster: tuple[int, ...] = (1, 1, 1)
 
 
 class Runner:

@@ -92,15 +92,16 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
     case cudaDevAttrL2CacheSize:
       *value = device.l2_bytes;
       return cudaSuccess;
-    case cudaDevAttrComputeCapabilityMajor:
-      *value = device.capability;
-      return cudaSuccess;
     default:
       return cudaErrorInvalidValue;
   }
 }
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* blocks, const void*, int, size_t, unsigned) {
   *blocks = device.blocks;
+  return cudaSuccess;
+}
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* found, const void*) {
+  *found = {}, found->ptxVersion = 10 * device.capability;  // of the code that it would run
   return cudaSuccess;
 }
 cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int) { return cudaSuccess; }

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "cuda/base/affine.cuh"
-#include "cuda/rows/moments.cuh"
+#include "cuda/rows/cluster_moments.cuh"
 
 namespace normkernels::cuda {
 
@@ -95,23 +95,28 @@ __device__ void store_statistics(const RowsForward<T>& p, int64_t row, acc_t<T> 
   p.rstd[row] = rstd;
 }
 
-// A row per group of threads, held in registers between its one read and its one write.
-template <typename T, bool CENTER, bool PACKED, int FINISH, bool EACH, int C>
+// A row per group of threads or, MANY, per cluster, held in registers between its one read and its one write.
+template <typename T, bool CENTER, bool PACKED, int FINISH, bool EACH, bool MANY, int C>
 __global__ void __launch_bounds__(C == 1 ? 128 : kResidentThreads) rows_forward_kernel(const RowsForward<T> p) {
+  if constexpr (MANY && !kClusters) return;
   using A = acc_t<T>;
   __shared__ A scratch[2][1][32];
+  Cluster<MANY>::begin();
   const SampleRows<EACH> sample(p.M, p.N);
-  const int64_t within = int64_t(blockIdx.x) * blockDim.y + threadIdx.y, row = sample.first + within;
-  const Tile<T, PACKED> tile(p.N, within < p.M ? 0 : p.N);
+  const int64_t within = MANY ? blockIdx.x / Cluster<MANY>::blocks() : int64_t(blockIdx.x) * blockDim.y + threadIdx.y;
+  const int64_t row = sample.first + within;
+  const int room = C * kPack<T> * blockDim.x, first = Cluster<MANY>::rank() * room;
+  const Tile<T, PACKED> tile(p.N, within < p.M ? first : p.N, MANY ? room : INT32_MAX);
   Pack<T> s[C];
-  load_summed(p, tile, row, 0, s);
-  const auto moments = tile_moments<CENTER>(tile, s, scratch);
+  load_summed(p, tile, row, first, s);
+  auto moments = tile_moments<CENTER>(tile, s, scratch);
+  if constexpr (MANY) moments = merge_blocks<CENTER>(moments, p.N, room);
   const A rstd = rsqrt(moments.squares / A(p.N) + p.eps);
-  if (threadIdx.x == 0 && within < p.M) store_statistics(p, row, moments.mean, rstd);
-  store_y<FINISH>(p, tile, row, 0, sample.shift, s, moments.mean, rstd);
+  if (threadIdx.x == 0 && within < p.M && first == 0) store_statistics(p, row, moments.mean, rstd);
+  store_y<FINISH>(p, tile, row, first, sample.shift, s, moments.mean, rstd);
 }
 
-// Rows that do not fit a block, 1 of 2: {mean, sum of squares} of every (segment, row).
+// Rows that neither a block nor a cluster holds, 1 of 2: {mean, sum of squares} of every (segment, row).
 template <typename T, bool CENTER, bool PACKED>
 __global__ void __launch_bounds__(kSegmentThreads) rows_forward_moments_kernel(const RowsForward<T> p) {
   __shared__ acc_t<T> scratch[2][1][32];
@@ -153,10 +158,17 @@ void launch_rows_forward(RowsForward<T> p, const Device& device, Workspace works
     const dim3 block = row_block(packs, chunks, 128);
     launch(kernel, dim3(ceil_div<int64_t>(p.M, block.y), p.samples), block, device, p);
   };
-  if (packs <= 16) return resident(rows_forward_kernel<T, CENTER, PACKED, FINISH, EACH, 1>, 1);
+  if (packs <= 16) return resident(rows_forward_kernel<T, CENTER, PACKED, FINISH, EACH, false, 1>, 1);
   if constexpr (PACKED || FINISH != kGated) {  // else registers hold no whole row
-    if (packs <= kResidentThreads * kForwardChunks)
-      return resident(rows_forward_kernel<T, CENTER, PACKED, FINISH, EACH, kForwardChunks>, kForwardChunks);
+    constexpr int C = kForwardChunks;
+    if (packs <= kResidentThreads * C)
+      return resident(rows_forward_kernel<T, CENTER, PACKED, FINISH, EACH, false, C>, C);
+    if constexpr (kFast<T> && !EACH) {
+      const auto kernel = rows_forward_kernel<T, CENTER, PACKED, FINISH, false, true, C>;
+      const int64_t blocks = cluster_of(ceil_div<int64_t>(packs, kSegmentThreads * C));
+      if (packs <= blocks * kResidentThreads * C && has_clusters(kernel))
+        return launch_clusters(kernel, blocks, p.M * blocks, row_block(ceil_div(packs, blocks), C, 128), device, p);
+    }
   }
   p.segments = ceil_div(p.N, kSegment<T, kForwardChunks>);
   p.partial = reinterpret_cast<Moments<acc_t<T>>*>(workspace(p.M * p.segments * 2));

@@ -121,6 +121,32 @@ int cudaFuncSetAttribute(Kernel, int, int) {
   return 0;
 }
 
+// Clusters are not there: `static` shared memory is one block's.
+enum { cudaSuccess };
+struct cudaFuncAttributes {
+  int ptxVersion;
+};
+template <class Kernel>
+int cudaFuncGetAttributes(cudaFuncAttributes*, Kernel) {
+  return cudaSuccess;
+}
+enum { cudaLaunchAttributeClusterDimension };
+struct cudaLaunchAttribute {
+  int id;
+  struct {
+    struct {
+      unsigned x, y, z;
+    } clusterDim;
+  } val;
+};
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  cudaStream_t stream;
+  cudaLaunchAttribute* attrs;
+  unsigned numAttrs;
+};
+inline int cudaLaunchKernelExC(const cudaLaunchConfig_t*, const void*, void**) { abort(); }
+
 template <class Params>
 int cudaLaunchKernel(void (*kernel)(Params), dim3 grid, dim3 block, void** arguments, size_t bytes, cudaStream_t) {
   const unsigned count = block.x * block.y;

@@ -1,0 +1,84 @@
+// Blocks that run side by side and write to each other's shared memory: the clusters of devices of capability 9.0 on.
+#pragma once
+
+#include "cuda/base/launch.cuh"
+
+namespace normkernels::cuda {
+
+inline constexpr unsigned kMostBlocks = 8;  // of a cluster on any device that has them
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+inline constexpr bool kClusters = true;  // of the code at hand
+#else
+inline constexpr bool kClusters = false;
+#endif
+
+// MANY: this block's cluster. Else a block alone, of which nothing costs an instruction.
+template <bool MANY>
+struct Cluster {
+  static __device__ unsigned rank() {
+    unsigned value = 0;
+    if constexpr (MANY && kClusters) asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(value));
+    return value;
+  }
+  static __device__ unsigned blocks() {
+    unsigned value = 1;
+    if constexpr (MANY && kClusters) asm volatile("mov.u32 %0, %%cluster_nctarank;" : "=r"(value));
+    return value;
+  }
+  // That this block has begun: the others may write to it from here on.
+  static __device__ void begin() {
+    if constexpr (MANY && kClusters) asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory");
+  }
+  // of[r] <- v of block r, in every block, once in a kernel that began. v is the same in all threads of a block. Each
+  // writes to the others and reads what lies with it, so none needs to wait before it ends.
+  template <int K>
+  static __device__ void share(const float (&v)[K], float (&of)[kMostBlocks][K]) {
+    if constexpr (MANY && kClusters) {
+      asm volatile("barrier.cluster.wait.acquire;" ::: "memory");
+      if (threadIdx.x < blocks()) {
+        const uint32_t here = __cvta_generic_to_shared(&of[rank()]);
+        uint32_t there;
+        asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(here), "r"(threadIdx.x));
+#pragma unroll
+        for (int k = 0; k < K; ++k)
+          asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(there + k * uint32_t(sizeof(float))), "f"(v[k])
+                       : "memory");
+      }
+      asm volatile("barrier.cluster.arrive.release;" ::: "memory");
+      asm volatile("barrier.cluster.wait.acquire;" ::: "memory");
+    }
+  }
+};
+
+// ---- host ----
+
+// The smallest cluster of so many blocks, or the largest that there is.
+inline unsigned cluster_of(int64_t needed) {
+  unsigned blocks = 1;
+  while (blocks < needed && blocks < kMostBlocks) blocks *= 2;
+  return blocks;
+}
+
+// Whether clusters of this kernel can be launched: the code that the current device runs was compiled with them.
+template <typename Params>
+bool has_clusters(void (*kernel)(Params)) {
+  cudaFuncAttributes found{};
+  return cudaFuncGetAttributes(&found, kernel) == cudaSuccess && found.ptxVersion >= 90;
+}
+
+// So many neighbouring blocks of the grid are a cluster.
+template <typename Params>
+void launch_clusters(void (*kernel)(Params), unsigned blocks, dim3 grid, dim3 block, const Device& device,
+                     Params params) {
+  cudaLaunchAttribute cluster{};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim = {blocks, 1, 1};
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid, config.blockDim = block, config.stream = device.stream;
+  config.attrs = &cluster, config.numAttrs = 1;
+  void* arguments[] = {&params};
+  cudaLaunchKernelExC(&config, reinterpret_cast<const void*>(kernel), arguments);
+}
+
+}  // namespace normkernels::cuda
