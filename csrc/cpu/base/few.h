@@ -91,14 +91,23 @@ NK_INLINE void put(const V& v, T* to) {
   }
 }
 
+// In lanes that have not the bit kStep the sum of two lanes of v, in those that have it of w: one lane moves, not two.
+template <int64_t kStep, class V, int64_t... k>
+NK_INLINE V add_neighbours(const V& v, const V& w, std::integer_sequence<int64_t, k...>) {
+  return __builtin_shufflevector(v, w, (k + (k & kStep ? kWidth<V> : 0))...) +
+         __builtin_shufflevector(v, w, ((k ^ kStep) + (k & kStep ? kWidth<V> : 0))...);
+}
+
 // The sums of as many values as they have lanes, a lane each; the values are lost.
-template <class V>
+template <int64_t kStep = 1, class V>
 NK_INLINE V add_up_each(V* v) {
-  using All = std::make_integer_sequence<int64_t, kWidth<V>>;
-  for (int64_t half = kWidth<V> / 2; half > 0; half /= 2)
-    for (int64_t i = 0; i < half; i++)
-      v[i] = picked<0, 2>(v[2 * i], v[2 * i + 1], All()) + picked<1, 2>(v[2 * i], v[2 * i + 1], All());
-  return v[0];
+  if constexpr (kStep == kWidth<V>) {
+    return v[0];
+  } else {
+    for (int64_t i = 0; i < kWidth<V> / (2 * kStep); i++)
+      v[i] = add_neighbours<kStep>(v[2 * i], v[2 * i + 1], std::make_integer_sequence<int64_t, kWidth<V>>());
+    return add_up_each<2 * kStep>(v);
+  }
 }
 
 // The lanes that are new in the last ones of a row, which end where it ends; the others came before.

@@ -115,7 +115,8 @@ template <class V>
 constexpr int64_t kTogether = kWidth<V> / 2;
 template <class V, class F>
 NK_INLINE void sums_together(int64_t n, const Fresh<V>& last, const F& of, Element<V>* a, Element<V>* b) {
-  V parts[kWidth<V>] = {};
+  V parts[kWidth<V>];
+#pragma GCC unroll 8
   for (int64_t p = 0; p < kTogether<V>; p++) {
     Pair<V> sums = {};
     int64_t j = 0;
@@ -133,8 +134,9 @@ NK_INLINE void sums_together(int64_t n, const Fresh<V>& last, const F& of, Eleme
     parts[kTogether<V> + p] = sums.b;
   }
   const V sums = add_up_each(parts);
-  std::memcpy(a, &sums, sizeof(V) / 2);
-  std::memcpy(b, reinterpret_cast<const Element<V>*>(&sums) + kTogether<V>, sizeof(V) / 2);
+  using Half = std::make_integer_sequence<int64_t, kTogether<V>>;
+  put(picked<0, 1>(sums, sums, Half()), a);
+  put(picked<kTogether<V>, 1>(sums, sums, Half()), b);
 }
 #endif
 
