@@ -141,6 +141,21 @@ struct Recycled {
 template <class T>
 using Scratch = std::vector<T, Recycled<T>>;
 
+// The same for numbers that are all written before any is read: no zeros come first.
+template <class T>
+struct Unset : Recycled<T> {
+  template <class U>
+  struct rebind {
+    using other = Unset<U>;
+  };
+  template <class U>
+  void construct(U* number) {
+    ::new (number) U;
+  }
+};
+template <class T>
+using Raw = std::vector<T, Unset<T>>;
+
 // Room for so many numbers, which are not yet anything.
 template <class T>
 class Room {

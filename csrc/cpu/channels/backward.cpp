@@ -16,7 +16,7 @@ void channels_bwd(const Tensor& dy, const Tensor& x, const OptionalTensor& skip,
   with_channels(given, [&]<class T>(const Channels<T>& channels) {
     using C = compute_t<T>;
     const Grid& g = channels.grid;  // a line of whose channels is one for each image
-    const int64_t lines = (lies_last(g, last) ? chunks(g.N) : g.B) * channels.together, C1 = g.C / channels.together;
+    const int64_t lines = chunks(g) * channels.together, C1 = g.C / channels.together;
     GradientTable<C> dw(dweight, lines, C1), db(dbias, lines, C1);
     backward(Backward<T>{.of = channels,
                          .dy = pointer<T>(dy),

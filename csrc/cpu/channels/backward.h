@@ -8,6 +8,12 @@ namespace normkernels {
 
 constexpr int64_t kScratch = 1 << 20;  // elements of du that are kept between two sweeps at most
 
+// Statistics of their own are taken in chunks, each with a line of the tables of dweight and dbias: as many as are worth
+// a thread, for small images have as many parameters as elements.
+inline int64_t chunks(const Grid& g) {
+  return std::clamp<int64_t>(g.N * g.C * g.S / kPart, 1, std::clamp<int64_t>(g.B, 1, 64));
+}
+
 // du as it leaves, rounded; T is du's own type where there is no activation.
 template <class T, class D>
 void write_du(const D* du, T* out, int64_t n) {
@@ -157,7 +163,7 @@ struct Backward {
 // The coefficients of dx of the channels of some groups, in M, a value for each.
 template <class M>
 struct ChannelBlend {
-  Scratch<M> mean, a, b, c;
+  Raw<M> mean, a, b, c;
 
   template <class T>
   ChannelBlend(const Backward<T>& sweep, const Groups<compute_t<T>>& groups, int64_t statistic, int64_t channel,

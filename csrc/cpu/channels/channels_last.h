@@ -82,7 +82,7 @@ bool measure_small(const Forward<T>& a, int64_t image) {
       for (int64_t d = 0; d < channels; d++) first[k] += load(x[s * g.C + k * D + d]);
   for (C& value : first) value /= static_cast<C>(channels * positions);
   return keep_moments(a, image * g.G, first, [&](const Scratch<C>& of_groups) {
-    Scratch<C> about(g.C);
+    Raw<C> about(g.C);
     for (int64_t k = 0; k < g.G; k++) std::fill_n(&about[k * D], D, of_groups[k]);
     Scratch<C> of_rows(2 * g.C);
     C *p = of_rows.data(), *q = p + g.C;

@@ -6,9 +6,6 @@
 
 namespace normkernels {
 
-// Images are taken in chunks, each with a line of the tables of dweight and dbias.
-inline int64_t chunks(int64_t N) { return std::min<int64_t>(N, 64); }
-
 // Adds the sums over a block of lines, columns of stride each, to p and q. source: has du, a itself or who knows what
 // else lies between u and y; kept: see with_du.
 template <class T, class Source, class C>
@@ -122,7 +119,7 @@ void backward_image(const Backward<T>& a, const Lines& lines, int64_t n, int64_t
 
 template <class T>
 void backward_channels_last(Backward<T> a, int64_t run = 1) {
-  const int64_t N = a.of.grid.N, parts = chunks(N);
+  const int64_t N = a.of.grid.N, parts = chunks(a.of.grid);
   const int64_t image = a.of.grid.S * a.of.grid.C;
   // The second sweep over an image reads what its first left in dskip, but not the gradient of an opener.
   a.far = a.of.opener ? sizeof(T) >= 4 && large<T>(N * image, 3) : large<T>(image, 3);

@@ -26,9 +26,30 @@ NK_INLINE void with_weight(const C* weight, const F& f) {
 }
 
 // Of a group, for sums of du * xhat
+template <class S>
 struct Spread {
-  double rstd, shift;
+  S rstd, shift;
 };
+
+// The sums over n channels of f(channel), a part after the other: in float no part is long enough to lose much.
+template <class S, class F>
+NK_INLINE Pair<double> sums_over(int64_t n, const F& f) {
+  constexpr int64_t kPart = 256;
+  Pair<double> sums = {};
+  for (int64_t first = 0; first < n; first += kPart) {
+    S a = 0, b = 0;
+    const int64_t end = std::min(n, first + kPart);
+#pragma omp simd reduction(+ : a, b)
+    for (int64_t c = first; c < end; c++) {
+      const Pair<S> v = f(c);
+      a += v.a;
+      b += v.b;
+    }
+    sums.a += a;
+    sums.b += b;
+  }
+  return sums;
+}
 
 }  // namespace
 
@@ -67,25 +88,23 @@ template <class C, class S>
 NK_CLONES void add_channels(const Groups<C>& of, const S* a, const S* b, Means* means, C* dbias, C* dweight) {
   const int64_t groups = of.count, D = of.D;
   const C *rstd = of.rstd, *shift = of.shift;
-  const auto spread = [=](int64_t g) NK_INLINED { return Spread{rstd[g], shift[g]}; };
-  const auto xhat = [=](const Spread& k, int64_t c) NK_INLINED { return b[c] * k.rstd + a[c] * k.shift; };
+  const auto spread = [=](int64_t g) NK_INLINED { return Spread<S>{rstd[g], shift[g]}; };
+  const auto xhat = [=](const Spread<S>& k, int64_t c) NK_INLINED { return b[c] * k.rstd + a[c] * k.shift; };
   with_weight(of.weight, [&](auto w) NK_INLINED {
     if (D == 1) {
-      return each_channel_of(groups, D, spread, [=](const Spread& k, int64_t c) NK_INLINED {
+      return each_channel_of(groups, D, spread, [=](const Spread<S>& k, int64_t c) NK_INLINED {
         means[c].g += static_cast<double>(w(c)) * a[c];
         means[c].g_xhat += static_cast<double>(w(c)) * xhat(k, c);
       });
     }
     for (int64_t g = 0; g < groups; g++) {
-      const Spread k = spread(g);
-      double sum = 0, sum_xhat = 0;
-#pragma omp simd reduction(+ : sum, sum_xhat)
-      for (int64_t c = g * D; c < (g + 1) * D; c++) {
-        sum += static_cast<double>(w(c)) * a[c];
-        sum_xhat += static_cast<double>(w(c)) * xhat(k, c);
-      }
-      means[g].g += sum;
-      means[g].g_xhat += sum_xhat;
+      const auto k = spread(g);
+      const auto sums = sums_over<S>(D, [=](int64_t d) NK_INLINED {
+        const int64_t c = g * D + d;
+        return Pair<S>{w(c) * a[c], w(c) * xhat(k, c)};
+      });
+      means[g].g += sums.a;
+      means[g].g_xhat += sums.b;
     }
   });
   const int64_t n = groups * D;
@@ -95,7 +114,7 @@ NK_CLONES void add_channels(const Groups<C>& of, const S* a, const S* b, Means* 
   }
   if (!dweight) return;
   each_channel_of(groups, D, spread,
-                  [=](const Spread& k, int64_t c) NK_INLINED { dweight[c] += static_cast<C>(xhat(k, c)); });
+                  [=](const Spread<S>& k, int64_t c) NK_INLINED { dweight[c] += static_cast<C>(xhat(k, c)); });
 }
 
 template <class S>
@@ -109,14 +128,9 @@ NK_CLONES void add_groups(const S* a, const S* b, int64_t count, int64_t D, Pair
     return;
   }
   for (int64_t g = 0; g < count; g++) {
-    double of_a = 0, of_b = 0;
-#pragma omp simd reduction(+ : of_a, of_b)
-    for (int64_t c = g * D; c < (g + 1) * D; c++) {
-      of_a += a[c];
-      of_b += b[c];
-    }
-    sums[g].a += of_a;
-    sums[g].b += of_b;
+    const auto of_group = sums_over<S>(D, [=](int64_t d) NK_INLINED { return Pair<S>{a[g * D + d], b[g * D + d]}; });
+    sums[g].a += of_group.a;
+    sums[g].b += of_group.b;
   }
 }
 

@@ -63,9 +63,9 @@ void each_band(int64_t columns, int64_t lines, const F& f) {
 
 // What each channel has, for each column of some lines.
 template <class C>
-Scratch<C> of_columns(const Lines& lines, int64_t columns, Scratch<C> of_channels) {
+Raw<C> of_columns(const Lines& lines, int64_t columns, Raw<C> of_channels) {
   if (columns == lines.channels || of_channels.empty()) return of_channels;
-  Scratch<C> values(columns);
+  Raw<C> values(columns);
   if (lines.run > 1) {
     lines.each_column(columns, [&](int64_t j, int64_t c) { values[j] = of_channels[c]; });
   } else {

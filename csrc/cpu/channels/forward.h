@@ -99,7 +99,7 @@ void channel_means(const Groups<C>& groups, C* mean) {
 // The coefficients of the channels of some groups, a value for each.
 template <class C>
 struct ChannelScale {
-  Scratch<C> mean, scale, shift;
+  Raw<C> mean, scale, shift;
   Gate gate;
   C slope;
 

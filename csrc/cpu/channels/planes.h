@@ -13,8 +13,9 @@ constexpr int64_t kShortRun = 1 << 13;  // the same where work in one cache is c
 constexpr int64_t kBundle = 3 << 17;    // bytes of x and dy that a second sweep still finds in the second-level cache
 
 // Groups [group, group + groups) of the images [image, image + grid.images()): statistics of line image / images().
+// Backward, chunk tells which line of the tables of dweight and dbias is theirs.
 struct Bundle {
-  int64_t line, image, group, groups;
+  int64_t line, image, group, groups, chunk = 0;
 };
 
 // How a grid is cut into bundles; bytes of one position.
@@ -32,10 +33,10 @@ struct Bundles {
     groups = std::min(groups, (few + eights - 1) / eights * eights);
   }
   int64_t per_line() const { return (grid.G + groups - 1) / groups; }
-  int64_t count() const { return grid.B * per_line(); }
-  Bundle operator[](int64_t i) const {
-    const int64_t line = i / per_line(), group = i % per_line() * groups;
-    return {line, line * grid.images(), group, std::min(groups, grid.G - group)};
+  // Bundle i of a line
+  Bundle at(int64_t line, int64_t i, int64_t chunk = 0) const {
+    const int64_t group = i * groups;
+    return {line, line * grid.images(), group, std::min(groups, grid.G - group), chunk};
   }
 };
 
@@ -113,7 +114,7 @@ bool measure_small(const Forward<T>& a, const Bundle& bundle) {
     first[j] /= static_cast<C>(near);
   }
   return keep_moments(a, bundle.line * g.G + bundle.group, first, [&](const Scratch<C>& about) {
-    Scratch<C> sums(2 * width);
+    Raw<C> sums(2 * width);
     Scratch<Pair<double>> totals(width);
     for (int64_t n = 0; n < g.images(); n++) {
       moments_of_planes(image(n), about.data(), width, g.S, sums.data(), &sums[width]);
@@ -173,8 +174,8 @@ void forward_planes(const Forward<T>& a) {
   const Grid& g = a.of.grid;
   const bool nontemporal = large<T>(g.N * g.C * g.S) && g.S * sizeof(T) % 64 == 0;
   const Bundles bundles(g, sizeof(T));
-  share(bundles.count(), g.N * g.C * g.S, !small_planes(g), [&](int64_t i, bool parallel) {
-    const Bundle bundle = bundles[i];
+  share(g.B * bundles.per_line(), g.N * g.C * g.S, !small_planes(g), [&](int64_t i, bool parallel) {
+    const Bundle bundle = bundles.at(i / bundles.per_line(), i % bundles.per_line());
     if (a.training) {
       measure(a, bundle, parallel);
       if (a.rule) a.rule(bundle.line * g.G + bundle.group, bundle.groups);

@@ -20,7 +20,7 @@ void gather(const Backward<T>& a, const Bundle& bundle, const Scratch<Pair<doubl
       }
     }
   }
-  a.add(groups_of(a.of, bundle), bundle.group * g.channels(), bundle.line, sums.data(), &sums[width], means);
+  a.add(groups_of(a.of, bundle), bundle.group * g.channels(), bundle.chunk, sums.data(), &sums[width], means);
 }
 
 // Whether the planes of an image can be taken at once: small ones, with at most a gate after them.
@@ -48,7 +48,7 @@ void blend_small(const Backward<T>& a, const Bundle& bundle, const F& du) {
   const auto at = [&](int64_t n) { return g.plane(bundle.image + n, channel); };
   Scratch<Means> means(bundle.groups);
   if (a.sums()) {
-    Scratch<C> mean(width), sums(2 * width);
+    Raw<C> mean(width), sums(2 * width);
     channel_means(groups, mean.data());
     Scratch<double> totals(g.images() > 1 ? 2 * width : 0);
     for (int64_t n = 0; n < g.images(); n++) {
@@ -56,9 +56,9 @@ void blend_small(const Backward<T>& a, const Bundle& bundle, const F& du) {
       for (size_t j = 0; j < totals.size(); j++) totals[j] += sums[j];
     }
     if (g.images() > 1) {
-      a.add(groups, channel, bundle.line, totals.data(), &totals[width], means);
+      a.add(groups, channel, bundle.chunk, totals.data(), &totals[width], means);
     } else {
-      a.add(groups, channel, bundle.line, sums.data(), &sums[width], means);
+      a.add(groups, channel, bundle.chunk, sums.data(), &sums[width], means);
     }
   }
   if (!a.dx) return;
@@ -92,11 +92,11 @@ void backward_small(const Backward<T>& a, const Bundle& bundle) {
   const ChannelScale<C> scales(a.of, groups_of(a.of, bundle));
   const int64_t width = scales.mean.size(), size = width * g.S;
   if (!a.of.gated()) {
-    Scratch<C> kept(g.images() * size);
+    Raw<C> kept(g.images() * size);
     for (int64_t n = 0; n < g.images(); n++) small_du(a, scales, at(n), &kept[n * size]);
     return blend_small(a, bundle, [&](int64_t n) { return static_cast<const C*>(&kept[n * size]); });
   }
-  Scratch<T> kept(a.dskip ? 0 : g.images() * size);
+  Raw<T> kept(a.dskip ? 0 : g.images() * size);
   const auto du = [&](int64_t n) { return a.dskip ? a.dskip + at(n) : &kept[n * size]; };
   for (int64_t n = 0; n < g.images(); n++)
     gate_planes(a.dy + at(n), a.of.x + at(n), a.of.skip ? a.of.skip + at(n) : nullptr, scales.at(0), du(n), width, g.S);
@@ -113,57 +113,65 @@ bool narrow(const Backward<T>& a, const Bundle& bundle) {
 }
 
 template <class T>
+void backward_bundle(const Backward<T>& a, const Bundle& bundle, bool nontemporal, bool parallel) {
+  const Grid& g = a.of.grid;
+  const int64_t first = bundle.group * g.channels(), width = bundle.groups * g.channels();
+  const int64_t statistic = bundle.line * g.G + bundle.group;
+  if (a.lost(statistic, bundle.groups)) measure(a.statistics(), bundle, parallel);
+  const bool at_once = small(a) || small_activated(a, bundle);
+  if (!nontemporal && at_once && narrow(a, bundle)) return backward_small(a, bundle);
+  Scratch<Means> means(bundle.groups);
+  const auto scratch = a.scratch(g.images() * width * g.S);
+  const auto kept = [&](const Run& r, int64_t s) {
+    return scratch.at(((r.image - bundle.image) * width + r.c - first) * g.S + s);
+  };
+  if (a.sums()) {
+    Scratch<Pair<double>> table(g.images() * width * segments(g.S));
+    each_run(parallel, g, bundle, 1, [&](const Run& r) {
+      const int64_t plane = g.plane(r.image, r.c);
+      const auto scale = a.of.scale(r.statistic, r.c);
+      Pair<double> total = {};
+      for_each_step(r.begin, r.begin + r.n, [&](int64_t j, int64_t m) {
+        a.with_du(plane + j, scale, m, kept(r, j), [&](const auto* du) {
+          const auto part = sums_about(du, a.of.x + plane + j, a.of.mean[r.statistic], m);
+          total.a += part.a;
+          total.b += part.b;
+        });
+      });
+      table[r.index] = total;
+    });
+    gather(a, bundle, table, means);
+  }
+  if (!a.dx) return;
+  a.settle(statistic, bundle.groups, means);
+  each_run(parallel, g, bundle, 1, [&](const Run& r) {
+    const int64_t plane = g.plane(r.image, r.c);
+    const auto scale = a.of.scale(r.statistic, r.c);
+    const auto each_du = [&](const auto& f) {
+      for_each_step(r.begin, r.begin + r.n, [&](int64_t j, int64_t m) {
+        a.with_du_again(plane + j, scale, m, kept(r, j), [&](const auto* du) { f(du, plane + j, m); });
+      });
+    };
+    const Means& mean = means[r.statistic - statistic];
+    if (a.wide(r.statistic) && a.power == 2) {
+      const auto blend = a.template blend<double>(r.statistic, r.c, mean);
+      return each_du([&](const auto* du, int64_t at, int64_t m) { a.write_wide(du, at, blend, m); });
+    }
+    const auto blend = a.template blend<compute_t<T>>(r.statistic, r.c, mean);
+    each_du([&](const auto* du, int64_t at, int64_t m) { a.write(du, at, blend, m, nontemporal); });
+  });
+}
+
+template <class T>
 void backward_planes(const Backward<T>& a) {
   const Grid& g = a.of.grid;
   const bool nontemporal = large<T>(g.N * g.C * g.S, 3) && g.S * sizeof(T) % 64 == 0;
   const Bundles bundles(g, 2 * sizeof(T));
-  share(bundles.count(), g.N * g.C * g.S, !small_planes(g), [&](int64_t i, bool parallel) {
-    const Bundle bundle = bundles[i];
-    const int64_t first = bundle.group * g.channels(), width = bundle.groups * g.channels();
-    const int64_t statistic = bundle.line * g.G + bundle.group;
-    if (a.lost(statistic, bundle.groups)) measure(a.statistics(), bundle, parallel);
-    const bool at_once = small(a) || small_activated(a, bundle);
-    if (!nontemporal && at_once && narrow(a, bundle)) return backward_small(a, bundle);
-    Scratch<Means> means(bundle.groups);
-    const auto scratch = a.scratch(g.images() * width * g.S);
-    const auto kept = [&](const Run& r, int64_t s) {
-      return scratch.at(((r.image - bundle.image) * width + r.c - first) * g.S + s);
-    };
-    if (a.sums()) {
-      Scratch<Pair<double>> table(g.images() * width * segments(g.S));
-      each_run(parallel, g, bundle, 1, [&](const Run& r) {
-        const int64_t plane = g.plane(r.image, r.c);
-        const auto scale = a.of.scale(r.statistic, r.c);
-        Pair<double> total = {};
-        for_each_step(r.begin, r.begin + r.n, [&](int64_t j, int64_t m) {
-          a.with_du(plane + j, scale, m, kept(r, j), [&](const auto* du) {
-            const auto part = sums_about(du, a.of.x + plane + j, a.of.mean[r.statistic], m);
-            total.a += part.a;
-            total.b += part.b;
-          });
-        });
-        table[r.index] = total;
-      });
-      gather(a, bundle, table, means);
-    }
-    if (!a.dx) return;
-    a.settle(statistic, bundle.groups, means);
-    each_run(parallel, g, bundle, 1, [&](const Run& r) {
-      const int64_t plane = g.plane(r.image, r.c);
-      const auto scale = a.of.scale(r.statistic, r.c);
-      const auto each_du = [&](const auto& f) {
-        for_each_step(r.begin, r.begin + r.n, [&](int64_t j, int64_t m) {
-          a.with_du_again(plane + j, scale, m, kept(r, j), [&](const auto* du) { f(du, plane + j, m); });
-        });
-      };
-      const Means& mean = means[r.statistic - statistic];
-      if (a.wide(r.statistic) && a.power == 2) {
-        const auto blend = a.template blend<double>(r.statistic, r.c, mean);
-        return each_du([&](const auto* du, int64_t at, int64_t m) { a.write_wide(du, at, blend, m); });
-      }
-      const auto blend = a.template blend<compute_t<T>>(r.statistic, r.c, mean);
-      each_du([&](const auto* du, int64_t at, int64_t m) { a.write(du, at, blend, m, nontemporal); });
-    });
+  const int64_t of_line = bundles.per_line(), lines = chunks(g);
+  share(lines * of_line, g.N * g.C * g.S, !small_planes(g), [&](int64_t i, bool parallel) {
+    const int64_t chunk = i / of_line;
+    for (int64_t line = chunk * g.B / lines; line < (chunk + 1) * g.B / lines; line++)
+      backward_bundle(a, bundles.at(line, i % of_line, chunk), nontemporal, parallel);
     if (nontemporal) nontemporal_fence();
   });
 }

@@ -12,7 +12,7 @@ struct NormPropBackward {
   T* du;
   const Epilogue& e;
   bool from_output;
-  Prelu<Scratch<C>> k;  // all but bias: of prelu
+  Prelu<Raw<C>> k;  // all but bias: of prelu
   bool nontemporal;
 
   // bias and slope in the compute type, or null

@@ -73,8 +73,8 @@ struct Places {
 
   // What f says of each channel, for each channel or column
   template <class C, class F>
-  Scratch<C> spread(const F& f) const {
-    Scratch<C> values;
+  Raw<C> spread(const F& f) const {
+    Raw<C> values;
     for (int64_t c = 0; c < grid.C; c++) values.push_back(static_cast<C>(f(c)));
     return columns ? of_columns(lines, columns, values) : values;
   }
@@ -105,7 +105,7 @@ struct Places {
 };
 
 template <class K, class C>
-K at(const Scratch<C>& values, int64_t j) {
+K at(const Raw<C>& values, int64_t j) {
   if constexpr (std::is_same_v<K, const C*>) {
     return values.data() + j;
   } else {
@@ -115,7 +115,7 @@ K at(const Scratch<C>& values, int64_t j) {
 
 // u + bias from column j on
 template <class K, class T>
-void add_bias(const T* u, const Scratch<compute_t<T>>& bias, int64_t j, compute_t<T>* z, int64_t n) {
+void add_bias(const T* u, const Raw<compute_t<T>>& bias, int64_t j, compute_t<T>* z, int64_t n) {
   using C = compute_t<T>;
   if constexpr (std::is_same_v<K, const C*>) {
     affine_tile(u, TileAffine<C>{0, 1, nullptr, bias.data() + j}, z, n);
@@ -131,7 +131,7 @@ struct NormPropForward {
   T* y;  // may be u
   const Epilogue& e;
   std::optional<Clamp> clamp;
-  Scratch<C> bias, up, down, shift;  // up, down and shift: of prelu
+  Raw<C> bias, up, down, shift;  // up, down and shift: of prelu
   bool nontemporal;
 
   // bias and slope in the compute type, or null

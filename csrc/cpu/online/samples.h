@@ -137,7 +137,7 @@ void each_channels_last_tile(const Samples<T>& a, int64_t first, int64_t samples
   share(samples, samples * a.values(), true, [&](int64_t i, bool inside) {
     const int64_t n = first + i;
     const auto of = [&](const C* row) {
-      return k.a ? of_columns(lines, columns, Scratch<C>(row, row + a.of.grid.C)) : Scratch<C>();
+      return k.a ? of_columns(lines, columns, Raw<C>(row, row + a.of.grid.C)) : Raw<C>();
     };
     const Coefficients<C> row = k.at(i * a.of.grid.C);
     const auto scale = column_scale(a, lines, columns, n);
