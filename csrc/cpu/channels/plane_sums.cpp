@@ -7,110 +7,134 @@
 namespace normkernels {
 namespace {
 
+// What one element, a few, or twos of them add to both sums of a plane: x - about and its square.
+template <class T>
+struct Squares {
+  using C = compute_t<T>;
+  static constexpr bool kWords = sizeof(T) == 2;
+  const T* x;
+  C about;
+
+  NK_INLINE Squares from(int64_t i) const { return {x + i, about}; }
+  NK_INLINE Pair<C> one(int64_t i) const {
+    const C d = load(x[i]) - about;
+    return {d, d * d};
+  }
+  template <class V>
+  NK_INLINE Pair<V> few(int64_t i) const {
+    const V d = take<V>(x + i) - about;
+    return {d, d * d};
+  }
+#if defined(NK_TWOS)
+  NK_INLINE Pair<Twos> two(int64_t i) const {
+    const Twos d = twos(x + i) - about;
+    return {d, d * d};
+  }
+#endif
+};
+
+// The same of du and du * (x - mean).
+template <class T, class D>
+struct Products {
+  using C = compute_t<T>;
+  static constexpr bool kWords = sizeof(T) == 2 && std::is_same_v<D, T>;
+  const D* du;
+  const T* x;
+  C mean;
+
+  NK_INLINE Products from(int64_t i) const { return {du + i, x + i, mean}; }
+  NK_INLINE Pair<C> one(int64_t i) const {
+    const C d = load(du[i]);
+    return {d, d * (load(x[i]) - mean)};
+  }
+  template <class V>
+  NK_INLINE Pair<V> few(int64_t i) const {
+    const V d = take<V>(du + i);
+    return {d, d * (take<V>(x + i) - mean)};
+  }
+#if defined(NK_TWOS)
+  NK_INLINE Pair<Twos> two(int64_t i) const {
+    const Twos d = twos(du + i);
+    return {d, d * (twos(x + i) - mean)};
+  }
+#endif
+};
+
+template <class V, class F>
+NK_INLINE Pair<Element<V>> elements(const F& f, int64_t n) {
+  using C = Element<V>;
+#if defined(NK_SHUFFLES)
+  if (n >= kFewLanes) {
+    Sum<V> a, b;
+    each_few<V>(n, [&](int64_t j, int64_t k) NK_INLINED {
+      const auto v = f.template few<V>(j);
+      a.part[k] += v.a;
+      b.part[k] += v.b;
+    });
+    if (n % kWidth<V>) {
+      const auto last = fresh<V>(n);
+      const auto v = f.template few<V>(n - kWidth<V>);
+      a.part[3] += last ? v.a : V{};
+      b.part[3] += last ? v.b : V{};
+    }
+    return {a.total(), b.total()};
+  }
+#endif
+  const auto one = [=](int64_t i) NK_INLINED { return f.one(i); };
+  return n < kLanes ? sum_pairs<C, kFewLanes>(n, one) : sum_pairs<C>(n, one);
+}
+
+// 16 bits, 32 elements at a time, and what is left after the last of them.
+#if defined(NK_TWOS)
+template <class F>
+NK_AVX512 Pair<float> words(const F& f, int64_t n) {
+  const int64_t whole = n / kPaired * kPaired;
+  Sum<Few<float>> a, b;
+  each_twos(whole, [&](int64_t j, int64_t k) NK_INLINED {
+    const Pair<Twos> v = f.two(j);
+    add(v.a, a, k);
+    add(v.b, b, k);
+  });
+  const Pair<float> rest = elements<Few<float>>(f.from(whole), n - whole);
+  return {a.total() + rest.a, b.total() + rest.b};
+}
+#endif
+
+constexpr int64_t kCall = 4 * kLanes;  // elements: fewer are not worth a call
+
+// Both sums of a plane: 16 bits by words where there are enough of them
+template <class V, class F>
+NK_INLINE Pair<Element<V>> sums_of(const F& f, int64_t n) {
+#if defined(NK_TWOS)
+  if constexpr (F::kWords)
+    if (kAvx512 && n >= kCall) return words(f, n);
+#endif
+  return elements<V>(f, n);
+}
 template <class C, class F>
-NK_INLINE Pair<C> short_or_long(int64_t n, const F& f) {
-  return n < kLanes ? sum_pairs<C, kFewLanes>(n, f) : sum_pairs<C>(n, f);
+Pair<C> sums_on_any(const F& f, int64_t n) {
+  Pair<C> sums;
+  with_vectors([&](auto bytes) NK_INLINED { sums = sums_of<Vector<C, bytes()>>(f, n); });
+  return sums;
 }
 
 }  // namespace
 
 template <class T>
-NK_INLINE Pair<compute_t<T>> sums_of_squares(const T* x, compute_t<T> centre, int64_t n) {
+Moments moments_about(const T* x, compute_t<T> about, int64_t n, double eps) {
   using C = compute_t<T>;
-  return short_or_long<C>(n, [=](int64_t i) NK_INLINED {
-    const C d = load(x[i]) - centre;
-    return Pair<C>{d, d * d};
-  });
-}
-
-#if defined(NK_SHUFFLES)
-template <class V, class T, class D>
-NK_INLINE Pair<compute_t<T>> few_sums_about(const D* du, const T* x, compute_t<T> mean, int64_t n) {
-  Sum<V> a, b;
-  const auto add = [&](const V& d, const V& h, int64_t k) NK_INLINED {
-    a.part[k] += d;
-    b.part[k] += d * h;
-  };
-  each_few<V>(n, [&](int64_t j, int64_t k) NK_INLINED { add(take<V>(du + j), take<V>(x + j) - mean, k); });
-  if (n % kWidth<V>) {
-    const int64_t j = n - kWidth<V>;
-    const auto last = fresh<V>(n);
-    add(last ? take<V>(du + j) : V{}, last ? take<V>(x + j) - mean : V{}, 3);
-  }
-  return {a.total(), b.total()};
-}
-#endif
-
-template <int64_t kBytes, class T, class D>
-NK_INLINE Pair<compute_t<T>> plane_sums(const D* du, const T* x, compute_t<T> mean, int64_t n) {
-  using C = compute_t<T>;
-#if defined(NK_SHUFFLES)
-  if (n >= kFewLanes) return few_sums_about<Vector<C, kBytes>>(du, x, mean, n);
-#endif
-  return short_or_long<C>(n, [=](int64_t i) NK_INLINED {
-    const C d = load(du[i]);
-    return Pair<C>{d, d * (load(x[i]) - mean)};
-  });
-}
-
-constexpr int64_t kWords = 4 * kLanes;  // elements: fewer are not worth a call
-
-// 16 bits, 32 elements at a time, and what is left after the last of them.
-#if defined(NK_TWOS)
-template <class T>
-NK_AVX512 Pair<float> squares_of_words(const T* x, float centre, int64_t n) {
-  const int64_t whole = n / kPaired * kPaired;
-  const Pair<float> a = sums_of_twos(x, centre, whole), b = sums_of_squares(x + whole, centre, n - whole);
-  return {a.a + b.a, a.b + b.b};
-}
-template <class T>
-NK_AVX512 Pair<float> sums_of_words(const T* du, const T* x, float mean, int64_t n) {
-  const int64_t whole = n / kPaired * kPaired;
-  Sum<Few<float>> a, b;
-  each_twos(whole, [&](int64_t j, int64_t k) NK_INLINED {
-    const Twos d = twos(du + j);
-    add(d, a, k);
-    add(d * (twos(x + j) - mean), b, k);
-  });
-  const Pair<float> rest = plane_sums<64>(du + whole, x + whole, mean, n - whole);
-  return {a.total() + rest.a, b.total() + rest.b};
-}
-#endif
-
-// Of any run: 16 bits by words where there are enough of them
-template <class T>
-NK_INLINE Pair<compute_t<T>> run_squares(const T* x, compute_t<T> centre, int64_t n) {
-#if defined(NK_TWOS)
-  if constexpr (sizeof(T) == 2)
-    if (kAvx512 && n >= kWords) return squares_of_words(x, centre, n);
-#endif
-  return sums_of_squares(x, centre, n);
-}
-template <int64_t kBytes, class T, class D>
-NK_INLINE Pair<compute_t<T>> run_sums(const D* du, const T* x, compute_t<T> mean, int64_t n) {
-#if defined(NK_TWOS)
-  if constexpr (sizeof(T) == 2 && std::is_same_v<D, T>)
-    if (kAvx512 && n >= kWords) return sums_of_words(du, x, mean, n);
-#endif
-  return plane_sums<kBytes>(du, x, mean, n);
-}
-
-template <class T>
-NK_CLONES Moments moments_about(const T* x, compute_t<T> about, int64_t n, double eps) {
-  const auto sums = [=](compute_t<T> centre) NK_INLINED { return run_squares(x, centre, n); };
-  return moments_by(sums, x, about, n, eps);
+  return moments_by([=](C centre) { return sums_on_any<C>(Squares<T>{x, centre}, n); }, x, about, n, eps);
 }
 
 template <class T, class D>
 Pair<compute_t<T>> sums_about(const D* du, const T* x, compute_t<T> mean, int64_t n) {
-  Pair<compute_t<T>> sums;
-  with_vectors([&](auto bytes) NK_INLINED { sums = run_sums<bytes()>(du, x, mean, n); });
-  return sums;
+  return sums_on_any<compute_t<T>>(Products<T, D>{du, x, mean}, n);
 }
 
+namespace {
+
 #if defined(NK_SHUFFLES)
-// Of half as many planes as there are lanes: as many sums, whose lanes are added up together. of(p, j): what a few
-// elements of plane p from j on add to both of its sums.
+// Of half as many planes as there are lanes: as many sums, whose lanes are added up together. of(p): what plane p adds.
 template <class V>
 constexpr int64_t kTogether = kWidth<V> / 2;
 template <class V, class F>
@@ -118,15 +142,16 @@ NK_INLINE void sums_together(int64_t n, const Fresh<V>& last, const F& of, Eleme
   V parts[kWidth<V>];
 #pragma GCC unroll 8
   for (int64_t p = 0; p < kTogether<V>; p++) {
+    const auto plane = of(p);
     Pair<V> sums = {};
     int64_t j = 0;
     for (; j + kWidth<V> <= n; j += kWidth<V>) {
-      const auto v = of(p, j);
+      const auto v = plane.template few<V>(j);
       sums.a += v.a;
       sums.b += v.b;
     }
     if (n % kWidth<V>) {
-      const auto v = of(p, n - kWidth<V>);
+      const auto v = plane.template few<V>(n - kWidth<V>);
       sums.a += last ? v.a : V{};
       sums.b += last ? v.b : V{};
     }
@@ -140,53 +165,38 @@ NK_INLINE void sums_together(int64_t n, const Fresh<V>& last, const F& of, Eleme
 }
 #endif
 
-// Both sums of so many planes: of_few(p, j) as above, of_one(p) of one plane whatever its size
-template <class V, class F, class G>
-NK_INLINE void sums_of_each(int64_t planes, int64_t n, const F& of_few, const G& of_one, Element<V>* a, Element<V>* b) {
-  using C = Element<V>;
+// Both sums of so many planes
+template <class V, class F>
+NK_INLINE void sums_of_each(int64_t planes, int64_t n, const F& of, Element<V>* a, Element<V>* b) {
   int64_t p = 0;
 #if defined(NK_SHUFFLES)
   if (n >= kFewLanes && n < 4 * kLanes) {
     const auto last = fresh<V>(n);
     for (; p + kTogether<V> <= planes; p += kTogether<V>)
-      sums_together<V>(n, last, [&](int64_t k, int64_t j) NK_INLINED { return of_few(p + k, j); }, a + p, b + p);
+      sums_together<V>(n, last, [&](int64_t k) NK_INLINED { return of(p + k); }, a + p, b + p);
   }
 #endif
   for (; p < planes; p++) {
-    const Pair<C> sums = of_one(p);
+    const auto sums = sums_of<V>(of(p), n);
     a[p] = sums.a;
     b[p] = sums.b;
   }
 }
 
+}  // namespace
+
 template <class T, class D>
 void sums_of_planes(const D* du, const T* x, const compute_t<T>* mean, int64_t planes, int64_t n, compute_t<T>* a,
                     compute_t<T>* b) {
-  with_vectors([=](auto bytes) NK_INLINED {
-    using V = Vector<compute_t<T>, bytes()>;
-    sums_of_each<V>(
-        planes, n,
-        [=](int64_t p, int64_t j) NK_INLINED {
-          const V d = take<V>(du + p * n + j);
-          return Pair{d, d * (take<V>(x + p * n + j) - mean[p])};
-        },
-        [=](int64_t p) NK_INLINED { return run_sums<bytes()>(du + p * n, x + p * n, mean[p], n); }, a, b);
-  });
+  const auto of = [=](int64_t p) NK_INLINED { return Products<T, D>{du + p * n, x + p * n, mean[p]}; };
+  with_vectors([=](auto bytes) NK_INLINED { sums_of_each<Vector<compute_t<T>, bytes()>>(planes, n, of, a, b); });
 }
 
 template <class T>
 void moments_of_planes(const T* x, const compute_t<T>* about, int64_t planes, int64_t n, compute_t<T>* a,
                        compute_t<T>* b) {
-  with_vectors([=](auto bytes) NK_INLINED {
-    using V = Vector<compute_t<T>, bytes()>;
-    sums_of_each<V>(
-        planes, n,
-        [=](int64_t p, int64_t j) NK_INLINED {
-          const V d = take<V>(x + p * n + j) - about[p];
-          return Pair{d, d * d};
-        },
-        [=](int64_t p) NK_INLINED { return run_squares(x + p * n, about[p], n); }, a, b);
-  });
+  const auto of = [=](int64_t p) NK_INLINED { return Squares<T>{x + p * n, about[p]}; };
+  with_vectors([=](auto bytes) NK_INLINED { sums_of_each<Vector<compute_t<T>, bytes()>>(planes, n, of, a, b); });
 }
 
 #define NK_GRADIENTS(T, D)                                                           \

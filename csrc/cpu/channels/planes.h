@@ -100,24 +100,23 @@ void pool(const Forward<T>& a, const Bundle& bundle, const Scratch<Moments>& tab
 // that were too much for one.
 inline bool small_planes(const Grid& g) { return g.S <= 1024 && g.count() <= 1 << 18; }
 
-// The same of small planes, each a channel's: those of an image at once, about a value of each channel.
+// The same of small planes, each a channel's or those of a group: those of an image at once, about a value of each.
 template <class T>
 bool measure_small(const Forward<T>& a, const Bundle& bundle) {
   using C = compute_t<T>;
   const Grid& g = a.of.grid;
-  const int64_t width = bundle.groups;
-  const auto image = [&](int64_t n) { return a.of.x + g.plane(bundle.image + n, bundle.group); };
+  const int64_t width = bundle.groups, n = g.channels() * g.S, near = std::min(kFirst, n);
+  const auto image = [&](int64_t i) { return a.of.x + g.plane(bundle.image + i, bundle.group * g.channels()); };
   Scratch<C> first(width);
-  const int64_t near = std::min(kFirst, g.S);
   for (int64_t j = 0; j < width; j++) {
-    for (int64_t i = 0; i < near; i++) first[j] += load(image(0)[j * g.S + i]);
+    for (int64_t i = 0; i < near; i++) first[j] += load(image(0)[j * n + i]);
     first[j] /= static_cast<C>(near);
   }
   return keep_moments(a, bundle.line * g.G + bundle.group, first, [&](const Scratch<C>& about) {
     Raw<C> sums(2 * width);
     Scratch<Pair<double>> totals(width);
-    for (int64_t n = 0; n < g.images(); n++) {
-      moments_of_planes(image(n), about.data(), width, g.S, sums.data(), &sums[width]);
+    for (int64_t i = 0; i < g.images(); i++) {
+      moments_of_planes(image(i), about.data(), width, n, sums.data(), &sums[width]);
       for (int64_t j = 0; j < width; j++) totals[j] = {totals[j].a + sums[j], totals[j].b + sums[width + j]};
     }
     return totals;
@@ -127,7 +126,8 @@ bool measure_small(const Forward<T>& a, const Bundle& bundle) {
 template <class T>
 void measure(const Forward<T>& a, const Bundle& bundle, bool parallel) {
   const Grid& g = a.of.grid;
-  if (small_planes(g) && g.channels() == 1 && measure_small(a, bundle)) return;
+  const bool one_sum = g.channels() == 1 || (g.images() == 1 && g.channels() * g.S <= kTile);
+  if (small_planes(g) && one_sum && measure_small(a, bundle)) return;
   Scratch<Moments> table(g.images() * bundle.groups * segments(g.channels() * g.S));
   each_run(parallel, g, bundle, g.channels(), [&](const Run& r) {
     table[r.index] = run_moments(a.of.x + g.plane(r.image, r.c) + r.begin, r.n, a.of.eps);
