@@ -147,9 +147,12 @@ NK_INLINE void prefetch_tile(const T* tile, int64_t n) {
 // Ask for the lines of results that follow these n soon, of so many elements together: a store to a line that no near
 // cache holds waits for it. Where the second cache holds them all there is nothing to ask for.
 template <class T>
+NK_INLINE bool asks_for_results(int64_t elements) {
+  return elements * static_cast<int64_t>(sizeof(T)) >= (int64_t{2} << 20);
+}
+template <class T>
 NK_INLINE void prefetch_results(T* out, int64_t n, int64_t elements) {
-  constexpr int64_t kSize = sizeof(T);
-  if (elements * kSize >= (int64_t{2} << 20)) prefetch_tile(out + 4096 / kSize, n);
+  if (asks_for_results<T>(elements)) prefetch_tile(out + 4096 / sizeof(T), n);
 }
 
 }  // namespace normkernels

@@ -68,16 +68,18 @@ void for_each_segment(int64_t N, const F& f) {
   for_each(segments(N), [&](int64_t s) { f(s, s * kSegment, std::min(N, (s + 1) * kSegment)); });
 }
 
-// f(first, count) for every tile of a range
+// f(first, count) for every part of a range, of so many at most
+template <class F>
+void for_each_part(int64_t begin, int64_t end, int64_t most, const F& f) {
+  for (int64_t j = begin; j < end; j += most) f(j, std::min(most, end - j));
+}
 template <class F>
 void for_each_tile(int64_t begin, int64_t end, const F& f) {
-  for (int64_t j = begin; j < end; j += kTile) f(j, std::min(kTile, end - j));
+  for_each_part(begin, end, kTile, f);
 }
-
-// f(first, count) for every step of a range
 template <class F>
 void for_each_step(int64_t begin, int64_t end, const F& f) {
-  for (int64_t j = begin; j < end; j += kStep) f(j, std::min(kStep, end - j));
+  for_each_part(begin, end, kStep, f);
 }
 
 // The blocks that this thread gave back, by their sizes (powers of two), for whoever asks next: a small call spends

@@ -120,10 +120,10 @@ struct Backward {
   // dx of a tile, and dskip where it is not there yet
   template <class D, class K>
   void write(const D* du, int64_t at, const Blend<K>& k, int64_t n, bool nontemporal) const {
-    if (!nontemporal && sizeof(T) > 2) prefetch_results(dx + at, n, of.grid.N * of.grid.C * of.grid.S);
     if (writes_dskip()) write_du(du, dskip + at, n);
     if (power != 2) return blend_deviations(du, of.x + at, k, power, dx + at, n);
-    nontemporal ? blend_nontemporal(du, of.x + at, k, dx + at, n) : blend_tile(du, of.x + at, k, dx + at, n);
+    if (nontemporal) return blend_nontemporal(du, of.x + at, k, dx + at, n);
+    blend_tile(du, of.x + at, k, dx + at, n, of.grid.N * of.grid.C * of.grid.S);
   }
 
   // The same where C is too narrow for the coefficients

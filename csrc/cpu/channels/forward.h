@@ -65,8 +65,8 @@ struct Channels {
 
   // u from element at on, before the activation
   template <class K, class Out>
-  void scaled(int64_t at, const Scale<K>& k, Out* u, int64_t n) const {
-    scale_tile(x + at, skip ? skip + at : nullptr, k, u, n);
+  void scaled(int64_t at, const Scale<K>& k, Out* u, int64_t n, int64_t results = 0) const {
+    scale_tile(x + at, skip ? skip + at : nullptr, k, u, n, results);
   }
 
   // From u to y
@@ -75,15 +75,18 @@ struct Channels {
     gate_tile(affine.activation, affine.slope, opener + at, u, n);
   }
 
+  // How many elements are written at once at most: calls cost, but u needs room.
+  int64_t most() const { return plain() || gated() ? kTile : kStep; }
+
   // out = act((x - mean) * scale + shift + skip), or that times act(opener), from element at on
   template <class K>
   void write(int64_t at, const Scale<K>& k, T* out, int64_t n, bool nontemporal) const {
     // Arithmetic, not memory, is the limit in 16 bits.
     if (sizeof(T) == 2 && gated()) nontemporal = false;
     if ((plain() || gated()) && nontemporal) return scale_nontemporal(x + at, skip ? skip + at : nullptr, k, out, n);
-    if (!nontemporal && sizeof(T) > 2) prefetch_results(out, n, grid.N * grid.C * grid.S);
-    if (plain() || gated()) return scaled(at, k, out, n);
+    if (plain() || gated()) return scaled(at, k, out, n, grid.N * grid.C * grid.S);
     alignas(64) C u[kStep];
+    if (!nontemporal && sizeof(T) > 2) prefetch_results(out, n, grid.N * grid.C * grid.S);
     scaled(at, k, u, n);
     complete(at, u, n);
     nontemporal ? store_nontemporal(u, out, n) : store_tile(u, out, n);

@@ -185,7 +185,8 @@ void forward_planes(const Forward<T>& a) {
     each_run(parallel, g, bundle, 1, [&](const Run& r) {
       const auto scale = a.of.scale(r.statistic, r.c);
       const int64_t at = g.plane(r.image, r.c) + r.begin;
-      for_each_step(at, at + r.n, [&](int64_t j, int64_t m) { a.of.write(j, scale, a.y + j, m, nontemporal); });
+      for_each_part(at, at + r.n, a.of.most(),
+                    [&](int64_t j, int64_t m) { a.of.write(j, scale, a.y + j, m, nontemporal); });
     });
     if (nontemporal) nontemporal_fence();
   });

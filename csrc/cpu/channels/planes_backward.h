@@ -116,7 +116,7 @@ template <class T>
 void backward_bundle(const Backward<T>& a, const Bundle& bundle, bool nontemporal, bool parallel) {
   const Grid& g = a.of.grid;
   const int64_t first = bundle.group * g.channels(), width = bundle.groups * g.channels();
-  const int64_t statistic = bundle.line * g.G + bundle.group;
+  const int64_t statistic = bundle.line * g.G + bundle.group, most = a.of.plain() ? kTile : kStep;
   if (a.lost(statistic, bundle.groups)) measure(a.statistics(), bundle, parallel);
   const bool at_once = small(a) || small_activated(a, bundle);
   if (!nontemporal && at_once && narrow(a, bundle)) return backward_small(a, bundle);
@@ -131,7 +131,7 @@ void backward_bundle(const Backward<T>& a, const Bundle& bundle, bool nontempora
       const int64_t plane = g.plane(r.image, r.c);
       const auto scale = a.of.scale(r.statistic, r.c);
       Pair<double> total = {};
-      for_each_step(r.begin, r.begin + r.n, [&](int64_t j, int64_t m) {
+      for_each_part(r.begin, r.begin + r.n, most, [&](int64_t j, int64_t m) {
         a.with_du(plane + j, scale, m, kept(r, j), [&](const auto* du) {
           const auto part = sums_about(du, a.of.x + plane + j, a.of.mean[r.statistic], m);
           total.a += part.a;
@@ -148,7 +148,7 @@ void backward_bundle(const Backward<T>& a, const Bundle& bundle, bool nontempora
     const int64_t plane = g.plane(r.image, r.c);
     const auto scale = a.of.scale(r.statistic, r.c);
     const auto each_du = [&](const auto& f) {
-      for_each_step(r.begin, r.begin + r.n, [&](int64_t j, int64_t m) {
+      for_each_part(r.begin, r.begin + r.n, most, [&](int64_t j, int64_t m) {
         a.with_du_again(plane + j, scale, m, kept(r, j), [&](const auto* du) { f(du, plane + j, m); });
       });
     };

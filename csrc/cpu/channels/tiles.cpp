@@ -13,13 +13,21 @@ namespace {
 template <class T, class K, class Out>
 constexpr bool kPairs = std::is_same_v<T, bfloat16> && kWords<T, K, Out>;
 
-// out[i] = f(i, p[i], q[i]); kTwoToAWord: f does not look at i
+// out[i] = f(i, p[i], q[i]), part of so many results; kTwoToAWord: f does not look at i. Lines are asked for a few at a
+// time, between those that are written: many at once would be waited for. In 16 bits arithmetic is the limit.
 template <bool kTwoToAWord, class P, class Q, class Out, class F>
-NK_INLINE void map_both(const P* p, const Q* q, Out* out, int64_t n, const F& f) {
+NK_INLINE void map_both(const P* p, const Q* q, Out* out, int64_t n, int64_t results, const F& f) {
   if constexpr (kTwoToAWord) {
     map_pairs(p, q, out, n, f);
   } else {
-    map(out, n, [=](int64_t i) NK_INLINED { return static_cast<compute_t<Out>>(f(i, load(p[i]), load(q[i]))); });
+    constexpr int64_t kFew = 128;
+    const int64_t part = sizeof(Out) > 2 && asks_for_results<Out>(results) ? kFew : n;
+    for (int64_t first = 0; first < n; first += part) {
+      if (part == kFew) prefetch_results(out + first, kFew, results);
+      map(out + first, std::min(part, n - first), [=](int64_t i) NK_INLINED {
+        return static_cast<compute_t<Out>>(f(first + i, load(p[first + i]), load(q[first + i])));
+      });
+    }
   }
 }
 
@@ -66,7 +74,7 @@ void blend_lines(const D*, const T*, const Blend<K>&, T*, int64_t) {}
 }  // namespace
 
 template <class T, class K, class Out>
-NK_CLONES void scale_tile(const T* x, const T* skip, const Scale<K>& k, Out* out, int64_t n) {
+NK_CLONES void scale_tile(const T* x, const T* skip, const Scale<K>& k, Out* out, int64_t n, int64_t results) {
   using C = compute_t<T>;
 #if defined(NK_TWOS)
   if constexpr (kWords<T, K, Out>) {
@@ -75,7 +83,7 @@ NK_CLONES void scale_tile(const T* x, const T* skip, const Scale<K>& k, Out* out
 #endif
   const T* const second = skip ? skip : x;
   const C slope = static_cast<C>(k.slope);
-  NK_FOR_EACH_GATE(map_both<kPairs<T, K, Out>>(x, second, out, n, [=](int64_t i, C v, C s) NK_INLINED {
+  NK_FOR_EACH_GATE(map_both<kPairs<T, K, Out>>(x, second, out, n, results, [=](int64_t i, C v, C s) NK_INLINED {
     const C u = scaled<kSkip>(k, i, v, s);
     return through<kGate>(u, u, slope);
   }))
@@ -92,13 +100,13 @@ NK_CLONES void gate_tile(const T* dy, const T* x, const T* skip, const Scale<K>&
 }
 
 template <class T, class K, class D>
-NK_CLONES void blend_tile(const D* du, const T* x, const Blend<K>& k, T* dx, int64_t n) {
+NK_CLONES void blend_tile(const D* du, const T* x, const Blend<K>& k, T* dx, int64_t n, int64_t results) {
 #if defined(NK_TWOS)
   if constexpr (kWords<T, K, D>) {
     if (paired(n)) return blend_twos<false>(du, x, k, dx, n);
   }
 #endif
-  map_both<kPairs<T, K, D>>(du, x, dx, n, blended(k));
+  map_both<kPairs<T, K, D>>(du, x, dx, n, results, blended(k));
 }
 
 template <class T, class K>
@@ -129,16 +137,16 @@ NK_CLONES void rstd_tile(const C* var, double eps, C* rstd, int64_t n) {
 }
 
 #define NK_KIND(T, D, K)                                                               \
-  template void scale_tile(const T*, const T*, const Scale<K>&, D*, int64_t);          \
+  template void scale_tile(const T*, const T*, const Scale<K>&, D*, int64_t, int64_t); \
   template void gate_tile(const T*, const T*, const T*, const Scale<K>&, D*, int64_t); \
-  template void blend_tile(const D*, const T*, const Blend<K>&, T*, int64_t);          \
+  template void blend_tile(const D*, const T*, const Blend<K>&, T*, int64_t, int64_t); \
   template void blend_nontemporal(const D*, const T*, const Blend<K>&, T*, int64_t);
 #define NK_KINDS(T, D)              \
   NK_KIND(T, D, Same<compute_t<T>>) \
   NK_KIND(T, D, const compute_t<T>*)
 #define NK_WIDE(T, D)                                                                    \
-  template void blend_tile(const D*, const T*, const Blend<Same<double>>&, T*, int64_t); \
-  template void blend_tile(const D*, const T*, const Blend<const double*>&, T*, int64_t);
+  template void blend_tile(const D*, const T*, const Blend<Same<double>>&, T*, int64_t, int64_t); \
+  template void blend_tile(const D*, const T*, const Blend<const double*>&, T*, int64_t, int64_t);
 #define NK_CHANNELS(T)                                                                                 \
   template void store_nontemporal(const compute_t<T>*, T*, int64_t);                                   \
   template void scale_nontemporal(const T*, const T*, const Scale<Same<compute_t<T>>>&, T*, int64_t);  \

@@ -68,9 +68,10 @@ void add_channels(const Groups<C>& of, const S* a, const S* b, Means* means, C* 
 template <class S>
 void add_groups(const S* a, const S* b, int64_t count, int64_t D, Pair<double>* sums);
 
-// u, as the compute type or rounded to T; skip may be null
+// u, as the compute type or rounded to T; skip may be null. Here and below what is written is part of so many results,
+// whose lines are asked for.
 template <class T, class K, class Out>
-void scale_tile(const T* x, const T* skip, const Scale<K>& k, Out* u, int64_t n);
+void scale_tile(const T* x, const T* skip, const Scale<K>& k, Out* u, int64_t n, int64_t results = 0);
 
 // du = dy * gate'(u), as the compute type or T
 template <class T, class K, class Out>
@@ -78,10 +79,9 @@ void gate_tile(const T* dy, const T* x, const T* skip, const Scale<K>& k, Out* d
 
 // dx = a * du + b * (x - mean) + c
 template <class T, class K, class D>
-void blend_tile(const D* du, const T* x, const Blend<K>& k, T* dx, int64_t n);
+void blend_tile(const D* du, const T* x, const Blend<K>& k, T* dx, int64_t n, int64_t results = 0);
 
-// The three for so many adjacent planes of n positions, with a coefficient for each: planes.cpp. They are part of so
-// many results, whose lines are asked for.
+// The three for so many adjacent planes of n positions, with a coefficient for each: planes.cpp.
 template <class T, class Out>
 void scale_planes(const T* x, const T* skip, const Scale<const compute_t<T>*>& k, Out* u, int64_t planes, int64_t n,
                   int64_t results = 0);
