@@ -8,8 +8,8 @@ namespace normkernels {
 
 constexpr int64_t kScratch = 1 << 20;  // elements of du that are kept between two sweeps at most
 
-// Statistics of their own are taken in chunks, each with a line of the tables of dweight and dbias: as many as are worth
-// a thread, for small images have as many parameters as elements.
+// Statistics of their own are taken in chunks, each with a line of the tables of dweight and dbias: as many as are
+// worth a thread, for small images have as many parameters as elements.
 inline int64_t chunks(const Grid& g) {
   return std::clamp<int64_t>(g.N * g.C * g.S / kPart, 1, std::clamp<int64_t>(g.B, 1, 64));
 }

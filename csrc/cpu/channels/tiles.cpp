@@ -144,7 +144,7 @@ NK_CLONES void rstd_tile(const C* var, double eps, C* rstd, int64_t n) {
 #define NK_KINDS(T, D)              \
   NK_KIND(T, D, Same<compute_t<T>>) \
   NK_KIND(T, D, const compute_t<T>*)
-#define NK_WIDE(T, D)                                                                    \
+#define NK_WIDE(T, D)                                                                             \
   template void blend_tile(const D*, const T*, const Blend<Same<double>>&, T*, int64_t, int64_t); \
   template void blend_tile(const D*, const T*, const Blend<const double*>&, T*, int64_t, int64_t);
 #define NK_CHANNELS(T)                                                                                 \
