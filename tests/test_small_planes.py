@@ -48,6 +48,20 @@ def test_images_taken_as_one(name, N):
 
 
 @pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("D", [6, 128, 300])
+def test_groups_summed_at_once(D, last):
+    """As many as 256 channels are, and an odd rest of each; larger groups part by part."""
+    assert not off(OPS["group_norm"], (3, 32 * D, 3, 1), torch.float32, last)
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("name", ["group_norm", "batch_norm"])
+def test_results_beyond_the_second_cache(name, last):
+    """Two megabytes, whose lines are asked for."""
+    assert not off(OPS[name], (2, 96, 2800, 1), torch.float32, last)
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
 @pytest.mark.parametrize("positions", [60, 1000, 2000])
 @pytest.mark.parametrize("name", ["group_norm", "instance_norm", "batch_norm"])
 def test_first_values_far_from_the_others(name, positions, last):
