@@ -42,7 +42,7 @@ struct Checked {
         var(mean),
         rstd(mean),
         shift(mean),
-        lines(c.last ? chunks(c.N) : grid.B) {
+        lines(chunks(grid)) {
     dw.resize(lines * c.C);
     db.resize(lines * c.C);
     Activation activation{};
