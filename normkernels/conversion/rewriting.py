@@ -70,7 +70,8 @@ def _rewritten(kind: Any) -> type[nn.Module]:
         return program(self, *given) if program.fits(self, constants) else kind.forward(self, *args, **kwargs)
 
     before: Any = kind.forward
-    if isinstance(before, types.FunctionType) and not (before.__defaults__ or before.__kwdefaults__ or before.__closure__):
+    plain = isinstance(before, types.FunctionType) and not (before.__defaults__ or before.__closure__)
+    if plain and not before.__kwdefaults__:
         vars(forward).setdefault("_torchdynamo_inline", before)  # what Dynamo looks into: no guard leads there
 
     def reduced(self: nn.Module, protocol: Any) -> tuple[Any, ...]:

@@ -52,7 +52,7 @@ class _BatchNorm(Ranked, Twin, torch.nn.modules.batchnorm._BatchNorm):
     :func:`normkernels.functional.batch_norm`.
     """
 
-    SAID = ("training", "frozen_statistics", "track_running_stats", "momentum", "eps", "extras")
+    SAID: tuple[str, ...] = ("training", "frozen_statistics", "track_running_stats", "momentum", "eps", "extras")
 
     @constructor
     def __init__(
@@ -64,11 +64,13 @@ class _BatchNorm(Ranked, Twin, torch.nn.modules.batchnorm._BatchNorm):
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias, **extras)
 
     def tensors_read(self) -> list[str]:
-        tracks = self.track_running_stats and self.training and not self.frozen_statistics
-        if tracks and self.momentum is None:
+        if self.frozen_statistics or not self.training:
+            return [*super().tensors_read(), "running_mean", "running_var"]
+        if not self.track_running_stats:
+            return super().tensors_read()
+        if self.momentum is None:
             raise TypeError("a cumulative average is read from a tensor")
-        kept = ["running_mean", "running_var"] if tracks or not self.training or self.frozen_statistics else []
-        return [*super().tensors_read(), *kept, *(["num_batches_tracked"] if tracks else [])]
+        return [*super().tensors_read(), "running_mean", "running_var", "num_batches_tracked"]
 
     @one_call
     def forward(self, input: Tensor, skip: Tensor | None = None, **unknown: Never) -> Tensor:

@@ -51,7 +51,7 @@ class GroupNorm(ChannelExtras, torch.nn.GroupNorm):
     :func:`normkernels.functional.group_norm`.
     """
 
-    SAID = ("num_groups", "num_channels", "eps", "extras")
+    SAID: tuple[str, ...] = ("num_groups", "num_channels", "eps", "extras")
 
     @constructor
     def __init__(

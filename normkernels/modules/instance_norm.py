@@ -56,7 +56,7 @@ class _InstanceNorm(Ranked, Twin, torch.nn.modules.instancenorm._InstanceNorm):
     def _dims(space: int) -> tuple[int, ...]:
         return space + 1, space + 2  # an image alone is taken too
 
-    SAID = (
+    SAID: tuple[str, ...] = (
         "num_features", "affine", "training", "frozen_statistics", "track_running_stats", "momentum", "eps", "extras",
     )  # fmt: skip
 

@@ -58,7 +58,7 @@ class LayerNorm(RowExtras, torch.nn.LayerNorm):
     :func:`normkernels.functional.layer_norm`.
     """
 
-    SAID = ("eps", "normalized_shape", "extras")
+    SAID: tuple[str, ...] = ("eps", "normalized_shape", "extras")
 
     @constructor
     def __init__(

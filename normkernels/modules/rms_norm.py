@@ -56,7 +56,7 @@ class RMSNorm(RowExtras, torch.nn.RMSNorm):
     :func:`normkernels.functional.rms_norm`.
     """
 
-    SAID = ("eps", "normalized_shape", "extras")
+    SAID: tuple[str, ...] = ("eps", "normalized_shape", "extras")
 
     @constructor
     def __init__(

@@ -35,11 +35,13 @@ def part(n: int) -> int:
 def layer_norm(x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, *, eps: float) -> Tensor:
     """torch's, and exact for rows far from 0, whose mean torch rounds.
 
-    What is taken off first is a constant, which changes neither y nor a gradient: the mean of the row's first part.
+    What is taken off first is a constant, which changes neither y nor a gradient: the mean of the row's first part, or
+    of all of it where it lies in a cache. Inductor writes y over an x that is read in one way only.
     A variance that rounding leaves below 0 is 0.
     """
     dims = tuple(range(-len(shape), 0))
-    first = x.detach()[..., : part(shape[-1])]
+    whole = small(x) and not torch.is_grad_enabled()
+    first = x.detach() if whole else x.detach()[..., : part(shape[-1])]
     near = x - first.sum(dims, keepdim=True) * (1 / max(prod(first.shape[-len(shape) :]), 1))
     if torch.is_grad_enabled():
         return F.layer_norm(near, tuple(shape), weight, bias, eps)
