@@ -11,6 +11,7 @@ from torch.types import Device
 from normkernels._activations import Activation
 from normkernels._arguments import constructor, refuse
 from normkernels.modules._adapted import adapted_rows
+from normkernels.modules._extras import say_again
 from normkernels.modules._leaf import leaf
 from normkernels.modules._one_call import one_call
 from normkernels.modules._rows import RowExtras, normalized
@@ -74,7 +75,7 @@ class RMSNorm(RowExtras, torch.nn.RMSNorm):
     def register_parameter(self, name: str, param: torch.nn.Parameter | None) -> None:
         super().register_parameter(name, param)
         if name == "bias":
-            self.extras = self.extras  # which says anew whether there is one
+            say_again(self)  # whether there is one
 
     def tensors_read(self) -> list[str]:
         return ["weight", "bias"] if self._parameters.get("bias") is not None else ["weight"]
