@@ -1,6 +1,6 @@
 """Statistics of a model whose weights are an average of others, or came from elsewhere."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 
 @torch.no_grad()
-def update_bn(loader: Iterable[Any], model: nn.Module, device: torch.device | str | int | None = None) -> None:
+def update_bn(
+    loader: Iterable[Tensor | Sequence[object]], model: nn.Module, device: torch.device | str | int | None = None
+) -> None:
     """torch.optim.swa_utils.update_bn for every norm with a state: one pass over data, in training mode.
 
     Layers with a ``momentum`` (batch norm, batch renorm, tracked instance norm, recurrent batch norms, data norm) have

@@ -127,6 +127,16 @@ def test_one_graph_for_one_layer():
     assert counter.frame_count == 2
 
 
+def test_another_backend_is_another_graph():
+    counter = CompileCounterWithBackend("aot_eager")
+    layer, x = nk.GroupNorm(2, 8), torch.randn(6, 8, 5)
+    call = compiled(lambda x: layer(x), counter)
+    for name in (None, "reference", None, "reference"):
+        with nk.use_backend(name):
+            same(call, layer, x)
+    assert counter.frame_count == 2
+
+
 def test_changed_while_it_is_traced():
     """A layer that a compiled function changes is looked into from then on."""
     layer, x = nk.LayerNorm(8), torch.randn(6, 8)
