@@ -43,7 +43,7 @@ def update_bn(
         for k, batch in enumerate(loader):
             for m in norms:
                 m.momentum = None if m in batch_norms else 1 / (k + 1)  # None: one over the calls it has had
-            x = batch[0] if isinstance(batch, list | tuple) else batch
+            x: Any = batch[0] if isinstance(batch, list | tuple) else batch
             model(x if device is None else x.to(device))
     finally:
         for m, momentum in zip(norms, momenta, strict=True):
