@@ -50,9 +50,11 @@ fast as torch's norms ours are, and in brackets torch's model is as a copy of it
 noise; compiled also ours with `use_backend("reference")`, whose ordinary ops the compiler fuses with others; what torch
 takes; the peak of memory beyond what the model holds, ours as a part of torch's. In each round weights lie elsewhere in
 memory and the models come in another order, for both change a step by hundredths. Where a model is compiled
-among others changes it too, so a copy that is not timed is compiled first and another last; for the last, and for
-layers that are one call, not for compiled training but of test_resnet, resnet18, regnetx_002 and the UNet of diffusers,
-nor for rows that MISSING: these were timed before.
+among others changes it too, so a copy is compiled first and another last, and neither is timed. Before the last was
+there, and before a layer was one call, were timed: training compiled, but of test_resnet, resnet18, regnetx_002 and the
+UNet of diffusers; and inference compiled of Mamba-2 and of the first two models with group norm. Training compiled of
+Falcon-H1, Mamba-2 and Qwen3-Next, and Mamba-2 without gradients, were timed in one process, one place and one order,
+against one of two copies.
 """
 
 Curve = list[float]
