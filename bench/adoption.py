@@ -53,8 +53,8 @@ memory and the models come in another order, for both change a step by hundredth
 among others changes it too, so a copy is compiled first and another last, and neither is timed. Before the last was
 there, and before a layer was one call, were timed: training compiled, but of test_resnet, resnet18, regnetx_002 and the
 UNet of diffusers; and inference compiled of Mamba-2 and of the first two models with group norm. Training compiled of
-Falcon-H1, Mamba-2 and Qwen3-Next, and Mamba-2 without gradients, were timed in one process, one place and one order,
-against one of two copies.
+Falcon-H1, Mamba-2 and Qwen3-Next, and inference compiled of Mamba-2, were timed in one process, one place and one
+order, against one of two copies.
 """
 
 Curve = list[float]
