@@ -49,9 +49,12 @@ models, forward and backward, and a forward without gradients, each of these in 
 fast as torch's norms ours are, and in brackets torch's model is as a copy of it in the same rounds, which says what is
 noise; compiled also ours with `use_backend("reference")`, whose ordinary ops the compiler fuses with others; what torch
 takes; the peak of memory beyond what the model holds, ours as a part of torch's. In each round weights lie elsewhere in
-memory and the models come in another order, for both change a step by hundredths. The rows of resnet18, regnetx_002,
-Falcon-H1, Mamba-2 and the UNet of diffusers, and training compiled of test_resnet and Qwen3-Next, were timed before
-this was done: all in one process, one place and one order, against one of the two.
+memory and the models come in another order, for both change a step by hundredths. Where a model is compiled
+among others changes it too, so a copy is compiled first and another last, and neither is timed. Before the last was
+there, and before a layer was one call, were timed: training compiled, but of test_resnet, resnet18, regnetx_002 and the
+UNet of diffusers; and inference compiled of Mamba-2 and of the first two models with group norm. Training compiled of
+Falcon-H1, Mamba-2 and Qwen3-Next, and inference compiled of Mamba-2, were timed in one process, one place and one
+order, against one of two copies.
 """
 
 Curve = list[float]

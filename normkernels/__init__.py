@@ -39,6 +39,7 @@ from normkernels.modules.rms_norm import RMSNorm
 from normkernels.modules.streaming_norm import StreamingNorm1d, StreamingNorm2d, StreamingNorm3d
 from normkernels.modules.weight_norm import init_weight_norm_
 from normkernels.moments import activation_moments
+from normkernels.update_bn import update_bn
 
 __all__ = [
     "ACTIVATIONS", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "BatchNormLSTM", "BatchNormRNN", "BatchRenorm1d",
@@ -49,5 +50,5 @@ __all__ = [
     "SyncBatchNorm", "SyncBatchRenorm", "SyncOnlineNorm", "SyncStreamingNorm",
     "__version__", "activation_moments", "backends", "canonical_error_bound",
     "coherence", "convert", "fold_", "functional", "init_weight_norm_", "kernel_mapping", "parametrizations",
-    "project_unit_norm_", "revert", "synchronize_", "use_backend",
+    "project_unit_norm_", "revert", "synchronize_", "update_bn", "use_backend",
 ]  # fmt: skip

@@ -46,6 +46,7 @@ LEVELS = (
         "_place",
         "_tables",
         "_version",
+        "update_bn",
     ),
     ("canonical", "moments"),
     ("_backends.reference", "_backends.triton"),

@@ -129,26 +129,3 @@ def test_rows_of_one_number():
     with torch.no_grad():
         y = torch.compile(lambda x: F.layer_norm(x, 1000), fullgraph=True)(x)
     assert y.isfinite().all()
-
-
-def guards(kind: type[torch.nn.LayerNorm], layers: int) -> int:
-    """How many there are of that many layers in a row, as attributes of a module."""
-    torch._dynamo.reset()
-    module = torch.nn.Module()
-    for i in range(layers):
-        setattr(module, f"norm_{i}", kind(64))
-
-    def run(x: Tensor) -> Tensor:
-        for i in range(layers):
-            x = getattr(module, f"norm_{i}")(x)
-        return x
-
-    torch.compile(run, backend="eager", fullgraph=True)(torch.randn(4, 64))
-    (entry,) = torch._dynamo.eval_frame._debug_get_cache_entry_list(run.__code__)
-    return str(entry.guard_manager).count("+- ")
-
-
-def test_guards():
-    """What each more layer adds that torch's does not: the extras, and an eps that lies in another dict."""
-    added, torchs = (guards(kind, 2) - guards(kind, 1) for kind in (nk.LayerNorm, torch.nn.LayerNorm))
-    assert added - torchs <= 4

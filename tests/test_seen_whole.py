@@ -58,11 +58,11 @@ def guards(model: nn.Module) -> int:
 
 
 def test_a_converted_model_is_guarded_like_itself():
-    """Of each norm some more than torch's own, whose class, forward and parent Dynamo knows."""
+    """Of each norm no more than before, and none of what is rewritten around it."""
     few, many = (nn.Sequential(*(Block() for _ in range(n))) for n in (1, 9))
     before = guards(many) - guards(few)
     assert sum(len(nk.convert(m).fused) for m in (few, many)) == 10
-    assert guards(many) - guards(few) <= before + 8 * 2 * 8
+    assert guards(many) - guards(few) <= before
 
 
 def test_another_backend_is_another_graph():

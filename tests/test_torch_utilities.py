@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from layers import LAYERS, every_layer, every_trained_layer, fresh, output, step
+from layers import HAS_MODES, LAYERS, each, every_layer, every_trained_layer, fresh, output, step
 from torch import nn
 from torch.func import functional_call, stack_module_state
 from torch.optim.swa_utils import AveragedModel, update_bn
@@ -174,6 +174,34 @@ def test_update_bn(activation, frozen):
     same(dict(ours.state_dict()), dict(before if frozen else theirs.state_dict()))
     assert ours.momentum == 0.1
     assert all(t.isfinite().all() for t in other.state_dict().values())
+
+
+@each([a for a in HAS_MODES if "max_steps" not in a.switches])  # whose last statistics move several times a call
+def test_our_update_bn(layer):
+    """Of every layer with a state: with a momentum the mean over the batches, else what a pass in training leaves."""
+    module, batches = layer.used(training=False), [layer.input(torch.float64, seed) for seed in range(3)]
+    averaged, momentum = hasattr(module, "momentum"), getattr(module, "momentum", None)
+    twin, state = copy.deepcopy(module).train(), []
+    nk.update_bn([batches[0], *((b, "label") for b in batches[1:])], module)
+    assert not module.training
+    assert getattr(module, "momentum", None) == momentum
+    for b in batches:
+        if averaged:
+            twin.momentum = 1.0
+        twin(b)
+        state.append({name: t.clone() for name, t in twin.named_buffers() if t.is_floating_point()})
+    for name in state[0]:
+        seen = [s[name] for s in state]
+        same(dict(module.named_buffers())[name], torch.stack(seen).mean(0) if averaged else seen[-1])
+
+
+def test_our_update_bn_leaves_what_is_frozen():
+    """And the ramp of batch renorm."""
+    frozen, renorm = nk.BatchRenorm1d(4).freeze(), nk.BatchRenorm1d(4)
+    renorm(torch.randn(8, 4))
+    nk.update_bn([torch.randn(8, 4)], nn.Sequential(frozen, renorm))
+    assert renorm.num_batches_tracked == 1
+    same(dict(frozen.named_buffers()), dict(nk.BatchRenorm1d(4).named_buffers()))
 
 
 def test_a_freezing_loop():

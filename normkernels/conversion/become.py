@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from normkernels.modules._extras import say_again
+
 _EVERY_MODULE = frozenset(vars(nn.Module()))
 _MEMORY = "_converted_from"  # the attribute that holds a Before
 
@@ -54,6 +56,7 @@ def become(module: nn.Module, template: nn.Module) -> None:
     if widen := getattr(module, "_widen", None):
         widen(dict(module._buffers))
     found[_MEMORY] = before
+    say_again(module)
 
 
 def forget(module: nn.Module) -> None:
@@ -80,6 +83,7 @@ def go_back(module: nn.Module) -> None:
         if t is not None and old is not None and t.dtype != old.dtype and t.dtype == torch.float32:
             t = t.to(old.dtype)  # it was widened
         module._buffers[name] = t if t is None or device is None else t.to(device)
+    say_again(module)
 
 
 def forward_before(module: nn.Module, *args: Any, **named: Any) -> Any:

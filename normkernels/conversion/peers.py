@@ -14,6 +14,7 @@ from normkernels.conversion.become import base
 from normkernels.conversion.tracing import parameters
 from normkernels.conversion.trying import Candidate, first
 from normkernels.conversion.twins import CHANNELS, place
+from normkernels.modules._one_call import one_call
 from normkernels.modules.batch_norm import BatchNorm2d
 from normkernels.modules.group_norm import GroupNorm
 from normkernels.modules.layer_norm import LayerNorm
@@ -61,6 +62,7 @@ def _beside(module: Any, dtype: torch.dtype) -> Any:
 class WideRMSNorm(RMSNorm):
     __doc__ = _wide.__doc__
 
+    @one_call
     def forward(self, input: Tensor, *added: Any, **more: Any) -> Any:
         return RMSNorm.forward(*_wide(self, input), *added, **more)
 
@@ -68,6 +70,7 @@ class WideRMSNorm(RMSNorm):
 class NarrowRMSNorm(WideRMSNorm):
     """In the wider dtype of input and weight, and output in weight's where that has 16 bits: T5's, diffusers'."""
 
+    @one_call
     def forward(self, input: Tensor, *added: Any, **more: Any) -> Any:
         found = RMSNorm.forward(*_wide(self, input), *added, **more)
         if isinstance(input, Proxy) or self.weight.dtype.itemsize > 2 or self.weight.dtype == input.dtype:
@@ -78,6 +81,7 @@ class NarrowRMSNorm(WideRMSNorm):
 class WideLayerNorm(LayerNorm):
     __doc__ = _wide.__doc__
 
+    @one_call
     def forward(self, input: Tensor, *added: Any, **more: Any) -> Any:
         return LayerNorm.forward(*_wide(self, input), *added, **more)
 
@@ -85,6 +89,7 @@ class WideLayerNorm(LayerNorm):
 class WideLayerNorm2d(LayerNorm2d):
     __doc__ = _wide.__doc__
 
+    @one_call
     def forward(self, input: Tensor, *added: Any, **more: Any) -> Any:
         return LayerNorm2d.forward(*_wide(self, input), *added, **more)
 
@@ -92,6 +97,7 @@ class WideLayerNorm2d(LayerNorm2d):
 class WideBatchNorm2d(BatchNorm2d):
     __doc__ = _wide.__doc__
 
+    @one_call
     def forward(self, input: Tensor, *added: Any, **more: Any) -> Any:
         return BatchNorm2d.forward(*_wide(self, input), *added, **more)
 
@@ -99,6 +105,7 @@ class WideBatchNorm2d(BatchNorm2d):
 class AsInputLayerNorm(LayerNorm):
     __doc__ = _as_input.__doc__
 
+    @one_call
     def forward(self, input: Tensor, *added: Any, **more: Any) -> Any:
         return LayerNorm.forward(*_as_input(self, input), *added, **more)
 
@@ -106,6 +113,7 @@ class AsInputLayerNorm(LayerNorm):
 class AsInputLayerNorm2d(LayerNorm2d):
     __doc__ = _as_input.__doc__
 
+    @one_call
     def forward(self, input: Tensor, *added: Any, **more: Any) -> Any:
         return LayerNorm2d.forward(*_as_input(self, input), *added, **more)
 

@@ -2,6 +2,7 @@
 
 import functools
 import operator
+import types
 from typing import Any, NamedTuple
 
 import torch
@@ -67,6 +68,11 @@ def _rewritten(kind: Any) -> type[nn.Module]:
         else:
             given, constants = [*args, *program.constants.values()], program.constants
         return program(self, *given) if program.fits(self, constants) else kind.forward(self, *args, **kwargs)
+
+    before: Any = kind.forward
+    plain = isinstance(before, types.FunctionType) and not (before.__defaults__ or before.__closure__)
+    if plain and not before.__kwdefaults__:
+        vars(forward).setdefault("_torchdynamo_inline", before)  # what Dynamo looks into: no guard leads there
 
     def reduced(self: nn.Module, protocol: Any) -> tuple[Any, ...]:
         return _restored, (kind,), self.__getstate__()  # type: ignore[attr-defined]

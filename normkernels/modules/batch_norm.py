@@ -11,6 +11,7 @@ from normkernels._activations import Activation
 from normkernels._arguments import constructor, refuse
 from normkernels.modules._channels import Twin
 from normkernels.modules._leaf import leaf
+from normkernels.modules._one_call import one_call
 from normkernels.modules._ranks import Ranked
 from normkernels.ops._state import count
 from normkernels.ops.batch_norm import batch_norm
@@ -51,6 +52,8 @@ class _BatchNorm(Ranked, Twin, torch.nn.modules.batchnorm._BatchNorm):
     :func:`normkernels.functional.batch_norm`.
     """
 
+    SAID: tuple[str, ...] = ("training", "frozen_statistics", "track_running_stats", "momentum", "eps", "extras")
+
     @constructor
     def __init__(
         self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
@@ -60,6 +63,16 @@ class _BatchNorm(Ranked, Twin, torch.nn.modules.batchnorm._BatchNorm):
         extras = {"activation": activation, "slope": slope, "backend": backend}
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias, **extras)
 
+    def tensors_read(self) -> list[str]:
+        if self.frozen_statistics or not self.training:
+            return [*super().tensors_read(), "running_mean", "running_var"]
+        if not self.track_running_stats:
+            return super().tensors_read()
+        if self.momentum is None:
+            raise TypeError("a cumulative average is read from a tensor")
+        return [*super().tensors_read(), "running_mean", "running_var", "num_batches_tracked"]
+
+    @one_call
     def forward(self, input: Tensor, skip: Tensor | None = None, **unknown: Never) -> Tensor:
         """y, as the class says; running statistics move in training unless they are frozen."""
         if isinstance(input, Proxy):

@@ -12,6 +12,7 @@ from normkernels._arguments import constructor, refuse
 from normkernels.modules._adapted import adapted, check_tables
 from normkernels.modules._channels import ChannelExtras
 from normkernels.modules._leaf import leaf
+from normkernels.modules._one_call import one_call
 from normkernels.ops.group_norm import group_norm
 
 
@@ -50,6 +51,8 @@ class GroupNorm(ChannelExtras, torch.nn.GroupNorm):
     :func:`normkernels.functional.group_norm`.
     """
 
+    SAID: tuple[str, ...] = ("num_groups", "num_channels", "eps", "extras")
+
     @constructor
     def __init__(
         self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True, device: Device = None,
@@ -59,6 +62,7 @@ class GroupNorm(ChannelExtras, torch.nn.GroupNorm):
         extras = {"activation": activation, "slope": slope, "backend": backend}
         super().__init__(num_groups, num_channels, eps, affine, device, dtype, bias=bias, **extras)
 
+    @one_call
     def forward(
         self, input: Tensor, skip: Tensor | None = None, scale: Tensor | None = None, shift: Tensor | None = None,
         gate: Tensor | None = None, **unknown: Never,

@@ -12,6 +12,7 @@ from normkernels._arguments import constructor, refuse
 from normkernels._messages import warn
 from normkernels.modules._channels import Twin
 from normkernels.modules._leaf import leaf
+from normkernels.modules._one_call import one_call
 from normkernels.modules._ranks import Ranked
 from normkernels.ops.instance_norm import instance_norm
 
@@ -55,6 +56,10 @@ class _InstanceNorm(Ranked, Twin, torch.nn.modules.instancenorm._InstanceNorm):
     def _dims(space: int) -> tuple[int, ...]:
         return space + 1, space + 2  # an image alone is taken too
 
+    SAID: tuple[str, ...] = (
+        "num_features", "affine", "training", "frozen_statistics", "track_running_stats", "momentum", "eps", "extras",
+    )  # fmt: skip
+
     @constructor
     def __init__(
         self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = False,
@@ -64,6 +69,11 @@ class _InstanceNorm(Ranked, Twin, torch.nn.modules.instancenorm._InstanceNorm):
         extras = {"activation": activation, "slope": slope, "backend": backend}
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias, **extras)
 
+    def tensors_read(self) -> list[str]:
+        kept = ["running_mean", "running_var"] if self.track_running_stats else []
+        return [*super().tensors_read(), *kept]
+
+    @one_call
     def forward(
         self, input: Tensor, skip: Tensor | None = None, gate: Tensor | None = None, **unknown: Never
     ) -> Tensor:

@@ -13,6 +13,7 @@ from normkernels._activations import Activation
 from normkernels._arguments import constructor, refuse
 from normkernels.modules._adapted import adapted_rows
 from normkernels.modules._leaf import leaf
+from normkernels.modules._one_call import one_call
 from normkernels.modules._rows import RowExtras, normalized
 from normkernels.ops.layer_norm import layer_norm
 
@@ -57,6 +58,8 @@ class LayerNorm(RowExtras, torch.nn.LayerNorm):
     :func:`normkernels.functional.layer_norm`.
     """
 
+    SAID: tuple[str, ...] = ("eps", "normalized_shape", "extras")
+
     @constructor
     def __init__(
         self, normalized_shape: int | Sequence[int], eps: float = 1e-5, elementwise_affine: bool = True,
@@ -87,6 +90,7 @@ class LayerNorm(RowExtras, torch.nn.LayerNorm):
         self, input: Tensor, residual: Tensor, scale: Tensor | None = None, shift: Tensor | None = None,
         gate: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]: ...  # fmt: skip
+    @one_call
     def forward(
         self, input: Tensor, residual: Tensor | None = None, scale: Tensor | None = None, shift: Tensor | None = None,
         gate: Tensor | None = None, **unknown: Never,

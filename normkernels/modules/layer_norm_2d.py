@@ -12,6 +12,7 @@ from normkernels._activations import Activation
 from normkernels._arguments import constructor, refuse
 from normkernels.modules._extras import extra
 from normkernels.modules._leaf import leaf
+from normkernels.modules._one_call import one_call
 from normkernels.modules.layer_norm import LayerNorm
 from normkernels.ops.layer_norm_2d import check_format, layer_norm_2d
 
@@ -69,6 +70,7 @@ class LayerNorm2d(LayerNorm):
     def forward(self, input: Tensor, residual: None = None) -> Tensor: ...
     @overload
     def forward(self, input: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]: ...
+    @one_call
     def forward(
         self, input: Tensor, residual: Tensor | None = None, **unknown: Never
     ) -> Tensor | tuple[Tensor, Tensor]:

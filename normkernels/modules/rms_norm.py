@@ -11,7 +11,9 @@ from torch.types import Device
 from normkernels._activations import Activation
 from normkernels._arguments import constructor, refuse
 from normkernels.modules._adapted import adapted_rows
+from normkernels.modules._extras import say_again
 from normkernels.modules._leaf import leaf
+from normkernels.modules._one_call import one_call
 from normkernels.modules._rows import RowExtras, normalized
 from normkernels.ops.rms_norm import rms_norm
 
@@ -55,6 +57,8 @@ class RMSNorm(RowExtras, torch.nn.RMSNorm):
     :func:`normkernels.functional.rms_norm`.
     """
 
+    SAID: tuple[str, ...] = ("eps", "normalized_shape", "extras")
+
     @constructor
     def __init__(
         self, normalized_shape: int | Sequence[int], eps: float | None = None,
@@ -67,6 +71,14 @@ class RMSNorm(RowExtras, torch.nn.RMSNorm):
         wanted = bias and elementwise_affine
         new = torch.zeros(self.normalized_shape, device=device, dtype=dtype) if wanted else None
         self.register_parameter("bias", None if new is None else torch.nn.Parameter(new))
+
+    def register_parameter(self, name: str, param: torch.nn.Parameter | None) -> None:
+        super().register_parameter(name, param)
+        if name == "bias":
+            say_again(self)  # whether there is one
+
+    def tensors_read(self) -> list[str]:
+        return ["weight", "bias"] if self._parameters.get("bias") is not None else ["weight"]
 
     def extra_repr(self) -> str:
         return super().extra_repr() + (", bias=True" if self.bias is not None else "")
@@ -81,6 +93,7 @@ class RMSNorm(RowExtras, torch.nn.RMSNorm):
         self, input: Tensor, residual: Tensor, scale: Tensor | None = None, shift: Tensor | None = None,
         gate: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]: ...  # fmt: skip
+    @one_call
     def forward(
         self, input: Tensor, residual: Tensor | None = None, scale: Tensor | None = None, shift: Tensor | None = None,
         gate: Tensor | None = None, **unknown: Never,

@@ -35,31 +35,40 @@ def part(n: int) -> int:
 def layer_norm(x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, *, eps: float) -> Tensor:
     """torch's, and exact for rows far from 0, whose mean torch rounds.
 
-    What is taken off first is a constant, which changes neither y nor a gradient: the mean of the row's first part.
+    What is taken off first is a constant, which changes neither y nor a gradient: the mean of the row's first part, or
+    of all of it where it lies in a cache. Inductor writes y over an x that is read in one way only.
     A variance that rounding leaves below 0 is 0.
     """
     dims = tuple(range(-len(shape), 0))
-    first = x.detach()[..., : part(shape[-1])]
-    near = x - first.sum(dims, keepdim=True) * (1 / max(prod(first.shape[-len(shape) :]), 1))
+    whole = small(x) and not torch.is_grad_enabled()
+    first = x.detach() if whole else x.detach()[..., : part(shape[-1])]
+    near = x - _beside(first.sum(dims) * (1 / max(prod(first.shape[-len(shape) :]), 1)), dims)
     if torch.is_grad_enabled():
         return F.layer_norm(near, tuple(shape), weight, bias, eps)
     share = 1 / max(prod(shape), 1)  # Inductor divides by N for every few values again
-    mean = near.sum(dims, keepdim=True) * share
-    var = (near * near).sum(dims, keepdim=True) * share - mean * mean
-    return _affine((near - mean) * _stored((var.clamp_min(0) + eps).rsqrt(), x), weight, bias)
+    mean = near.sum(dims) * share
+    var = (near * near).sum(dims) * share - mean * mean
+    rstd = _stored((var.clamp_min(0) + eps).rsqrt(), x)
+    return _affine((near - _beside(mean, dims)) * _beside(rstd, dims), weight, bias)
 
 
 def rms_norm(x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, *, eps: float) -> Tensor:
     """torch's, with a bias."""
     if torch.is_grad_enabled() or not small(x):
         return _affine(F.rms_norm(x, tuple(shape), weight, eps), None, bias)
-    square = (x * x).sum(tuple(range(-len(shape), 0)), keepdim=True) * (1 / max(prod(shape), 1))
-    return _affine(x * _stored((square + eps).rsqrt(), x), weight, bias)
+    dims = tuple(range(-len(shape), 0))
+    square = (x * x).sum(dims) * (1 / max(prod(shape), 1))
+    return _affine(x * _beside(_stored((square + eps).rsqrt(), x), dims), weight, bias)
 
 
 def _affine(u: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     u = u if weight is None else u * weight
     return u if bias is None else u + bias
+
+
+def _beside(statistic: Tensor, dims: Sequence[int]) -> Tensor:
+    """Of each row, as it is taken beside the row's values: with dims of size 1 a buffer would be viewed anew."""
+    return statistic[(..., *(None for _ in dims))]
 
 
 def _stored(t: Tensor, x: Tensor) -> Tensor:

@@ -99,6 +99,15 @@ TABLE = {
     ("ops/ways", "tests/test_seen_whole.py"): [
         ("return whole(_backends._request, _closed_forms, *args", "return whole(None, False, *args"),
     ],
+    ("modules/one_call", "tests/test_one_call.py"): [
+        ('kind.__module__.startswith("normkernels.") and', ""),
+        ("_layer(_backends._request, False, said", "_layer(None, False, said"),
+        ("weight = self.weight if", "weight = None if"),
+    ],
+    ("modules/extras", "tests/test_one_call.py"): [
+        ("""if name == "__class__" or name in self.SAID:""", "if False:"),
+        ("None if torch.compiler.is_compiling() else say(module)", "vars(module).get('_said')"),
+    ],
     ("ops/whole", "tests/test_seen_whole.py"): [
         ("raise (_unsupported(better) if torch.compiler.is_compiling() else better) from None", "raise"),
     ],

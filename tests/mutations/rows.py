@@ -125,9 +125,9 @@ TABLE = {
         ("weight, bias, gate, ctx.settings)[0], input", "weight, bias, gate, ctx.settings)[0], input.detach()"),
     ],
     ("ops/inlined", FAR_ROWS): [
-        ("x - first.sum(dims, keepdim=True) * (1 / max(prod(first.shape[-len(shape) :]), 1))", "x"),
+        ("x - _beside(first.sum(dims) * (1 / max(prod(first.shape[-len(shape) :]), 1)), dims)", "x"),
         ("* share - mean * mean", "* share"),
-        ("(near - mean) * _stored", "near * _stored"),
+        ("(near - _beside(mean, dims)) * _beside", "near * _beside"),
         ("var.clamp_min(0)", "var"),
     ],
     ("ops/layer_norm_2d", "tests/test_inlined.py -k pixels"): [

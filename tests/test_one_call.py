@@ -1,0 +1,148 @@
+"""A layer is one call in Dynamo's graph: guarded by no more than its twin of torch.nn, and by all that it reads."""
+
+import copy
+import pickle
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
+
+import normkernels as nk
+from normkernels.conversion.twins import TWINS
+
+ARGS = {nk.GroupNorm: (2, 8)}
+every_twin = pytest.mark.parametrize(("twin", "kind"), TWINS.items(), ids=[t.__name__ for t in TWINS])
+
+
+class Checked(nk.BatchNorm2d):
+    """Of another library: what it reads is not known."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        assert input.dim() == 3
+
+
+def compiled(call: Callable[..., Tensor], backend="aot_eager"):
+    torch._dynamo.reset()
+    return torch.compile(call, backend=backend, fullgraph=True)
+
+
+def made(kind: type[nn.Module], **switches) -> nn.Module:
+    return kind(*ARGS.get(kind, (2, 8) if kind is nn.GroupNorm else (8,)), **switches)
+
+
+def image(kind: type[nn.Module]) -> Tensor:
+    shapes = {"LayerNorm": (6, 8), "RMSNorm": (6, 8), "GroupNorm": (6, 8, 5)}
+    return torch.randn(
+        shapes.get(kind.__name__) or {"1": (6, 8, 5), "2": (6, 8, 3, 5)}.get(kind.__name__[-2], (6, 8, 2, 3, 3))
+    )
+
+
+def same(call: Callable[[Tensor], Tensor], layer: nn.Module, x: Tensor) -> None:
+    """What a compiled call of the layer gives, and leaves in its buffers, is what a copy does that is not compiled."""
+    twin = copy.deepcopy(layer)
+    torch.testing.assert_close(call(x), twin(x))
+    torch.testing.assert_close(dict(layer.named_buffers()), dict(twin.named_buffers()))
+
+
+def guards(kind: type[nn.Module], training: bool) -> int:
+    """Of a net of four."""
+    net = nn.Sequential(*(made(kind) for _ in range(4))).train(training)
+
+    def run(x: Tensor) -> Tensor:
+        return net(x)
+
+    with torch.set_grad_enabled(training):
+        compiled(run, "eager")(image(kind))
+    (entry,) = torch._dynamo.eval_frame._debug_get_cache_entry_list(run.__code__)
+    return str(entry.guard_manager).count("+- ")
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+@every_twin
+def test_no_more_guards_than_its_twin(twin, kind, training):
+    assert guards(kind, training) <= guards(twin, training)
+
+
+def freeze(m: nn.Module) -> None:
+    m.freeze() if hasattr(m, "freeze") and m.running_mean is not None else setattr(m, "eps", 0.5)
+
+
+CHANGES: dict[str, Callable[[nn.Module], object]] = {
+    "eps": lambda m: setattr(m, "eps", 0.1),
+    "activation": lambda m: setattr(m, "activation", "relu"),
+    "weight": lambda m: setattr(m, "weight", nn.Parameter(torch.rand(8, dtype=torch.float32))),
+    "no weight": lambda m: m.register_parameter("weight", None),
+    "a bias": lambda m: setattr(m, "bias", nn.Parameter(torch.rand(8))),
+    "eval": lambda m: m.eval(),
+    "frozen": freeze,
+    "momentum": lambda m: setattr(m, "momentum", 0.5),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@every_twin
+def test_what_changes_is_seen(twin, kind, change):
+    """Compiled again where the layer has changed: the numbers are those of the layer that is there."""
+    layer, x = made(kind), image(kind)
+    call = compiled(lambda x: layer(x))
+    same(call, layer, x)
+    CHANGES[change](layer)
+    same(call, layer, x)
+
+
+@every_twin
+def test_a_copy_is_the_same_graph(twin, kind):
+    """Which says what the layer says, whether it was copied, pickled, or was one of torch.nn."""
+    layer, was = made(kind, eps=0.1).eval(), made(twin, eps=0.1).eval()
+    nk.convert(was)
+    assert layer._said == copy.deepcopy(layer)._said == pickle.loads(pickle.dumps(layer))._said == was._said
+    nk.revert(was)
+    assert not hasattr(was, "_said")
+
+
+def test_a_layer_of_another_class_is_looked_into():
+    layer, x = Checked(8), torch.randn(6, 8, 3)
+    assert layer._said is None
+    same(compiled(lambda x: layer(x)), layer, x)
+
+
+def test_a_cumulative_average_is_looked_into():
+    layer, x = nk.BatchNorm1d(8, momentum=None), torch.randn(6, 8)
+    torch._dynamo.reset()
+    call = torch.compile(lambda x: layer(x), backend="aot_eager")
+    for _ in range(2):
+        same(call, layer, x)
+
+
+def test_one_graph_for_one_layer():
+    """What it does not read, and what comes back, is no other one."""
+    counter = CompileCounterWithBackend("eager")
+    layer, x = nk.LayerNorm(8), torch.randn(6, 8)
+    call = compiled(lambda x: layer(x), counter)
+    for eps, training in ((1e-5, True), (1e-3, True), (1e-5, False)):
+        layer.train(training).eps = eps
+        torch.testing.assert_close(call(x), copy.deepcopy(layer)(x))
+    assert counter.frame_count == 2
+
+
+def test_another_backend_is_another_graph():
+    counter = CompileCounterWithBackend("aot_eager")
+    layer, x = nk.GroupNorm(2, 8), torch.randn(6, 8, 5)
+    call = compiled(lambda x: layer(x), counter)
+    for name in (None, "reference", None, "reference"):
+        with nk.use_backend(name):
+            same(call, layer, x)
+    assert counter.frame_count == 2
+
+
+def test_changed_while_it_is_traced():
+    """A layer that a compiled function changes is looked into from then on."""
+    layer, x = nk.LayerNorm(8), torch.randn(6, 8)
+
+    def run(x: Tensor) -> Tensor:
+        layer.eps = 0.5
+        return layer(x)
+
+    torch.testing.assert_close(compiled(run)(x), nk.LayerNorm(8, eps=0.5)(x))
