@@ -12,7 +12,7 @@ from .report import geometric_mean
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
 PAGE = ROOT / "docs" / "performance.md"
-AMD, AVX2, INTEL = "cpu-amd-epyc", "cpu-amd-epyc-avx2", "cpu-intel-xeon"
+AMD, AVX2, ZEN4, INTEL = "cpu-amd-epyc", "cpu-amd-epyc-avx2", "cpu-amd-epyc-zen4", "cpu-intel-xeon"
 INTRODUCTION = """# Performance
 
 Written by `python -m bench.performance` from the files of [`bench/results`](../bench/results); each says on its
@@ -126,6 +126,11 @@ def page() -> str:
             f"On an AMD EPYC that has AVX2 and no AVX-512, {of_the_grid(AVX2)} ([drawn]"
             f"(../bench/results/{AVX2}/sweep.png)):",
             grid(AVX2),
+        ),
+        (
+            "",
+            f"On a Zen 4 EPYC, which has it, {of_the_grid(ZEN4)} ([drawn](../bench/results/{ZEN4}/sweep.png)):",
+            grid(ZEN4),
         ),
         ("Weights", "Eager is `torch._weight_norm`, or the formula.", kernels("weights")),
         ("NormProp", "What it adds to a convolution.", normprop()),
