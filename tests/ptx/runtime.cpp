@@ -19,10 +19,12 @@ using Filled = void (*)(void* data, size_t bytes);
 struct Device {
   int multiprocessors, blocks, l2_bytes;  // blocks: of any kernel that a multiprocessor holds
   int capability;                         // the major one
+  int beside;                             // blocks of any kernel that all clusters have room for; 0: an error
   Launch launch;
   Filled filled;
 } device{};
 
+int which = 0;  // what is known of a device does not hold for the next
 cudaError_t last = cudaSuccess;
 
 std::unordered_map<const void*, std::string>& names() {  // of kernels; static initialisers of other files fill it
@@ -44,8 +46,9 @@ cudaError_t run(const void* host, dim3 grid, dim3 block, dim3 cluster, size_t sh
 extern "C" {
 
 __attribute__((visibility("default"))) void fake_device(int multiprocessors, int blocks, int l2_bytes, int capability,
-                                                        Launch launch, Filled filled) {
-  device = {multiprocessors, blocks, l2_bytes, capability, launch, filled};
+                                                        int beside, Launch launch, Filled filled) {
+  device = {multiprocessors, blocks, l2_bytes, capability, beside, launch, filled};
+  ++which;
   last = cudaSuccess;
 }
 
@@ -99,6 +102,14 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* blocks, const void*, int, size_t, unsigned) {
   *blocks = device.blocks;
   return cudaSuccess;
+}
+cudaError_t cudaGetDevice(int* index) {
+  *index = which;
+  return cudaSuccess;
+}
+cudaError_t cudaOccupancyMaxActiveClusters(int* clusters, const void*, const cudaLaunchConfig_t* launch) {
+  *clusters = device.beside / launch->attrs->val.clusterDim.x;
+  return device.beside ? cudaSuccess : last = cudaErrorInvalidClusterSize;
 }
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* found, const void*) {
   *found = {}, found->ptxVersion = 10 * device.capability;  // of the code that it would run
