@@ -7,28 +7,23 @@ a row is reduced, and the predicted share of the call: this kernel, and the sum 
 
 import argparse
 import csv
-import importlib
 import math
-import re
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.shapes import SHAPES
 
-from .compiled import ARCHITECTURE, Code, listing, output
+from .compiled import Code
+from .cuda_code import Kernels, compile_kernels, facts
 from .times import APART, H100, H200, Device, Work, copy, resident, seconds
 
-ROOT, TABLE = Path(__file__).resolve().parents[2], Path(__file__).with_name("cuda.csv")
+TABLE = Path(__file__).with_name("cuda.csv")
 CHUNKS, BLOCK, MOST, PACK = 2, 256, 512, 8  # of csrc/cuda/rows: packs of a thread, threads, values of a pack
 TOGETHER = 8  # blocks of a cluster at most
 KERNEL = "rows_backward_kernel<__nv_bfloat16, {center}, true, 0, false, {many}, 2>"
 SUMMED, SUM_AHEAD = 256, 8  # of csrc/cuda/base/line_sums.cuh: threads, loads of one at once
 LINES = "line_sums_kernel<__nv_bfloat16>"
-
-
-Kernels = dict[str, tuple[int, str]]
 
 
 class Row(NamedTuple):
@@ -68,56 +63,6 @@ def line_sums(partial: int, N: int, tables: int, kernels: Kernels) -> Launched:
     steps = math.ceil(partial / (SUMMED // units * SUM_AHEAD))
     work = Work(tables * math.ceil(N / units), 4.0 * tables * partial * N, 0, steps, 1.0)
     return Launched(facts(LINES, *kernels[LINES], 1024)[0], work, SUMMED // 32)
-
-
-def compile_kernels(names: dict[str, str], header: str = "cuda/rows/backward.cuh") -> Kernels:
-    """Registers and machine code by name; names: of kernels, and of what each takes."""
-    nvcc = importlib.import_module("tests.ptx.build").nvcc()
-    if nvcc is None:
-        sys.exit("nvcc not found: the CUDA kernels cannot be compiled")
-    tools = Path(importlib.import_module("triton").__file__ or "").parent / "backends/nvidia/bin"
-    made = "".join(f"template __global__ void {name}({given});\n" for name, given in names.items())
-    with tempfile.TemporaryDirectory() as folder:
-        source, cubin = Path(folder, "rows.cu"), Path(folder, "rows.cubin")
-        source.write_text(f'#include "{header}"\nnamespace normkernels::cuda {{\n{made}}}\n')
-        flags = ["-O3", "-std=c++20", "--expt-relaxed-constexpr", f"-arch=sm_{ARCHITECTURE}", f"-I{ROOT / 'csrc'}"]
-        output(nvcc, *flags, "-cubin", "-o", cubin, source)
-        usage = output(tools / "cuobjdump", "--dump-resource-usage", cubin)
-        sass = output(tools / "nvdisasm", "-c", cubin)
-    registers = dict(re.findall(r"Function (\w+):\s+REG:(\d+)", usage))
-    sections = re.split(r"(?m)^\.text\.(\w+):", sass)[1:]
-    found = {}
-    for mangled, text in zip(sections[::2], sections[1::2], strict=True):
-        name = output("c++filt", mangled).split("(")[0].removeprefix("void ").replace("normkernels::cuda::", "")
-        found[name.strip()] = int(registers[mangled]), text
-    return found
-
-
-def loop_over_rows(sass: str) -> tuple[list[str], list[str]]:
-    """All instructions, and those of the longest loop that ends in a branch under a condition.
-
-    Others lead back from the paths that divergent warps take, which lie behind the kernel.
-    """
-    code, labels = listing(sass)
-    back = [
-        (labels.get(m[1], i), i + 1) for i, text in enumerate(code) if (m := re.match(r"@.*BRA `\((\.L_x_\d+)", text))
-    ]
-    start, end = max(back, key=lambda loop: loop[1] - loop[0], default=(0, 0))
-    return code, code[start:end]
-
-
-def facts(name: str, registers: int, sass: str, shared: int) -> tuple[Code, int]:
-    """As the model takes them, and how many requests are under way when the row is reduced."""
-    code, body = loop_over_rows(sass)
-    asked = [i for i, text in enumerate(body) if "LDGSTS" in text]
-    barriers = sum("BAR.SYNC" in text for text in body)
-    outside = sum("BAR.SYNC" in text for text in code) - barriers
-    first = round(asked[0] / len(body), 3) if asked else 1.0  # else what it asks for it waits for
-    before = next((i for i, text in enumerate(body) if "BAR.SYNC" in text), len(body))
-    inside, meetings = (sum("UCGABAR_WAIT" in text for text in lines) for lines in (body, code))
-    met = meetings - inside, inside
-    made = Code(name, "", registers, 0, shared, len(code), len(body), outside, barriers, first, 0, *met)
-    return made, sum(i < before for i in asked)
 
 
 def held(op: str, M: int, N: int, kernels: Kernels) -> tuple[list[Launched], int, int] | None:

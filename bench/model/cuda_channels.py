@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .compiled import Code
-from .cuda import LINES, Kernels, Launched, compile_kernels, facts, line_sums, taken
+from .cuda import LINES, Launched, line_sums, taken
+from .cuda_code import Kernels, compile_kernels, facts
 from .cuda_long import again
 from .times import H100, H200, Work, copy
 

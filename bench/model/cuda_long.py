@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .compiled import Code
-from .cuda import Kernels, Launched, compile_kernels, facts, held, held_kernels, line_sums, taken
+from .cuda import Launched, held, held_kernels, line_sums, taken
+from .cuda_code import Kernels, compile_kernels, facts
 from .grid import MORE
 from .times import H100, H200, L2_KEPT, Device, Work, copy, resident
 

@@ -158,7 +158,8 @@ void launch_rows_forward(RowsForward<T> p, const Device& device, Workspace works
     const dim3 block = row_block(packs, chunks, 128);
     launch(kernel, dim3(ceil_div<int64_t>(p.M, block.y), p.samples), block, device, p);
   };
-  if (packs <= 16) return resident(rows_forward_kernel<T, CENTER, PACKED, FINISH, EACH, false, 1>, 1);
+  // narrow accesses would be of a few neighbouring threads, so they are of as many as there are
+  if (packs <= (PACKED ? 2 : 16)) return resident(rows_forward_kernel<T, CENTER, PACKED, FINISH, EACH, false, 1>, 1);
   if constexpr (PACKED || FINISH != kGated) {  // else registers hold no whole row
     constexpr int C = kForwardChunks;
     if (packs <= kResidentThreads * C)
