@@ -65,7 +65,7 @@ def forward(center: str, M: int, N: int, device: Device, kernels: Kernels) -> li
 
 
 def backward(center: str, M: int, N: int, device: Device, kernels: Kernels) -> list[Launched]:
-    """In clusters; else sums of segments, then strips of columns; line sums where several blocks share a strip's rows."""
+    """In clusters, else sums of segments, then strips of columns; line sums where several blocks have a strip."""
     if found := held("layer_norm" if center == "true" else "rms_norm", M, N, kernels):
         return found[0]
     size, beside = 2.0 * M * N, min(BESIDE, 1 << (M - 1).bit_length())

@@ -1,6 +1,6 @@
 """Calls of rows in CUDA, predicted by the same model: ``python -m bench.model.cuda_rows``.
 
-Of bfloat16 rows that 128-bit accesses divide, parameters in float32 and no activation: as ``predicted.csv`` has Triton's.
+Of bfloat16 rows that 128-bit accesses divide, parameters in float32, no activation: as Triton's in ``predicted.csv``.
 """
 
 import csv

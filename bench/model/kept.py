@@ -1,7 +1,7 @@
-"""Which bars hold, by what is committed: ``python -m bench.model.kept`` prints the table and the misses of docs/measured.md.
+"""Which bars hold, by what is committed: ``python -m bench.model.kept`` prints a table, and what is below them.
 
-Of Triton as it is pinned, of the newest one that is supported, and of CUDA; of CUDA rows that 128-bit accesses divide, and
-planes, alone.
+Of Triton as it is pinned, of the newest one that is supported, and of CUDA; of that, rows that 128-bit accesses divide,
+and the planes that clusters hold.
 """
 
 import csv

@@ -104,7 +104,8 @@ template <typename T, int C>
 __device__ void keep_packed(Wide<T> (&)[C]) {}
 
 // v <- its sum over the threads of a row, in an order that only their number sets. Up to a warp: `threads` neighbouring
-// lanes; more: threads of one y, of which all call it. Successive calls need different scratch, so that one barrier each is enough.
+// lanes; more: those of one y, of which all call it. Successive calls need different scratch, so that one barrier each
+// is enough.
 template <int K, typename A>
 __device__ void row_sum(A (&v)[K], int threads, A (*scratch)[32]) {
   const auto butterfly = [&](int width) {
