@@ -104,9 +104,9 @@ template <typename T, int C>
 __device__ void keep_packed(Wide<T> (&)[C]) {}
 
 // v <- its sum over the threads of a row, in an order that only their number sets. Up to a warp: `threads` neighbouring
-// lanes; more: those of one y, of which all call it. Successive calls need different scratch, so that one barrier each
-// is enough.
-template <int K, typename A>
+// lanes; more: the block or, BESIDE others, those of one y. Successive calls need different scratch, so that one
+// barrier each is enough.
+template <bool BESIDE = false, int K, typename A>
 __device__ void row_sum(A (&v)[K], int threads, A (*scratch)[32]) {
   const auto butterfly = [&](int width) {
 #pragma unroll
@@ -115,7 +115,7 @@ __device__ void row_sum(A (&v)[K], int threads, A (*scratch)[32]) {
   };
   butterfly(threads < 32 ? threads : 32);
   if (threads <= 32) return;
-  const int lane = threadIdx.x % 32, first = threadIdx.y * (threads / 32);  // of the row's warps
+  const int lane = threadIdx.x % 32, first = BESIDE ? threadIdx.y * (threads / 32) : 0;  // of the row's warps
   if (lane == 0)
     for (int k = 0; k < K; ++k) scratch[k][first + threadIdx.x / 32] = v[k];
   __syncthreads();

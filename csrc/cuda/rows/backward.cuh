@@ -48,12 +48,13 @@ __global__ void __launch_bounds__(C == kBackwardChunks ? kResidentThreads : kBac
           load_chunk<FINISH, false>(p, tile, row, first, sample.shift, c, x, dy, weights, mean, rstd), sums, dw, db);
     };
     for_chunks<FINISH == kPlain>(accumulate, x, dy, dw, db);
-    row_sum(sums, tile.threads, scratch[buffer]);
+    row_sum<!MANY>(sums, tile.threads, scratch[buffer]);
     if constexpr (MANY) {
       __shared__ float parts[2][kMostBlocks][1 + CENTER];
       sum_blocks(sums, parts[buffer]);
     }
-    for (A& sum : sums) sum *= p.share;
+    // more packs spill where nothing divides
+    for (A& sum : sums) sum = C > kBackwardChunks ? sum / A(p.N) : sum * p.share;
     if constexpr (!(CENTER && sizeof(T) == 2 && C == kBackwardChunks)) {  // else registers hold what both sweeps need
       keep_packed<T>(x);
       keep_packed<T>(dy);

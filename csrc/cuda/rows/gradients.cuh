@@ -12,14 +12,21 @@ namespace normkernels::cuda {
 // Packs of a thread: few; in long rows many, with as many threads as leave registers for the sums by column.
 inline constexpr int kBackwardChunks = 2, kBackwardMostChunks = 4;
 template <typename T, bool BIAS>
-inline constexpr int kBackwardMostThreads = BIAS && sizeof(T) == 2 ? 384 : kResidentThreads;
+inline constexpr int kBackwardMostThreads = BIAS && sizeof(T) != 4 ? 384 : kResidentThreads;
+// On sm_100 RMS norm spills with the 64 registers of a thread that two such blocks leave.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+inline constexpr bool kManyRegisters = true;
+#else
+inline constexpr bool kManyRegisters = false;
+#endif
 // For __launch_bounds__: two blocks of the most threads where few packs leave room for them, else as kFewBlocks has it.
 template <typename T, bool BIAS, int FINISH, int C>
 constexpr int backward_blocks() {
   const bool two = FINISH == kPlain && C == kBackwardChunks;
   if (std::is_same_v<T, float>) return two ? 2 : 1;
-  if (std::is_same_v<T, double> || BIAS) return 0;
-  return std::is_same_v<T, __half> ? 1 : two ? 2 : 0;
+  if (std::is_same_v<T, double>) return C == kBackwardChunks;
+  if (BIAS || std::is_same_v<T, __half>) return 1;
+  return two && !kManyRegisters ? 2 : 1;
 }
 
 template <typename T>

@@ -40,15 +40,14 @@ __device__ void row_means(const RowsBackward<T>& p, int64_t row, acc_t<T> (&mean
   const acc_t<T>* parts = p.row_partial + row * p.segments * (1 + CENTER);
   for (int j = p.segments > 1 ? threadIdx.x % 32 : 0; j < p.segments; j += 32)
     for (int k = 0; k < 1 + CENTER; ++k) means[k] += parts[j * (1 + CENTER) + k];
-  if (p.segments > 1) row_sum<1 + CENTER, acc_t<T>>(means, 32, nullptr);
+  if (p.segments > 1) row_sum(means, 32, static_cast<acc_t<T>(*)[32]>(nullptr));
   for (acc_t<T>& mean : means) mean *= p.share;
 }
 
 // 2 of 2: a block has a strip of columns, a pack to a thread, and every threadIdx.y a row at a time: of all rows, or of
 // a share of them where rows are many and strips too few to fill the device.
 template <typename T, bool CENTER, bool PACKED, int FINISH, bool EACH>
-__global__ void __launch_bounds__(kSegmentThreads, kFewBlocks<FINISH == kGated && !PACKED, 1>)
-    rows_backward_strip_kernel(const RowsBackward<T> p) {
+__global__ void __launch_bounds__(kSegmentThreads, 1) rows_backward_strip_kernel(const RowsBackward<T> p) {
   using A = acc_t<T>;
   __shared__ Wide<T> columns[kSegmentThreads];
   const int64_t first = int64_t(blockIdx.x) * blockDim.x * kPack<T>, step = int64_t(gridDim.y) * blockDim.y;
