@@ -32,8 +32,19 @@ std::unordered_map<const void*, std::string>& names() {  // of kernels; static i
   return found;
 }
 
+// How many bytes of shared memory a launch may give a kernel.
+std::unordered_map<const void*, size_t>& rooms() {
+  static std::unordered_map<const void*, size_t> found;
+  return found;
+}
+bool has_room(const void* host, size_t shared) {
+  constexpr size_t kAny = 48 * 1024;
+  return shared <= (rooms().contains(host) ? rooms()[host] : kAny);
+}
+
 // Blocks of a cluster: {1, 1, 1} where the launch says nothing of them.
 cudaError_t run(const void* host, dim3 grid, dim3 block, dim3 cluster, size_t shared, void** arguments) {
+  if (!has_room(host, shared)) return last = cudaErrorInvalidValue;
   const unsigned programs[] = {grid.x, grid.y, grid.z}, threads[] = {block.x, block.y, block.z};
   const unsigned together[] = {cluster.x, cluster.y, cluster.z};
   const int result = device.launch(names().at(host).c_str(), programs, threads, together, shared, arguments);
@@ -107,7 +118,8 @@ cudaError_t cudaGetDevice(int* index) {
   *index = which;
   return cudaSuccess;
 }
-cudaError_t cudaOccupancyMaxActiveClusters(int* clusters, const void*, const cudaLaunchConfig_t* launch) {
+cudaError_t cudaOccupancyMaxActiveClusters(int* clusters, const void* host, const cudaLaunchConfig_t* launch) {
+  if (!has_room(host, launch->dynamicSmemBytes)) return last = cudaErrorInvalidValue;
   *clusters = device.beside / launch->attrs->val.clusterDim.x;
   return device.beside ? cudaSuccess : last = cudaErrorInvalidClusterSize;
 }
@@ -115,7 +127,10 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* found, const void*) {
   *found = {}, found->ptxVersion = 10 * device.capability;  // of the code that it would run
   return cudaSuccess;
 }
-cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int) { return cudaSuccess; }
+cudaError_t cudaFuncSetAttribute(const void* host, cudaFuncAttribute attribute, int value) {
+  if (attribute == cudaFuncAttributeMaxDynamicSharedMemorySize) rooms()[host] = value;
+  return cudaSuccess;
+}
 cudaError_t cudaMemsetAsync(void* data, int value, size_t bytes, cudaStream_t) {
   std::memset(data, value, bytes);
   device.filled(data, bytes);

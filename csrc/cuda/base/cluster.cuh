@@ -5,7 +5,7 @@
 #include <mutex>
 #include <tuple>
 
-#include "cuda/base/launch.cuh"
+#include "cuda/base/shared_memory.cuh"
 
 namespace normkernels::cuda {
 
@@ -82,9 +82,11 @@ struct ClusterLaunch {
 };
 
 // How many clusters of so many blocks of this kernel the current device runs at once. None where its code was compiled
-// without them, nor where so many multiprocessors do not lie beside each other, as in a slice of a GPU. Asked once.
+// without them, nor where so many multiprocessors do not lie beside each other, as in a slice of a GPU. Asked once; it
+// may be launched with so much shared memory then.
 template <typename Params>
 int resident_clusters(void (*kernel)(Params), unsigned blocks, int threads, int shared) {
+  if (shared > kPlainShared) cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
   static std::mutex mutex;
   static std::map<std::tuple<int, void (*)(Params), unsigned, int, int>, int> known;
   int device = 0;
