@@ -4,9 +4,11 @@ The Triton that is pinned compiles none. The newest one that is supported does, 
 installed it; its PTX then runs on CPU tensors, blocks of a cluster and their warps in random order.
 """
 
+import contextlib
 import functools
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -77,6 +79,38 @@ def most(version: str, capability: int) -> int:
 )
 def test_who_has_clusters(version, capability, blocks):
     assert most(version, capability) == blocks
+
+
+@pytest.mark.parametrize(("room", "blocks"), [(2, 8), (0, 1), (None, 1)], ids=["a whole GPU", "a slice", "an error"])
+def test_a_device_that_has_no_room_for_a_cluster_has_none(room, blocks, monkeypatch):
+    """Asked once, of blocks that leave no room beside them."""
+    pytest.importorskip("triton")
+    from normkernels._backends.triton.base import clusters
+
+    asked = []
+
+    def occupancy(function, shared, num_ctas):
+        asked.append((function, shared, num_ctas))
+        if room is None:
+            raise RuntimeError("Triton Error [CUDA]: invalid argument")
+        return room
+
+    utils = SimpleNamespace(
+        get_device_properties=lambda _: {"max_shared_mem": 227 << 10}, cuOccupancyMaxActiveClusters=occupancy
+    )
+    driver = SimpleNamespace(utils=utils, get_current_device=lambda: 0)
+    kernel = SimpleNamespace(_init_handles=lambda: None, function=7)
+    monkeypatch.setattr(clusters, "nothing", SimpleNamespace(warmup=lambda **_: kernel))
+    monkeypatch.setattr(clusters.triton.runtime, "driver", SimpleNamespace(active=driver))
+    monkeypatch.setattr(clusters.triton, "__version__", "3.9.0")
+    monkeypatch.setattr(clusters.torch.cuda, "device", contextlib.nullcontext)
+    monkeypatch.setattr(clusters.torch.cuda, "get_device_capability", lambda _: (9, 0))
+    clusters._blocks.cache_clear()
+    try:
+        assert [clusters._blocks("cuda:0") for _ in range(2)] == [blocks] * 2
+    finally:
+        clusters._blocks.cache_clear()
+    assert asked == [(7, 227 << 10, 8)]
 
 
 @pytest.mark.parametrize(

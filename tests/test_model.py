@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.model import cuda, grid, theirs
+from bench.model import cuda_code, grid, theirs
 from bench.model.__main__ import committed
 from bench.model.bars import bar
 from bench.model.compiled import Code, counts
@@ -153,11 +153,11 @@ def test_what_is_merged_first_takes_time():
 def test_what_machine_code_of_cuda_says():
     """Three instructions of the loop are before the request; a path of divergent warps leads back to it too."""
     sass = SASS.format(left="0x0").replace("BRA `(.L_x_1)", "BRA `(.L_x_0)")
-    code, body = cuda.loop_over_rows(sass)
+    code, body = cuda_code.loop_over_rows(sass)
     assert (len(code), len(body)) == (9, 5)
     later = sass.replace("BAR.SYNC.DEFER_BLOCKING 0x0", "FADD R2, R2, R3", 1).replace(
         "@P0 BRA", "BAR.SYNC 0x0 ;\n/*0048*/ @P0 BRA"
     )
     for text, ahead, first in ((sass, 0, 0.6), (later, 1, 0.5), (later.replace("LDGSTS", "LDG"), 0, 1.0)):
-        made, asked = cuda.facts("kernel", 64, text, 0)
+        made, asked = cuda_code.facts("kernel", 64, text, 0)
         assert (asked, made.loop_barriers, made.first_load) == (ahead, 1, first)

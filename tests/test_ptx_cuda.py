@@ -34,13 +34,13 @@ def test_cuda_kernels_are_within_their_tolerance(sample, dtype):
     assert not [str(r) for r in reports if r.worst > 1]
 
 
-def gradients(N: int, edit: Edit = str, device: Device = SMALL) -> list[torch.Tensor]:
-    """y, dx and dweight of three rows, through PTX that ``edit`` changed."""
-    x = torch.linspace(-2, 3, 3 * N).reshape(3, N).requires_grad_()
+def gradients(N: int, edit: Edit = str, device: Device = SMALL, rows: int = 3) -> list[torch.Tensor]:
+    """y, dx and dweight, through PTX that ``edit`` changed."""
+    x = torch.linspace(-2, 3, rows * N).reshape(rows, N).requires_grad_()
     weight = torch.linspace(1, 2, N).requires_grad_()
     with running(("rms_norm",), random.Random(0), edit, device) as launched:
         y = rms_norm(x, (N,), weight, backend="native")
-        found = [y, *torch.autograd.grad(y, (x, weight), torch.linspace(0, 1, 3 * N).reshape(3, N))]
+        found = [y, *torch.autograd.grad(y, (x, weight), torch.linspace(0, 1, rows * N).reshape(rows, N))]
     assert launched
     return found
 
@@ -87,30 +87,46 @@ AHEAD = {
 }
 
 
-@pytest.mark.parametrize(("N", "fault"), [(1027, fault) for fault in FAULTS] + [(1028, fault) for fault in AHEAD])
+MEETING = r"barrier\.cluster\.arrive\.release;[^;]*barrier\.cluster\.wait\.acquire;"
+TOGETHER = {
+    "nobody waits for the others": ("rows_backward", MEETING, "", 1),
+    "nobody waits until all have begun": ("rows_backward", r"barrier\.cluster\.wait\.acquire;", "", 1),
+    "what is not told": ("rows_backward", r"st\.shared::cluster\.f32[^;]*;", "", 1),
+    "columns of the first block": ("rows_backward", r"%cluster_ctarank;", "%cluster_nctaid.y;", 1),
+}
+EACH = [(1027, fault) for fault in FAULTS] + [(1028, fault) for fault in AHEAD] + [(4100, fault) for fault in TOGETHER]
+
+
+@pytest.mark.parametrize(("N", "fault"), EACH)
 def test_planted_faults_are_found(N, fault):
-    edit = changed(*(FAULTS | AHEAD)[fault])
-    whole = gradients(N)
+    edit = changed(*(FAULTS | AHEAD | TOGETHER)[fault])
+    many = {"device": Device(132, 8, 50 << 20), "rows": 20} if "sums" in fault else {}  # for warps to add them up
+    whole = gradients(N, **many)
     try:
-        broken = gradients(N, edit)
+        broken = gradients(N, edit, **many)
     except PTXError:
         return
     assert not all(map(torch.equal, whole, broken)), "not noticed"
 
 
 @pytest.mark.parametrize("order", [None, random.Random(0)], ids=["lockstep", "random"])
-@pytest.mark.parametrize("N", [36, 1028, 4100, 8200], ids=["warp", "block", "full block", "segments"])
-def test_the_next_row_comes_while_one_is_worked_on(N, order):
+@pytest.mark.parametrize(
+    ("N", "capability", "kernel"),
+    [(36, 9, "backward"), (1028, 9, "backward"), (4100, 8, "backward"), (4100, 9, "backward"), (8200, 8, "strip")],
+    ids=["warp", "block", "full block", "cluster", "strips"],
+)
+def test_the_next_row_comes_while_one_is_worked_on(N, capability, kernel, order):
     """More rows than the device holds at once, by each of the kernels that ask ahead."""
+    device = Device(1, 1, 2**20, capability)
     x, weight, dy = torch.randn(70 if N == 36 else 5, N), torch.randn(N), torch.randn(70 if N == 36 else 5, N)
     found = []
     for backend in ("native", "reference"):
         given = x.clone().requires_grad_(), weight.clone().requires_grad_()
-        with running(("rms_norm",), order, device=Device(1, 1, 2**20)) as launched:
+        with running(("rms_norm",), order, device=device) as launched:
             found.append(torch.autograd.grad(rms_norm(given[0], (N,), given[1], backend=backend), given, dy))
         if backend == "native":
-            names = [one.kernel for one in launched]
-            assert any(("strip" if N == 8200 else "rows_backward_kernel") in name for name in names)
+            blocks = [max(one.cluster) for one in launched if f"{kernel}_kernel" in one.kernel]
+            assert blocks == [4 if (N, capability) == (4100, 9) else 1]
     for got, want in zip(*found, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
 
@@ -146,6 +162,28 @@ def test_a_cluster_that_holds_a_row_is_within_its_tolerance(N, dtype):
         reports = check(OPS["rms_norm"], sample, "native", dtype)
     assert max(launched[0].cluster) in (4, 8)
     assert not [str(r) for r in reports if r.worst > 1]
+
+
+def test_a_row_of_a_cluster_has_the_bits_that_it_has_among_others():
+    """Backward too, in two launches: dx, and the sums over clusters for the weight."""
+    x, dy, weight = torch.randn(5, 4100), torch.randn(5, 4100), torch.randn(4100)
+    found = []
+    for rows, room in ((slice(0, 2), 4), (slice(None), 8)):
+        given, w = x[rows].clone().requires_grad_(), weight.clone().requires_grad_()
+        with running(("rms_norm",), random.Random(0), device=Device(132, 1, 50 << 20, beside=room)) as launched:
+            y = rms_norm(given, (4100,), w, backend="native")
+            found.append((y, *torch.autograd.grad(y, (given, w), dy[rows])))
+        assert [max(one.cluster) for one in launched] == [1, 4, 1]
+    assert all(torch.equal(few, many[:2]) for few, many in zip(found[0][:2], found[1][:2], strict=True))
+
+
+@pytest.mark.parametrize("beside", [2, 0], ids=["few multiprocessors", "an error"])
+def test_a_device_that_has_no_room_for_a_cluster_takes_segments(beside):
+    """A slice of a GPU, say; what it answers is no error of the launches that follow."""
+    expected = gradients(8204, device=SMALL._replace(capability=8))
+    device = SMALL._replace(beside=beside)
+    for got, want in zip(gradients(8204, device=device), expected, strict=True):
+        assert torch.equal(got, want)
 
 
 def test_a_launch_too_large_is_an_error():

@@ -5,20 +5,17 @@ Where the Triton that is installed compiles clusters, of the shapes that have th
 
 import argparse
 import csv
-import importlib
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from bench.shapes import SHAPES
 
 from . import bars, grid
-from .compiled import ARCHITECTURE, Code, keep, known
+from .compiled import Code, keep, known
 from .times import H100, H200, Device, copy
-from .work import Called, calls, taken
+from .work import CLUSTERED, Called, calls, taken
 
-CLUSTERS: Any = importlib.import_module("normkernels._backends.triton.base.clusters")
-CLUSTERED = CLUSTERS.most(importlib.import_module("triton").__version__, ARCHITECTURE // 10) > 1
 TABLE = Path(__file__).with_name("clustered.csv" if CLUSTERED else "predicted.csv")
 OPS = ("rms_norm", "layer_norm", "batch_norm", "group_norm", "instance_norm")
 ODD = ["8192x777", "65536x33", "65536x32", "262144x8", "1024x20000", "4096x1024", "8192x512"]
@@ -92,7 +89,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help=f"exit status 1 where a share is below {TABLE.name}'s")
     parser.add_argument("--grid", action="store_true", help="every case of bench.sweep in place of these shapes")
     parser.add_argument("--bars", action="store_true", help="of each miss of a bar, what keeps it, as a table")
-    parser.add_argument("--write", action="store_true", help=f"write {TABLE.name}, or grid.csv")
+    parser.add_argument("--write", action="store_true", help=f"write {TABLE.name}, or {grid.TABLE.name}")
     args = parser.parse_args()
     codes, found = known(), []
     sys.stdout.write("predicted, not measured: share of a copy's speed on H100/H200\n")

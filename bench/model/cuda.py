@@ -1,36 +1,40 @@
 """The backward of rows in CUDA, predicted by the same model: what nvcc makes of it, and shares of a copy's speed.
 
-``python -m bench.model.cuda`` compiles the kernels of bfloat16 rows that a block holds, x and parameters packed, no
-activation, and says of each shape how many blocks a multiprocessor holds, what a thread has asked for before a row is
-reduced, and the predicted share of the kernel alone, without the sum over blocks that follows it.
+``python -m bench.model.cuda`` compiles the kernels of bfloat16 rows that a block or a cluster holds, x and parameters
+packed, no activation, and says of each shape how many blocks a multiprocessor holds, what a thread has asked for before
+a row is reduced, and the predicted share of the call: this kernel, and the sum over blocks or clusters that follows it.
 """
 
 import argparse
 import csv
-import importlib
 import math
-import re
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.shapes import SHAPES
 
-from .compiled import ARCHITECTURE, Code, listing, output
-from .times import H100, H200, Work, copy, resident, seconds
+from .compiled import Code
+from .cuda_code import Kernels, compile_kernels, facts
+from .times import APART, H100, H200, Device, Work, copy, resident, seconds
 
-ROOT, TABLE = Path(__file__).resolve().parents[2], Path(__file__).with_name("cuda.csv")
-CHUNKS, BLOCK, MOST, PACK = (2, 4), 256, 512, 8  # of csrc/cuda/rows: packs of a thread, threads, values of a pack
-MOST_CENTERED = 384  # threads of a row with a bias and most packs
-KERNEL = "rows_backward_kernel<__nv_bfloat16, {center}, true, 0, false, {chunks}>"
+TABLE = Path(__file__).with_name("cuda.csv")
+CHUNKS, BLOCK, MOST, PACK = 2, 256, 512, 8  # of csrc/cuda/rows: packs of a thread, threads, values of a pack
+TOGETHER = 8  # blocks of a cluster at most
+KERNEL = "rows_backward_kernel<__nv_bfloat16, {center}, true, 0, false, {many}, 2>"
+SUMMED, SUM_AHEAD = 256, 8  # of csrc/cuda/base/line_sums.cuh: threads, loads of one at once
+LINES = "line_sums_kernel<__nv_bfloat16>"
 
 
 class Row(NamedTuple):
-    """Of one shape. ahead: 16-byte requests of a thread for the next row, before the barrier of this one."""
+    """Of one shape. ahead: 16-byte requests of a thread for the next row, before the barrier of this one.
+
+    cluster: blocks of one, 1 where a block holds a row; blocks: of a multiprocessor.
+    """
 
     op: str
     shape: str
+    cluster: int
     registers: int
     blocks: int
     ahead: int
@@ -40,88 +44,81 @@ class Row(NamedTuple):
     h200: float
 
 
-def compile_kernels(names: dict[str, str], header: str = "cuda/rows/backward.cuh") -> dict[str, tuple[int, str]]:
-    """Registers and machine code by name; names: of kernels, and of what each takes."""
-    nvcc = importlib.import_module("tests.ptx.build").nvcc()
-    if nvcc is None:
-        sys.exit("nvcc not found: the CUDA kernels cannot be compiled")
-    tools = Path(importlib.import_module("triton").__file__ or "").parent / "backends/nvidia/bin"
-    made = "".join(f"template __global__ void {name}({given});\n" for name, given in names.items())
-    with tempfile.TemporaryDirectory() as folder:
-        source, cubin = Path(folder, "rows.cu"), Path(folder, "rows.cubin")
-        source.write_text(f'#include "{header}"\nnamespace normkernels::cuda {{\n{made}}}\n')
-        flags = ["-O3", "-std=c++20", "--expt-relaxed-constexpr", f"-arch=sm_{ARCHITECTURE}", f"-I{ROOT / 'csrc'}"]
-        output(nvcc, *flags, "-cubin", "-o", cubin, source)
-        usage = output(tools / "cuobjdump", "--dump-resource-usage", cubin)
-        sass = output(tools / "nvdisasm", "-c", cubin)
-    registers = dict(re.findall(r"Function (\w+):\s+REG:(\d+)", usage))
-    sections = re.split(r"(?m)^\.text\.(\w+):", sass)[1:]
-    found = {}
-    for mangled, text in zip(sections[::2], sections[1::2], strict=True):
-        name = output("c++filt", mangled).split("(")[0].removeprefix("void ").replace("normkernels::cuda::", "")
-        found[name.strip()] = int(registers[mangled]), text
-    return found
+class Launched(NamedTuple):
+    """A launch of CUDA's."""
+
+    code: Code
+    work: Work
+    warps: int = BLOCK // 32
 
 
-def loop_over_rows(sass: str) -> tuple[list[str], list[str]]:
-    """All instructions, and those of the longest loop that ends in a branch under a condition.
-
-    Others lead back from the paths that divergent warps take, which lie behind the kernel.
-    """
-    code, labels = listing(sass)
-    back = [
-        (labels.get(m[1], i), i + 1) for i, text in enumerate(code) if (m := re.match(r"@.*BRA `\((\.L_x_\d+)", text))
-    ]
-    start, end = max(back, key=lambda loop: loop[1] - loop[0], default=(0, 0))
-    return code, code[start:end]
+def taken(device: Device, launches: list[Launched]) -> float:
+    """Seconds of launches one after the other."""
+    return sum(seconds(device, one.code, one.warps, one.work) for one in launches)
 
 
-def facts(name: str, registers: int, sass: str, shared: int) -> tuple[Code, int]:
-    """As the model takes them, and how many requests are under way when the row is reduced."""
-    code, body = loop_over_rows(sass)
-    asked = [i for i, text in enumerate(body) if "LDGSTS" in text]
-    barriers = sum("BAR.SYNC" in text for text in body)
-    outside = sum("BAR.SYNC" in text for text in code) - barriers
-    first = round(asked[0] / len(body), 3) if asked else 1.0  # else what it asks for it waits for
-    before = next((i for i, text in enumerate(body) if "BAR.SYNC" in text), len(body))
-    inside, meetings = (sum("UCGABAR_WAIT" in text for text in lines) for lines in (body, code))
-    met = meetings - inside, inside
-    made = Code(name, "", registers, 0, shared, len(code), len(body), outside, barriers, first, 0, *met)
-    return made, sum(i < before for i in asked)
+def line_sums(partial: int, N: int, tables: int, kernels: Kernels) -> Launched:
+    """Adds up what so many blocks have of each of N columns, for one parameter or for two."""
+    units = next((n for n in (256, 128, 64, 32, 16) if partial <= SUMMED // n * SUM_AHEAD), 8)
+    steps = math.ceil(partial / (SUMMED // units * SUM_AHEAD))
+    work = Work(tables * math.ceil(N / units), 4.0 * tables * partial * N, 0, steps, 1.0)
+    return Launched(facts(LINES, *kernels[LINES], 1024)[0], work, SUMMED // 32)
 
 
-def predict(op: str, shape: str, kernels: dict[str, tuple[int, str]]) -> Row | None:
-    M, N = map(int, shape.split("x"))
+def held(op: str, M: int, N: int, kernels: Kernels) -> tuple[list[Launched], int, int] | None:
+    """The launches of a backward whose rows a block or a cluster holds, blocks of it, and what a thread asks ahead."""
     packs, center = N // PACK, op == "layer_norm"
-    chunks = CHUNKS[packs > MOST * CHUNKS[0]]
-    if N % PACK or packs > (MOST_CENTERED if center else MOST) * CHUNKS[1]:
+    needed = math.ceil(packs / (BLOCK * CHUNKS))
+    blocks = 1 if packs <= (BLOCK if center else MOST) * CHUNKS else min(TOGETHER, 1 << (needed - 1).bit_length())
+    if N % PACK or packs > blocks * MOST * CHUNKS:
         return None
-    needed = math.ceil(packs / chunks)
+    needed = math.ceil(packs / blocks / CHUNKS)
     width = 32 * math.ceil(needed / 32) if needed > 32 else 2 ** math.ceil(math.log2(needed))
-    rows = 1 if width > 32 else BLOCK // width
-    warps, name = width * rows // 32, KERNEL.format(center=str(center).lower(), chunks=chunks)
-    registers, sass = kernels[name]
-    declared = 32 * BLOCK + 2 * (1 + center) * 32 * 4  # sums by column, and of warps
-    asks = 2 * chunks * 16 * width * rows if "LDGSTS" in sass else 0
-    code, ahead = facts(name, registers, sass, declared + asks)
-    programs = min(H100.multiprocessors * resident(code, warps), math.ceil(M / rows))
-    work = Work(programs, 4.0 * M * N, 2.0 * M * N, math.ceil(M / rows / programs))
-    shares = [round(copy(device, 6 * M * N) / seconds(device, code, warps, work), 2) for device in (H100, H200)]
-    return Row(op, shape, registers, resident(code, warps), ahead, code.loop_barriers, code.loop, *shares)
+    rows = max(1, BLOCK // width) if blocks == 1 else 1
+    warps, name = width * rows // 32, KERNEL.format(center=str(center).lower(), many=str(blocks > 1).lower())
+    # sums of warps and blocks, what is asked ahead, weights
+    shared = 2 * (1 + center) * (32 + 8) * 4 + (2 * 16 + 32) * CHUNKS * width * rows
+    made, ahead = facts(name, *kernels[name], shared)
+    programs = H100.multiprocessors * resident(made, warps) if blocks == 1 else clusters(made, warps, blocks)
+    steps = math.ceil(math.ceil(M / rows) / programs)
+    programs = math.ceil(math.ceil(M / rows) / steps)
+    work = Work(programs * blocks, 4.0 * M * N, 2.0 * M * N, steps, cluster=blocks)
+    return [Launched(made, work, warps), line_sums(programs, N, 1 + center, kernels)], blocks, ahead
+
+
+def clusters(code: Code, warps: int, blocks: int) -> int:
+    """As many as the device runs at once, on multiprocessors that lie beside each other."""
+    return (H100.multiprocessors - (APART if blocks > 2 else 0)) * resident(code, warps) // blocks
+
+
+def predict(op: str, shape: str, kernels: Kernels) -> Row | None:
+    M, N = map(int, shape.split("x"))
+    if (found := held(op, M, N, kernels)) is None:
+        return None
+    launches, blocks, ahead = found
+    code, _, warps = launches[0]
+    shares = [round(copy(device, 6 * M * N) / taken(device, launches), 2) for device in (H100, H200)]
+    said = code.registers, resident(code, warps), ahead, code.loop_barriers, code.loop
+    return Row(op, shape, blocks, *said, *shares)
+
+
+def held_kernels() -> dict[str, str]:
+    """As compile_kernels takes them."""
+    names = [KERNEL.format(center=c, many=m) for c in ("true", "false") for m in ("true", "false")]
+    return dict.fromkeys(names, "RowsBackward<__nv_bfloat16>") | {LINES: "LineSums<__nv_bfloat16>"}
 
 
 def committed() -> list[Row]:
     with TABLE.open(newline="") as file:
         rows = list(csv.reader(file))[1:]
-    return [Row._make([*row[:2], *map(int, row[2:7]), *map(float, row[7:])]) for row in rows]
+    return [Row._make([*row[:2], *map(int, row[2:8]), *map(float, row[8:])]) for row in rows]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.model.cuda", description=__doc__)
     parser.add_argument("--write", action="store_true", help=f"write {TABLE.name}")
     args = parser.parse_args()
-    names = [KERNEL.format(center=c, chunks=n) for c in ("true", "false") for n in CHUNKS]
-    kernels = compile_kernels(dict.fromkeys(names, "RowsBackward<__nv_bfloat16>"))
+    kernels = compile_kernels(held_kernels())
     shapes: Any = [(op, shape) for op in ("layer_norm", "rms_norm") for shape in SHAPES["cuda"][op]]
     found = [row for op, shape in shapes if (row := predict(op, shape, kernels))]
     sys.stdout.write("predicted, not measured: share of a copy's speed on H100/H200\n")

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .compiled import Code
-from .cuda import compile_kernels, facts
-from .cuda_long import LINES, Kernels, Launched, again
-from .times import H100, H200, Device, Work, copy, seconds
+from .cuda import LINES, Launched, line_sums, taken
+from .cuda_code import Kernels, compile_kernels, facts
+from .cuda_long import again
+from .times import H100, H200, Work, copy
 
 TABLE = Path(__file__).with_name("cuda_channels.csv")
 SHAPES = {
@@ -94,12 +95,7 @@ def held(way: str, x: Shape, blocks: int, kernels: Kernels) -> list[Launched]:
     work = Work(x.B * x.G * blocks, x.size * (1 + backward), x.size, cluster=blocks)
     found = [Launched(made, work, math.ceil(x.count / PACK / blocks / PACKS / 32))]
     rows = x.B * (blocks if x.C > x.G else 1)
-    return found + [lines(rows, x.C, kernels)] * (backward and rows > 1)
-
-
-def lines(rows: int, C: int, kernels: Kernels) -> Launched:
-    work = Work(2 * math.ceil(C / 32), 8.0 * rows * C, 0, math.ceil(rows / 16), 1.0)
-    return Launched(code(kernels, LINES, 2048), work, 16)
+    return found + [line_sums(rows, x.C, 2, kernels)] * (backward and rows > 1)
 
 
 def swept(way: str, x: Shape, kernels: Kernels) -> list[Launched]:
@@ -123,14 +119,10 @@ def swept(way: str, x: Shape, kernels: Kernels) -> list[Launched]:
         names, rule = (SUMS, MERGE_DX), None
         second = second._replace(before=8.0 * rows * BLOCK / threads)
     else:
-        work = Work(statistics + 2 * math.ceil(x.C / 32), 2 * table, 0, max(merge, math.ceil(rows / 8)), 1.0)
+        work = Work(statistics + 2 * math.ceil(x.C / 8), 2 * table, 0, max(merge, math.ceil(rows / 128)), 1.0)
         rule, names = Launched(code(kernels, MEANS, 1280), work), (SUMS, DX)
     made = [Launched(code(kernels, name, 256), work) for name, work in zip(names, (first, second), strict=True)]
     return [one for one in (made[0], rule, made[1]) if one is not None]
-
-
-def taken(device: Device, launches: list[Launched]) -> float:
-    return sum(seconds(device, one.code, one.warps, one.work) for one in launches)
 
 
 def predict(op: str, shape: str, way: str, kernels: Kernels) -> Channels | None:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .compiled import Code
-from .cuda import compile_kernels, facts
+from .cuda import Launched, held, held_kernels, line_sums, taken
+from .cuda_code import Kernels, compile_kernels, facts
 from .grid import MORE
-from .times import H100, H200, L2_KEPT, Device, Work, copy, resident, seconds
+from .times import H100, H200, L2_KEPT, Device, Work, copy, resident
 
 TABLE = Path(__file__).with_name("cuda_long.csv")
 SHAPES = ["16x20000", "16x65536", "64x65536", "4x262144", "1x1048576", "4096x65536", "1024x262144"]
@@ -25,8 +26,6 @@ MOMENTS = "rows_forward_moments_kernel<__nv_bfloat16, {center}, true>"
 SEGMENTS = "rows_forward_segment_kernel<__nv_bfloat16, {center}, true, 0>"
 SUMS = "rows_backward_sums_kernel<__nv_bfloat16, {center}, true, 0>"
 STRIP = "rows_backward_strip_kernel<__nv_bfloat16, {center}, true, 0, false>"
-LINES = "line_sums_kernel<__nv_bfloat16>"
-Kernels = dict[str, tuple[int, str]]
 
 
 class Long(NamedTuple):
@@ -40,12 +39,6 @@ class Long(NamedTuple):
     backward_launches: int
     backward_bytes: float
     backward_over: float
-
-
-class Launched(NamedTuple):
-    code: Code
-    work: Work
-    warps: int = WARPS
 
 
 def code(kernels: Kernels, name: str, shared: int) -> Code:
@@ -72,23 +65,22 @@ def forward(center: str, M: int, N: int, device: Device, kernels: Kernels) -> li
 
 
 def backward(center: str, M: int, N: int, device: Device, kernels: Kernels) -> list[Launched]:
-    """Sums of segments, then strips of columns; line sums where several blocks share a strip's rows."""
+    """In clusters, else sums of segments, then strips of columns; line sums where several blocks have a strip."""
+    if found := held("layer_norm" if center == "true" else "rms_norm", M, N, kernels):
+        return found[0]
     size, beside = 2.0 * M * N, min(BESIDE, 1 << (M - 1).bit_length())
     strips = math.ceil(N / (SEGMENT // beside * PACK))
-    strip = code(kernels, STRIP.format(center=center), SEGMENT * (32 + 32))
+    strip = code(kernels, STRIP.format(center=center), SEGMENT * (32 + 32 + 32))
     most = device.multiprocessors * resident(strip, WARPS) // strips
     shares = max(1, min(most, math.ceil(M / (beside * TURNS))))
     partial = 2 * 4.0 * shares * N if shares > 1 else 0.0
     steps = math.ceil(M / (beside * shares))
     sums = Work(M * math.ceil(N / (SEGMENT * 2 * PACK)), 2 * size, 0)
-    found = [
+    made = [
         Launched(code(kernels, SUMS.format(center=center), 256), sums),
         Launched(strip, Work(strips * shares, 2 * size, size + partial, steps, again(2 * size))),
     ]
-    if shares > 1:
-        work = Work(2 * math.ceil(N / 32), partial, 0, math.ceil(shares / 16), 1.0)
-        found.append(Launched(code(kernels, LINES, 2048), work, 16))
-    return found
+    return made + [line_sums(shares, N, 2, kernels)] * (shares > 1)
 
 
 def predict(op: str, shape: str, kernels: Kernels) -> Long:
@@ -98,8 +90,7 @@ def predict(op: str, shape: str, kernels: Kernels) -> Long:
         least, over = (2 + i) * size, 0.0
         for device in (H100, H200):
             made = way(center, M, N, device, kernels)
-            time = sum(seconds(device, one.code, one.warps, one.work) for one in made)
-            over = max(over, time / (copy(device, least) + MORE[i]))
+            over = max(over, taken(device, made) / (copy(device, least) + MORE[i]))
         moved = sum(one.work.read + one.work.written for one in made)
         fields += [len(made), round(moved / least, 2), round(over, 2)]
     return Long._make([op, shape, *fields])
@@ -115,9 +106,7 @@ def compile_long() -> Kernels:
     }
     names = {k.format(center=c): f"{given}<__nv_bfloat16>" for k, given in each.items() for c in ("true", "false")}
     forward = {name: given for name, given in names.items() if "Forward" in given}
-    backward = {name: given for name, given in names.items() if "Backward" in given} | {
-        LINES: "LineSums<__nv_bfloat16>"
-    }
+    backward = {name: given for name, given in names.items() if "Backward" in given} | held_kernels()
     return compile_kernels(forward, "cuda/rows/forward.cuh") | compile_kernels(backward)
 
 

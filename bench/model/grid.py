@@ -1,8 +1,9 @@
 """The model over every case of ``python -m bench.sweep``: rows of 8 to 1M, odd too, images of 1 to 112 a side.
 
 Small calls are all launches, so no share of a copy says much there: a case is a cliff where it takes more than twice as
-long as a copy and 4 us (forward) or 8 us (backward). ``grid.csv`` holds every case. Beside it stands what our launches
-would take at the least over what torch's would (``theirs``).
+long as a copy and 4 us (forward) or 8 us (backward). ``grid.csv`` holds every case, ``grid_clustered.csv`` those that
+have clusters by the newest Triton. Beside it stands what our launches would take at the least over what torch's would
+(``theirs``).
 """
 
 import csv
@@ -16,9 +17,10 @@ from bench.sweep import Case, cases
 from . import theirs
 from .compiled import Code, keep
 from .times import H100, H200, copy
-from .work import Called, Kind, calls, taken, work
+from .work import CLUSTERED, Called, Kind, calls, taken, work
 
-TABLE = Path(__file__).with_name("grid.csv")
+EVERY, SOME = (Path(__file__).with_name(name) for name in ("grid.csv", "grid_clustered.csv"))
+TABLE = SOME if CLUSTERED else EVERY
 MORE = 4e-6, 8e-6  # s beside a copy, forward and backward
 CLIFF = 2.0
 SAME = 1.02  # times torch's, up to which what either launches is as good: 0.1 us of 6
@@ -52,13 +54,21 @@ def launched(called: Called) -> theirs.Launched:
     return theirs.Launched(made, called.launch.num_warps, max(1.0, made.steps / max(1, stages - 1)))
 
 
-def predict(case: Case, codes: dict[str, Code]) -> Cell:
+def kind(case: Case) -> Kind:
     """Parameters in the dtype of x, and eight groups, as the sweep has them."""
-    kind = Kind(case.dtype, case.dtype, affine=True, groups=8)
+    return Kind(case.dtype, case.dtype, affine=True, groups=8)
+
+
+def clustered(case: Case) -> bool:
+    forward, backward, _ = calls(case.op, case.shape, bool(case.layout), H100, kind(case))
+    return any(called.launch.num_ctas > 1 for called in forward + backward)
+
+
+def predict(case: Case, codes: dict[str, Code]) -> Cell:
     shares: list[list[float]] = [[], []]
     over, beside, launches = [0.0, 0.0], [0.0, 0.0], ""
     for device in (H100, H200):
-        *ways, size = calls(case.op, case.shape, bool(case.layout), device, kind)
+        *ways, size = calls(case.op, case.shape, bool(case.layout), device, kind(case))
         torchs = theirs.launches(case.op, case.shape, bool(case.layout), size)
         for i, made in enumerate(ways):
             time, least = taken(device, made, codes), copy(device, (2 + i) * size)
@@ -71,10 +81,10 @@ def predict(case: Case, codes: dict[str, Code]) -> Cell:
     return Cell._make([case.op, dtype, layout, shape, *shares[0], *shares[1], *over, *beside, launches])
 
 
-def committed() -> dict[tuple[str, ...], Cell]:
-    if not TABLE.exists():
+def committed(table: Path = EVERY) -> dict[tuple[str, ...], Cell]:
+    if not table.exists():
         return {}
-    with TABLE.open(newline="") as file:
+    with table.open(newline="") as file:
         rows = list(csv.reader(file))[1:]
     made = [Cell._make([*row[:KEY], *map(float, row[KEY:-1]), row[-1]]) for row in rows]
     return {cell[:KEY]: cell for cell in made}
@@ -100,9 +110,11 @@ def summary(cells: list[Cell]) -> list[str]:
 
 
 def main(ops: list[str], shapes: list[str] | None, write: bool, codes: dict[str, Code]) -> int:
-    """Exit status 1 where a case is not what ``grid.csv`` says."""
-    found, table = [], committed()
+    """Exit status 1 where a case is not what the table says."""
+    found, table = [], committed(TABLE)
     for case in cases():
+        if CLUSTERED and not clustered(case):
+            continue
         if case.op in ops and (shapes is None or "x".join(map(str, case.shape)) in shapes):
             before = len(codes)
             found.append(predict(case, codes))

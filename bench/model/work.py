@@ -12,6 +12,9 @@ import torch
 from .compiled import ARCHITECTURE, Code, compiled
 from .times import L2_KEPT, Device, Work, seconds
 
+CLUSTERS: Any = importlib.import_module("normkernels._backends.triton.base.clusters")
+MOST = CLUSTERS.most(importlib.import_module("triton").__version__, ARCHITECTURE // 10)  # blocks of a program
+CLUSTERED = MOST > 1
 BF16, F32 = torch.bfloat16, torch.float32
 SECOND = {
     "channels_apply_kernel",
@@ -36,8 +39,6 @@ def recorded(device: Device) -> Iterator[list[Called]]:
     """Launches made inside are noted and not run, as on this device."""
     jit: Any = importlib.import_module("triton.runtime.jit").JITFunction
     table: Any = importlib.import_module("tests.compiled.launches")
-    clusters: Any = importlib.import_module("normkernels._backends.triton.base.clusters")
-    most = clusters.most(importlib.import_module("triton").__version__, ARCHITECTURE // 10)
     found: list[Called] = []
 
     def note(kernel, *args, grid, warmup, **options):
@@ -45,7 +46,7 @@ def recorded(device: Device) -> Iterator[list[Called]]:
         found.append(Called(table.specialise(kernel, args, options, ""), tuple(grid), given))
 
     ours = [m for name, m in sys.modules.items() if name.startswith("normkernels._backends.triton")]
-    patched: list[tuple[Any, str, Callable]] = [(jit, "run", note), (clusters, "blocks", lambda t: most)]
+    patched: list[tuple[Any, str, Callable]] = [(jit, "run", note), (CLUSTERS, "blocks", lambda t: MOST)]
     patched += [(m, "multiprocessors", lambda t: device.multiprocessors) for m in ours if hasattr(m, "multiprocessors")]
     patched += [(m, "wave", lambda t, row: max(1, device.l2_bytes // 2 // row)) for m in ours if hasattr(m, "wave")]
     kept = [(owner, name, getattr(owner, name)) for owner, name, _ in patched]

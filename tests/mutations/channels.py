@@ -184,6 +184,7 @@ TABLE = {
     ("triton/base_clusters", CLUSTERS): [
         ("(int(major), int(minor)) >= VERSION and", ""),
         ("and capability >= CAPABILITY", ""),
+        ("found if found > 1 and has_room(device) else 1", "found"),
         ("max(num_ctas, count // 16 * 16) if num_ctas > 2 else count", "count"),
         ("// num_ctas))", "))"),
     ],

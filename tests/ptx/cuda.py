@@ -39,6 +39,7 @@ class Device(NamedTuple):
     blocks: int  # of any kernel, that a multiprocessor holds
     l2_bytes: int
     capability: int = 9  # clusters are launched from 9 on
+    beside: int = 8  # blocks of any kernel that clusters have room for in all; of none asking is an error
 
 
 SMALL = Device(2, 1, 2**16)  # so that small samples loop, and come in waves, as large ones do

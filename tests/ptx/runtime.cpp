@@ -19,10 +19,12 @@ using Filled = void (*)(void* data, size_t bytes);
 struct Device {
   int multiprocessors, blocks, l2_bytes;  // blocks: of any kernel that a multiprocessor holds
   int capability;                         // the major one
+  int beside;                             // blocks of any kernel that all clusters have room for; 0: an error
   Launch launch;
   Filled filled;
 } device{};
 
+int which = 0;  // what is known of a device does not hold for the next
 cudaError_t last = cudaSuccess;
 
 std::unordered_map<const void*, std::string>& names() {  // of kernels; static initialisers of other files fill it
@@ -30,8 +32,19 @@ std::unordered_map<const void*, std::string>& names() {  // of kernels; static i
   return found;
 }
 
+// How many bytes of shared memory a launch may give a kernel.
+std::unordered_map<const void*, size_t>& rooms() {
+  static std::unordered_map<const void*, size_t> found;
+  return found;
+}
+bool has_room(const void* host, size_t shared) {
+  constexpr size_t kAny = 48 * 1024;
+  return shared <= (rooms().contains(host) ? rooms()[host] : kAny);
+}
+
 // Blocks of a cluster: {1, 1, 1} where the launch says nothing of them.
 cudaError_t run(const void* host, dim3 grid, dim3 block, dim3 cluster, size_t shared, void** arguments) {
+  if (!has_room(host, shared)) return last = cudaErrorInvalidValue;
   const unsigned programs[] = {grid.x, grid.y, grid.z}, threads[] = {block.x, block.y, block.z};
   const unsigned together[] = {cluster.x, cluster.y, cluster.z};
   const int result = device.launch(names().at(host).c_str(), programs, threads, together, shared, arguments);
@@ -44,8 +57,9 @@ cudaError_t run(const void* host, dim3 grid, dim3 block, dim3 cluster, size_t sh
 extern "C" {
 
 __attribute__((visibility("default"))) void fake_device(int multiprocessors, int blocks, int l2_bytes, int capability,
-                                                        Launch launch, Filled filled) {
-  device = {multiprocessors, blocks, l2_bytes, capability, launch, filled};
+                                                        int beside, Launch launch, Filled filled) {
+  device = {multiprocessors, blocks, l2_bytes, capability, beside, launch, filled};
+  ++which;
   last = cudaSuccess;
 }
 
@@ -100,11 +114,23 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* blocks, 
   *blocks = device.blocks;
   return cudaSuccess;
 }
+cudaError_t cudaGetDevice(int* index) {
+  *index = which;
+  return cudaSuccess;
+}
+cudaError_t cudaOccupancyMaxActiveClusters(int* clusters, const void* host, const cudaLaunchConfig_t* launch) {
+  if (!has_room(host, launch->dynamicSmemBytes)) return last = cudaErrorInvalidValue;
+  *clusters = device.beside / launch->attrs->val.clusterDim.x;
+  return device.beside ? cudaSuccess : last = cudaErrorInvalidClusterSize;
+}
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* found, const void*) {
   *found = {}, found->ptxVersion = 10 * device.capability;  // of the code that it would run
   return cudaSuccess;
 }
-cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int) { return cudaSuccess; }
+cudaError_t cudaFuncSetAttribute(const void* host, cudaFuncAttribute attribute, int value) {
+  if (attribute == cudaFuncAttributeMaxDynamicSharedMemorySize) rooms()[host] = value;
+  return cudaSuccess;
+}
 cudaError_t cudaMemsetAsync(void* data, int value, size_t bytes, cudaStream_t) {
   std::memset(data, value, bytes);
   device.filled(data, bytes);

@@ -104,8 +104,9 @@ template <typename T, int C>
 __device__ void keep_packed(Wide<T> (&)[C]) {}
 
 // v <- its sum over the threads of a row, in an order that only their number sets. Up to a warp: `threads` neighbouring
-// lanes; more: the block. Successive calls need different scratch, so that one barrier each is enough.
-template <int K, typename A>
+// lanes; more: the block or, BESIDE others, those of one y. Successive calls need different scratch, so that one
+// barrier each is enough.
+template <bool BESIDE = false, int K, typename A>
 __device__ void row_sum(A (&v)[K], int threads, A (*scratch)[32]) {
   const auto butterfly = [&](int width) {
 #pragma unroll
@@ -114,11 +115,11 @@ __device__ void row_sum(A (&v)[K], int threads, A (*scratch)[32]) {
   };
   butterfly(threads < 32 ? threads : 32);
   if (threads <= 32) return;
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int lane = threadIdx.x % 32, first = BESIDE ? threadIdx.y * (threads / 32) : 0;  // of the row's warps
   if (lane == 0)
-    for (int k = 0; k < K; ++k) scratch[k][warp] = v[k];
+    for (int k = 0; k < K; ++k) scratch[k][first + threadIdx.x / 32] = v[k];
   __syncthreads();
-  for (int k = 0; k < K; ++k) v[k] = lane < threads / 32 ? scratch[k][lane] : A(0);
+  for (int k = 0; k < K; ++k) v[k] = lane < threads / 32 ? scratch[k][first + lane] : A(0);
   butterfly(32);
 }
 

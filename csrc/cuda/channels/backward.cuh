@@ -85,7 +85,7 @@ struct ChannelMeans {
   unsigned blocks;  // of the means
 };
 
-// Of 32 channels dweight (which = 0) or dbias from all rows: kSumRows interleaved sums each, added in order.
+// Of kSumUnits channels dweight (which = 0) or dbias from all rows: kSumRows interleaved sums each, added in order.
 template <typename T>
 __device__ void sum_rows(const LineSums<T>& p, int64_t block, int which) {
   using A = acc_t<T>;

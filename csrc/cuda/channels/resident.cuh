@@ -2,9 +2,8 @@
 // Not for channels LAST.
 #pragma once
 
-#include "cuda/base/cluster.cuh"
 #include "cuda/channels/plan.cuh"
-#include "cuda/rows/moments.cuh"
+#include "cuda/rows/cluster_sums.cuh"
 
 namespace normkernels::cuda {
 
@@ -109,15 +108,15 @@ struct Along {
 
 // ---- host ----
 
-// How many blocks hold a statistic: one, or a cluster's four or eight where clusters() says that there are
-// such; 0: none do. Of an image from C, G, S and the dtype alone.
+// How many blocks hold a statistic: one, or a cluster's four or eight where clusters(blocks) says that there are
+// such, of any threads up to `threads`; 0: none do. Of an image from C, G, S and the dtype alone.
 template <typename T, typename Clusters>
 unsigned holders(const Plan& z, int threads, Clusters clusters) {
   constexpr int64_t V = kPack<T>, each = kResidentPacks * V;
   const int64_t run = (z.images() > 1 ? 1 : z.channels()) * z.S, count = z.images() * z.channels() * z.S;
   if (!kFast<T> || z.last || !z.aligned || run % V != 0 || z.S < V || z.N * z.C * z.S / V > INT32_MAX) return 0;
   const unsigned blocks = cluster_of(ceil_div(count, kTogetherThreads * each));
-  if (count > kAloneThreads * each && count <= blocks * threads * each && clusters()) return blocks;
+  if (count > kAloneThreads * each && count <= blocks * threads * each && clusters(blocks)) return blocks;
   return count <= threads * each;
 }
 
@@ -134,7 +133,7 @@ template <typename Params>
 void launch_resident(void (*kernel)(Params), const Params& p, int pack, unsigned blocks, const Device& device) {
   const int64_t packs = p.plan.images() * p.plan.channels() * p.plan.S / pack, statistics = p.plan.B * p.plan.G;
   const dim3 block = row_block(ceil_div<int64_t>(packs, blocks), kResidentPacks, kChannelThreads);
-  if (blocks > 1) return launch_clusters(kernel, blocks, dim3(statistics * blocks), block, device, p);
+  if (blocks > 1) return launch_clusters(kernel, blocks, dim3(statistics * blocks), block, 0, device, p);
   launch(kernel, dim3(ceil_div<int64_t>(statistics, block.y)), block, device, p);
 }
 

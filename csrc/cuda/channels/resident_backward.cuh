@@ -111,10 +111,8 @@ __global__ void __launch_bounds__(kBackwardThreads, 1) channels_resident_backwar
   }
   row_sum(total, blockDim.x, scratch);
   if constexpr (MANY) {
-    Cluster<true>::share(total, parts);
-    const unsigned r = threadIdx.x % kMostBlocks;  // each of eight lanes has a block's
-    for (int t = 0; t < 2; ++t) total[t] = r < slice.blocks ? parts[r][t] : A(0);
-    row_sum(total, kMostBlocks, static_cast<A(*)[32]>(nullptr));
+    Cluster<true>::begun();
+    sum_blocks(total, parts);
   }
   if constexpr (ONE) {
     if (threadIdx.x == 0 && slice.live && slice.rank == 0) keep_sums(p, slice.batch, slice.first_channel, total);
@@ -145,7 +143,8 @@ auto resident_backward_kernel(const ChannelsBackward<T>& p) {
 template <typename T, typename Workspace>
 bool resident_channels_backward(ChannelsBackward<T> p, const Device& device, Workspace workspace) {
   if constexpr (kFast<T>) {
-    const auto clusters = [&] { return has_clusters(resident_backward_kernel<T, true, true>(p)); };
+    const auto kernel = resident_backward_kernel<T, true, true>(p);
+    const auto clusters = [&](unsigned blocks) { return resident_clusters(kernel, blocks, kBackwardThreads, 0) > 0; };
     const unsigned blocks = p.plan.packed ? holders<T>(p.plan, kBackwardThreads, clusters) : 0;
     if (blocks == 0) return false;
     const int64_t rows = p.plan.B * (p.plan.channels() > 1 ? blocks : 1);  // of sums

@@ -3,7 +3,7 @@
 
 #include "cuda/channels/forward.cuh"
 #include "cuda/channels/resident.cuh"
-#include "cuda/rows/cluster_moments.cuh"
+#include "cuda/rows/cluster_sums.cuh"
 
 namespace normkernels::cuda {
 
@@ -77,7 +77,8 @@ auto resident_forward_kernel(const Params& p) {
 template <typename T, typename Params>
 bool resident_channels_forward(const Params& p, const Device& device) {
   if constexpr (kFast<T>) {
-    const auto clusters = [&] { return has_clusters(resident_forward_kernel<T, true, true>(p)); };
+    const auto kernel = resident_forward_kernel<T, true, true>(p);
+    const auto clusters = [&](unsigned blocks) { return resident_clusters(kernel, blocks, kForwardThreads, 0) > 0; };
     const unsigned blocks = holders<T>(p.plan, kForwardThreads, clusters);
     if (blocks == 0) return false;
     with_holders(p.plan, blocks, [&](auto one, auto many) {

@@ -3,7 +3,7 @@
 
 #include <cuda_pipeline_primitives.h>
 
-#include "cuda/base/dynamic_memory.cuh"
+#include "cuda/base/own_memory.cuh"
 #include "cuda/base/shared_memory.cuh"
 #include "cuda/rows/gradients.cuh"
 
@@ -13,19 +13,23 @@ namespace normkernels::cuda {
 template <bool PACKED, int FINISH, int C>
 inline constexpr bool kAsksAhead = PACKED && (FINISH == kPlain || C <= kBackwardChunks);
 
+// Of few packs, for which any device has the room beside that.
+template <bool PACKED, int FINISH, int C>
+inline constexpr bool kKeepsWeights = PACKED && FINISH == kPlain && C <= kBackwardChunks;
+
+template <bool ASK, int C>
+inline constexpr int kAheadQuads = ASK ? 2 * C : 0;  // of shared memory, for each thread
+
 // x and dy of a thread's C packs, and their row's statistics. Packs wait in shared memory and take no register; a
 // thread takes only what it asked for itself, so that its own wait is enough and nobody needs a barrier. Without ASK
 // everything is read when it is taken.
 template <typename T, bool CENTER, bool PACKED, bool ASK, int C>
 struct Ahead {
   const RowsBackward<T>& p;
-  uint4* const slots;  // of this thread, a block's threads apart; of C packs of x and as many of dy
-  const int threads;
+  uint4* const slots = own_memory<kAheadQuads<ASK, C>>(0);  // of C packs of x and as many of dy
   acc_t<T> mean = 0, rstd = 0;
 
-  // memory: ahead_bytes
-  __device__ Ahead(const RowsBackward<T>& p, uint4* memory)
-      : p(p), slots(memory + threadIdx.y * blockDim.x + threadIdx.x), threads(blockDim.x * blockDim.y) {}
+  __device__ explicit Ahead(const RowsBackward<T>& p) : p(p) {}
 
   // The part of a row from column `first` on, once the row before was taken.
   __device__ void request(const Tile<T, PACKED>& tile, int64_t row, int64_t first) {
@@ -34,8 +38,8 @@ struct Ahead {
 #pragma unroll
       for (int c = 0; c < C; ++c) {
         if (!tile.holds(c, 0)) continue;
-        __pipeline_memcpy_async(slots + c * threads, x + tile.column(c, 0), sizeof(uint4));
-        __pipeline_memcpy_async(slots + (C + c) * threads, dy + tile.column(c, 0), sizeof(uint4));
+        __pipeline_memcpy_async(slots + c * kBeside, x + tile.column(c, 0), sizeof(uint4));
+        __pipeline_memcpy_async(slots + (C + c) * kBeside, dy + tile.column(c, 0), sizeof(uint4));
       }
       __pipeline_commit();
       statistics(row);
@@ -49,8 +53,8 @@ struct Ahead {
 #pragma unroll
       for (int c = 0; c < C; ++c) {
         const bool held = tile.holds(c, 0);
-        reinterpret_cast<uint4&>(x[c]) = held ? slots[c * threads] : make_uint4(0, 0, 0, 0);
-        reinterpret_cast<uint4&>(dy[c]) = held ? slots[(C + c) * threads] : make_uint4(0, 0, 0, 0);
+        reinterpret_cast<uint4&>(x[c]) = held ? slots[c * kBeside] : make_uint4(0, 0, 0, 0);
+        reinterpret_cast<uint4&>(dy[c]) = held ? slots[(C + c) * kBeside] : make_uint4(0, 0, 0, 0);
       }
     } else {
       tile.load(p.x + row * p.x_stride + first, x);
@@ -65,13 +69,5 @@ struct Ahead {
     rstd = p.rstd[row];
   }
 };
-
-// ---- host ----
-
-// Shared memory of a block's Ahead<...>
-template <bool ASK, int C>
-int ahead_bytes(int threads) {
-  return ASK ? 2 * C * threads * int(sizeof(uint4)) : 0;
-}
 
 }  // namespace normkernels::cuda

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "cuda/base/affine.cuh"
-#include "cuda/rows/cluster_moments.cuh"
+#include "cuda/rows/cluster_sums.cuh"
 
 namespace normkernels::cuda {
 
@@ -158,7 +158,8 @@ void launch_rows_forward(RowsForward<T> p, const Device& device, Workspace works
     const dim3 block = row_block(packs, chunks, 128);
     launch(kernel, dim3(ceil_div<int64_t>(p.M, block.y), p.samples), block, device, p);
   };
-  if (packs <= 16) return resident(rows_forward_kernel<T, CENTER, PACKED, FINISH, EACH, false, 1>, 1);
+  // narrow accesses would be of a few neighbouring threads, so they are of as many as there are
+  if (packs <= (PACKED ? 2 : 16)) return resident(rows_forward_kernel<T, CENTER, PACKED, FINISH, EACH, false, 1>, 1);
   if constexpr (PACKED || FINISH != kGated) {  // else registers hold no whole row
     constexpr int C = kForwardChunks;
     if (packs <= kResidentThreads * C)
@@ -166,8 +167,9 @@ void launch_rows_forward(RowsForward<T> p, const Device& device, Workspace works
     if constexpr (kFast<T> && !EACH) {
       const auto kernel = rows_forward_kernel<T, CENTER, PACKED, FINISH, false, true, C>;
       const int64_t blocks = cluster_of(ceil_div<int64_t>(packs, kSegmentThreads * C));
-      if (packs <= blocks * kResidentThreads * C && has_clusters(kernel))
-        return launch_clusters(kernel, blocks, p.M * blocks, row_block(ceil_div(packs, blocks), C, 128), device, p);
+      const dim3 block = row_block(ceil_div(packs, blocks), C, 128);
+      if (packs <= blocks * kResidentThreads * C && resident_clusters(kernel, blocks, block.x, 0) > 0)
+        return launch_clusters(kernel, blocks, p.M * blocks, block, 0, device, p);
     }
   }
   p.segments = ceil_div(p.N, kSegment<T, kForwardChunks>);

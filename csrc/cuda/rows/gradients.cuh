@@ -3,23 +3,30 @@
 // du over rows. Without CENTER mean(g) is left out.
 #pragma once
 
-#include "cuda/base/affine.cuh"
 #include "cuda/base/line_sums.cuh"
 #include "cuda/rows/moments.cuh"
+#include "cuda/rows/weights.cuh"
 
 namespace normkernels::cuda {
 
 // Packs of a thread: few; in long rows many, with as many threads as leave registers for the sums by column.
 inline constexpr int kBackwardChunks = 2, kBackwardMostChunks = 4;
 template <typename T, bool BIAS>
-inline constexpr int kBackwardMostThreads = BIAS && sizeof(T) == 2 ? 384 : kResidentThreads;
+inline constexpr int kBackwardMostThreads = BIAS && sizeof(T) != 4 ? 384 : kResidentThreads;
+// On sm_100 RMS norm spills with the 64 registers of a thread that two such blocks leave.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+inline constexpr bool kManyRegisters = true;
+#else
+inline constexpr bool kManyRegisters = false;
+#endif
 // For __launch_bounds__: two blocks of the most threads where few packs leave room for them, else as kFewBlocks has it.
 template <typename T, bool BIAS, int FINISH, int C>
 constexpr int backward_blocks() {
   const bool two = FINISH == kPlain && C == kBackwardChunks;
   if (std::is_same_v<T, float>) return two ? 2 : 1;
-  if (std::is_same_v<T, double> || BIAS) return 0;
-  return std::is_same_v<T, __half> ? 1 : two ? 2 : 0;
+  if (std::is_same_v<T, double>) return C == kBackwardChunks;
+  if (BIAS || std::is_same_v<T, __half>) return 1;
+  return two && !kManyRegisters ? 2 : 1;
 }
 
 template <typename T>
@@ -33,6 +40,7 @@ struct RowsBackward {
   T *dx, *dgate;               // (M, N); dgate: null where it is not wanted
   int64_t M, N;                // rows of a sample, and their values
   int64_t samples = 1;         // each with a weight and a bias of its own
+  acc_t<T> share;              // 1 / N
   bool packed;                 // every pointer, row stride and N is a whole number of packs
   acc_t<T>* partial;  // (2, P, samples, N) sums of du * xhat and of du by block or group of rows; null: not wanted
   int64_t P;
@@ -52,7 +60,7 @@ struct RowsBackward {
     own.rstd += first * M;
     own.dx += first * M * N;
     own.dgate = advance(dgate, first * M * N);
-    own.samples = count;
+    own.samples = count, own.share = acc_t<T>(1) / N;
     return own;
   }
 };
@@ -93,12 +101,12 @@ __device__ void through_gate(const RowsBackward<T>& p, const Tile<T, PACKED>& ti
 }
 
 // Columns `first` and on of a row, whose weight and bias are `shift` further
-template <int FINISH, bool LAST, typename T, bool PACKED>
+template <int FINISH, bool LAST, typename T, bool PACKED, typename Weights>
 __device__ Chunk<T> load_chunk(const RowsBackward<T>& p, const Tile<T, PACKED>& tile, int64_t row, int64_t first,
-                               int64_t shift, int c, const Pack<T>& x, const Pack<T>& dy, acc_t<T> mean,
-                               acc_t<T> rstd) {
+                               int64_t shift, int c, const Pack<T>& x, const Pack<T>& dy, const Weights& weights,
+                               acc_t<T> mean, acc_t<T> rstd) {
   constexpr int V = kPack<T>;
-  Chunk<T> chunk{widen<T>(x), widen<T>(dy), load_weight(p.affine, tile, first + shift, c)};
+  Chunk<T> chunk{widen<T>(x), widen<T>(dy), weights.of(tile, first + shift, c)};
 #pragma unroll
   for (int k = 0; k < V; ++k) chunk.xhat.v[k] = (chunk.xhat.v[k] - mean) * rstd;
   if constexpr (FINISH != kPlain) {
@@ -135,8 +143,11 @@ __device__ void add_chunk(const Chunk<T>& chunk, acc_t<T> (&sums)[1 + CENTER], W
 template <bool CENTER, typename T, bool PACKED>
 __device__ void store_dx(const RowsBackward<T>& p, const Tile<T, PACKED>& tile, int64_t row, int64_t first, int c,
                          const Chunk<T>& chunk, const acc_t<T> (&means)[1 + CENTER], acc_t<T> rstd) {
-  const acc_t<T> c1 = CENTER ? means[CENTER] : acc_t<T>(0), c2 = means[0];
-  Wide<T> dx = Wide<T>::of([&](int k) { return rstd * (chunk.du.v[k] * chunk.w.v[k] - c1 - chunk.xhat.v[k] * c2); });
+  Wide<T> dx = Wide<T>::of([&](int k) {  // each in the fewest operations
+    const acc_t<T> g = chunk.du.v[k] * chunk.w.v[k];
+    if constexpr (CENTER) return g * rstd - means[CENTER] * rstd - chunk.xhat.v[k] * (means[0] * rstd);
+    return rstd * (g - chunk.xhat.v[k] * means[0]);
+  });
   if (p.dsummed != nullptr) {
     const Wide<T> dsummed = widen<T>(tile.load(p.dsummed + row * p.dsummed_stride + first, c));
 #pragma unroll
@@ -156,6 +167,7 @@ __device__ void sum_columns(Wide<T> (&sums)[C], Wide<T>* scratch, Keep keep) {
       __syncthreads();
     }
     if (threadIdx.y != 0) continue;
+#pragma unroll 1
     for (int y = 1; y < int(blockDim.y); ++y)
 #pragma unroll
       for (int k = 0; k < kPack<T>; ++k) sums[c].v[k] += scratch[y * blockDim.x + threadIdx.x].v[k];

@@ -20,11 +20,12 @@ __global__ void __launch_bounds__(kSegmentThreads, kFewBlocks<FINISH == kGated &
   tile.load(p.x + row * p.x_stride + first, x);
   tile.load(p.dy + row * p.dy_stride + first, dy);
   const A mean = CENTER ? p.mean[row] : A(0), rstd = p.rstd[row];
+  const Weights<T, false, kSumChunks> weights(p.affine, tile, first, 0);
   A sums[1 + CENTER] = {};
   Wide<T> none;
   const auto accumulate = [&](int c, Pack<T>& x, Pack<T>& dy) {
-    add_chunk<CENTER, false, false, T>(load_chunk<FINISH, false>(p, tile, row, first, 0, c, x, dy, mean, rstd), sums,
-                                       none, none);
+    add_chunk<CENTER, false, false, T>(load_chunk<FINISH, false>(p, tile, row, first, 0, c, x, dy, weights, mean, rstd),
+                                       sums, none, none);
   };
   for_chunks<FINISH == kPlain>(accumulate, x, dy);
   row_sum(sums, blockDim.x, scratch);
@@ -39,21 +40,21 @@ __device__ void row_means(const RowsBackward<T>& p, int64_t row, acc_t<T> (&mean
   const acc_t<T>* parts = p.row_partial + row * p.segments * (1 + CENTER);
   for (int j = p.segments > 1 ? threadIdx.x % 32 : 0; j < p.segments; j += 32)
     for (int k = 0; k < 1 + CENTER; ++k) means[k] += parts[j * (1 + CENTER) + k];
-  if (p.segments > 1) row_sum<1 + CENTER, acc_t<T>>(means, 32, nullptr);
-  for (acc_t<T>& mean : means) mean /= acc_t<T>(p.N);
+  if (p.segments > 1) row_sum(means, 32, static_cast<acc_t<T>(*)[32]>(nullptr));
+  for (acc_t<T>& mean : means) mean *= p.share;
 }
 
 // 2 of 2: a block has a strip of columns, a pack to a thread, and every threadIdx.y a row at a time: of all rows, or of
 // a share of them where rows are many and strips too few to fill the device.
 template <typename T, bool CENTER, bool PACKED, int FINISH, bool EACH>
-__global__ void __launch_bounds__(kSegmentThreads, kFewBlocks<FINISH == kGated && !PACKED, 1>)
-    rows_backward_strip_kernel(const RowsBackward<T> p) {
+__global__ void __launch_bounds__(kSegmentThreads, 1) rows_backward_strip_kernel(const RowsBackward<T> p) {
   using A = acc_t<T>;
   __shared__ Wide<T> columns[kSegmentThreads];
   const int64_t first = int64_t(blockIdx.x) * blockDim.x * kPack<T>, step = int64_t(gridDim.y) * blockDim.y;
   const Tile<T, PACKED> all(p.N, first, blockDim.x * kPack<T>);
   Wide<T> dw[1] = {}, db[1] = {};
-  Ahead<T, CENTER, PACKED, PACKED, 1> ahead(p, dynamic_memory());
+  Ahead<T, CENTER, PACKED, PACKED, 1> ahead(p);
+  const Weights<T, kKeepsWeights<PACKED, FINISH, 1>, 1> weights(p.affine, all, first, kAheadQuads<PACKED, 1>);
   const auto request = [&](int64_t row) {
     if (row < p.M) ahead.request(all, row, first);
   };
@@ -67,7 +68,7 @@ __global__ void __launch_bounds__(kSegmentThreads, kFewBlocks<FINISH == kGated &
     request(wanted + step);
     A means[1 + CENTER] = {}, unused[1 + CENTER] = {};
     row_means<CENTER>(p, row, means);
-    const Chunk<T> chunk = load_chunk<FINISH, true>(p, tile, row, first, 0, 0, x[0], dy[0], mean, rstd);
+    const Chunk<T> chunk = load_chunk<FINISH, true>(p, tile, row, first, 0, 0, x[0], dy[0], weights, mean, rstd);
     add_chunk<CENTER, true, CENTER || EACH, T>(chunk, unused, dw[0], db[0]);
     store_dx<CENTER>(p, tile, row, first, 0, chunk, means, rstd);
   }
@@ -105,7 +106,8 @@ void launch_strips(RowsBackward<T> p, LineSums<T> sums, const Device& device, Wo
          whole, device, p);
   const auto kernel = rows_backward_strip_kernel<T, CENTER, PACKED, FINISH, EACH>;
   const dim3 block = strip_block(p.M, packs);
-  const int shared = ahead_bytes<PACKED, 1>(kSegmentThreads);
+  const int quads = kAheadQuads<PACKED, 1> + kWeightQuads<T, kKeepsWeights<PACKED, FINISH, 1>, 1>;
+  const int shared = quads * kSegmentThreads * int(sizeof(uint4));
   const int64_t strips = ceil_div<int64_t>(packs, block.x);
   const int64_t most = resident_blocks(kernel, kSegmentThreads, shared, device) / strips;
   const int64_t shares = std::clamp<int64_t>(most, 1, ceil_div<int64_t>(p.M, block.y * kTurns));

@@ -130,6 +130,8 @@ template <class Kernel>
 int cudaFuncGetAttributes(cudaFuncAttributes*, Kernel) {
   return cudaSuccess;
 }
+inline int cudaGetDevice(int* index) { return *index = 0; }
+inline int cudaGetLastError() { return cudaSuccess; }
 enum { cudaLaunchAttributeClusterDimension };
 struct cudaLaunchAttribute {
   int id;
@@ -141,10 +143,15 @@ struct cudaLaunchAttribute {
 };
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
+  size_t dynamicSmemBytes;
   cudaStream_t stream;
   cudaLaunchAttribute* attrs;
   unsigned numAttrs;
 };
+template <class Kernel>
+int cudaOccupancyMaxActiveClusters(int*, Kernel, const cudaLaunchConfig_t*) {
+  abort();
+}
 inline int cudaLaunchKernelExC(const cudaLaunchConfig_t*, const void*, void**) { abort(); }
 
 template <class Params>

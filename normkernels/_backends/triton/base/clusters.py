@@ -28,7 +28,29 @@ def blocks(t: Tensor) -> int:
 
 @functools.cache
 def _blocks(device: torch.device) -> int:
-    return most(triton.__version__, torch.cuda.get_device_capability(device)[0])
+    found = most(triton.__version__, torch.cuda.get_device_capability(device)[0])
+    return found if found > 1 and has_room(device) else 1
+
+
+@triton.jit
+def nothing():
+    """What a device is asked about."""
+
+
+def has_room(device: torch.device) -> bool:
+    """Whether so many multiprocessors as LARGEST lie beside each other, as they may not in a slice of a GPU.
+
+    Each block takes all of a multiprocessor's shared memory, so whatever else it may need finds room as well.
+    """
+    driver = triton.runtime.driver.active
+    with torch.cuda.device(device):
+        kernel = nothing.warmup(grid=(1,), num_ctas=LARGEST, num_warps=4)
+        kernel._init_handles()
+        shared = driver.utils.get_device_properties(driver.get_current_device())["max_shared_mem"]
+        try:
+            return driver.utils.cuOccupancyMaxActiveClusters(kernel.function, shared, LARGEST) > 0
+        except RuntimeError:  # how CUDA says no
+            return False
 
 
 def programs(t: Tensor, pieces: int, num_warps: int, num_ctas: int) -> int:

@@ -1,4 +1,4 @@
-// Moments of what a cluster holds.
+// Sums and moments of what a cluster holds, from those of its blocks; in the same order in each.
 #pragma once
 
 #include "cuda/base/cluster.cuh"
@@ -6,11 +6,21 @@
 
 namespace normkernels::cuda {
 
-// From those of its blocks (Chan et al. 1979), in the same order in each: of N values the first block has `room`, the
-// next as many, and so on.
+// v <- its sum over the blocks, through `parts`, where each of eight lanes has a block's.
+template <int K>
+__device__ void sum_blocks(float (&v)[K], float (&parts)[kMostBlocks][K]) {
+  Cluster<true>::share(v, parts);
+  const unsigned r = threadIdx.x % kMostBlocks;
+#pragma unroll
+  for (int k = 0; k < K; ++k) v[k] = r < Cluster<true>::blocks() ? parts[r][k] : 0;
+  row_sum(v, kMostBlocks, static_cast<float (*)[32]>(nullptr));
+}
+
+// Chan et al. 1979. Of N values the first block has `room`, the next as many, and so on.
 template <bool CENTER>
 __device__ Moments<float> merge_blocks(const Moments<float>& own, int N, int room) {
   __shared__ float parts[kMostBlocks][2];
+  Cluster<true>::begun();
   Cluster<true>::share({own.mean, own.squares}, parts);
   const unsigned r = threadIdx.x % kMostBlocks;  // each of eight lanes has a block's
   const bool there = r < Cluster<true>::blocks();
