@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import normkernels.functional
 from normkernels._backends import unusable
 from normkernels.cases import OPS
 from normkernels.tolerance import check
@@ -45,6 +46,23 @@ def test_images_taken_as_one(name, N):
             for activation, skip in ((None, False), ("relu", True), ("silu", False)):
                 sample = OPS[name], (N, channels, positions, 1), torch.float32
                 assert not off(*sample, activation=activation, skip=skip), (positions, activation)
+
+
+@pytest.mark.parametrize("positions", [17, 49, 65, 140])
+@pytest.mark.parametrize("name", ["group_norm", "instance_norm"])
+def test_an_image_alone_has_the_bits_that_it_has_among_others(name, positions):
+    """However many planes are added up together, and whether these are all."""
+    x, dy = torch.randn(2, 5, 6, positions, 1).unbind()
+    norm = getattr(normkernels.functional, name)
+
+    def results(x, dy):
+        x = x.clone().requires_grad_()
+        y = norm(x, 3) if name == "group_norm" else norm(x)
+        return [y.detach(), *torch.autograd.grad(y, x, dy)]
+
+    whole = results(x, dy)
+    for i in range(5):
+        assert all(torch.equal(t[0], w[i]) for t, w in zip(results(x[i : i + 1], dy[i : i + 1]), whole, strict=True))
 
 
 @pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])

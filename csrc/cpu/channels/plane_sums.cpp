@@ -174,6 +174,13 @@ NK_INLINE void sums_of_each(int64_t planes, int64_t n, const F& of, Element<V>* 
     const auto last = fresh<V>(n);
     for (; p + kTogether<V> <= planes; p += kTogether<V>)
       sums_together<V>(n, last, [&](int64_t k) NK_INLINED { return of(p + k); }, a + p, b + p);
+    if (p == planes) return;
+    // Those that are left are added up in the same order, beside copies of the last: a plane's bits are its own.
+    Element<V> rest[2][kTogether<V>];
+    sums_together<V>(n, last, [&](int64_t k) NK_INLINED { return of(std::min(p + k, planes - 1)); }, rest[0], rest[1]);
+    std::copy_n(rest[0], planes - p, a + p);
+    std::copy_n(rest[1], planes - p, b + p);
+    return;
   }
 #endif
   for (; p < planes; p++) {
