@@ -1,65 +1,12 @@
 // Loops that add up runs of a plane, and planes that are too small for a call each.
-#include "cpu/base/few.h"
 #include "cpu/base/moments.h"
-#include "cpu/base/twos.h"
+#include "cpu/channels/plane_terms.h"
 #include "cpu/channels/tiles.h"
 
 namespace normkernels {
 namespace {
 
-// What one element, a few, or twos of them add to both sums of a plane: x - about and its square.
-template <class T>
-struct Squares {
-  using C = compute_t<T>;
-  static constexpr bool kWords = sizeof(T) == 2;
-  const T* x;
-  C about;
-
-  NK_INLINE Squares from(int64_t i) const { return {x + i, about}; }
-  NK_INLINE Pair<C> one(int64_t i) const {
-    const C d = load(x[i]) - about;
-    return {d, d * d};
-  }
-  template <class V>
-  NK_INLINE Pair<V> few(int64_t i) const {
-    const V d = take<V>(x + i) - about;
-    return {d, d * d};
-  }
-#if defined(NK_TWOS)
-  NK_INLINE Pair<Twos> two(int64_t i) const {
-    const Twos d = twos(x + i) - about;
-    return {d, d * d};
-  }
-#endif
-};
-
-// The same of du and du * (x - mean).
-template <class T, class D>
-struct Products {
-  using C = compute_t<T>;
-  static constexpr bool kWords = sizeof(T) == 2 && std::is_same_v<D, T>;
-  const D* du;
-  const T* x;
-  C mean;
-
-  NK_INLINE Products from(int64_t i) const { return {du + i, x + i, mean}; }
-  NK_INLINE Pair<C> one(int64_t i) const {
-    const C d = load(du[i]);
-    return {d, d * (load(x[i]) - mean)};
-  }
-  template <class V>
-  NK_INLINE Pair<V> few(int64_t i) const {
-    const V d = take<V>(du + i);
-    return {d, d * (take<V>(x + i) - mean)};
-  }
-#if defined(NK_TWOS)
-  NK_INLINE Pair<Twos> two(int64_t i) const {
-    const Twos d = twos(du + i);
-    return {d, d * (twos(x + i) - mean)};
-  }
-#endif
-};
-
+// Both sums of a plane, of as many elements at a time as V has
 template <class V, class F>
 NK_INLINE Pair<Element<V>> elements(const F& f, int64_t n) {
   using C = Element<V>;
