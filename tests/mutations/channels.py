@@ -73,6 +73,7 @@ TABLE = {
         ("if (a.dskip && !a.of.opener) store_tile(du + p * S, a.dskip + from, n);", ""),
         ("scales.at(p), u, count, g.S);", "scales.at(0), u, count, g.S);"),
         ("return of(p + k);", "return of(k);"),
+        ("return of(std::min(p + k, planes - 1));", "return of(planes - 1);"),
         ("((k ^ kStep) +", "(k +"),
         ("sums.b += last ? v.b : V{};", "sums.b += v.b;"),
         ("off <= kFar<C> * (found[k].b - off)", "true"),
