@@ -14,6 +14,7 @@ from .compiled import Code
 from .cuda import LINES, Launched, line_sums, taken
 from .cuda_code import Kernels, compile_kernels, facts
 from .cuda_long import again
+from .tables import told
 from .times import H100, H200, Work, copy
 
 TABLE = Path(__file__).with_name("cuda_channels.csv")
@@ -167,12 +168,7 @@ def main() -> int:
     kernels = compile_channels()
     ways = [(op, shape, way) for op, shapes in SHAPES.items() for shape in shapes for way in ("forward", "backward")]
     found = [row for each in ways if (row := predict(*each, kernels))]
-    sys.stdout.write("predicted, not measured: share of a copy's speed on H100/H200, without clusters and with them\n")
-    sys.stdout.write("".join(f"{row}\n" for row in found))
-    if "--write" in sys.argv:
-        with TABLE.open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([Channels._fields, *found])
-    return 0
+    return told("share of a copy's speed on H100/H200, without clusters and with them", found, TABLE)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from .compiled import Code
 from .cuda import Launched, held, held_kernels, line_sums, taken
 from .cuda_code import Kernels, compile_kernels, facts
 from .grid import MORE
+from .tables import told
 from .times import H100, H200, L2_KEPT, Device, Work, copy, resident
 
 TABLE = Path(__file__).with_name("cuda_long.csv")
@@ -119,12 +120,7 @@ def committed() -> list[Long]:
 def main() -> int:
     kernels = compile_long()
     found = [predict(op, shape, kernels) for op in ("layer_norm", "rms_norm") for shape in SHAPES]
-    sys.stdout.write("predicted, not measured: time over a copy and 4 us (forward) or 8 us (backward)\n")
-    sys.stdout.write("".join(f"{row}\n" for row in found))
-    if "--write" in sys.argv:
-        with TABLE.open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([Long._fields, *found])
-    return 0
+    return told("time over a copy and 4 us (forward) or 8 us (backward)", found, TABLE)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from . import cuda_long
 from .__main__ import ODD, Predicted
 from .cuda import PACK, Launched, taken
 from .cuda_code import Kernels, compile_kernels
+from .tables import told
 from .times import H100, H200, Device, Work, copy
 
 TABLE = Path(__file__).with_name("cuda_rows.csv")
@@ -63,12 +64,7 @@ def committed() -> dict[tuple[str, ...], Predicted]:
 def main() -> int:
     kernels = compile_rows()
     found = [predict(op, shape, kernels) for op in ("layer_norm", "rms_norm") for shape in shapes(op)]
-    sys.stdout.write("predicted, not measured: share of a copy's speed on H100/H200\n")
-    sys.stdout.write("".join(f"{row}\n" for row in found))
-    if "--write" in sys.argv:
-        with TABLE.open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([Predicted._fields, *found])
-    return 0
+    return told("share of a copy's speed on H100/H200", found, TABLE)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ NK_INLINE void with_weight(const C* weight, const F& f) {
 
 constexpr int64_t kMost = 256;  // channels of a sum of floats, which loses little, or of groups that are summed at once
 
-// Adds a and b of n channels to the sums of their group, a part after the other.
+// The sums of f(channel) over n channels, a part after the other.
 template <class S, class F>
 NK_INLINE Pair<double> sums_over(int64_t n, const F& f) {
   Pair<double> sums = {};

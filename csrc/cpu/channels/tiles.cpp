@@ -13,8 +13,8 @@ namespace {
 template <class T, class K, class Out>
 constexpr bool kPairs = std::is_same_v<T, bfloat16> && kWords<T, K, Out>;
 
-// out[i] = f(i, p[i], q[i]), part of so many results; kTwoToAWord: f does not look at i. Lines are asked for a few at a
-// time, between those that are written: many at once would be waited for. In 16 bits arithmetic is the limit.
+// out[i] = f(i, p[i], q[i]), part of so many results, whose lines are asked for a few at a time; kTwoToAWord: f does
+// not look at i. In 16 bits arithmetic is the limit.
 template <bool kTwoToAWord, class P, class Q, class Out, class F>
 NK_INLINE void map_both(const P* p, const Q* q, Out* out, int64_t n, int64_t results, const F& f) {
   if constexpr (kTwoToAWord) {
@@ -23,7 +23,7 @@ NK_INLINE void map_both(const P* p, const Q* q, Out* out, int64_t n, int64_t res
     constexpr int64_t kFew = 128;
     const int64_t part = sizeof(Out) > 2 && asks_for_results<Out>(results) ? kFew : n;
     for (int64_t first = 0; first < n; first += part) {
-      if (part == kFew) prefetch_results(out + first, kFew, results);
+      if constexpr (sizeof(Out) > 2) prefetch_results(out + first, part, results);
       map(out + first, std::min(part, n - first), [=](int64_t i) NK_INLINED {
         return static_cast<compute_t<Out>>(f(first + i, load(p[first + i]), load(q[first + i])));
       });
