@@ -51,6 +51,11 @@ struct Channels {
     return {{mean[statistic]}, {rstd[statistic] * weight(c)}, {added}, gate(), affine.slope};
   }
 
+  // Of one group of an image of one position, from channel c on
+  TileAffine<C> row(int64_t statistic, int64_t c) const {
+    return affine.at({mean[statistic], rstd[statistic], shift ? shift[statistic] : C(-0.0)}, c);
+  }
+
   // So many groups from a statistic on, and their channels from c on
   Groups<C> groups(int64_t statistic, int64_t count, int64_t c) const {
     const auto from = [=](const C* of_channels) { return of_channels ? of_channels + c : nullptr; };

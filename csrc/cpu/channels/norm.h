@@ -3,6 +3,7 @@
 
 #include "cpu/base/tensors.h"
 #include "cpu/channels/channels_last.h"
+#include "cpu/channels/one_position.h"
 #include "cpu/channels/planes.h"
 
 namespace normkernels {
@@ -65,6 +66,7 @@ void with_channels(const Given& g, const F& f) {
 // With rstd given where mean is. Planes of a few vectors are quicker as planes: their columns fit in no cache.
 template <class T>
 void sweep_forward(Forward<T> a, bool last) {
+  if (groups_are_rows(a.of)) return forward_groups(a);
   if (const int64_t run = tiny_planes(a.of.grid, last); run && run < (sizeof(T) == 2 ? 2 : 1) * kFewLanes) {
     a.of.grid = one_image(a.of.grid);
     return forward_channels_last(a, run);

@@ -3,6 +3,7 @@
 
 #include "cpu/channels/channels_last_backward.h"
 #include "cpu/channels/norm.h"
+#include "cpu/channels/one_position_backward.h"
 #include "cpu/channels/planes_backward.h"
 
 namespace normkernels {
@@ -10,6 +11,7 @@ namespace normkernels {
 // With rstd given
 template <class T>
 void sweep_backward(Backward<T> a, bool last) {
+  if (groups_are_rows(a)) return backward_groups(a);
   if (const int64_t run = tiny_planes(a.of.grid, last); run && (run < kFewLanes || !small(a))) {
     a.of.grid = one_image(a.of.grid);
     return backward_channels_last(a, run);
