@@ -40,8 +40,7 @@ def test_two_to_a_word(op, N, M, dtype):
         assert not wrong(small(OPS[op], M, N, **options), dtype, OPS[op])
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("activation", [None, "silu"])
+@pytest.mark.parametrize(("activation", "dtype"), [(None, torch.bfloat16), ("silu", torch.float16)], ids=str)
 def test_two_to_a_word_past_the_caches(activation, dtype, monkeypatch):
     monkeypatch.setattr(tolerance, "DRAWS", 1)
     sample = small(LAYER_NORM, (16 << 20) // (2 * 4096) + 1, 4096, added=True, activation=activation)

@@ -25,11 +25,13 @@ CASES = [
     (5, 8193),
     (35, 8705),
 ]  # rows, columns
+UNCENTRED = [(71, 513), (21, 2047), (5, 8193)]
 pytestmark = pytest.mark.skipif(unusable("triton", "layer_norm_fwd", "cpu") is not None, reason="not interpreted")
 
 
-@pytest.mark.parametrize(("rows", "columns"), CASES, ids=lambda n: str(n))
-@pytest.mark.parametrize("op", ["layer_norm", "rms_norm"])
+@pytest.mark.parametrize(
+    ("op", "rows", "columns"), [("layer_norm", *c) for c in CASES] + [("rms_norm", *c) for c in UNCENTRED]
+)
 def test_odd_rows(op, rows, columns, monkeypatch):
     monkeypatch.setattr(tolerance, "DRAWS", 1)
     sample = small(OPS[op], rows, columns, added=True)

@@ -85,18 +85,20 @@ for i, shape in enumerate(shapes):
     for report in reports:
         assert report.worst <= 1, f"{shape}: {report}"
 """
-MERGING = {
-    "batch_norm": ("2x3x100x100", "4x2x90x91", "1x33x36x36:last", "2x20x30x30:last"),
-    "group_norm": ("1x10x50x66", "2x6x61x61", "1x12x40x40:last", "2x34x24x24:last"),
-    "instance_norm": ("1x2x190x190", "2x2x91x91", "1x33x26x26:last"),
-}
+MERGING = [
+    ("batch_norm", "float32", "4x2x90x91", "1x33x36x36:last"),
+    ("batch_norm", "bfloat16", "2x20x30x30:last"),
+    ("group_norm", "float32", "1x12x40x40:last"),
+    ("group_norm", "bfloat16", "2x6x61x61", "2x34x24x24:last"),
+    ("instance_norm", "float32", "1x33x26x26:last"),
+    ("instance_norm", "bfloat16", "2x2x91x91"),
+]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("op", MERGING)
-def test_partial_results_that_are_merged_where_applied(op, dtype):
+@pytest.mark.parametrize("call", MERGING, ids="-".join)
+def test_partial_results_that_are_merged_where_applied(call):
     """One tile of a program and several, tiles that several statistics share, skip and activation."""
-    compiled("-c", MERGED, op, dtype, *MERGING[op][dtype == "bfloat16" :: 2])
+    compiled("-c", MERGED, *call)
 
 
 ALONE = """

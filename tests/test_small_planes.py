@@ -112,3 +112,25 @@ def off(op, shape, dtype, last=False, change=None, **options):
     if change:
         change(sample.tensors["input"])
     return [str(report) for report in check(op, sample, "native", dtype) if report.worst > 1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("D", [15, 16, 17, 100, 2048, 2049])
+def test_groups_at_one_position(D, dtype):
+    """On both sides of what goes as rows; far from 0, too."""
+    op = OPS["group_norm"]
+    assert not off(op, (3, 32 * D, 1, 1), dtype)
+    assert not off(op, (3, 32 * D, 1, 1), dtype, change=lambda x: x.add_(100))
+
+
+def test_groups_at_one_position_past_the_caches():
+    """32 MB and more: the bits of an image alone, whose results stay in them."""
+    x, dy, w, b = torch.randn(8193, 1030), torch.randn(8193, 1030), torch.rand(1030), torch.rand(1030)
+
+    def results(rows):
+        leaf = x[rows].requires_grad_()
+        y = normkernels.functional.group_norm(leaf, 10, w, b, backend="native")
+        return y.detach(), torch.autograd.grad(y, leaf, dy[rows])[0]
+
+    for found, alone in zip(results(slice(None)), results(slice(8000, 8001)), strict=True):
+        assert torch.equal(found[8000], alone[0])

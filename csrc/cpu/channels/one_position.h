@@ -1,5 +1,5 @@
-// Images of one position, forward: a group is a row, with a weight and a bias for each of its elements, and
-// goes as one where it is long enough for loops of its own.
+// Images of one position, forward: a group is a row, with a weight and a bias for each of its elements, and goes as one
+// where it is long enough for loops of its own.
 #pragma once
 
 #include "cpu/channels/planes.h"
@@ -13,6 +13,7 @@ bool groups_are_rows(const Channels<T>& of) {
   const Grid& g = of.grid;
   return g.S == 1 && g.B == g.N && g.channels() >= kLeastRow && g.channels() <= kTile && of.plain() && !of.skip;
 }
+
 // f(statistic, its first element, its first channel) for the groups of image n
 template <class F>
 void each_group(const Grid& g, int64_t n, const F& f) {
