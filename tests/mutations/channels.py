@@ -69,6 +69,15 @@ TABLE = {
         ("elif self.frozen_statistics:", "elif False:"),
     ],
     ("cpu", "tests/test_small_planes.py"): [
+        (
+            "f(n * g.G + k, n * g.C + k * g.channels(), k * g.channels());",
+            "f(n * g.G + k, n * g.C + k * g.channels(), 0);",
+        ),
+        ("a.training ? gradient_sums(dy, x, row, D) : Pair<C>{};", "Pair<C>{};"),
+        ("copy_nontemporal(out, to, n * sizeof(T));", ""),
+        ("about[i] += far ? static_cast<C>(left) : C(0);", ""),
+        ("out += m2 >= fitting.a ? 0 : 1;", ""),
+        ("out += m2 <= fitting.b ? 0 : 1;", ""),
         ("about += s.a * share;", ""),
         ("if (a.dskip && !a.of.opener) store_tile(du + p * S, a.dskip + from, n);", ""),
         ("scales.at(p), u, count, g.S);", "scales.at(0), u, count, g.S);"),

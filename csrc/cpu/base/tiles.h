@@ -112,11 +112,16 @@ constexpr C kFar = C(4);
 // Whether n squares of values in T, summed in its compute type, are right: float overflows, and drops what underflows,
 // which matters where next to nothing is added to it. double holds the squares of all floats.
 template <class T>
-NK_INLINE bool squares_fit(double squares, int64_t n, double eps) {
+NK_INLINE Pair<double> fitting_squares(int64_t n, double eps) {
   using Limits = std::numeric_limits<compute_t<T>>;
-  constexpr double kLeast = 2 * static_cast<double>(Limits::min());
-  return sizeof(compute_t<T>) == 8 ||
-         (squares <= static_cast<double>(Limits::max()) && (eps > 1e-30 || squares >= kLeast * static_cast<double>(n)));
+  constexpr double kLeast = 2 * static_cast<double>(Limits::min()), kAny = std::numeric_limits<double>::infinity();
+  if (sizeof(compute_t<T>) == 8) return {-kAny, kAny};
+  return {eps > 1e-30 ? -kAny : kLeast * static_cast<double>(n), static_cast<double>(Limits::max())};
+}
+template <class T>
+NK_INLINE bool squares_fit(double squares, int64_t n, double eps) {
+  const Pair<double> fitting = fitting_squares<T>(n, eps);
+  return sizeof(compute_t<T>) == 8 || (squares >= fitting.a && squares <= fitting.b);
 }
 
 // Either as it comes out right; eps: what is added to the variance, so that it tells whether lost squares matter.

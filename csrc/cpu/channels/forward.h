@@ -25,8 +25,8 @@ struct Channels {
   Affine<C> affine;
   C *mean, *var, *rstd;  // (B, G); rstd: scratch, filled by find_rstd or keep
   double eps;
-  C* shift = nullptr;    // scratch as rstd, or null for zeros: xhat = (x - mean) * rstd + shift, for what mean lost
-  int64_t together = 1;  // images of the tensor that are one of the grid's
+  C* shift;                   // scratch as rstd: xhat = (x - mean) * rstd + shift, for what mean lost
+  int64_t together = 1;       // images of the tensor that are one of the grid's
   const T* opener = nullptr;  // or what the activation is given instead of u, which it multiplies: a call's gate
 
   // For statistics from first on, with mean and var given
@@ -47,13 +47,13 @@ struct Channels {
   C weight(int64_t c) const { return affine.weight ? affine.weight[c] : C(1); }
   C bias(int64_t c) const { return affine.bias ? affine.bias[c] : C(0); }
   Scale<Same<C>> scale(int64_t statistic, int64_t c) const {
-    const C added = shift ? shift[statistic] * weight(c) + bias(c) : bias(c);
+    const C added = shift[statistic] * weight(c) + bias(c);
     return {{mean[statistic]}, {rstd[statistic] * weight(c)}, {added}, gate(), affine.slope};
   }
 
   // Of one group of an image of one position, from channel c on
   TileAffine<C> row(int64_t statistic, int64_t c) const {
-    return affine.at({mean[statistic], rstd[statistic], shift ? shift[statistic] : C(-0.0)}, c);
+    return affine.at({mean[statistic], rstd[statistic], shift[statistic]}, c);
   }
 
   // So many groups from a statistic on, and their channels from c on
@@ -63,7 +63,7 @@ struct Channels {
             grid.channels(),
             mean + statistic,
             rstd + statistic,
-            shift ? shift + statistic : nullptr,
+            shift + statistic,
             from(affine.weight),
             from(affine.bias)};
   }
@@ -101,7 +101,8 @@ struct Channels {
 // The mean of each channel of some groups
 template <class C>
 void channel_means(const Groups<C>& groups, C* mean) {
-  for (int64_t k = 0; k < groups.count; k++) std::fill_n(mean + k * groups.D, groups.D, groups.mean[k]);
+  if (groups.D == 1) std::copy_n(groups.mean, groups.count, mean);
+  for (int64_t k = 0; k < groups.count && groups.D > 1; k++) std::fill_n(mean + k * groups.D, groups.D, groups.mean[k]);
 }
 
 // The coefficients of the channels of some groups, a value for each.
@@ -138,17 +139,11 @@ struct Forward {
   std::function<void(int64_t first, int64_t count)> rule = nullptr;
   bool again = false;  // mean and var are there, but rounded: rstd and shift are wanted
 
-  // A variance beyond C is kept as a number from which a running one recovers.
-  void keep(int64_t statistic, double mean, double var) const {
-    if (!again) {
-      of.mean[statistic] = static_cast<C>(mean);
-      of.var[statistic] = static_cast<C>(std::min(var, static_cast<double>(std::numeric_limits<C>::max()) / 2));
-    }
-    if (!of.shift) return;
-    const C rstd = static_cast<C>(1 / std::sqrt(var + of.eps));
-    of.rstd[statistic] = rstd;
-    of.shift[statistic] = static_cast<C>(-(mean - of.mean[statistic]) * rstd);
+  // Of so many statistics from one on, what is kept
+  Kept<C> kept(int64_t statistic) const {
+    return {of.mean + statistic, of.var + statistic, of.rstd + statistic, of.shift + statistic, of.eps, again};
   }
+  void keep(int64_t statistic, double mean, double var) const { kept(statistic).put(0, mean, var); }
 };
 
 constexpr int64_t kFirst = 8;  // values whose mean the sums are taken about: one alone is often too far off
@@ -157,23 +152,10 @@ constexpr int64_t kFirst = 8;  // values whose mean the sums are taken about: on
 // again about the mean where about was too far off. Whether C held the squares.
 template <class T, class F>
 bool keep_moments(const Forward<T>& a, int64_t first, Scratch<compute_t<T>>& about, const F& sums) {
-  using C = compute_t<T>;
   const double count = a.of.grid.count();
   auto found = sums(about);
-  bool far = false;
-  for (size_t k = 0; k < about.size(); k++) {
-    const double off = found[k].a * found[k].a / count;
-    if (off <= kFar<C> * (found[k].b - off)) continue;
-    far = true;
-    about[k] += static_cast<C>(found[k].a / count);
-  }
-  if (far) found = sums(about);
-  for (size_t k = 0; k < about.size(); k++) {
-    const double left = found[k].a / count, m2 = found[k].b - found[k].a * left;
-    if (!squares_fit<T>(m2, static_cast<int64_t>(count), a.of.eps)) return false;
-    a.keep(first + k, about[k] + left, m2 / count);
-  }
-  return true;
+  if (move_about(found.data(), count, about.data(), about.size())) found = sums(about);
+  return keep_sums(found.data(), count, about.data(), a.kept(first), about.size());
 }
 
 // f(i) for 0 <= i < n, on this thread or on all

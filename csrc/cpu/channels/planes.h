@@ -108,10 +108,14 @@ bool measure_small(const Forward<T>& a, const Bundle& bundle) {
   const int64_t width = bundle.groups, n = g.channels() * g.S, near = std::min(kFirst, n);
   const auto image = [&](int64_t i) { return a.of.x + g.plane(bundle.image + i, bundle.group * g.channels()); };
   Scratch<C> first(width);
-  for (int64_t j = 0; j < width; j++) {
-    for (int64_t i = 0; i < near; i++) first[j] += load(image(0)[j * n + i]);
-    first[j] /= static_cast<C>(near);
-  }
+  const auto set_first = [&, x = image(0)](auto values) {  // their number, known where it can be
+    for (int64_t j = 0; j < width; j++) {
+      C sum = 0;
+      for (int64_t i = 0; i < values; i++) sum += load(x[j * n + i]);
+      first[j] = sum / static_cast<C>(values);
+    }
+  };
+  near == kFirst ? set_first(std::integral_constant<int64_t, kFirst>()) : set_first(near);
   return keep_moments(a, bundle.line * g.G + bundle.group, first, [&](const Scratch<C>& about) {
     Raw<C> sums(2 * width);
     Scratch<Pair<double>> totals(width);
