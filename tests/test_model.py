@@ -108,6 +108,9 @@ def test_the_least_code_of_a_row():
     assert (wide.instructions - alone.instructions, wide.barriers) == (4 + 3, 1)
     # of rows side by side each has fewer threads, and of a cluster's one barrier is enough
     assert least_code("rows_forward_kernel", row._replace(statistics=4), 4).barriers == 0
+    # where each thread has a row, its weights are a pack's still
+    narrow = least_code("rows_forward_kernel", row._replace(statistics=32), centred=False)
+    assert alone.instructions - narrow.instructions == 10
     both = least_code("rows_forward_kernel", row._replace(cluster=2), 4)
     assert (both.barriers, both.meetings) == (0, 1)
 
