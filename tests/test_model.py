@@ -6,7 +6,8 @@ from bench.model import cuda_code, grid, theirs
 from bench.model.__main__ import committed
 from bench.model.bars import bar
 from bench.model.compiled import Code, counts
-from bench.model.times import H100, H200, Work, copy, least, resident, seconds
+from bench.model.floor import floor
+from bench.model.times import H100, H200, Launched, Work, copy, executed, least, resident, seconds
 
 SASS = """
         /*0000*/                   LDC R1, c[0x0][0x28] ;
@@ -86,6 +87,51 @@ def test_the_least_is_below_what_code_takes(device, work):
     """And no more than its bytes where they are many."""
     assert 1.5e-6 < least(device, work) < seconds(device, CODE, 8, work)
     assert least(H100, WORK) == pytest.approx(copy(H100, 3e8))
+
+
+def least_code(kernel: str, work: Work, warps: int = 1, centred: bool = True) -> Code:
+    return floor(Launched(CODE._replace(kernel=kernel), work, warps), centred).code
+
+
+def test_the_least_code_of_a_row():
+    """256 values of one warp: a load, eight conversions, three operations on each, four conversions back and a store.
+
+    Then two loads of weights, five shuffles and additions, a division, rstd, and four for place and end.
+    """
+    row = Work(1000, 1000 * 512, 1000 * 512)
+    alone = least_code("rows_forward_kernel<__nv_bfloat16>", row, centred=False)
+    assert alone.instructions == 1 + 8 + 3 * 8 + 4 + 1 + 2 + 11 + 1 + 4
+    assert (alone.barriers, alone.meetings, alone.loop) == (0, 0, 0)
+    # a mean: two operations, a parameter, a sum and a number more; four warps: two halves more, and a barrier
+    assert least_code("rows_forward_kernel", row).instructions - alone.instructions == 2 * 8 + 2 + 11 + 1
+    wide = least_code("rows_forward_kernel", row._replace(read=4 * row.read), 4, centred=False)
+    assert (wide.instructions - alone.instructions, wide.barriers) == (4 + 3, 1)
+    # of rows side by side each has fewer threads, and of a cluster's one barrier is enough
+    assert least_code("rows_forward_kernel", row._replace(statistics=4), 4).barriers == 0
+    # where each thread has a row, its weights are a pack's still
+    narrow = least_code("rows_forward_kernel", row._replace(statistics=32), centred=False)
+    assert alone.instructions - narrow.instructions == 10
+    both = least_code("rows_forward_kernel", row._replace(cluster=2), 4)
+    assert (both.barriers, both.meetings) == (0, 1)
+
+
+def test_the_least_code_of_a_loop():
+    """Down the rows each turn has a sum and its barrier, and weights are kept; else they follow the loop."""
+    work = Work(10, 2 * 10 * 5 * 2048, 10 * 5 * 2048, 5)
+    down, along = least_code("rows_backward_kernel", work, 4), least_code("channels_sums_kernel", work, 4)
+    assert (down.loop_barriers, down.barriers, along.loop_barriers, along.barriers) == (1, 0, 0, 1)
+    assert 2 * 8 + 8 * 8 + 2 * 14 < down.loop < down.instructions
+    assert along.instructions - along.loop > 2 * 14
+    assert least_code("partial_sums_kernel", work).loop == 2 * 10 * 5 * 2048 / 10 / 5 / 32 / 4 * 1.25 + 3
+
+
+@pytest.mark.parametrize("kernel", ["rows_forward_kernel", "rows_backward_kernel", "channels_moments_kernel"])
+@pytest.mark.parametrize("device", [H100, H200], ids=lambda d: d.name)
+def test_a_limit_is_between_what_is_predicted_and_none_at_all(kernel, device):
+    whole = Launched(CODE._replace(kernel=kernel), WORK, 8)
+    needed = floor(whole, True)
+    assert least(device, WORK) < seconds(device, needed.code, 8, WORK) < seconds(device, whole.code, 8, WORK)
+    assert executed(needed.code, WORK) < executed(whole.code, WORK)
 
 
 def test_bars():

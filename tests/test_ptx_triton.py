@@ -3,6 +3,7 @@
 The suite's own process interprets Triton, so what compiles runs in another one.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -63,6 +64,65 @@ def test_barriers_removed_from_a_compiled_kernel_are_found():
     """Those of a real kernel, and what runs PTX leaves the package as it was."""
     printed = compiled("-c", BARRIERS)
     assert "nobody wrote" in printed or "differs" in printed
+
+
+PLANTED = """
+import json, random, re, sys, torch
+from normkernels.cases import OPS
+from normkernels.tolerance import check
+from tests.ptx.launch import running
+from tests.ptx.memory import PTXError
+stem, shape, faults = sys.argv[1], tuple(map(int, sys.argv[2].split("x"))), json.loads(sys.argv[3])
+op = OPS[stem]
+def found(kernel, old, new, count):
+    planted, sample = [], op.make(shape, torch.float64)  # others each time: what nobody writes may be an earlier sum
+    def edit(ptx):
+        if f".entry {kernel}(" not in ptx:
+            return ptx
+        at = [m.span() for m in re.finditer(old, ptx)][slice(*count)]
+        planted.extend(at)
+        for start, end in reversed(at):
+            ptx = ptx[:start] + re.sub(old, new, ptx[start:end]) + ptx[end:]
+        return ptx
+    try:
+        with running(random.Random(0), edit):
+            reports = check(op, sample, "triton", torch.float32)
+    except PTXError:
+        return True
+    assert planted or not kernel, f"no {old} in {kernel}"
+    return not max(report.worst for report in reports) <= 1
+assert not found("", "", "", [0])
+print(*(name for name, fault in faults.items() if not found(*fault)), sep="; ")
+"""
+BARRIER, STORE, BEYOND = r"bar\.sync[^;]*;", r"@%p\d+ st\.global[^;]*;", r"setp\.gt\.s64"
+FAULTS = {  # of which kernel, what there becomes what, and the slice of all such places
+    ("layer_norm", "3x1000"): {
+        "barriers of forward removed": ("rows_forward_kernel", BARRIER, "", [None]),
+        "one barrier of forward removed": ("rows_forward_kernel", BARRIER, "", [1]),
+        "a mask of forward off by one, of columns": ("rows_forward_kernel", r"setp\.lt\.s32", "setp.le.s32", [None]),
+        "a mask of forward off by one, of rows": ("rows_forward_kernel", r"setp\.lt\.s64", "setp.le.s64", [None]),
+        "barriers of backward removed": ("rows_backward_kernel", BARRIER, "", [None]),
+        "a mask of backward off by one": ("rows_backward_kernel", r"setp\.lt\.s32", "setp.le.s32", [None]),
+        "a partial sum of backward that nobody writes": ("rows_backward_kernel", STORE, "", [-1, None]),
+        "barriers of the sums removed": ("partial_sums_kernel", BARRIER, "", [None]),
+    },
+    ("batch_norm", "2x1x65x65"): {
+        "barriers of the moments removed": ("channels_moments_kernel", BARRIER, "", [None]),
+        "a mask of the moments off by one": ("channels_moments_kernel", BEYOND, "setp.ge.s64", [None]),
+        "a partial sum of forward that nobody writes": ("channels_moments_kernel", STORE, "", [1]),
+        "a mask of forward off by one": ("channels_merge_apply_kernel", BEYOND, "setp.ge.s64", [None]),
+        "barriers of backward removed": ("channels_sums_kernel", BARRIER, "", [None]),
+        "a mask of the sums off by one": ("channels_sums_kernel", BEYOND, "setp.ge.s64", [None]),
+        "a partial sum of backward that nobody writes": ("channels_sums_kernel", STORE, "", [-1, None]),
+        "a mask of backward off by one": ("channels_merge_dx_kernel", BEYOND, "setp.ge.s64", [None]),
+    },
+}
+
+
+@pytest.mark.parametrize(("op", "shape"), FAULTS)
+def test_faults_planted_in_compiled_kernels_are_found(op, shape):
+    """By the tolerance, or where memory is read that is not there or that nobody wrote."""
+    assert compiled("-c", PLANTED, op, shape, json.dumps(FAULTS[op, shape])).strip() == ""
 
 
 MERGED = """

@@ -15,7 +15,8 @@ loop asks for the next tile, programs, and bytes. Assumed, so to be doubted (``t
 
 ``predicted.csv`` is by the Triton that is pinned; of the calls that a newer one gives clusters, ``clustered.csv`` has
 the shares, written and checked by the same command with that Triton first on the path. Of CUDA's kernels ``cuda_rows``
-and ``cuda_channels`` have them. ``kept`` says which bars hold.
+and ``cuda_channels`` have them. ``kept`` says which bars hold, and of each miss (``--bars``, ``cuda_bars``) the share
+that no more code than its formula needs (``floor``) and none at all would have.
 
 Calibrated with what is published of kernels alike: RMS norm forward, 2.9 to 3.0 TB/s on an H100 from 4096 columns on
 and 4.18 TB/s on an H200 (QuACK, cuDNN); layer norm forward at 32768x32768, 2.99 TB/s on an H100 (QuACK); statistics of

@@ -88,13 +88,15 @@ def main() -> int:
     parser.add_argument("--shape", nargs="*", help="these alone, 4096x1024 or 32x256x56x56:nhwc")
     parser.add_argument("--check", action="store_true", help=f"exit status 1 where a share is below {TABLE.name}'s")
     parser.add_argument("--grid", action="store_true", help="every case of bench.sweep in place of these shapes")
-    parser.add_argument("--bars", action="store_true", help="of each miss of a bar, what keeps it, as a table")
-    parser.add_argument("--write", action="store_true", help=f"write {TABLE.name}, or {grid.TABLE.name}")
+    parser.add_argument("--bars", action="store_true", help="of each miss of a bar, what keeps it")
+    parser.add_argument("--write", action="store_true", help=f"write {TABLE.name}, or the table of the others")
     args = parser.parse_args()
     codes, found = known(), []
     sys.stdout.write("predicted, not measured: share of a copy's speed on H100/H200\n")
+    if args.bars and args.write and (args.ops or args.shape):
+        parser.error(f"{bars.TABLE.name} is of all ops and shapes")
     if args.bars:
-        return bars.main(args.ops or list(OPS), {op: args.shape or shapes(op) for op in OPS}, codes)
+        return bars.main({op: args.shape or shapes(op) for op in args.ops or OPS}, codes, args.write)
     if args.grid:
         return grid.main(args.ops or list(OPS), args.shape, args.write, codes)
     for op in args.ops or OPS:

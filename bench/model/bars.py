@@ -1,18 +1,24 @@
 """The bars that predicted shares are held to, and of each miss what keeps it: bytes, launches or code.
 
-The limit of a call is its share if its code cost nothing: its launches one after the other, each as long as its bytes
-take or as one answer of memory.
+A call has two limits. One is its share if its code cost nothing: its launches one after the other, each as long as its
+bytes take or as one answer of memory. The other is its share if they had no more code than their formula needs
+(``floor``). ``limits.csv`` has both of every miss, by what compiled it.
 """
 
+import csv
 import math
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from .compiled import Code
-from .times import H100, H200, LAUNCH, Device, copy, least, moving
-from .work import Called, calls, taken, work
+from .floor import floor
+from .times import H100, H200, LAUNCH, Device, Launched, copy, executed, least, moving, taken
+from .work import CLUSTERED, calls, launched
 
+TABLE = Path(__file__).with_name("limits.csv")
+TRITON = "Triton 3.9" if CLUSTERED else "Triton 3.7"
 LARGE = 30e6  # bytes moved, from which on a bar holds for channels and odd rows
 
 
@@ -23,14 +29,28 @@ class Bar(NamedTuple):
     h200: float
 
 
-class Spent(NamedTuple):
-    """A way of a call on a device: shares, predicted and at best; microseconds beyond a copy's, by what takes them."""
+class Miss(NamedTuple):
+    """A way of a call below its bar, by what compiled it: shares, H100 and H200, predicted and at either limit.
 
-    share: float
-    limit: float
+    instructions: executed, times what the formula needs. bytes, launches, needed, more: microseconds beyond a copy's on
+    an H100, of what is moved again, of launches and their latency, of code that the formula needs, and of the rest.
+    """
+
+    by: str
+    op: str
+    shape: str
+    way: str
+    h100: float
+    h200: float
+    code_h100: float
+    code_h200: float
+    least_h100: float
+    least_h200: float
+    instructions: float
     bytes: float
     launches: float
-    code: float
+    needed: float
+    more: float
 
 
 def bar(op: str, shape: tuple[int, ...], backward: bool) -> Bar | None:
@@ -49,37 +69,64 @@ def bar(op: str, shape: tuple[int, ...], backward: bool) -> Bar | None:
     return Bar(0.60, 0.55) if op == "batch_norm" else Bar(0.70, 0.60)
 
 
-def spent(device: Device, launches: list[Called], moved: int, codes: dict[str, Code]) -> Spent:
-    works = [work(c) for c in launches]
-    alone, best, took = copy(device, moved), sum(least(device, w) for w in works), taken(device, launches, codes)
-    busy = sum(moving(device, w) for w in works)
-    parts = busy - (alone - LAUNCH), best - LAUNCH - busy, took - best
-    return Spent(alone / took, alone / best, *(round(1e6 * part, 1) for part in parts))
+def shares(op: str, device: Device, made: list[Launched], moved: float) -> list[float]:
+    """Predicted, with no more code than the formula needs, and without any."""
+    alone, needed = copy(device, moved), [floor(one, op != "rms_norm") for one in made]
+    times = taken(device, made), taken(device, needed), sum(least(device, one.work) for one in made)
+    return [alone / time for time in times]
 
 
-def misses(op: str, shapes: list[str], codes: dict[str, Code]) -> Iterator[str]:
-    """Lines of a table in Markdown."""
+def spent(op: str, made: list[Launched], moved: float) -> list[float]:
+    """The last five fields of ``Miss``."""
+    alone, needed = copy(H100, moved), [floor(one, op != "rms_norm") for one in made]
+    best, code, took = sum(least(H100, one.work) for one in made), taken(H100, needed), taken(H100, made)
+    busy = sum(moving(H100, one.work) for one in made)
+    parts = busy - (alone - LAUNCH), best - LAUNCH - busy, code - best, took - code
+    all_of, fewest = (sum(x.work.programs * x.warps * executed(x.code, x.work) for x in of) for of in (made, needed))
+    return [round(all_of / fewest, 1), *(abs(round(1e6 * part, 1)) for part in parts)]
+
+
+def miss(by: str, call: tuple[str, str, str], made: tuple[list[Launched], list[Launched]], moved: float) -> Miss | None:
+    """call: op, shape and way; made: its launches on an H100 and an H200."""
+    op, shape, way = call
+    wanted = bar(op, tuple(map(int, shape.partition(":")[0].split("x"))), way == "backward")
+    found = [shares(op, device, each, moved) for device, each in zip((H100, H200), made, strict=True)]
+    rounded = [round(share, 2) for of_devices in zip(*found, strict=True) for share in of_devices]
+    if wanted is None or (rounded[0] >= wanted.h100 and rounded[1] >= wanted.h200):
+        return None
+    return Miss(by, *call, *rounded, *spent(op, made[0], moved))
+
+
+def misses(op: str, shapes: list[str], codes: dict[str, Code]) -> Iterator[Miss]:
+    """Of Triton's kernels."""
     for shape in shapes:
         sizes, _, layout = shape.partition(":")
-        dims = tuple(map(int, sizes.split("x")))
-        made = [(device, *calls(op, dims, layout == "nhwc", device)) for device in (H100, H200)]
-        for way in ("forward", "backward"):
-            wanted, found = bar(op, dims, way == "backward"), []
-            for device, forward, backward, size in made:
-                launches, moved = (backward, 3 * size) if way == "backward" else (forward, 2 * size)
-                found.append(spent(device, launches, moved, codes))
-            a, b = found
-            if wanted and (a.share < wanted.h100 or b.share < wanted.h200):
-                bars = f"{wanted.h100:.2f}/{wanted.h200:.2f}" if wanted.h200 else f"{wanted.h100:.2f}"
-                shares = f"{a.share:.2f}/{b.share:.2f} | {bars} | {a.limit:.2f}/{b.limit:.2f}"
-                yield f"| {op} {shape} {way} | {shares} | {a.bytes}, {a.launches}, {a.code} |"
+        ways: tuple[list[list[Launched]], ...] = [], []
+        size = 0
+        for device in (H100, H200):
+            *both, size = calls(op, tuple(map(int, sizes.split("x"))), layout == "nhwc", device)
+            for way, made in zip(ways, both, strict=True):
+                way.append(launched(made, codes))
+        for i, (way, (a, b)) in enumerate(zip(("forward", "backward"), ways, strict=True)):
+            if found := miss(TRITON, (op, shape, way), (a, b), (2 + i) * size):
+                yield found
 
 
-def main(ops: list[str], shapes: dict[str, list[str]], codes: dict[str, Code]) -> int:
-    sys.stdout.write(
-        "| call | predicted | bar | limit | us beyond a copy, H100: bytes, launches, code |\n|---|---|---|---|---|\n"
-    )
-    for op in ops:
-        for line in misses(op, shapes[op], codes):
-            sys.stdout.write(line + "\n")
+def committed() -> list[Miss]:
+    with TABLE.open(newline="") as file:
+        rows = list(csv.reader(file))[1:]
+    return [Miss._make([*row[:4], *map(float, row[4:])]) for row in rows]
+
+
+def told(by: str, found: list[Miss], write: bool) -> int:
+    """Prints misses and, where it is wanted, writes them in place of those by the same; the exit status."""
+    sys.stdout.write("".join(f"{line}\n" for line in found))
+    if write:
+        kept = [one for one in committed() if one.by != by] if TABLE.exists() else []
+        with TABLE.open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([Miss._fields, *sorted(kept + found)])
     return 0
+
+
+def main(shapes: dict[str, list[str]], codes: dict[str, Code], write: bool) -> int:
+    return told(TRITON, [one for op, of in shapes.items() for one in misses(op, of, codes)], write)

@@ -16,7 +16,7 @@ from bench.shapes import SHAPES
 
 from .compiled import Code
 from .cuda_code import Kernels, compile_kernels, facts
-from .times import APART, H100, H200, Device, Work, copy, resident, seconds
+from .times import APART, H100, H200, Launched, Work, copy, resident, taken
 
 TABLE = Path(__file__).with_name("cuda.csv")
 CHUNKS, BLOCK, MOST, PACK = 2, 256, 512, 8  # of csrc/cuda/rows: packs of a thread, threads, values of a pack
@@ -44,19 +44,6 @@ class Row(NamedTuple):
     h200: float
 
 
-class Launched(NamedTuple):
-    """A launch of CUDA's."""
-
-    code: Code
-    work: Work
-    warps: int = BLOCK // 32
-
-
-def taken(device: Device, launches: list[Launched]) -> float:
-    """Seconds of launches one after the other."""
-    return sum(seconds(device, one.code, one.warps, one.work) for one in launches)
-
-
 def line_sums(partial: int, N: int, tables: int, kernels: Kernels) -> Launched:
     """Adds up what so many blocks have of each of N columns, for one parameter or for two."""
     units = next((n for n in (256, 128, 64, 32, 16) if partial <= SUMMED // n * SUM_AHEAD), 8)
@@ -82,7 +69,7 @@ def held(op: str, M: int, N: int, kernels: Kernels) -> tuple[list[Launched], int
     programs = H100.multiprocessors * resident(made, warps) if blocks == 1 else clusters(made, warps, blocks)
     steps = math.ceil(math.ceil(M / rows) / programs)
     programs = math.ceil(math.ceil(M / rows) / steps)
-    work = Work(programs * blocks, 4.0 * M * N, 2.0 * M * N, steps, cluster=blocks)
+    work = Work(programs * blocks, 4.0 * M * N, 2.0 * M * N, steps, cluster=blocks, statistics=rows)
     return [Launched(made, work, warps), line_sums(programs, N, 1 + center, kernels)], blocks, ahead
 
 

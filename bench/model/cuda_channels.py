@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .compiled import Code
-from .cuda import LINES, Launched, line_sums, taken
+from .cuda import LINES, line_sums
 from .cuda_code import Kernels, compile_kernels, facts
 from .cuda_long import again
 from .tables import told
-from .times import H100, H200, Work, copy
+from .times import H100, H200, Launched, Work, copy, taken
 
 TABLE = Path(__file__).with_name("cuda_channels.csv")
 SHAPES = {
@@ -110,7 +110,7 @@ def swept(way: str, x: Shape, kernels: Kernels) -> list[Launched]:
     steps = math.ceil(math.ceil(x.S / (tile * parts)) / (4 if tensors == 1 else 2))
     read, entries = x.size * tensors, x.count // x.S * parts
     table, merge = 8.0 * rows * x.C, max(1, math.ceil(entries / BLOCK))
-    first = Work(programs, read, table, steps)
+    first = Work(programs, read, table, steps, statistics=BLOCK / threads)
     second = Work(programs, read, x.size, steps, again(read))
     statistics = x.B * x.G
     if way == "forward":

@@ -1,7 +1,8 @@
 """What nvcc makes of a CUDA kernel for sm_90, as one call runs it.
 
 The instructions are those of a kernel whose arguments are known (``GIVEN``): float32 parameters that are there, and no
-other tensors. So branches that such a call does not take count nothing. Its registers are the kernel's own.
+other tensors. So branches that such a call does not take count nothing, nor does the function behind the kernel that
+divides what is near the ends of the range of floats. Its registers are the kernel's own.
 """
 
 import importlib
@@ -84,7 +85,7 @@ def loop_over_rows(sass: str) -> tuple[list[str], list[str]]:
 
     Others lead back from the paths that divergent warps take, which lie behind the kernel.
     """
-    code, labels = listing(sass)
+    code, labels = listing(sass.partition("\n$__internal")[0])
     back = [
         (labels.get(m[1], i), i + 1) for i, text in enumerate(code) if (m := re.match(r"@.*BRA `\((\.L_x_\d+)", text))
     ]

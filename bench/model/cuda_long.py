@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .compiled import Code
-from .cuda import Launched, held, held_kernels, line_sums, taken
+from .cuda import held, held_kernels, line_sums
 from .cuda_code import Kernels, compile_kernels, facts
 from .grid import MORE
 from .tables import told
-from .times import H100, H200, L2_KEPT, Device, Work, copy, resident
+from .times import H100, H200, L2_KEPT, Device, Launched, Work, copy, resident, taken
 
 TABLE = Path(__file__).with_name("cuda_long.csv")
 SHAPES = ["16x20000", "16x65536", "64x65536", "4x262144", "1x1048576", "4096x65536", "1024x262144"]

@@ -12,10 +12,10 @@ from bench.shapes import SHAPES
 
 from . import cuda_long
 from .__main__ import ODD, Predicted
-from .cuda import PACK, Launched, taken
+from .cuda import PACK
 from .cuda_code import Kernels, compile_kernels
 from .tables import told
-from .times import H100, H200, Device, Work, copy
+from .times import H100, H200, Device, Launched, Work, copy, taken
 
 TABLE = Path(__file__).with_name("cuda_rows.csv")
 THREADS, FEW, MOST = 128, 2, 512  # of csrc/cuda/rows/forward.cuh: threads, packs of a thread each, threads of a row
@@ -31,7 +31,8 @@ def forward(center: str, M: int, N: int, device: Device, kernels: Kernels) -> li
     width = 32 * math.ceil(needed / 32) if needed > 32 else 1 << (needed - 1).bit_length()
     rows = THREADS // width if needed <= 32 else 1
     code = cuda_long.code(kernels, ALONE.format(center=center, chunks=chunks), 256)
-    return [Launched(code, Work(math.ceil(M / rows), 2.0 * M * N, 2.0 * M * N), width * rows // 32)]
+    work = Work(math.ceil(M / rows), 2.0 * M * N, 2.0 * M * N, statistics=rows)
+    return [Launched(code, work, width * rows // 32)]
 
 
 def predict(op: str, shape: str, kernels: Kernels) -> Predicted:

@@ -1,4 +1,4 @@
-"""Which bars hold, by what is committed: ``python -m bench.model.kept`` prints a table, and what is below them.
+"""Which bars hold, by what is committed: ``python -m bench.model.kept`` prints a table, and what keeps each miss.
 
 Of Triton as it is pinned, of the newest one that is supported, and of CUDA; of that, rows that 128-bit accesses divide,
 and the planes that clusters hold.
@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from . import cuda_channels, cuda_rows
+from . import bars, cuda_channels, cuda_rows
 from .bars import Bar, bar
 
 HERE = Path(__file__).parent
 ROWS = "layer_norm", "rms_norm"
+TOLD = {"Triton 3.9": ("Triton 3.7", "Triton 3.9"), "CUDA": ("CUDA",)}  # of each source, what compiled its kernels
 
 
 class Shares(NamedTuple):
@@ -76,16 +77,20 @@ def table() -> Iterator[str]:
         yield f"| {name} | {' | '.join(f'{sum(c)} of {len(c)}' if c else '' for c in cells)} |"
 
 
-def misses() -> Iterator[str]:
-    """A line for each source and bar: the shapes below it."""
-    for source, every in sources().items():
-        below: dict[str, list[str]] = {}
-        for found in every:
-            if (named := label(found)) and not holds(found, named[1]):
-                name = f"{found.op.removesuffix('_norm')} {found.shape} {found.h100:.2f}/{found.h200:.2f}"
-                below.setdefault(named[0], []).append(name.replace("0.", "."))
-        yield from (f"* {source}, {name.replace('0.', '.')}: {', '.join(found)}" for name, found in below.items())
+def misses(source: str) -> Iterator[str]:
+    """A table of what keeps each: predicted, by the code that the formula needs, without code; then what takes time."""
+    below = {found[:3] for found in sources()[source] if (named := label(found)) and not holds(found, named[1])}
+    known = {one[1:4]: one for by in TOLD[source] for one in bars.committed() if one.by == by}
+    yield f"| {source} | predicted | needed code | no code | instructions | bytes, launches, needed code, the rest |"
+    yield "|---" * 6 + "|"
+    for key in sorted(below):
+        one = known[key]
+        pairs = (one.h100, one.h200), (one.code_h100, one.code_h200), (one.least_h100, one.least_h200)
+        cells = [f"{a:.2f}/{b:.2f}".replace("0.", ".") for a, b in pairs]
+        cells += [f"{one.instructions:.1f}", f"{one.bytes}, {one.launches}, {one.needed}, {one.more}"]
+        yield f"| {one.op.removesuffix('_norm')} {one.shape} {one.way} | {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":
-    sys.stdout.write("\n".join([*table(), "", *misses(), ""]))
+    lines = [*table(), *(line for source in TOLD for line in ("", *misses(source)))]
+    sys.stdout.write("\n".join([*lines, ""]))

@@ -32,6 +32,7 @@ class Work(NamedTuple):
     before: bytes of a program that L2 answers before its tiles; it waits for them, and for the barriers of their sums.
     turns: tiles of a program on average, where most have fewer than steps.
     cluster: blocks of one, each of which counts as a program.
+    statistics: rows or channels whose sums a program, or a cluster, takes at once.
     """
 
     programs: int
@@ -42,6 +43,15 @@ class Work(NamedTuple):
     before: float = 0.0
     turns: float | None = None
     cluster: int = 1
+    statistics: float = 1.0
+
+
+class Launched(NamedTuple):
+    """A launch, and the warps of a block."""
+
+    code: Code
+    work: Work
+    warps: int = 8
 
 
 def resident(code: Code, warps: int) -> int:
@@ -90,16 +100,25 @@ def program(code: Code, warps: int, work: Work) -> float:
     return START + answer + first + work.steps * (each + wait)
 
 
+def executed(code: Code, work: Work) -> float:
+    """Instructions of a warp."""
+    turns = work.steps if work.turns is None else work.turns
+    return code.instructions + code.loop * max(turns - 1, 0)
+
+
 def seconds(device: Device, code: Code, warps: int, work: Work) -> float:
     """Of one launch."""
     multiprocessors = device.multiprocessors - (APART if work.cluster > 2 else 0)
     at_once = min(resident(code, warps), math.ceil(work.programs / multiprocessors))
     waves = work.programs / (multiprocessors * at_once)
     blocks = program(code, warps, work) * (max(1.0, math.ceil(waves)) if waves < 4 else waves + 0.3)
-    turns = work.steps if work.turns is None else work.turns
-    executed = code.instructions + code.loop * max(turns - 1, 0)
-    issue = work.programs * warps * executed / (device.multiprocessors * SCHEDULERS * CLOCK)
+    issue = work.programs * warps * executed(code, work) / (device.multiprocessors * SCHEDULERS * CLOCK)
     return LAUNCH + sum(t**4 for t in (blocks, moving(device, work), issue)) ** 0.25
+
+
+def taken(device: Device, launches: list[Launched]) -> float:
+    """Seconds of launches one after the other."""
+    return sum(seconds(device, one.code, one.warps, one.work) for one in launches)
 
 
 def copy(device: Device, size: float) -> float:

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from . import times
 from .compiled import ARCHITECTURE, Code, compiled
-from .times import L2_KEPT, Device, Work, seconds
+from .times import L2_KEPT, Device, Launched, Work
 
 CLUSTERS: Any = importlib.import_module("normkernels._backends.triton.base.clusters")
 MOST = CLUSTERS.most(importlib.import_module("triton").__version__, ARCHITECTURE // 10)  # blocks of a program
@@ -106,7 +107,12 @@ def calls(
 
 def taken(device: Device, launches: list[Called], codes: dict[str, Code]) -> float:
     """Seconds of launches one after the other."""
-    return sum(seconds(device, compiled(c.launch, codes), c.launch.num_warps, work(c)) for c in launches)
+    return times.taken(device, launched(launches, codes))
+
+
+def launched(launches: list[Called], codes: dict[str, Code]) -> list[Launched]:
+    """As the model takes them."""
+    return [Launched(compiled(c.launch, codes), work(c), c.launch.num_warps) for c in launches]
 
 
 def work(called: Called) -> Work:
@@ -133,7 +139,10 @@ def work(called: Called) -> Work:
             cached, before = min(0.98, L2_KEPT / read), given["PARTIAL"].numel() / x.shape[0] * 4
     if kernel == "rows_long_backward_kernel":  # of its rows at a time, what it adds up
         before = given["SUMS"].numel() * 4
-    return Work(programs, read, size * len(writes), steps, cached, before, cluster=called.launch.num_ctas)
+    form = given["FORM"]
+    at_once = getattr(form, "BLOCK_A", 0) or form.BLOCK_M * form.TILES
+    cluster = called.launch.num_ctas
+    return Work(programs, read, size * len(writes), steps, cached, before, cluster=cluster, statistics=at_once)
 
 
 def _steps(kernel: str, called: Called) -> int:

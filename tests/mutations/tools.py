@@ -25,6 +25,14 @@ TABLE = {
         ("_write(args.json, results)", "pass"),
         ("return @contextmanager", "pass\n\n\n@contextmanager"),
     ],
+    ("bench/model_floor", "tests/test_model.py -k least"): [
+        ("need.sums * (halves + 1) + told", "need.sums * halves + told"),
+        ("told = MET if clustered else TOLD * together", "told = MET * clustered"),
+        ("max(min(PACK, values), values /", "max(0, values /"),
+        ("need = NEEDED[name][not centred]", "need = NEEDED[name][0]"),
+        ("turn + beside + before / turns, BEGIN + kept", "turn + before / turns, BEGIN + kept"),
+        ("each_turn == inside", "inside == 0"),
+    ],
     ("bench", "tests/test_gpu_run.py"): [
         ("process.send_signal(signal.SIGINT)", "pass"),
         ("code == 1 or LOST.search(text)", "code == 1"),

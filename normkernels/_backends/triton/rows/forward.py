@@ -99,7 +99,12 @@ def rows_forward_kernel(
     rstd = tl.rsqrt(var + number(EPS, var.dtype))
     tl.store(t.rstd + rows, rstd, mask=rows < M)
     for i in tl.static_range(PIECES):
-        xhat = x[i] * rstd if t.mean is None else (x[i] - rest) * rstd
+        if t.mean is None:
+            xhat = x[i] * rstd
+        elif t.residual is None:  # beside which one operation in place of two spills
+            xhat = x[i] * rstd - rest * rstd
+        else:
+            xhat = (x[i] - rest) * rstd
         w = load_parameter(weight, i, N, OFFSET, xhat.dtype, FORM)
         b = load_parameter(bias, i, N, None, xhat.dtype, FORM)
         gate = load_gate(t.gate, i, rows, stride_gate, M, N, FORM)
