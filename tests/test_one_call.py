@@ -33,10 +33,7 @@ def made(kind: type[nn.Module], **switches) -> nn.Module:
 
 
 def image(kind: type[nn.Module]) -> Tensor:
-    shapes = {"LayerNorm": (6, 8), "RMSNorm": (6, 8), "GroupNorm": (6, 8, 5)}
-    return torch.randn(
-        shapes.get(kind.__name__) or {"1": (6, 8, 5), "2": (6, 8, 3, 5)}.get(kind.__name__[-2], (6, 8, 2, 3, 3))
-    )
+    return torch.randn(6, 8, *{"1": (5,), "2": (3, 5), "3": (2, 3, 3)}.get(kind.__name__[-2], ()))
 
 
 def same(call: Callable[[Tensor], Tensor], layer: nn.Module, x: Tensor) -> None:
