@@ -156,7 +156,7 @@ def test_another_backend_is_another_graph():
 @pytest.mark.parametrize("torch_is", ["without the name", "older"])
 @every_kind
 def test_looked_into_by_other_versions(kind, torch_is, monkeypatch):
-    """Where Dynamo does not know the name of what it is given instead of a forward, or may not put a call in a graph."""
+    """Where Dynamo does not know the name by which it is led elsewhere, or may not put a call into its graph."""
     layer, x, graphs = made(kind), image(kind), EagerAndRecordGraphs()
     if torch_is == "older":
         monkeypatch.setattr(_one_call, "allowed", lambda: False)
