@@ -27,14 +27,14 @@ class _AfterSum(Second):
 
     def forward(self, *args: Any, **named: Any) -> Any:
         given = {**dict(zip(self.called, args, strict=False)), **named}
-        whole: dict[str, Any] = {self.called[0]: None, **self.usual, **given}
-        input, residual, both, *others = (whole[name] for name in self.called)
+        whole = {**self.usual, **given}
+        input, residual, both, *others = (whole.get(name) for name in self.called)
         if isinstance(input, Proxy) or isinstance(residual, Proxy):
             return leaf(self, input, residual, both, *others)
-        each_once = len(given) == len(args) + len(named) and len(whole) == len(self.called) and input is not None
-        second = input if residual is None else residual
-        plain = each_once and others == list(self.usual.values())[2:]
-        if not plain or not alike(input, second, self.weight, beside(input.dtype)):
+        plain = others == list(self.usual.values())[2:]
+        if input is None or not plain or len(given) != len(args) + len(named) or len(whole) != len(self.called):
+            return forward_before(self, *args, **named)
+        if not alike(input, input if residual is None else residual, self.weight, beside(input.dtype)):
             return forward_before(self, *args, **named)
         if residual is None:
             y, s = super().forward(input), input  # type: ignore[misc]
