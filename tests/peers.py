@@ -163,7 +163,7 @@ class FrozenNormByNumber(FrozenBatchNorm2d):
 
 
 class RMSNormAfterSum(GemmaRMSNorm):
-    """As flash-linear-attention's and flash-attention's: output in input's dtype, the sum in residual's."""
+    """As flash-linear-attention's: output in input's dtype, the sum in residual's."""
 
     def normed(self, s: Tensor) -> Tensor:
         return s * torch.rsqrt(s.pow(2).mean(-1, keepdim=True) + self.eps) * self.weight.float()

@@ -15,7 +15,7 @@ from tests.common import OPS, need
 from tests.test_convert import used
 
 torch.manual_seed(0)
-N, HALF, BRAIN, FLOAT = 12, torch.float16, torch.bfloat16, torch.float32
+N, HALF, BRAIN, FLOAT, DOUBLE = 12, torch.float16, torch.bfloat16, torch.float32, torch.float64
 PEERS = [peers.RMSNormAfterSum, peers.LayerNormAfterSum]
 every_peer = pytest.mark.parametrize("kind", PEERS, ids=lambda k: k.__name__)
 CALLS: list[dict[str, Any]] = [
@@ -62,7 +62,7 @@ def test_outputs_and_gradients(kind, call):
 @every_peer
 @pytest.mark.parametrize("weights", [FLOAT, BRAIN, HALF], ids=str)
 @pytest.mark.parametrize("residual", [FLOAT, BRAIN, None], ids=str)
-@pytest.mark.parametrize("input", [FLOAT, BRAIN], ids=str)
+@pytest.mark.parametrize("input", [DOUBLE, FLOAT, BRAIN], ids=str)
 def test_dtypes_are_those_of_the_peer(kind, input, residual, weights):
     """Those that ours does not know too: they go the way that they went before."""
     before, ours = (m.to(weights) for m in pair(kind))

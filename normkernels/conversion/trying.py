@@ -66,8 +66,11 @@ def _agree(module: nn.Module, template: nn.Module, shape: tuple[int, ...], count
         return False
     narrow = [t.bfloat16() for t in inputs]
     mixed = [narrow[0], *inputs[1:]]
-    wide = _same_dtypes(old, new, narrow, named) and _same_dtypes(old, new, mixed, named)
-    return wide and all(_same_dtypes(old.bfloat16(), new.bfloat16(), ts, named) for ts in (inputs, narrow, mixed))
+    for weights in (torch.float32, torch.bfloat16):
+        both = old.to(weights), new.to(weights)
+        if not all(_same_dtypes(*both, tensors, named) for tensors in (inputs, narrow, mixed)):
+            return False
+    return True
 
 
 def _close(one: Tensor, other: Tensor) -> bool:
