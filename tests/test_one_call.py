@@ -14,6 +14,7 @@ from torch._dynamo.testing import CompileCounterWithBackend, EagerAndRecordGraph
 import normkernels as nk
 from normkernels.conversion.twins import PLAIN, TWINS
 from normkernels.modules import _one_call
+from normkernels.ops import _whole
 
 ARGS = {nk.GroupNorm: (2, 8)}
 # the classes of a kind differ in the check of their ranks alone: to compile one of each kind is enough
@@ -161,7 +162,8 @@ def test_looked_into_by_other_versions(kind, torch_is, monkeypatch):
     """Where Dynamo does not know the name by which it is led elsewhere, or may not put a call into its graph."""
     layer, x, graphs = made(kind), image(kind), EagerAndRecordGraphs()
     if torch_is == "older":
-        monkeypatch.setattr(_one_call, "allowed", lambda: False)
+        for module in (_one_call, _whole):  # nor a function that the layer calls
+            monkeypatch.setattr(module, "allowed", lambda: False)
     else:
         monkeypatch.delattr(kind.forward, "_torchdynamo_inline")
     call = compiled(lambda x: layer(x), graphs)
