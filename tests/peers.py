@@ -160,3 +160,50 @@ class FrozenNormByNumber(FrozenBatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         w, b, m, v = (t[:, None, None] for t in (self.weight, self.bias, self.running_mean, self.running_var))
         return (x - m) * w * (v + 1e-5).rsqrt() + b
+
+
+class RMSNormAfterSum(GemmaRMSNorm):
+    """As flash-linear-attention's: output in input's dtype, the sum in residual's."""
+
+    def normed(self, s: Tensor) -> Tensor:
+        return s * torch.rsqrt(s.pow(2).mean(-1, keepdim=True) + self.eps) * self.weight.float()
+
+    def forward(self, x: Tensor, residual: Tensor | None = None, prenorm: bool = False, residual_in_fp32: bool = False):
+        s = x.float() if residual is None else x.float() + residual.float()
+        y = self.normed(s).to(x.dtype)
+        wide = torch.float32 if residual_in_fp32 else x.dtype
+        return (y, s.to(wide if residual is None else residual.dtype)) if prenorm else y
+
+
+class LayerNormAfterSum(RMSNormAfterSum):
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.bias = nn.Parameter(torch.zeros(size))
+
+    def normed(self, s: Tensor) -> Tensor:
+        w, b = self.weight.float(), self.bias.float()
+        return nn.functional.layer_norm(s, self.weight.shape, w, b, self.eps)
+
+
+class RMSNormOfInput(RMSNormAfterSum):
+    """Returns the input, not the sum."""
+
+    def forward(self, x: Tensor, residual: Tensor | None = None, prenorm: bool = False):
+        y = super().forward(x, residual)
+        return (y, x) if prenorm else y
+
+
+class RMSNormWidens(RMSNormAfterSum):
+    """Output in the wider dtype of input and residual."""
+
+    def forward(self, x: Tensor, residual: Tensor | None = None, prenorm: bool = False):
+        y, s = super().forward(x if residual is None else x.to(residual.dtype), residual, True)
+        return (y, s) if prenorm else y
+
+
+class OpenGate(LayerNormThenGate):
+    """A gate that no activation is applied to, and that may be left out."""
+
+    def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
+        y = nn.functional.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+        return y if z is None else y * z

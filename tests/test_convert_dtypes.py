@@ -1,4 +1,4 @@
-"""Norms of other libraries with input in one dtype and weights in another: after convert as before it."""
+"""Norms of other libraries with input in one dtype and weights in another or the same: after convert as before it."""
 
 import copy
 import itertools
@@ -11,7 +11,7 @@ import normkernels as nk
 from tests.test_convert import PEERS, used
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-PAIRS = [pair for pair in itertools.product(DTYPES, DTYPES) if pair[0] != pair[1]]
+PAIRS = list(itertools.product(DTYPES, DTYPES))
 
 
 def outcome(module: nn.Module, x: Tensor) -> list[Tensor] | None:
@@ -28,7 +28,7 @@ def outcome(module: nn.Module, x: Tensor) -> list[Tensor] | None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("of_input", "of_weights"), PAIRS, ids=lambda d: str(d).removeprefix("torch."))
 @pytest.mark.parametrize("norm", [p[0] for p in PEERS], ids=lambda m: type(m).__name__)
-def test_another_dtype_of_weights(norm, of_input, of_weights):
+def test_every_dtype_of_weights(norm, of_input, of_weights):
     """What the norm takes, the converted one takes: the same dtypes, and numbers as near as the narrower one has."""
     shape = next(p[1] for p in PEERS if p[0] is norm)
     old = used(copy.deepcopy(norm)).to(of_weights)

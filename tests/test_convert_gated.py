@@ -121,6 +121,24 @@ def test_traced_and_compiled(kind, gate):
     torch.testing.assert_close(results(compiled, x, g), results(before, x, g))
 
 
+class Unfused(Block):
+    """A norm whose gate may be left out, where one of ours would take over what is around it."""
+
+    def forward(self, x: Tensor, g: Tensor) -> Tensor:
+        s = x + g
+        return nn.functional.silu(self.norm(s)) + s
+
+
+def test_nothing_is_fused_with_one_that_is_called_otherwise():
+    before = nn.ModuleList([Unfused(used(peers.OpenGate(N))), nn.Sequential(used(peers.OpenGate(N)), nn.SiLU())])
+    ours = copy.deepcopy(before)
+    report = nk.convert(ours)
+    assert (len(report.changed), report.fused) == (2, [])
+    x, g = torch.randn(2, 4, N)
+    torch.testing.assert_close(ours[0](x, g), before[0](x, g))
+    torch.testing.assert_close(ours[1](x), before[1](x))
+
+
 @pytest.mark.parametrize(
     ("kind", "why"),
     [

@@ -131,6 +131,7 @@ def test_a_residual_in_a_wider_dtype(function):
     torch.testing.assert_close(y.double(), want, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 @every_function
 def test_jagged(function):
     values = [draw(n, 12, seed=n) for n in (2, 3)]
@@ -138,8 +139,9 @@ def test_jagged(function):
     y = function(x, 12, gate=x, activation="silu")
     alone = function(torch.cat(values), 12, gate=torch.cat(values), activation="silu")
     torch.testing.assert_close(y.values(), alone)
-    with pytest.raises(ValueError, match=f"{function.__name__}: gate must be a nested tensor of input's shape"):
-        function(x, 12, gate=torch.cat(values))
+    for gate in (torch.cat(values), torch.nested.nested_tensor(values, layout=torch.strided)):
+        with pytest.raises(ValueError, match=f"{function.__name__}: gate must be a nested tensor of input's shape"):
+            function(x, 12, gate=gate)
 
 
 class Gated(torch.nn.Module):

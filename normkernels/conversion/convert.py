@@ -14,9 +14,10 @@ def convert(model: nn.Module, to: str | None = None, fuse: bool = True) -> Repor
     """Make every norm of ``model`` one of ours, in place, and print what was done.
 
     Norms of torch.nn become their twins. Those of other libraries (RMS norms of transformers, with a gate too, norms
-    with an activation of timm, frozen batch norms of torchvision, ...) are taken where a copy of them, with random
-    numbers in it, computes what one of ours computes. The module objects stay the same ones: so do their parameters,
-    buffers, names, hooks and parametrizations, and whoever holds them, an optimizer say.
+    with an activation of timm, with a residual of flash-linear-attention, frozen batch norms of torchvision, ...) are
+    taken where a copy of them, with random numbers in it, computes what one of ours computes. The module objects stay
+    the same ones: so do their parameters, buffers, names, hooks and parametrizations, and whoever holds them, an
+    optimizer say.
 
     Args:
         model: any module, a norm itself too. Convert after loading weights of another library by its own functions.

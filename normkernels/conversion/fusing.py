@@ -9,6 +9,7 @@ from torch import nn
 from normkernels.conversion import activations, rewriting
 from normkernels.conversion.become import become, go_back, memory
 from normkernels.conversion.report import Note, Report, label
+from normkernels.conversion.second import Second
 from normkernels.conversion.twins import is_ours
 
 _TAKEN = "_activation_taken"  # on a norm: what it had before
@@ -42,8 +43,8 @@ def undo(model: nn.Module) -> None:
 
 
 def free(norm: Any) -> bool:
-    """Whether a norm of ours can take over an activation: it has none, and nobody listens to it."""
-    return is_ours(norm) and not norm.activation and not activations.has_hooks(norm)
+    """Whether a norm of ours can take over an activation: it has none, nobody listens, and it is called as ours are."""
+    return is_ours(norm) and not (norm.activation or isinstance(norm, Second) or activations.has_hooks(norm))
 
 
 def take(norm: Any, found: tuple[str, float]) -> None:

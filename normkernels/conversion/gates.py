@@ -12,39 +12,33 @@ from torch.fx import Proxy
 
 from normkernels._activations import activation
 from normkernels.conversion.become import forward_before
+from normkernels.conversion.second import Second, alike
 from normkernels.conversion.tracing import parameters
-from normkernels.conversion.trying import Candidate, draw, first, randomized
+from normkernels.conversion.trying import Calls, Candidate, draw, first, randomized
 from normkernels.conversion.twins import place
 from normkernels.modules._leaf import leaf
 from normkernels.modules.layer_norm import LayerNorm
 from normkernels.modules.rms_norm import RMSNorm
 
+TWO: Calls = ((2, {}),)
 GATES = ("silu", "sigmoid", "gelu", "gelu_tanh", "relu", None)
-OTHER = "its forward takes more than an input, and what it computes is no norm of ours with a gate"
+OTHER = "its forward takes more than an input, and what it computes is no norm of ours with a gate or a residual"
 BEFORE = "its gate comes before the norm, ours after it"
 PARTS = "it norms parts of a row, ours whole rows"
 
 
-class _Gated(nn.Module):
+class _Gated(Second):
     """Called with input and gate, by the names that they had; every other call goes the way that it went before."""
-
-    called: tuple[str, str]
-    weight: Tensor
 
     def forward(self, *args: Any, **named: Any) -> Any:
         given = {**dict(zip(self.called, args, strict=False)), **named}
         input, gate = (given.get(name) for name in self.called)
         if isinstance(input, Proxy) or isinstance(gate, Proxy):
             return leaf(self, input, gate)
-        if len(args) + len(named) == 2 and input is not None and gate is not None and _alike(input, gate, self.weight):
+        two = len(args) + len(named) == 2
+        if two and input is not None and gate is not None and alike(input, gate, self.weight, (input.dtype,)):
             return super().forward(input, gate=gate)  # type: ignore[misc]
         return forward_before(self, *args, **named)
-
-
-def _alike(input: Tensor, gate: Tensor, weight: Tensor) -> bool:
-    """As ours wants them: nothing is broadcast or rounded, and a weight in float32 may stand beside 16 bits."""
-    dtypes = (input.dtype, torch.float32) if input.dtype.itemsize == 2 else (input.dtype,)
-    return input.shape == gate.shape and input.dtype == gate.dtype and weight.dtype in dtypes
 
 
 class GatedRMSNorm(_Gated, RMSNorm):  # type: ignore[misc]
@@ -70,7 +64,7 @@ def _candidates(module: nn.Module, n: int, eps: float, called: tuple[str, str]) 
     for kind, offset, name in product((GatedRMSNorm, GatedLayerNorm), (0.0, 1.0), GATES):
         template = kind(n, eps, activation=name, weight_offset=offset, **more)
         template.called = called
-        yield Candidate(template, ((4, n), (2, 3, n)), 2)
+        yield Candidate(template, ((4, n), (2, 3, n)), TWO)
 
 
 @torch.no_grad()

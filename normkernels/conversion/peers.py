@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.fx import Proxy
 from torch.nn.parameter import is_lazy
 
-from normkernels.conversion import activations, gates, twins
+from normkernels.conversion import activations, gates, residuals, twins
 from normkernels.conversion.become import base
 from normkernels.conversion.tracing import parameters
 from normkernels.conversion.trying import Candidate, first
@@ -137,8 +137,8 @@ def match(module: nn.Module) -> nn.Module | str:
     tensors = [*module.parameters(False), *module.buffers(False)]
     if any(t.is_meta for t in tensors):
         return "a meta tensor cannot be tried out"
-    if _named(module) > 1:  # a gate, a condition: what ours takes second is another thing
-        return gates.match(module, _eps(module))
+    if _named(module) > 1:  # a residual, a gate, a condition
+        return residuals.match(module, _eps(module)) or gates.match(module, _eps(module))
     return first(module, _candidates(module)) or "none of ours computes the same"
 
 

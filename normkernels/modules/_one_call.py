@@ -28,6 +28,9 @@ def one_call(forward: Forward) -> Forward:
     PLAIN[name] = functools.update_wrapper(types.FunctionType(*parts), forward)
     code = _seen.__code__
     named = code.replace(co_consts=tuple(name if c == "forward" else c for c in code.co_consts))
+    # torch has no public name for this: is_dynamo_compiling() in each forward costs a call and 17 guards a graph,
+    # methods are unknown to allow_in_graph and substitute_in_graph, nonstrict_trace does not guard eps;
+    # a Dynamo without this name looks into the forward.
     forward._torchdynamo_inline = types.FunctionType(named, globals(), forward.__name__)  # type: ignore[attr-defined]
     return forward
 

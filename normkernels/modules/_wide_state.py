@@ -26,7 +26,7 @@ class WideState(torch.nn.Module):
 
     def _widen(self, values: dict[str, Tensor | None]) -> None:
         """Buffers in 16 bits become float32, with these values, which may have more digits."""
-        for name, t in self._buffers.items():
-            value = values[name]
+        for name in self._buffers.keys() - {"weight", "bias"}:  # those of a frozen norm are buffers, and no state
+            t, value = self._buffers[name], values[name]
             if t is not None and value is not None and t.is_floating_point() and t.dtype.itemsize < 4:
                 self._buffers[name] = value.to(t.device, torch.float32)

@@ -52,6 +52,7 @@ class LayerNorm2d(LayerNorm):
     :func:`normkernels.functional.layer_norm_2d`.
     """
 
+    SAID: tuple[str, ...] = ("eps", "extras")
     memory_format: torch.memory_format = extra("memory_format")
 
     @constructor

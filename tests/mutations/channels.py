@@ -114,6 +114,19 @@ TABLE = {
         ("_layer(_backends._request, False, said", "_layer(None, False, said"),
         ("weight = self.weight if", "weight = None if"),
     ],
+    ("modules/batch_norm", "tests/test_what_is_said.py"): [
+        ("""("training", "frozen_statistics", "track_running_stats",""", """("training", "track_running_stats","""),
+        (
+            """if self.frozen_statistics or not self.training: return [*super().tensors_read(), "running_mean",""",
+            """if self.frozen_statistics or not self.training: return [*super().tensors_read(),""",
+        ),
+    ],
+    ("modules/layer_norm_2d", "tests/test_what_is_said.py"): [
+        ("""("eps", "extras")""", """("eps", "extras", "normalized_shape")"""),
+    ],
+    ("modules/rms_norm", "tests/test_what_is_said.py"): [
+        ("""return ["weight", "bias"] if self._parameters""", """return ["weight"] if self._parameters"""),
+    ],
     ("modules/extras", "tests/test_one_call.py"): [
         ("""if name == "__class__" or name in self.SAID:""", "if False:"),
         ("None if torch.compiler.is_compiling() else say(module)", "vars(module).get('_said')"),

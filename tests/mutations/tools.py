@@ -17,6 +17,33 @@ TABLE = {
         ("norm._buffers[k] = t.to(gain)", "pass"),
         ("kept.bias.data = kept.bias.data.to(product.weight)", "pass"),
     ],
+    ("package/conversion_residuals", "tests/test_convert_residual.py"): [
+        ("others == list(self.usual.values())[2:]", "True"),
+        ("len(given) != len(args) + len(named) or", ""),
+        ("or len(whole) != len(self.called)", ""),
+        ("(y.to(input.dtype), s) if both else y.to(input.dtype)", "(y, s) if both else y"),
+        ("for named in ({}, {called[2]: True})", "for named in ({},)"),
+    ],
+    ("package/conversion_second", "tests/test_convert_residual.py"): [
+        ("input.shape == other.shape and", ""),
+        ("(dtype, torch.float32) if dtype.itemsize == 2 else (dtype,)", "(dtype, torch.float32)"),
+    ],
+    ("package/conversion_trying", "tests/test_convert_dtypes.py"): [
+        ("for weights in (torch.float32, torch.bfloat16):", "for weights in (torch.float32,):"),
+        ("for weights in (torch.float32, torch.bfloat16):", "for weights in (torch.bfloat16,):"),
+    ],
+    ("package/conversion_trying", "tests/test_convert_residual.py"): [
+        ("for tensors in (inputs, narrow, mixed)", "for tensors in (inputs, narrow)"),
+    ],
+    ("package/conversion_fusing", "tests/test_convert_gated.py"): [
+        ("or isinstance(norm, Second)", ""),
+    ],
+    ("package/conversion_gates", "tests/test_convert_gated.py"): [
+        ("alike(input, gate, self.weight, (input.dtype,))", "True"),
+    ],
+    ("modules/wide_state", "tests/test_convert_dtypes.py"): [
+        ("""self._buffers.keys() - {"weight", "bias"}""", "self._buffers.keys()"),
+    ],
     ("package", "tests/test_validate.py"): [
         ("self.samples += other.samples", ""),
         ('(other.status == "error", other.worst) >= (self.status == "error", self.worst)', "True"),
