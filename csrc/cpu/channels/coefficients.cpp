@@ -96,7 +96,7 @@ NK_INLINE void sums_of_groups(int64_t groups, int64_t D, const S* a, const S* b,
 template <class C>
 NK_CLONES void scale_channels(const Groups<C>& of, C* mean, C* scale, C* shift) {
   const C *means = of.mean, *rstds = of.rstd, *shifts = of.shift, *bias = of.bias;
-  const auto statistic = [=](int64_t g) NK_INLINED { return Scale<C>{means[g], rstds[g], shifts[g]}; };
+  const auto statistic = [=](int64_t g) NK_INLINED { return Scale<C>{means[g], rstds[g], shifts ? shifts[g] : C(0)}; };
   with_weight(of.weight, [&](auto w) NK_INLINED {
     each_channel_of(of.count, of.D, statistic, [=](const Scale<C>& k, int64_t c) NK_INLINED {
       mean[c] = k.mean;

@@ -12,6 +12,7 @@
 #include "cpu/base/tiles.h"
 #include "cpu/base/work.h"
 #include "cpu/channels/grid.h"
+#include "cpu/channels/kept_statistics.h"
 #include "cpu/channels/tiles.h"
 
 namespace normkernels {
@@ -25,8 +26,8 @@ struct Channels {
   Affine<C> affine;
   C *mean, *var, *rstd;  // (B, G); rstd: scratch, filled by find_rstd or keep
   double eps;
-  C* shift;                   // scratch as rstd: xhat = (x - mean) * rstd + shift, for what mean lost
-  int64_t together = 1;       // images of the tensor that are one of the grid's
+  C* shift = nullptr;    // scratch as rstd, or null for zeros: xhat = (x - mean) * rstd + shift, for what mean lost
+  int64_t together = 1;  // images of the tensor that are one of the grid's
   const T* opener = nullptr;  // or what the activation is given instead of u, which it multiplies: a call's gate
 
   // For statistics from first on, with mean and var given
@@ -47,7 +48,7 @@ struct Channels {
   C weight(int64_t c) const { return affine.weight ? affine.weight[c] : C(1); }
   C bias(int64_t c) const { return affine.bias ? affine.bias[c] : C(0); }
   Scale<Same<C>> scale(int64_t statistic, int64_t c) const {
-    const C added = shift[statistic] * weight(c) + bias(c);
+    const C added = shift ? shift[statistic] * weight(c) + bias(c) : bias(c);
     return {{mean[statistic]}, {rstd[statistic] * weight(c)}, {added}, gate(), affine.slope};
   }
 
@@ -63,7 +64,7 @@ struct Channels {
             grid.channels(),
             mean + statistic,
             rstd + statistic,
-            shift + statistic,
+            shift ? shift + statistic : nullptr,
             from(affine.weight),
             from(affine.bias)};
   }
@@ -141,9 +142,16 @@ struct Forward {
 
   // Of so many statistics from one on, what is kept
   Kept<C> kept(int64_t statistic) const {
-    return {of.mean + statistic, of.var + statistic, of.rstd + statistic, of.shift + statistic, of.eps, again};
+    return {of.mean + statistic,
+            of.var + statistic,
+            of.rstd + statistic,
+            of.shift ? of.shift + statistic : nullptr,
+            of.eps,
+            again};
   }
-  void keep(int64_t statistic, double mean, double var) const { kept(statistic).put(0, mean, var); }
+  void keep(int64_t statistic, double mean, double var) const {
+    kept(statistic).with_put([=](const auto& put) { put(0, mean, var); });
+  }
 };
 
 constexpr int64_t kFirst = 8;  // values whose mean the sums are taken about: one alone is often too far off

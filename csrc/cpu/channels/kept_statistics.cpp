@@ -1,5 +1,5 @@
-// From the sums of many statistics to what is kept of them: small planes have more of these than of elements.
-#include "cpu/channels/tiles.h"
+// From sums to statistics, many at once.
+#include "cpu/channels/kept_statistics.h"
 
 namespace normkernels {
 
@@ -16,23 +16,22 @@ NK_CLONES bool move_about(const Pair<double>* sums, double count, C* about, int6
   return moved > 0;
 }
 
-template <bool kAgain, class C>
-NK_INLINE bool keep_each(const Pair<double>* sums, double count, const C* about, const Kept<C> to, int64_t n) {
-  const Pair<double> fitting = fitting_squares<C>(static_cast<int64_t>(count), to.eps);
-  int64_t out = 0;
-#pragma omp simd reduction(+ : out)
-  for (int64_t i = 0; i < n; i++) {
-    const double left = sums[i].a / count, m2 = sums[i].b - sums[i].a * left;
-    out += m2 >= fitting.a ? 0 : 1;
-    out += m2 <= fitting.b ? 0 : 1;
-    to.template put<kAgain>(i, about[i] + left, m2 / count);
-  }
-  return out == 0;
-}
-
 template <class C>
 NK_CLONES bool keep_sums(const Pair<double>* sums, double count, const C* about, const Kept<C>& to, int64_t n) {
-  return to.again ? keep_each<true>(sums, count, about, to, n) : keep_each<false>(sums, count, about, to, n);
+  const Pair<double> fitting = fitting_squares<C>(static_cast<int64_t>(count), to.eps);
+  int64_t out = 0;
+  to.with_put([&](const auto& put) NK_INLINED {
+    int64_t beyond = 0;
+#pragma omp simd reduction(+ : beyond)
+    for (int64_t i = 0; i < n; i++) {
+      const double left = sums[i].a / count, m2 = sums[i].b - sums[i].a * left;
+      beyond += m2 >= fitting.a ? 0 : 1;
+      beyond += m2 <= fitting.b ? 0 : 1;
+      put(i, about[i] + left, m2 / count);
+    }
+    out = beyond;
+  });
+  return out == 0;
 }
 
 #define NK_STATISTICS(C)                                              \

@@ -1,8 +1,6 @@
 // Mathematics on tiles whose elements share a channel (a run of one plane) or lie one per channel (a row of channels).
 #pragma once
 
-#include <cmath>
-
 #include "cpu/base/tiles.h"
 
 namespace normkernels {
@@ -47,7 +45,7 @@ NK_INLINE Blend<Same<C>> blend_of(C mean, C rstd, C w, double shift, const Means
 template <class C>
 struct Groups {
   int64_t count, D;
-  const C *mean, *rstd, *shift;  // of each group
+  const C *mean, *rstd, *shift;  // of each group; shift: or null for zeros, where nothing is differentiated
   const C *weight, *bias;        // of each channel, or null
 };
 
@@ -105,40 +103,6 @@ void blend_nontemporal(const D* du, const T* x, const Blend<K>& k, T* dx, int64_
 // rstd = (var + eps)^(-1/2), taken in double
 template <class C>
 void rstd_tile(const C* var, double eps, C* rstd, int64_t n);
-
-// Where what is known of some statistics goes; again: mean and var are there, but rounded.
-template <class C>
-struct Kept {
-  C *mean, *var, *rstd, *shift;
-  double eps;
-  bool again;
-
-  // A variance beyond C is kept as a number from which a running one recovers.
-  template <bool kAgain>
-  NK_INLINE void put(int64_t i, double of_mean, double of_var) const {
-    constexpr double kMost = static_cast<double>(std::numeric_limits<C>::max()) / 2;
-    const C rounded = kAgain ? mean[i] : static_cast<C>(of_mean), inverse = static_cast<C>(1 / std::sqrt(of_var + eps));
-    if constexpr (!kAgain) {
-      mean[i] = rounded;
-      var[i] = static_cast<C>(of_var < kMost ? of_var : kMost);
-    }
-    rstd[i] = inverse;
-    shift[i] = static_cast<C>(-(of_mean - rounded) * inverse);
-  }
-  void put(int64_t i, double of_mean, double of_var) const {
-    again ? put<true>(i, of_mean, of_var) : put<false>(i, of_mean, of_var);
-  }
-};
-
-// From sums over count values of x - about and of its square: kept_statistics.cpp.
-
-// Moves about to the mean where it was too far off; whether it did for any
-template <class C>
-bool move_about(const Pair<double>* sums, double count, C* about, int64_t n);
-
-// Keeps mean and var; whether C held the squares of all.
-template <class C>
-bool keep_sums(const Pair<double>* sums, double count, const C* about, const Kept<C>& to, int64_t n);
 
 // Sums over a run of one plane: plane_sums.cpp; down the columns of rows of channels: column_sums.cpp.
 
