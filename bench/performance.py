@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
 PAGE = ROOT / "docs" / "performance.md"
 AMD, AVX2, ZEN4, INTEL = "cpu-amd-epyc", "cpu-amd-epyc-avx2", "cpu-amd-epyc-zen4", "cpu-intel-xeon"
+TWO = "sweep_two_threads"
 INTRODUCTION = """# Performance
 
 Written by `python -m bench.performance` from the files of [`bench/results`](../bench/results); each says on its
@@ -91,15 +92,15 @@ def small() -> str:
     return table(heads, ([r[h] for h in heads] for r in read(AMD, "host")))
 
 
-def of_the_grid(machine: str) -> str:
+def of_the_grid(machine: str, name: str = "sweep") -> str:
     """The mean over all its shapes."""
-    return f"{geometric_mean(float(r['torch us']) / float(r['ours us']) for r in read(machine, 'sweep')):.2f}"
+    return f"{geometric_mean(float(r['torch us']) / float(r['ours us']) for r in read(machine, name)):.2f}"
 
 
-def grid(machine: str) -> str:
+def grid(machine: str, name: str = "sweep") -> str:
     """Of every cell the mean, and how many shapes are slower than torch's."""
     heads = "op", "dtype", "under 50 us", "under 200 us", "under 1 ms", "longer"
-    rows = sorted(sweep.means(read(machine, "sweep")).items())
+    rows = sorted(sweep.means(read(machine, name)).items())
     cell = "{0:.2f} ({1} of {2})".format
     return table(heads, ([*key, *(cell(*found) if found[2] else "" for found in bins)] for key, bins in rows))
 
@@ -131,6 +132,11 @@ def page() -> str:
             "",
             f"On a Zen 4 EPYC, which has it, {of_the_grid(ZEN4)} ([drawn](../bench/results/{ZEN4}/sweep.png)):",
             grid(ZEN4),
+        ),
+        (
+            "",
+            f"There with two threads, ours and torch's, {of_the_grid(ZEN4, TWO)} ([drawn](../bench/results/{ZEN4}/{TWO}.png)):",
+            grid(ZEN4, TWO),
         ),
         ("Weights", "Eager is `torch._weight_norm`, or the formula.", kernels("weights")),
         ("NormProp", "What it adds to a convolution.", normprop()),
