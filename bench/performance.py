@@ -135,7 +135,8 @@ def page() -> str:
         ),
         (
             "",
-            f"There with two threads, ours and torch's, {of_the_grid(ZEN4, TWO)} ([drawn](../bench/results/{ZEN4}/{TWO}.png)):",
+            f"There with two threads, ours and torch's, {of_the_grid(ZEN4, TWO)} ([drawn]"
+            f"(../bench/results/{ZEN4}/{TWO}.png)):",
             grid(ZEN4, TWO),
         ),
         ("Weights", "Eager is `torch._weight_norm`, or the formula.", kernels("weights")),

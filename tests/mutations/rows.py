@@ -140,10 +140,6 @@ TABLE = {
     ("ops/ways", INLINED): [
         ('if others[-1].backend is not None or input.device.type != "cpu":', "if False:"),
     ],
-    ("package/checks", INLINED): [
-        ("_float32_under_autocast._dynamo_marked_constant = True", "pass"),
-        ("if isinstance(tensor, Tensor) and not", "if type(tensor) in PLAIN and not"),
-    ],
     ("modules/extras", "tests/test_modules.py -k construction"): [("if v != DEFAULTS[k]}", "}")],
     ("ops/layer_norm_recipe", EAGER): [
         ("empty(weight, ctx.needs_input_grad[2])", "empty(weight, ctx.needs_input_grad[3])")
