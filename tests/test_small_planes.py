@@ -134,3 +134,13 @@ def test_groups_at_one_position_past_the_caches():
 
     for found, alone in zip(results(slice(None)), results(slice(8000, 8001)), strict=True):
         assert torch.equal(found[8000], alone[0])
+
+
+@pytest.mark.parametrize("positions", [16, 49])
+@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
+def test_squares_that_vanish_where_next_to_nothing_is_added(last, positions):
+    x = torch.randn(4, 6, positions, 1)
+    x = x.to(memory_format=torch.channels_last) if last else x
+    y = normkernels.functional.instance_norm(x.double(), eps=1e-60).float()
+    found = normkernels.functional.instance_norm(x * 1e-25, eps=1e-60, backend="native")
+    torch.testing.assert_close(found, y, rtol=1e-5, atol=1e-5)
