@@ -109,8 +109,9 @@ Moments wide_moments(const T* x, bool centred, int64_t n);
 template <class C>
 constexpr C kFar = C(4);
 
-// Whether n squares of values in T, summed in its compute type, are right: float overflows, and drops what underflows,
-// which matters where next to nothing is added to it. double holds the squares of all floats.
+// The least and the most that n squares of values in T, summed in its compute type, may be to be right: float
+// overflows, and drops what underflows, which matters where next to nothing is added to it. double holds the squares of
+// all floats.
 template <class T>
 NK_INLINE Pair<double> fitting_squares(int64_t n, double eps) {
   using Limits = std::numeric_limits<compute_t<T>>;
@@ -118,6 +119,7 @@ NK_INLINE Pair<double> fitting_squares(int64_t n, double eps) {
   if (sizeof(compute_t<T>) == 8) return {-kAny, kAny};
   return {eps > 1e-30 ? -kAny : kLeast * static_cast<double>(n), static_cast<double>(Limits::max())};
 }
+// Whether they are, NaN among doubles too
 template <class T>
 NK_INLINE bool squares_fit(double squares, int64_t n, double eps) {
   const Pair<double> fitting = fitting_squares<T>(n, eps);
