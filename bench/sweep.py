@@ -85,8 +85,8 @@ CHANNELS: dict[str, tuple[Any, Any]] = {
 }  # fmt: skip
 
 
-def measured(case: Case, mode: str) -> list[float]:
-    """Microseconds of ours and of torch's, medians of rounds in turns."""
+def steps(case: Case, mode: str) -> list[Callable[[], Any]]:
+    """Calls of ours and of torch's on the same inputs."""
     torch.manual_seed(0)
     x = torch.randn(case.shape).to(case.dtype)
     x = x.to(memory_format=torch.channels_last) if case.layout else x
@@ -94,19 +94,19 @@ def measured(case: Case, mode: str) -> list[float]:
     given = [x, *(torch.ones(n, dtype=case.dtype) for _ in range(case.affine))]
     given, dy = [t.requires_grad_(mode == "step") for t in given], torch.randn_like(x)
 
-    def step(function):
+    def step(function: Callable[..., torch.Tensor]) -> Callable[[], Any]:
         return lambda: torch.autograd.grad(function(*given), given, dy) if mode == "step" else function(*given)
 
-    with torch.set_grad_enabled(mode == "step"):
-        return race(step(case.ours), step(case.torch))
+    return [step(case.ours), step(case.torch)]
 
 
-def race(ours: Callable[[], Any], theirs: Callable[[], Any]) -> list[float]:
+def race(*calls: Callable[[], Any]) -> list[float]:
+    """Microseconds of each, medians of rounds in turns."""
     for _ in range(3):  # the first calls are recorded
-        ours()
+        calls[0]()
     start = time.perf_counter()
-    ours()
-    return turns(ours, theirs, repeats=max(1, int(SECONDS / ROUNDS / (time.perf_counter() - start))))
+    calls[0]()
+    return turns(*calls, repeats=max(1, int(SECONDS / ROUNDS / (time.perf_counter() - start))))
 
 
 def means(lines: list[dict[str, str]]) -> dict[tuple[str, str], list[tuple[float, int, int]]]:
@@ -175,7 +175,8 @@ def main(argv: list[str] | None = None) -> int:
         for case in track(wanted, "measuring", console=console(), transient=True):
             if time.monotonic() - start > args.limit:
                 break
-            ours, theirs = measured(case, args.mode)
+            with torch.set_grad_enabled(args.mode == "step"):
+                ours, theirs = race(*steps(case, args.mode))
             write.writerow(
                 [*case.key(args.threads, args.mode), f"{ours:.2f}", f"{theirs:.2f}", *(about[name] for name in ABOUT)]
             )

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 from common import (
+    BY_ROW,
     CHANNELS,
     DEVICES,
     NORMS,
@@ -100,6 +101,23 @@ def test_rows_are_independent(op, backend, device, columns, dtype):
         alone = results(op, sample, backend, [dy[i : i + 1]], input=x[i : i + 1])
         for name in ("output 0", "grad input"):
             assert torch.equal(alone[name][0], batch[name][i]), f"{name}, row {i}"
+
+
+BEYOND_CACHES = 9 << 20  # elements: results leave past the caches then, by loops of their own
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("activation", ["identity", "silu", "gelu", "tanh"])
+@pytest.mark.parametrize("columns", [129, 1024, 4112, 5000, 20_000])
+@pytest.mark.parametrize("op", [op for op in BY_ROW if op not in CHANNELS and op.added == "residual"], ids=str)
+def test_how_many_rows_changes_no_bit(op, columns, activation, dtype):
+    """A row is bit for bit the same among a few and among more than any cache holds, forward and backward."""
+    need(op, "native", "cpu")
+    sample = small(op, BEYOND_CACHES // columns, columns, dtype, activation=activation)
+    x, (dy,) = sample.tensors["input"], sample.cotangents
+    batch, few = results(op, sample, "native"), results(op, sample, "native", [dy[:3]], input=x[:3])
+    for name in ("output 0", "grad input"):
+        assert torch.equal(few[name], batch[name][:3]), name
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -1,4 +1,6 @@
 // Activations and their derivatives over a tile: compiled once for float and double, cloned for every instruction set.
+#include <algorithm>
+
 #include "cpu/base/math.h"
 #include "cpu/base/tiles.h"
 
@@ -28,18 +30,6 @@ NK_INLINE C mish_gate(C u) {
   const C e = exp_minus(u);
   const C positive = (C(1) + 2 * e) / (C(1) + 2 * e * (C(1) + e)), negative = e * (e + 2) / (e * (e + 2) + 2);
   return u > 0 ? positive : negative;
-}
-// u sigmoid(u) with one division
-template <class C>
-NK_INLINE C silu(C u) {
-  const C e = exp_minus(u);
-  return (u > 0 ? u : u * e) / (C(1) + e);
-}
-// u P(Z < u) = max(u, 0) - |u| P(Z > |u|)
-template <class C>
-NK_INLINE C gelu(C u) {
-  const C z = least_magnitude(u, kNormalEnd<C>);
-  return (u < 0 ? C(0) : u) - z * normal(z).tail;
 }
 template <class C>
 NK_INLINE C d_gelu(C u) {
@@ -184,16 +174,38 @@ NK_INLINE void times_derivative_of_output_tile(Activation f, const C* tile, C* o
 }
 #undef NK_EACH
 
+constexpr int64_t kBetween = 256;  // elements: more lines at once would have to wait for each other
+
+// f(j, m) for parts of n elements, each of which asks for as much of what comes.
+template <class F>
+NK_INLINE void each_asking(const Coming& coming, int64_t n, const F& f) {
+  const int64_t most = coming.bytes ? kBetween : n;
+  for (int64_t j = 0; j < n; j += most) {
+    const int64_t m = std::min(most, n - j);
+    for (const void* from : coming.first)
+      if (from) prefetch_tile(static_cast<const char*>(from) + j * coming.bytes, m * coming.bytes);
+    f(j, m);
+  }
+}
+
 }  // namespace
 
-NK_CLONES void activate(Activation f, float slope, float* tile, int64_t n) { activate_tile(f, slope, tile, n); }
-NK_CLONES void activate(Activation f, double slope, double* tile, int64_t n) { activate_tile(f, slope, tile, n); }
-
-NK_CLONES void times_derivative(Activation f, float slope, const float* tile, float* out, int64_t n) {
-  times_derivative_tile(f, slope, tile, out, n);
+NK_CLONES void activate(Activation f, float slope, float* tile, int64_t n, const Coming& coming) {
+  each_asking(coming, n, [=](int64_t j, int64_t m) NK_INLINED { activate_tile(f, slope, tile + j, m); });
 }
-NK_CLONES void times_derivative(Activation f, double slope, const double* tile, double* out, int64_t n) {
-  times_derivative_tile(f, slope, tile, out, n);
+NK_CLONES void activate(Activation f, double slope, double* tile, int64_t n, const Coming& coming) {
+  each_asking(coming, n, [=](int64_t j, int64_t m) NK_INLINED { activate_tile(f, slope, tile + j, m); });
+}
+
+NK_CLONES void times_derivative(Activation f, float slope, const float* tile, float* out, int64_t n,
+                                const Coming& coming) {
+  each_asking(coming, n,
+              [=](int64_t j, int64_t m) NK_INLINED { times_derivative_tile(f, slope, tile + j, out + j, m); });
+}
+NK_CLONES void times_derivative(Activation f, double slope, const double* tile, double* out, int64_t n,
+                                const Coming& coming) {
+  each_asking(coming, n,
+              [=](int64_t j, int64_t m) NK_INLINED { times_derivative_tile(f, slope, tile + j, out + j, m); });
 }
 
 NK_CLONES void times_derivative_of_output(Activation f, const float* tile, float* out, int64_t n) {

@@ -164,13 +164,26 @@ void load_tile(const T* source, compute_t<T>* tile, int64_t n);
 template <class T>
 void store_tile(const compute_t<T>* tile, T* target, int64_t n);
 
+// What comes after a tile, of up to three tensors, n elements of each. An activation takes as long as memory needs to
+// bring it, but loads none by itself: so it asks for it, a few lines at a time.
+struct Coming {
+  const void* first[3] = {};
+  int64_t bytes = 0;  // of an element
+
+  template <class T>
+  static Coming of(const T* a, const T* b = nullptr, const T* c = nullptr) {
+    return {{a, b, c}, sizeof(T)};
+  }
+};
+
 // Activations, kinks as torch has them: tile[i] = f(tile[i])
-void activate(Activation f, float slope, float* tile, int64_t n);
-void activate(Activation f, double slope, double* tile, int64_t n);
+void activate(Activation f, float slope, float* tile, int64_t n, const Coming& coming = {});
+void activate(Activation f, double slope, double* tile, int64_t n, const Coming& coming = {});
 
 // out[i] *= f'(tile[i])
-void times_derivative(Activation f, float slope, const float* tile, float* out, int64_t n);
-void times_derivative(Activation f, double slope, const double* tile, double* out, int64_t n);
+void times_derivative(Activation f, float slope, const float* tile, float* out, int64_t n, const Coming& coming = {});
+void times_derivative(Activation f, double slope, const double* tile, double* out, int64_t n,
+                      const Coming& coming = {});
 
 // out[i] *= f'(u) where tile[i] = f(u), for tanh, sigmoid, elu, selu, softplus and softsign: f tells its derivative.
 void times_derivative_of_output(Activation f, const float* tile, float* out, int64_t n);

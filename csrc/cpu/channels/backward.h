@@ -69,7 +69,8 @@ struct Backward {
   // From dy to du, the gradient of u, and where an opener's is wanted, that in dskip
   void through(int64_t at, const C* u, C* du, int64_t n) const {
     const Affine<C>& k = of.affine;
-    if (!of.opener) return times_derivative(k.activation, k.slope, u, du, n);
+    const Coming coming = Coming::of(of.x + at + n, dy + at + n, of.skip ? of.skip + at + n : nullptr);
+    if (!of.opener) return times_derivative(k.activation, k.slope, u, du, n, coming);
     gate_backward_tile(k.activation, k.slope, of.opener + at, u, du, dskip ? dskip + at : nullptr, n, far);
   }
 

@@ -8,6 +8,7 @@
 #include <functional>
 #include <limits>
 
+#include "cpu/base/activated.h"
 #include "cpu/base/gate.h"
 #include "cpu/base/tiles.h"
 #include "cpu/base/work.h"
@@ -29,6 +30,7 @@ struct Channels {
   C* shift = nullptr;    // scratch as rstd, or null for zeros: xhat = (x - mean) * rstd + shift, for what mean lost
   int64_t together = 1;  // images of the tensor that are one of the grid's
   const T* opener = nullptr;  // or what the activation is given instead of u, which it multiplies: a call's gate
+  int64_t ahead = 0;          // elements: how far ahead memory is asked for, if not just the next
 
   // For statistics from first on, with mean and var given
   void find_rstd(int64_t first, int64_t count) const {
@@ -77,7 +79,9 @@ struct Channels {
 
   // From u to y
   void complete(int64_t at, C* u, int64_t n) const {
-    if (!opener) return activate(affine.activation, affine.slope, u, n);
+    const int64_t later = at + std::max(ahead, n);
+    const Coming coming = Coming::of(x + later, skip ? skip + later : nullptr);
+    if (!opener) return activate(affine.activation, affine.slope, u, n, coming);
     gate_tile(affine.activation, affine.slope, opener + at, u, n);
   }
 
@@ -91,8 +95,14 @@ struct Channels {
     if (sizeof(T) == 2 && gated()) nontemporal = false;
     if ((plain() || gated()) && nontemporal) return scale_nontemporal(x + at, skip ? skip + at : nullptr, k, out, n);
     if (plain() || gated()) return scaled(at, k, out, n, grid.N * grid.C * grid.S);
-    alignas(64) C u[kStep];
     if (!nontemporal && sizeof(T) > 2) prefetch_results(out, n, grid.N * grid.C * grid.S);
+    if constexpr (std::is_same_v<T, float>) {
+      if (!opener && is_in_loops(affine.activation)) {
+        prefetch_tile(x + at + std::max(ahead, n), n);
+        return scale_activated(x + at, skip ? skip + at : nullptr, k, affine.activation, out, n, nontemporal);
+      }
+    }
+    alignas(64) C u[kStep];
     scaled(at, k, u, n);
     complete(at, u, n);
     nontemporal ? store_nontemporal(u, out, n) : store_tile(u, out, n);

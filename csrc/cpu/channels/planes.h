@@ -174,10 +174,11 @@ void write_small(const Forward<T>& a, const Bundle& bundle) {
 }
 
 template <class T>
-void forward_planes(const Forward<T>& a) {
-  const Grid& g = a.of.grid;
+void forward_planes(Forward<T> a) {
+  const Grid g = a.of.grid;
   const bool nontemporal = large<T>(g.N * g.C * g.S) && g.S * sizeof(T) % 64 == 0;
   const Bundles bundles(g, sizeof(T));
+  if (a.training && g.images() == 1) a.of.ahead = bundles.groups * g.channels() * g.S;  // this one's x is there
   share(g.B * bundles.per_line(), g.N * g.C * g.S, !small_planes(g), [&](int64_t i, bool parallel) {
     const Bundle bundle = bundles.at(i / bundles.per_line(), i % bundles.per_line());
     if (a.training) {

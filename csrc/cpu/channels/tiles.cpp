@@ -4,6 +4,7 @@
 #include <cmath>
 #include <type_traits>
 
+#include "cpu/base/activated.h"
 #include "cpu/channels/twos.h"
 
 namespace normkernels {
@@ -41,6 +42,12 @@ bool lines(const T* out, int64_t n) {
 #endif
 }
 
+// f of column i, from x and skip
+template <Activation f, bool kSkip, class K>
+NK_INLINE auto activated_by(const Scale<K>& k) {
+  return [=](int64_t i, float x, float skip) NK_INLINED { return activated<f>(scaled<kSkip>(k, i, x, skip)); };
+}
+
 #if defined(NK_AVX512)
 template <class T, class K>
 NK_AVX512 void scale_lines(const T* x, const T* skip, const Scale<K>& k, T* y, int64_t n) {
@@ -52,6 +59,10 @@ NK_AVX512 void scale_lines(const T* x, const T* skip, const Scale<K>& k, T* y, i
     const C u = scaled<kSkip>(k, i, v, s);
     return through<kGate>(u, u, slope);
   }))
+}
+template <Activation f, bool kSkip, class K>
+NK_AVX512 void activated_lines(const float* x, const float* skip, const Scale<K>& k, float* y, int64_t n) {
+  map_nontemporal(x, skip, y, n, activated_by<f, kSkip>(k));
 }
 template <class T>
 NK_AVX512 void store_lines(const compute_t<T>* tile, T* y, int64_t n) {
@@ -65,6 +76,8 @@ NK_AVX512 void blend_lines(const D* du, const T* x, const Blend<K>& k, T* dx, in
 #else
 template <class T, class K>
 void scale_lines(const T*, const T*, const Scale<K>&, T*, int64_t) {}
+template <Activation, bool, class K>
+void activated_lines(const float*, const float*, const Scale<K>&, float*, int64_t) {}
 template <class T>
 void store_lines(const compute_t<T>*, T*, int64_t) {}
 template <class T, class K, class D>
@@ -87,6 +100,26 @@ NK_CLONES void scale_tile(const T* x, const T* skip, const Scale<K>& k, Out* out
     const C u = scaled<kSkip>(k, i, v, s);
     return through<kGate>(u, u, slope);
   }))
+}
+
+template <Activation f, bool kSkip, class K>
+NK_CLONES void activated_tile(const float* x, const float* skip, const Scale<K>& k, float* y, int64_t n) {
+  const auto value = activated_by<f, kSkip>(k);
+  map(y, n, [=](int64_t i) NK_INLINED { return value(i, x[i], skip[i]); });
+}
+
+template <class K>
+void scale_activated(const float* x, const float* skip, const Scale<K>& k, Activation f, float* y, int64_t n,
+                     bool nontemporal) {
+  const auto write = [&](auto of, auto with_skip) {
+    const float* const second = skip ? skip : x;
+    if (!nontemporal) return activated_tile<of(), with_skip()>(x, second, k, y, n);
+    if (lines(y, n)) return activated_lines<of(), with_skip()>(x, second, k, y, n);
+    alignas(64) float tile[kTile];
+    activated_tile<of(), with_skip()>(x, second, k, tile, n);
+    copy_nontemporal(tile, y, n * sizeof(float));
+  };
+  with_activation<float>(f, [&](auto of) { skip ? write(of, std::true_type()) : write(of, std::false_type()); });
 }
 
 template <class T, class K, class Out>
@@ -152,6 +185,9 @@ NK_CLONES void rstd_tile(const C* var, double eps, C* rstd, int64_t n) {
   template void scale_nontemporal(const T*, const T*, const Scale<Same<compute_t<T>>>&, T*, int64_t);  \
   template void scale_nontemporal(const T*, const T*, const Scale<const compute_t<T>*>&, T*, int64_t); \
   NK_KINDS(T, compute_t<T>)
+template void scale_activated(const float*, const float*, const Scale<Same<float>>&, Activation, float*, int64_t, bool);
+template void scale_activated(const float*, const float*, const Scale<const float*>&, Activation, float*, int64_t,
+                              bool);
 template void rstd_tile(const double*, double, double*, int64_t);
 template void rstd_tile(const float*, double, float*, int64_t);
 NK_CHANNELS(double)

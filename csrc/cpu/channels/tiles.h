@@ -73,6 +73,11 @@ void add_groups(const S* a, const S* b, int64_t count, int64_t D, Pair<double>* 
 template <class T, class K, class Out>
 void scale_tile(const T* x, const T* skip, const Scale<K>& k, Out* u, int64_t n, int64_t results = 0);
 
+// y = f(u), f one of those that are part of a loop; nontemporal: past the caches, where y is whole lines
+template <class K>
+void scale_activated(const float* x, const float* skip, const Scale<K>& k, Activation f, float* y, int64_t n,
+                     bool nontemporal);
+
 // du = dy * gate'(u), as the compute type or T
 template <class T, class K, class Out>
 void gate_tile(const T* dy, const T* x, const T* skip, const Scale<K>& k, Out* du, int64_t n);

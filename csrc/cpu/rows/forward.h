@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "cpu/base/activated.h"
 #include "cpu/base/gate.h"
 #include "cpu/base/sweep.h"
 #include "cpu/base/tiles.h"
@@ -35,6 +36,8 @@ NK_INLINE void each_run(const Rows& a, int64_t begin, int64_t end, const F& f) {
     f(std::as_const(own), m, last);
   }
 }
+
+constexpr int64_t kLongEnough = 128;  // elements of a row whose activation is part of the loop
 
 template <class T>
 struct RowsForward {
@@ -77,6 +80,12 @@ struct RowsForward {
   const T* input(int64_t m) const { return residual ? sum(m) : x + m * x_stride; }
 
   bool plain() const { return affine.activation == Activation::identity && !gate; }
+  // Whether what follows weight and bias is computed as y is written. The last values of short rows would be
+  // computed twice, and conversions leave it too few registers: that only pays where u fills the first cache.
+  bool in_loop() const {
+    const bool fits = sizeof(C) == 4 && N >= (sizeof(T) == 2 ? 2 * kTile : kLongEnough);
+    return plain() || (fits && !gate && is_in_loops(affine.activation));
+  }
 
   // What follows weight and bias, of values u of row m from column j on
   void complete(int64_t m, int64_t j, C* u, int64_t n) const {
@@ -128,9 +137,8 @@ void each_part(const RowsForward<T>& a, int64_t begin, int64_t end, const F& f) 
 template <class T>
 void forward(const RowsForward<T>& a) {
   if constexpr (sizeof(T) == 2)
-    if (paired(a.M, a.N, a.plain())) return paired_forward(a);
-  const bool direct = a.plain() && unbuffered(a.nontemporal, a.N, a.y);
-  const bool few_values = narrow(a.N, direct ? kLongRow : a.plain() ? 2 * kTile : kTile) || short_rows(a.N);
+    if (paired(a.M, a.N, true)) return paired_forward(a);
+  const bool few_values = narrow(a.N, a.in_loop() ? longest(a.N) : kTile) || short_rows(a.N);
   if (!few_values && split_rows(a.M, a.N))
     return each_part(a, 0, a.M, [](const auto& own, int64_t begin, int64_t end) {
       for (int64_t m = begin; m < end; m++) sweep_split(own, m);

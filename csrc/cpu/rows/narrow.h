@@ -38,8 +38,11 @@ void narrow_backward(const RowsBackward<T>& a, int64_t block, int64_t begin, int
 template <class T>
 void short_backward(const RowsBackward<T>& a, int64_t block);
 
-// Rows that need no buffer are taken in the same loops when they are longer, up to what threads would share.
+// Rows of whole lines, with no activation or one that is part of the loop, are taken in the same loops when they are
+// longer, up to what threads would share. Which loops is a matter of a row's length alone, for they add up in different
+// orders.
 constexpr int64_t kLongRow = 32 * kTile;
+inline int64_t longest(int64_t N) { return N % kFewLanes == 0 ? kLongRow : 2 * kTile; }
 
 // What of such a row is summed at once, 64 elements to a lane of a sum, and the size of a buffer
 constexpr int64_t kPairedRow = 4 * kTile;
@@ -68,11 +71,6 @@ bool whole_lines(bool nontemporal, int64_t N, const T* out) {
 #else
   return false;
 #endif
-}
-
-template <class T>
-bool unbuffered(bool nontemporal, int64_t N, const T* out) {
-  return !nontemporal || whole_lines(nontemporal, N, out);
 }
 
 #if defined(NK_SHUFFLES)

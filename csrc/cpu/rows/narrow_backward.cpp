@@ -47,8 +47,9 @@ NK_INLINE void backward_rows(const RowsBackward<T>& a, int64_t m, int64_t block,
     const C n = static_cast<C>(N);
     means[r] = {a.mean ? sums.a / n : C(0), sums.b / n};
   }
-  const int64_t ahead =
-      std::min(m + (kAlone ? std::max<int64_t>(2, kTile / N) : std::max(kRows, kAhead / N)), a.M - kRows);
+  const int64_t rows = kAlone ? std::max<int64_t>(2, kTile / N) : std::max(kRows, kAhead / N);
+  const bool asked = !a.plain() && !a.gate;  // by the activation
+  const int64_t ahead = asked ? m : std::min(m + rows, a.M - kRows);
   const auto write = [&](int64_t j, auto count) NK_INLINED {
     V to_w = {}, to_b = {};
     if (dw) to_w = take<V>(dw + j);
@@ -85,7 +86,11 @@ NK_INLINE void activation_backward(const RowsBackward<T>& a, int64_t m, const Kn
     map_few<V>(u + r * a.N, a.N, [&](int64_t j) NK_INLINED { return normalised<V>(x, row, w, b, j); });
     map_few<V>(du + r * a.N, a.N, [&](int64_t j) NK_INLINED { return take<V>(dy + j); });
   }
-  if (!a.gate) return a.through(m, 0, u, du, kRows * a.N);
+  if (!a.gate) {
+    const int64_t later = std::min(m + kRows, a.M - kRows);
+    const Coming coming = Coming::of(a.x + later * a.x_stride, a.dy + later * a.dy_stride);
+    return times_derivative(a.affine.activation, a.affine.slope, u, du, kRows * a.N, coming);
+  }
   for (int64_t r = 0; r < kRows; r++) a.through(m + r, 0, u + r * a.N, du + r * a.N, a.N);
 }
 
@@ -117,19 +122,24 @@ NK_AVX512 void stream_backward(const RowsBackward<float>& a, int64_t block, int6
 // Past the caches through a buffer, where rows begin anywhere in a line
 template <class V, class T>
 NK_INLINE void buffered_backward(const RowsBackward<T>& a, int64_t block, int64_t begin, int64_t end) {
-  alignas(64) T out[2 * kTile];
+  const int64_t stride = std::max(kTile, a.N);
+  const Room<T> room(2 * stride);
+  T* const out = room.get();
   alignas(64) compute_t<T> du[2 * kTile];
   const auto last = fresh<V>(a.N);
   int64_t m = begin;
-  const auto some = [&](auto rows) NK_INLINED {
+  const auto some = [&](auto rows, auto alone) NK_INLINED {
     for (; m + rows() <= end; m += rows()) {
-      backward_together<V, rows(), false>(
-          a, m, block, last, du, [&](int64_t r, int64_t j, const V& g) NK_INLINED { put(g, out + r * kTile + j); });
-      for (int64_t r = 0; r < rows(); r++) copy_nontemporal(out + r * kTile, a.dx + (m + r) * a.N, a.N * sizeof(T));
+      backward_together<V, rows(), alone()>(a, m, block, last, du, [&](int64_t r, int64_t j, const V& g) NK_INLINED {
+        put(g, out + r * stride + j);
+      });
+      for (int64_t r = 0; r < rows(); r++)
+        copy_nontemporal(out + r * stride, a.dx + (m + r) * a.N, a.N * sizeof(T));
     }
   };
-  if (a.N <= kTile && a.plain()) some(std::integral_constant<int64_t, 2>());
-  some(std::integral_constant<int64_t, 1>());
+  using One = std::integral_constant<int64_t, 1>;
+  if (a.N <= kTile && a.plain()) some(std::integral_constant<int64_t, 2>(), std::false_type());
+  a.N > kSumPart ? some(One(), std::true_type()) : some(One(), std::false_type());
   nontemporal_fence();
 }
 
@@ -148,7 +158,7 @@ NK_INLINE void cached_backward(const RowsBackward<T>& a, int64_t block, int64_t 
     }
   };
   using One = std::integral_constant<int64_t, 1>;
-  if (a.apart()) return some(One(), std::true_type(), 2 * kTile);
+  if (a.apart() || a.N > kSumPart) return some(One(), std::true_type(), kLongRow);
   some(std::integral_constant<int64_t, kTogether>(), std::false_type(), kTile);
   some(std::integral_constant<int64_t, 2>(), std::false_type(), a.plain() ? 2 * kTile : kTile);
   some(One(), std::false_type(), 2 * kTile);

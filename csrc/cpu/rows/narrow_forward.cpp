@@ -1,5 +1,4 @@
 // Loops over rows of one tile, forward. Their last lanes overlap those before, so that no row has a rest.
-#include "cpu/base/few.h"
 #include "cpu/rows/one_read.h"
 
 #if defined(NK_SHUFFLES)
@@ -7,6 +6,7 @@ namespace normkernels {
 namespace {
 
 constexpr int64_t kAhead = 1024;  // elements: how far ahead memory is asked for
+constexpr Activation kNone = Activation::identity;
 
 // The sums of v - about and of its square
 template <class V, class T>
@@ -27,9 +27,9 @@ NK_INLINE Pair<compute_t<T>> sums_about(const T* x, compute_t<T> about, int64_t 
   return sums;
 }
 
-// y of row m, before the activation; s: where x + residual goes; the row so many later is asked for; keep(a few of y,
+// y of row m, through f; s: where x + residual goes; the row so many later is asked for; keep(a few of y,
 // column)
-template <class V, class T, class K>
+template <class V, Activation f, class T, class K>
 NK_INLINE void forward_row(const RowsForward<T>& a, int64_t m, T* s, int64_t ahead, const Fresh<V>& last,
                            const K& keep) {
   using C = compute_t<T>;
@@ -43,7 +43,7 @@ NK_INLINE void forward_row(const RowsForward<T>& a, int64_t m, T* s, int64_t ahe
   const auto write = [&](int64_t j) NK_INLINED {
     __builtin_prefetch(next + j, 0, 2);
     if (residual) __builtin_prefetch(residual + j, 0, 2);
-    keep(normalised<V>(x, known, w, b, j), j);
+    keep(activated<f>(normalised<V>(x, known, w, b, j)), j);
   };
   for (int64_t j = 0; j + kWidth<V> <= N; j += kWidth<V>) write(j);
   if (N % kWidth<V>) write(N - kWidth<V>);
@@ -52,19 +52,21 @@ NK_INLINE void forward_row(const RowsForward<T>& a, int64_t m, T* s, int64_t ahe
 // Rows whose y together is at most a tile, so that one call of the activation serves them all.
 template <class V, class T>
 NK_INLINE void forward_activated(const RowsForward<T>& a, int64_t begin, int64_t end, int64_t ahead,
-                                 const Fresh<V>& last, T* out) {
+                                 const Fresh<V>& last) {
   alignas(64) compute_t<T> u[kTile];
+  alignas(64) T out[kTile];
   const int64_t rows = kTile / a.N;
   for (int64_t m = begin; m < end; m += rows) {
     const int64_t count = std::min(rows, end - m), n = count * a.N;
     for (int64_t r = m; r < m + count; r++) {
       auto* const to = u + (r - m) * a.N;
-      forward_row<V>(a, r, a.sum(r), ahead, last, [to](const auto& v, int64_t j) NK_INLINED { put(v, to + j); });
+      forward_row<V, kNone>(a, r, a.sum(r), ahead, last, [to](const auto& v, int64_t j) NK_INLINED { put(v, to + j); });
     }
     if (a.gate) {
       for (int64_t r = 0; r < count; r++) a.complete(m + r, 0, u + r * a.N, a.N);
     } else {
-      a.complete(m, 0, u, n);
+      const Coming coming = Coming::of(a.x + std::min(m + rows, a.M - 1) * a.x_stride);
+      activate(a.affine.activation, a.affine.slope, u, n, coming);
     }
     store_tile(u, a.nontemporal ? out : a.y + m * a.N, n);
     if (a.nontemporal) copy_nontemporal(out, a.y + m * a.N, n * sizeof(T));
@@ -72,6 +74,7 @@ NK_INLINE void forward_activated(const RowsForward<T>& a, int64_t begin, int64_t
 }
 
 #if defined(NK_AVX512)
+template <Activation f>
 NK_AVX512 void stream_forward(const RowsForward<float>& a, int64_t begin, int64_t end) {
   using V = Vector<float, 64>;
   const auto last = fresh<V>(a.N);
@@ -80,7 +83,7 @@ NK_AVX512 void stream_forward(const RowsForward<float>& a, int64_t begin, int64_
   alignas(64) float sums[2 * kTile];
   const bool kept = a.residual && a.N <= 2 * kTile && on_line(a.summed);
   for (int64_t m = begin; m < end; m++)
-    forward_row<V>(a, m, kept ? sums : a.sum(m), ahead, last, [&](const auto& v, int64_t j) NK_INLINED {
+    forward_row<V, f>(a, m, kept ? sums : a.sum(m), ahead, last, [&](const auto& v, int64_t j) NK_INLINED {
       __builtin_ia32_movntps512(a.y + m * a.N + j, v);
       if (kept) __builtin_ia32_movntps512(a.summed + m * a.N + j, take<V>(sums + j));
     });
@@ -90,17 +93,19 @@ NK_AVX512 void stream_forward(const RowsForward<float>& a, int64_t begin, int64_
 
 template <class V, class T>
 NK_INLINE void cached_forward(const RowsForward<T>& a, int64_t begin, int64_t end) {
-  alignas(64) T out[2 * kTile];
   const auto last = fresh<V>(a.N);
   const int64_t ahead = std::max<int64_t>(1, kAhead / a.N);
-  if (!a.plain()) {
-    forward_activated<V>(a, begin, end, ahead, last, out);
+  if (!a.in_loop()) {
+    forward_activated<V>(a, begin, end, ahead, last);
   } else {
-    for (int64_t m = begin; m < end; m++) {
-      T *const y = a.y + m * a.N, *const to = a.nontemporal ? out : y;
-      forward_row<V>(a, m, a.sum(m), ahead, last, [to](const auto& v, int64_t j) NK_INLINED { put(v, to + j); });
-      if (a.nontemporal) copy_nontemporal(out, y, a.N * sizeof(T));
-    }
+    with_activation<T>(a.affine.activation, [&](auto f) NK_INLINED {
+      const Room<T> out(a.nontemporal ? a.N : 0);
+      for (int64_t m = begin; m < end; m++) {
+        T *const y = a.y + m * a.N, *const to = a.nontemporal ? out.get() : y;
+        forward_row<V, f()>(a, m, a.sum(m), ahead, last, [to](const auto& v, int64_t j) NK_INLINED { put(v, to + j); });
+        if (a.nontemporal) copy_nontemporal(to, y, a.N * sizeof(T));
+      }
+    });
   }
   if (a.nontemporal) nontemporal_fence();
 }
@@ -111,7 +116,8 @@ template <class T>
 void narrow_forward(const RowsForward<T>& a, int64_t begin, int64_t end) {
 #if defined(NK_AVX512)
   if constexpr (std::is_same_v<T, float>)
-    if (a.plain() && whole_lines(a.nontemporal, a.N, a.y)) return stream_forward(a, begin, end);
+    if (a.in_loop() && whole_lines(a.nontemporal, a.N, a.y))
+      return with_activation<float>(a.affine.activation, [&](auto f) { stream_forward<f()>(a, begin, end); });
 #endif
   with_vectors([&](auto bytes) NK_INLINED { cached_forward<Vector<compute_t<T>, bytes()>>(a, begin, end); });
 }

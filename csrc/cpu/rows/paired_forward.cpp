@@ -8,37 +8,43 @@ namespace {
 
 constexpr int64_t kAhead = 16384;  // elements: how far ahead memory is asked for
 
-// y of a row, whose x is there; next: a later row, which is asked for; u, g: room for a row
+// y of a row, whose x is there; next: a later row, which is asked for
 template <bool kStream, class T>
-NK_INLINE void write_row(const RowsForward<T>& a, int64_t m, const KnownRow<float>& known, const T* next, float* u,
-                         float* g) {
+NK_INLINE void write_row(const RowsForward<T>& a, int64_t m, const KnownRow<float>& known, const T* next) {
   const int64_t N = a.N;
   const float *w = a.affine.weight, *b = a.affine.bias;
   const T* const x = a.input(m);
   T* const y = a.y + m * N;
   if (!kStream) prefetch_results(y, N, a.M * N);
-  const auto each = [&](const auto& keep) NK_INLINED {
-    for (int64_t j = 0; j < N; j += kPaired) {
+  const auto each = [&](int64_t first, int64_t n, const auto& keep) NK_INLINED {
+    for (int64_t j = first; j < first + n; j += kPaired) {
       __builtin_prefetch(next + j, 0, 2);
       keep(j, normalised_twos(x, known, w, b, j));
     }
   };
-  if (a.plain()) return each([&](int64_t j, const Twos& v) NK_INLINED { put<kStream>(v, y + j); });
-  each([&](int64_t j, const Twos& v) NK_INLINED { put(v, u + j); });
-  if (a.gate) {
-    const T* const gate = a.gate + m * a.gate_stride;
-    for (int64_t j = 0; j < N; j += kPaired) put(twos(gate + j), g + j);
-    gate_tile(a.affine.activation, a.affine.slope, g, u, N);
-  } else {
-    for_each_tile(0, N, [&](int64_t j, int64_t n) { a.complete(m, j, u + j, n); });
+  if (a.in_loop())
+    return with_activation<T>(a.affine.activation, [&](auto f) NK_INLINED {
+      each(0, N, [&](int64_t j, const Twos& v)
+                     NK_INLINED { put<kStream>(Twos{activated<f()>(v.even), activated<f()>(v.odd)}, y + j); });
+    });
+  for (int64_t first = 0; first < N; first += kTile) {
+    const int64_t n = std::min(kTile, N - first);
+    alignas(64) float u[kTile], g[kTile];
+    each(first, n, [&](int64_t j, const Twos& v) NK_INLINED { put(v, u + j - first); });
+    if (a.gate) {
+      const T* const gate = a.gate + m * a.gate_stride + first;
+      for (int64_t j = 0; j < n; j += kPaired) put(twos(gate + j), g + j);
+      gate_tile(a.affine.activation, a.affine.slope, g, u, n);
+    } else {
+      a.complete(m, first, u, n);
+    }
+    for (int64_t j = 0; j < n; j += kPaired) put<kStream>(twos(u + j), y + first + j);
   }
-  for (int64_t j = 0; j < N; j += kPaired) put<kStream>(twos(u + j), y + j);
 }
 
 // weight and bias of a are laid out.
 template <bool kStream, class T>
 NK_AVX512 void forward_rows(const RowsForward<T>& a, int64_t begin, int64_t end) {
-  alignas(64) float u[kPairedRow], g[kPairedRow];
   KnownRow<float> known[kGroup];
   const int64_t N = a.N, rows = std::clamp<int64_t>(2 * kTile / N, 1, kGroup), ahead = std::max(rows, kAhead / N);
   for (int64_t first = begin; first < end; first += rows) {
@@ -52,7 +58,7 @@ NK_AVX512 void forward_rows(const RowsForward<T>& a, int64_t begin, int64_t end)
       known[m - first] = a.finish(m, row_moments(a, x, add_up(twos(x).even) / kFewLanes, sums));
     }
     for (int64_t m = first; m < last; m++)
-      write_row<kStream>(a, m, known[m - first], a.x + std::min(m + ahead, a.M - 1) * a.x_stride, u, g);
+      write_row<kStream>(a, m, known[m - first], a.x + std::min(m + ahead, a.M - 1) * a.x_stride);
   }
   if (kStream) nontemporal_fence();
 }
