@@ -16,7 +16,9 @@ ROOT = os.path.dirname(os.path.abspath(__file__))
 ADDRESS = os.environ.get("NORMKERNELS_ADDRESS", "").rstrip("/")  # where the source is published, if it is
 LINK = re.compile(r"(!?)\[([^\]]*)\]\((?![a-z]+:|#)([^)\s]+)\)")
 # of the benchmark
-OF_A_CLONE = ("adoption.py", "adoption_steps.py", "gpu.py", "performance.py", "record.py", "step.py", "turns.py")
+OF_A_CLONE = (
+    "adoption.py", "adoption_steps.py", "ceilings.py", "gpu.py", "performance.py", "record.py", "step.py", "turns.py",
+)  # fmt: skip
 TOOLS = ("setuptools", "ninja")
 
 

@@ -1,4 +1,4 @@
-"""``python -m bench.ceilings``: what is left to win in the cells of the grid that are below a bar, from a file of bench.sweep.
+"""``python -m bench.ceilings``: what is left to win in the cells of the grid that are below a bar.
 
 No step takes less than ours of next to nothing, which is what its calls cost, and the time in which as many bytes are
 moved: a copy of x and a sum of x and dy, by torch. Where what one statistic depends on is more than a second-level
@@ -10,7 +10,7 @@ import argparse
 import math
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,13 +58,14 @@ def bare(case: Case) -> Callable[[], object]:
 
 def least(case: Case) -> float:
     """Microseconds below which no step of it is."""
-    small = case._replace(shape=(1, 16, *(2 for _ in case.shape[2:])))
+    sides = case.shape[2:]
+    small = case._replace(shape=(1, 16, *(2 for _ in sides)) if sides else (1, case.shape[1]))
     with torch.no_grad():
         moved, nothing = race(bare(case), bare(small))
     return race(*steps(small, "step"))[0] + max(0.0, moved - nothing)
 
 
-def mean(ratios: list[float]) -> float:
+def mean(ratios: Iterable[float]) -> float:
     return math.exp(statistics.fmean(map(math.log, ratios)))
 
 
@@ -83,7 +84,7 @@ def table(found: dict[Cell, list[Found]]) -> Table:
     for name in ("cell", "dtype", "us of torch", "shapes", "torch / ours", "torch / least", "least / ours"):
         out.add_column(name)
     for (op, layout, dtype, at), shapes in found.items():
-        ratios = [[f.torch / f.ours for f in shapes], [f.torch / f.least for f in shapes], [f.least / f.ours for f in shapes]]
+        ratios = zip(*((f.torch / f.ours, f.torch / f.least, f.least / f.ours) for f in shapes), strict=True)
         bounds = f"{BINS[at]} to {BINS[at + 1]}"
         out.add_row(f"{op} {layout}", dtype, bounds, str(len(shapes)), *(f"{mean(r):.2f}" for r in ratios))
     return out

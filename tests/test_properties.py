@@ -103,17 +103,17 @@ def test_rows_are_independent(op, backend, device, columns, dtype):
             assert torch.equal(alone[name][0], batch[name][i]), f"{name}, row {i}"
 
 
-BEYOND_CACHES = 9 << 20  # elements: results leave past the caches then, by loops of their own
+BEYOND_CACHES = 36 << 20  # bytes: results leave past the caches then, by loops of their own
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("activation", ["identity", "silu", "gelu", "tanh"])
-@pytest.mark.parametrize("columns", [129, 1024, 4112, 5000, 20_000])
+@pytest.mark.parametrize("activation", ["identity", "silu", "tanh"])
+@pytest.mark.parametrize("columns", [129, 4112, 5000, 20_000])
 @pytest.mark.parametrize("op", [op for op in BY_ROW if op not in CHANNELS and op.added == "residual"], ids=str)
 def test_how_many_rows_changes_no_bit(op, columns, activation, dtype):
     """A row is bit for bit the same among a few and among more than any cache holds, forward and backward."""
     need(op, "native", "cpu")
-    sample = small(op, BEYOND_CACHES // columns, columns, dtype, activation=activation)
+    sample = small(op, BEYOND_CACHES // (columns * dtype.itemsize), columns, dtype, activation=activation)
     x, (dy,) = sample.tensors["input"], sample.cotangents
     batch, few = results(op, sample, "native"), results(op, sample, "native", [dy[:3]], input=x[:3])
     for name in ("output 0", "grad input"):

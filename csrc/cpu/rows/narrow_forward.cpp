@@ -51,10 +51,11 @@ NK_INLINE void forward_row(const RowsForward<T>& a, int64_t m, T* s, int64_t ahe
 
 // Rows whose y together is at most a tile, so that one call of the activation serves them all.
 template <class V, class T>
-NK_INLINE void forward_activated(const RowsForward<T>& a, int64_t begin, int64_t end, int64_t ahead,
-                                 const Fresh<V>& last) {
+NK_INLINE void forward_activated(const RowsForward<T>& a, int64_t begin, int64_t end) {
   alignas(64) compute_t<T> u[kTile];
   alignas(64) T out[kTile];
+  const auto last = fresh<V>(a.N);
+  const int64_t ahead = std::max<int64_t>(1, kAhead / a.N);
   const int64_t rows = kTile / a.N;
   for (int64_t m = begin; m < end; m += rows) {
     const int64_t count = std::min(rows, end - m), n = count * a.N;
@@ -71,6 +72,7 @@ NK_INLINE void forward_activated(const RowsForward<T>& a, int64_t begin, int64_t
     store_tile(u, a.nontemporal ? out : a.y + m * a.N, n);
     if (a.nontemporal) copy_nontemporal(out, a.y + m * a.N, n * sizeof(T));
   }
+  if (a.nontemporal) nontemporal_fence();
 }
 
 #if defined(NK_AVX512)
@@ -91,35 +93,42 @@ NK_AVX512 void stream_forward(const RowsForward<float>& a, int64_t begin, int64_
 }
 #endif
 
-template <class V, class T>
+template <class V, Activation f, class T>
 NK_INLINE void cached_forward(const RowsForward<T>& a, int64_t begin, int64_t end) {
   const auto last = fresh<V>(a.N);
   const int64_t ahead = std::max<int64_t>(1, kAhead / a.N);
-  if (!a.in_loop()) {
-    forward_activated<V>(a, begin, end, ahead, last);
-  } else {
-    with_activation<T>(a.affine.activation, [&](auto f) NK_INLINED {
-      const Room<T> out(a.nontemporal ? a.N : 0);
-      for (int64_t m = begin; m < end; m++) {
-        T *const y = a.y + m * a.N, *const to = a.nontemporal ? out.get() : y;
-        forward_row<V, f()>(a, m, a.sum(m), ahead, last, [to](const auto& v, int64_t j) NK_INLINED { put(v, to + j); });
-        if (a.nontemporal) copy_nontemporal(to, y, a.N * sizeof(T));
-      }
-    });
+  const auto row = [&](int64_t m, T* to) NK_INLINED {
+    forward_row<V, f>(a, m, a.sum(m), ahead, last, [to](const auto& v, int64_t j) NK_INLINED { put(v, to + j); });
+  };
+  if (!a.nontemporal) {
+    for (int64_t m = begin; m < end; m++) row(m, a.y + m * a.N);
+    return;
   }
-  if (a.nontemporal) nontemporal_fence();
+  const Room<T> out(a.N);
+  for (int64_t m = begin; m < end; m++) {
+    row(m, out.get());
+    copy_nontemporal(out.get(), a.y + m * a.N, a.N * sizeof(T));
+  }
+  nontemporal_fence();
+}
+
+// A function of its own for each activation, for in one there are too few registers.
+template <Activation f, class T>
+void forward_in_loop(const RowsForward<T>& a, int64_t begin, int64_t end) {
+#if defined(NK_AVX512)
+  if constexpr (std::is_same_v<T, float>)
+    if (whole_lines(a.nontemporal, a.N, a.y)) return stream_forward<f>(a, begin, end);
+#endif
+  with_vectors([&](auto bytes) NK_INLINED { cached_forward<Vector<compute_t<T>, bytes()>, f>(a, begin, end); });
 }
 
 }  // namespace
 
 template <class T>
 void narrow_forward(const RowsForward<T>& a, int64_t begin, int64_t end) {
-#if defined(NK_AVX512)
-  if constexpr (std::is_same_v<T, float>)
-    if (a.in_loop() && whole_lines(a.nontemporal, a.N, a.y))
-      return with_activation<float>(a.affine.activation, [&](auto f) { stream_forward<f()>(a, begin, end); });
-#endif
-  with_vectors([&](auto bytes) NK_INLINED { cached_forward<Vector<compute_t<T>, bytes()>>(a, begin, end); });
+  if (a.in_loop())
+    return with_activation<T>(a.affine.activation, [&](auto f) { forward_in_loop<f()>(a, begin, end); });
+  with_vectors([&](auto bytes) NK_INLINED { forward_activated<Vector<compute_t<T>, bytes()>>(a, begin, end); });
 }
 
 #define NK_NARROW(T) template void narrow_forward(const RowsForward<T>&, int64_t, int64_t);

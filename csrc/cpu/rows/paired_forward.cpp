@@ -9,7 +9,7 @@ namespace {
 constexpr int64_t kAhead = 16384;  // elements: how far ahead memory is asked for
 
 // y of a row, whose x is there; next: a later row, which is asked for
-template <bool kStream, class T>
+template <bool kStream, Activation f, class T>
 NK_INLINE void write_row(const RowsForward<T>& a, int64_t m, const KnownRow<float>& known, const T* next) {
   const int64_t N = a.N;
   const float *w = a.affine.weight, *b = a.affine.bias;
@@ -22,11 +22,9 @@ NK_INLINE void write_row(const RowsForward<T>& a, int64_t m, const KnownRow<floa
       keep(j, normalised_twos(x, known, w, b, j));
     }
   };
-  if (a.in_loop())
-    return with_activation<T>(a.affine.activation, [&](auto f) NK_INLINED {
-      each(0, N, [&](int64_t j, const Twos& v)
-                     NK_INLINED { put<kStream>(Twos{activated<f()>(v.even), activated<f()>(v.odd)}, y + j); });
-    });
+  if (f != Activation::identity || a.plain())
+    return each(0, N, [&](int64_t j, const Twos& v)
+                          NK_INLINED { put<kStream>(Twos{activated<f>(v.even), activated<f>(v.odd)}, y + j); });
   for (int64_t first = 0; first < N; first += kTile) {
     const int64_t n = std::min(kTile, N - first);
     alignas(64) float u[kTile], g[kTile];
@@ -42,8 +40,8 @@ NK_INLINE void write_row(const RowsForward<T>& a, int64_t m, const KnownRow<floa
   }
 }
 
-// weight and bias of a are laid out.
-template <bool kStream, class T>
+// weight and bias of a are laid out; f: what is part of the loop.
+template <bool kStream, Activation f, class T>
 NK_AVX512 void forward_rows(const RowsForward<T>& a, int64_t begin, int64_t end) {
   KnownRow<float> known[kGroup];
   const int64_t N = a.N, rows = std::clamp<int64_t>(2 * kTile / N, 1, kGroup), ahead = std::max(rows, kAhead / N);
@@ -58,7 +56,7 @@ NK_AVX512 void forward_rows(const RowsForward<T>& a, int64_t begin, int64_t end)
       known[m - first] = a.finish(m, row_moments(a, x, add_up(twos(x).even) / kFewLanes, sums));
     }
     for (int64_t m = first; m < last; m++)
-      write_row<kStream>(a, m, known[m - first], a.x + std::min(m + ahead, a.M - 1) * a.x_stride);
+      write_row<kStream, f>(a, m, known[m - first], a.x + std::min(m + ahead, a.M - 1) * a.x_stride);
   }
   if (kStream) nontemporal_fence();
 }
@@ -75,7 +73,9 @@ void paired_forward(const RowsForward<T>& given) {
   const bool stream = large<T>(a.M * a.N) && on_line(a.y);
   parallel_for(0, a.M, grain(a.N), [&](int64_t first, int64_t last) {
     each_part(a, first, last, [&](const auto& own, int64_t begin, int64_t end) {
-      stream ? forward_rows<true>(own, begin, end) : forward_rows<false>(own, begin, end);
+      with_activation<T>(a.in_loop() ? a.affine.activation : Activation::identity, [&](auto f) {
+        stream ? forward_rows<true, f()>(own, begin, end) : forward_rows<false, f()>(own, begin, end);
+      });
     });
   });
 }
