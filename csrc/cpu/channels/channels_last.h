@@ -123,6 +123,13 @@ void measure(const Forward<T>& a, const Lines& lines, int64_t n, bool parallel) 
   pool(a, n, table);
 }
 
+// Whether an image is small, and written a band of columns at a time.
+template <class T>
+bool by_bands(const Channels<T>& of, const Lines& lines) {
+  const Grid& g = of.grid;
+  return lines.run == 1 && g.S <= kFewPositions && g.S * g.C <= kSmallImage && g.C % kBand == 0 && of.plain() && !of.skip;
+}
+
 template <class T>
 void forward_channels_last(const Forward<T>& a, int64_t run = 1) {
   const Grid& g = a.of.grid;
@@ -134,6 +141,13 @@ void forward_channels_last(const Forward<T>& a, int64_t run = 1) {
       if (a.rule) a.rule(n * g.G, g.G);
     }
     if (!a.y) return;
+    if constexpr (std::is_same_v<T, float>) {
+      if (by_bands(a.of, lines) && !nontemporal) {
+        const ColumnScale<float> scale(a.of, lines, lines.columns, n);
+        const int64_t at = n * g.S * g.C;
+        return scale_columns(a.of.x + at, scale.at(0), a.y + at, g.S, g.C);
+      }
+    }
     const ColumnScale<compute_t<T>> scale(a.of, lines, wide(lines), n);
     each_piece(parallel, g, wide(lines), [&](int64_t offset, int64_t j, int64_t count) {
       const int64_t at = n * g.S * g.C + offset;

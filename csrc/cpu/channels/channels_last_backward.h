@@ -113,6 +113,13 @@ void backward_image(const Backward<T>& a, const Lines& lines, int64_t n, int64_t
     const ColumnBlend<double> blend(a, lines, wide(lines), n, means);
     return each_du([&](const auto* du, int64_t at, int64_t j, int64_t m) { a.write_wide(du, at, blend.at(j), m); });
   }
+  if constexpr (std::is_same_v<T, float>) {
+    if (by_bands(a.of, lines) && !nontemporal && !a.dskip && a.power == 2) {
+      const ColumnBlend<float> blend(a, lines, lines.columns, n, means);
+      const int64_t at = n * g.S * g.C;
+      return blend_columns(a.dy + at, a.of.x + at, blend.at(0), a.dx + at, g.S, g.C);
+    }
+  }
   const ColumnBlend<C> blend(a, lines, wide(lines), n, means);
   each_du([&](const auto* du, int64_t at, int64_t j, int64_t m) { a.write(du, at, blend.at(j), m, nontemporal); });
 }

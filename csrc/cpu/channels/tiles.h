@@ -97,6 +97,11 @@ template <class T, class D>
 void blend_planes(const D* du, const T* x, const Blend<const compute_t<T>*>& k, T* dx, int64_t planes, int64_t n,
                   int64_t results);
 
+// The first and the third for rows of channels of a small image, n of each: coefficients stay in registers while the
+// rows go by. column_maps.cpp.
+void scale_columns(const float* x, const Scale<const float*>& k, float* y, int64_t rows, int64_t n);
+void blend_columns(const float* du, const float* x, const Blend<const float*>& k, float* dx, int64_t rows, int64_t n);
+
 // For results that will have left the caches before anybody reads them; nontemporal_fence() orders them.
 template <class T, class K>
 void scale_nontemporal(const T* x, const T* skip, const Scale<K>& k, T* y, int64_t n);
