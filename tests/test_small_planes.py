@@ -24,7 +24,7 @@ def test_every_end(name, positions, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("channels", [6, 18, 96])
+@pytest.mark.parametrize("channels", [6, 18, 96, 128])
 @pytest.mark.parametrize("positions", [1, 3, 49, 64, 65])
 @pytest.mark.parametrize("name", ["group_norm", "instance_norm", "batch_norm"])
 def test_small_images(name, positions, channels, dtype):

@@ -69,6 +69,9 @@ TABLE = {
         ("elif self.frozen_statistics:", "elif False:"),
     ],
     ("cpu", "tests/test_small_planes.py"): [
+        ("(of_x[i] * (x[c + at] - mean[i]) + rest[i])", "(of_x[i] * x[c + at] + rest[i])"),
+        ("(x[c + at] - mean[i]) * scale[i] + shift[i]", "(x[c + at] - mean[i]) * scale[i]"),
+        ("return activated<f>(scaled<kSkip>(k, i, x, skip));", "return scaled<kSkip>(k, i, x, skip);"),
         (
             "f(n * g.G + k, n * g.C + k * g.channels(), k * g.channels());",
             "f(n * g.G + k, n * g.C + k * g.channels(), 0);",

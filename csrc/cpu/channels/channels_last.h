@@ -123,11 +123,12 @@ void measure(const Forward<T>& a, const Lines& lines, int64_t n, bool parallel) 
   pool(a, n, table);
 }
 
-// Whether an image is small, and written a band of columns at a time.
+// Whether an image lies in the first caches, so that its y and dx are written a band of columns after the other.
 template <class T>
 bool by_bands(const Channels<T>& of, const Lines& lines) {
   const Grid& g = of.grid;
-  return lines.run == 1 && g.S <= kFewPositions && g.S * g.C <= kSmallImage && g.C % kBand == 0 && of.plain() && !of.skip;
+  const bool small = lines.single() && g.S <= kFewPositions && g.S * g.C <= kSmallImage && g.C % kBand == 0;
+  return std::is_same_v<T, float> && small && of.plain() && !of.skip;
 }
 
 template <class T>

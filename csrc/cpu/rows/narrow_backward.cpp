@@ -88,7 +88,8 @@ NK_INLINE void activation_backward(const RowsBackward<T>& a, int64_t m, const Kn
   }
   if (!a.gate) {
     const int64_t later = std::min(m + kRows, a.M - kRows);
-    const Coming coming = Coming::of(a.x + later * a.x_stride, a.dy + later * a.dy_stride);
+    const T* const dsummed = a.dsummed ? a.dsummed + later * a.dsummed_stride : nullptr;
+    const Coming coming = Coming::of(a.x + later * a.x_stride, a.dy + later * a.dy_stride, dsummed);
     return times_derivative(a.affine.activation, a.affine.slope, u, du, kRows * a.N, coming);
   }
   for (int64_t r = 0; r < kRows; r++) a.through(m + r, 0, u + r * a.N, du + r * a.N, a.N);
