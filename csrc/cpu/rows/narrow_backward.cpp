@@ -12,7 +12,7 @@ constexpr int64_t kAhead = 8192;                // elements: how far ahead the s
 constexpr int64_t kBuffer = kTogether * kTile;  // what they are together at most
 
 // du: the gradient of what the activation is given, kRows rows of it; keep(r, j, a few of row r's dx from column j on).
-// kAlone: as rows from memory are, where the first cache is asked for the row after the next.
+// kAlone: as rows from memory are, the next of which are asked for.
 template <class V, int64_t kRows, bool kAlone, class T, class D, class K>
 NK_INLINE void backward_rows(const RowsBackward<T>& a, int64_t m, int64_t block, const Fresh<V>& last,
                              const KnownRow<compute_t<T>>* known, const D* du_rows, int64_t du_stride, const K& keep) {
@@ -47,7 +47,8 @@ NK_INLINE void backward_rows(const RowsBackward<T>& a, int64_t m, int64_t block,
     const C n = static_cast<C>(N);
     means[r] = {a.mean ? sums.a / n : C(0), sums.b / n};
   }
-  const int64_t rows = kAlone ? std::max<int64_t>(2, kTile / N) : std::max(kRows, kAhead / N);
+  const int64_t alone = N > kTile ? 1 : std::max<int64_t>(2, kTile / N);
+  const int64_t rows = kAlone ? alone : std::max(kRows, kAhead / N);
   const bool asked = !a.plain() && !a.gate;  // by the activation
   const int64_t ahead = asked ? m : std::min(m + rows, a.M - kRows);
   const auto write = [&](int64_t j, auto count) NK_INLINED {
@@ -55,9 +56,9 @@ NK_INLINE void backward_rows(const RowsBackward<T>& a, int64_t m, int64_t block,
     if (dw) to_w = take<V>(dw + j);
     if (db) to_b = take<V>(db + j);
     for (int64_t r = 0; r < kRows; r++) {
-      __builtin_prefetch(a.x + (ahead + r) * a.x_stride + j, 0, kAlone ? 3 : 2);
-      __builtin_prefetch(a.dy + (ahead + r) * a.dy_stride + j, 0, kAlone ? 3 : 2);
-      if (a.dsummed) __builtin_prefetch(a.dsummed + (ahead + r) * a.dsummed_stride + j, 0, kAlone ? 3 : 2);
+      __builtin_prefetch(a.x + (ahead + r) * a.x_stride + j, 0, 2);
+      __builtin_prefetch(a.dy + (ahead + r) * a.dy_stride + j, 0, 2);
+      if (a.dsummed) __builtin_prefetch(a.dsummed + (ahead + r) * a.dsummed_stride + j, 0, 2);
       const auto d = du(r, j), h = xhat(r, j);
       to_w += count(d * h);
       to_b += count(d);
