@@ -132,11 +132,9 @@ NK_INLINE void buffered_backward(const RowsBackward<T>& a, int64_t block, int64_
   int64_t m = begin;
   const auto some = [&](auto rows, auto alone) NK_INLINED {
     for (; m + rows() <= end; m += rows()) {
-      backward_together<V, rows(), alone()>(a, m, block, last, du, [&](int64_t r, int64_t j, const V& g) NK_INLINED {
-        put(g, out + r * stride + j);
-      });
-      for (int64_t r = 0; r < rows(); r++)
-        copy_nontemporal(out + r * stride, a.dx + (m + r) * a.N, a.N * sizeof(T));
+      backward_together<V, rows(), alone()>(
+          a, m, block, last, du, [&](int64_t r, int64_t j, const V& g) NK_INLINED { put(g, out + r * stride + j); });
+      for (int64_t r = 0; r < rows(); r++) copy_nontemporal(out + r * stride, a.dx + (m + r) * a.N, a.N * sizeof(T));
     }
   };
   using One = std::integral_constant<int64_t, 1>;

@@ -126,8 +126,7 @@ void forward_in_loop(const RowsForward<T>& a, int64_t begin, int64_t end) {
 
 template <class T>
 void narrow_forward(const RowsForward<T>& a, int64_t begin, int64_t end) {
-  if (a.in_loop())
-    return with_activation<T>(a.affine.activation, [&](auto f) { forward_in_loop<f()>(a, begin, end); });
+  if (a.in_loop()) return with_activation<T>(a.affine.activation, [&](auto f) { forward_in_loop<f()>(a, begin, end); });
   with_vectors([&](auto bytes) NK_INLINED { forward_activated<Vector<compute_t<T>, bytes()>>(a, begin, end); });
 }
 

@@ -23,8 +23,9 @@ NK_INLINE void write_row(const RowsForward<T>& a, int64_t m, const KnownRow<floa
     }
   };
   if (f != Activation::identity || a.plain())
-    return each(0, N, [&](int64_t j, const Twos& v)
-                          NK_INLINED { put<kStream>(Twos{activated<f>(v.even), activated<f>(v.odd)}, y + j); });
+    return each(0, N, [&](int64_t j, const Twos& v) NK_INLINED {
+      put<kStream>(Twos{activated<f>(v.even), activated<f>(v.odd)}, y + j);
+    });
   for (int64_t first = 0; first < N; first += kTile) {
     const int64_t n = std::min(kTile, N - first);
     alignas(64) float u[kTile], g[kTile];
