@@ -73,7 +73,6 @@ TABLE = {
         ("const int64_t head = std::min<int64_t>(", "const int64_t head = 0 * std::min<int64_t>("),
     ],
     ("cpu", "tests/test_properties.py -k how_many_rows"): [
-        ("j += kSumPart) add_part(j, std::min(kSumPart, N - j));", "j += N) add_part(j, N);"),
         ("a.plain() ? longest(a.N) : 2 * kTile", "a.plain() && a.nontemporal ? longest(a.N) : 2 * kTile"),
     ],
     ("cpu", NATIVE): [
