@@ -8,9 +8,8 @@ above it is out of reach. ``least / ours`` is how much of it is won.
 
 import argparse
 import math
-import statistics
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ from rich.progress import track
 from rich.table import Table
 
 from .__main__ import keep_memory_mapped
+from .report import geometric_mean
 from .sweep import BINS, Case, cases, lines_of, race, steps
 from .tables import console
 
@@ -65,18 +65,14 @@ def least(case: Case) -> float:
     return race(*steps(small, "step"))[0] + max(0.0, moved - nothing)
 
 
-def mean(ratios: Iterable[float]) -> float:
-    return math.exp(statistics.fmean(map(math.log, ratios)))
-
-
 def low_cells(lines: list[dict[str, str]], bar: float) -> dict[Cell, list[dict[str, str]]]:
     """The lines of those cells, from 50 microseconds of torch's on, whose mean is below the bar."""
     by_cell: dict[Cell, list[dict[str, str]]] = {}
     for line in lines:
         at = next(i for i, top in enumerate(BINS[1:]) if float(line["torch us"]) < top)
         by_cell.setdefault((line["op"], line["layout"], line["dtype"], at), []).append(line)
-    ratio = {k: mean([float(i["torch us"]) / float(i["ours us"]) for i in v]) for k, v in by_cell.items()}
-    return {k: by_cell[k] for k in sorted(ratio) if k[-1] and ratio[k] < bar}
+    ratios = {k: [float(i["torch us"]) / float(i["ours us"]) for i in v] for k, v in by_cell.items()}
+    return {k: by_cell[k] for k in sorted(ratios) if k[-1] and (geometric_mean(ratios[k]) or 0) < bar}
 
 
 def table(found: dict[Cell, list[Found]]) -> Table:
@@ -86,7 +82,7 @@ def table(found: dict[Cell, list[Found]]) -> Table:
     for (op, layout, dtype, at), shapes in found.items():
         ratios = zip(*((f.torch / f.ours, f.torch / f.least, f.least / f.ours) for f in shapes), strict=True)
         bounds = f"{BINS[at]} to {BINS[at + 1]}"
-        out.add_row(f"{op} {layout}", dtype, bounds, str(len(shapes)), *(f"{mean(r):.2f}" for r in ratios))
+        out.add_row(f"{op} {layout}", dtype, bounds, str(len(shapes)), *(f"{geometric_mean(r):.2f}" for r in ratios))
     return out
 
 

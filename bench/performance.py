@@ -115,7 +115,7 @@ def page() -> str:
             "above 100 the second one found something in a cache. `nhwc` is channels_last.",
             kernels(AMD, "rows", lambda op: not op.startswith(rows) or "2d" in op),
         ),
-        ("", "On a Zen 4 EPYC, where a copy beyond the caches moves 25 GB/s, all of them:", kernels(ZEN4, "rows")),
+        ("", "On a Zen 4 EPYC, whose memory is slower, all of them:", kernels(ZEN4, "rows")),
         (
             "The grid",
             "Training steps of plain norms at 1,672 shapes, odd and small ones too (`python -m bench.sweep`): torch "

@@ -128,7 +128,7 @@ template <class T>
 bool by_bands(const Channels<T>& of, const Lines& lines) {
   const Grid& g = of.grid;
   const bool small = lines.single() && g.S <= kFewPositions && g.S * g.C <= kSmallImage && g.C % kBand == 0;
-  return std::is_same_v<T, float> && small && of.plain() && !of.skip;
+  return small && of.plain() && !of.skip;
 }
 
 template <class T>
