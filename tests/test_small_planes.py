@@ -66,6 +66,23 @@ def test_an_image_alone_has_the_bits_that_it_has_among_others(name, positions):
 
 
 @pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("activation", ["identity", "relu", "silu"])
+@pytest.mark.parametrize("name", ["group_norm", "instance_norm"])
+def test_how_many_images_changes_no_bit(name, activation, last):
+    """Among more than any cache holds results leave past the caches, by loops of their own."""
+    layout = torch.channels_last if last else torch.contiguous_format
+    x, dy = (torch.randn(1200, 64, 8, 8).contiguous(memory_format=layout) for _ in range(2))
+
+    def results(x, dy):
+        x, groups = x.detach().requires_grad_(), (8,) * (name == "group_norm")
+        y = getattr(normkernels.functional, name)(x, *groups, activation=activation)
+        return [y.detach(), *torch.autograd.grad(y, x, dy)]
+
+    for few, many in zip(results(x[:2], dy[:2]), results(x, dy), strict=True):
+        assert torch.equal(few, many[:2])
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
 @pytest.mark.parametrize("D", [6, 128, 300])
 def test_groups_summed_at_once(D, last):
     """As many as 256 channels are, and an odd rest of each; larger groups part by part."""

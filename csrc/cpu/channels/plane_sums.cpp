@@ -117,7 +117,7 @@ template <class V, class F>
 NK_INLINE void sums_of_each(int64_t planes, int64_t n, const F& of, Element<V>* a, Element<V>* b) {
   int64_t p = 0;
 #if defined(NK_SHUFFLES)
-  if (n >= kFewLanes && n < 4 * kLanes) {
+  if (n >= kFewLanes && n < kOneByOne) {
     const auto last = fresh<V>(n);
     for (; p + kTogether<V> <= planes; p += kTogether<V>)
       sums_together<V>(n, last, [&](int64_t k) NK_INLINED { return of(p + k); }, a + p, b + p);

@@ -39,7 +39,7 @@ bool small_activated(const Backward<T>& a, const Bundle& bundle) {
 
 // A bundle of them, from du(image), which is there.
 template <class T, class F>
-void blend_small(const Backward<T>& a, const Bundle& bundle, const F& du) {
+void blend_small(const Backward<T>& a, const Bundle& bundle, bool nontemporal, const F& du) {
   using C = compute_t<T>;
   const Grid& g = a.of.grid;
   const int64_t channel = bundle.group * g.channels(), width = bundle.groups * g.channels();
@@ -65,8 +65,13 @@ void blend_small(const Backward<T>& a, const Bundle& bundle, const F& du) {
   a.settle(statistic, bundle.groups, means);
   const ChannelBlend<C> blends(a, groups, statistic, channel, means);
   const int64_t results = g.N * g.C * g.S;
-  for (int64_t n = 0; n < g.images(); n++)
-    blend_planes(du(n), a.of.x + at(n), blends.at(0), a.dx + at(n), width, g.S, results);
+  for (int64_t n = 0; n < g.images(); n++) {
+    if (!nontemporal) blend_planes(du(n), a.of.x + at(n), blends.at(0), a.dx + at(n), width, g.S, results);
+    for (int64_t p = 0; p < width && nontemporal; p++) {
+      const Blend<Same<C>> plane = {{blends.mean[p]}, {blends.a[p]}, {blends.b[p]}, {blends.c[p]}};
+      blend_nontemporal(du(n) + p * g.S, a.of.x + at(n) + p * g.S, plane, a.dx + at(n) + p * g.S, g.S);
+    }
+  }
 }
 
 // du of the small planes of an image, where the activation is no gate
@@ -84,23 +89,23 @@ void small_du(const Backward<T>& a, const ChannelScale<compute_t<T>>& scales, in
 }
 
 template <class T>
-void backward_small(const Backward<T>& a, const Bundle& bundle) {
+void backward_small(const Backward<T>& a, const Bundle& bundle, bool nontemporal) {
   using C = compute_t<T>;
   const Grid& g = a.of.grid;
   const auto at = [&](int64_t n) { return g.plane(bundle.image + n, bundle.group * g.channels()); };
-  if (a.of.plain()) return blend_small(a, bundle, [&](int64_t n) { return a.dy + at(n); });
+  if (a.of.plain()) return blend_small(a, bundle, nontemporal, [&](int64_t n) { return a.dy + at(n); });
   const ChannelScale<C> scales(a.of, groups_of(a.of, bundle));
   const int64_t width = scales.mean.size(), size = width * g.S;
   if (!a.of.gated()) {
     Raw<C> kept(g.images() * size);
     for (int64_t n = 0; n < g.images(); n++) small_du(a, scales, at(n), &kept[n * size]);
-    return blend_small(a, bundle, [&](int64_t n) { return static_cast<const C*>(&kept[n * size]); });
+    return blend_small(a, bundle, nontemporal, [&](int64_t n) { return static_cast<const C*>(&kept[n * size]); });
   }
   Raw<T> kept(a.dskip ? 0 : g.images() * size);
   const auto du = [&](int64_t n) { return a.dskip ? a.dskip + at(n) : &kept[n * size]; };
   for (int64_t n = 0; n < g.images(); n++)
     gate_planes(a.dy + at(n), a.of.x + at(n), a.of.skip ? a.of.skip + at(n) : nullptr, scales.at(0), du(n), width, g.S);
-  blend_small(a, bundle, [&](int64_t n) { return static_cast<const T*>(du(n)); });
+  blend_small(a, bundle, nontemporal, [&](int64_t n) { return static_cast<const T*>(du(n)); });
 }
 
 // Whether C holds the squares of all scales of a bundle.
@@ -119,7 +124,9 @@ void backward_bundle(const Backward<T>& a, const Bundle& bundle, bool nontempora
   const int64_t statistic = bundle.line * g.G + bundle.group, most = a.of.plain() ? kTile : kStep;
   if (a.lost(statistic, bundle.groups)) measure(a.statistics(), bundle, parallel);
   const bool at_once = small(a) || small_activated(a, bundle);
-  if (!nontemporal && at_once && narrow(a, bundle)) return backward_small(a, bundle);
+  // Larger planes are added up one by one either way; of smaller ones how is a matter of their size alone.
+  const bool either_way = nontemporal && g.S >= kOneByOne;
+  if (!either_way && at_once && narrow(a, bundle)) return backward_small(a, bundle, nontemporal);
   Scratch<Means> means(bundle.groups);
   const auto scratch = a.scratch(g.images() * width * g.S);
   const auto kept = [&](const Run& r, int64_t s) {

@@ -124,6 +124,8 @@ Moments moments_about(const T* x, compute_t<T> about, int64_t n, double eps);
 template <class T, class D>
 Pair<compute_t<T>> sums_about(const D* du, const T* x, compute_t<T> mean, int64_t n);
 
+constexpr int64_t kOneByOne = 256;  // positions of a plane that is not added up together with others
+
 // The same of so many adjacent planes of n positions, each about its own value, in a and b: of x - about and its
 // square, of du and du * (x - mean).
 template <class T>
