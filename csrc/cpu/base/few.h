@@ -120,6 +120,18 @@ NK_INLINE Fresh<V> fresh(int64_t N) {
   return lane >= static_cast<Element<V>>(kWidth<V> - N % kWidth<V>);
 }
 
+// A product by itself: where the compiler sees a sum follow, it may round both at once, and where a branch lies between
+// it does not, but a row has the same bits in any loop.
+template <class V>
+NK_INLINE V rounded(V v) {
+#if defined(__x86_64__)
+  asm("" : "+v"(v));
+#elif defined(__aarch64__)
+  asm("" : "+w"(v));
+#endif
+  return v;
+}
+
 // f(position, which of the sums) of all lanes but the last ones
 template <class V, class F>
 NK_INLINE void each_few(int64_t N, const F& f) {

@@ -26,6 +26,8 @@ NK_INLINE Twos operator+(const Twos& p, float q) { return {p.even + q, p.odd + q
 NK_INLINE Twos operator*(const Twos& p, float q) { return {p.even * q, p.odd * q}; }
 NK_INLINE Twos operator-(const Twos& p, float q) { return {p.even - q, p.odd - q}; }
 
+NK_INLINE Twos rounded(const Twos& p) { return {rounded(p.even), rounded(p.odd)}; }
+
 NK_INLINE Twos twos(const bfloat16* from) {
   Words w;
   std::memcpy(&w, from, sizeof(w));
@@ -113,6 +115,8 @@ NK_INLINE void add(const Twos& v, Sum<Few<float>>& sum, int64_t k) {
   sum.part[k] += v.even;
   sum.part[k + 1] += v.odd;
 }
+
+NK_INLINE void add(const Few<float>& v, Sum<Few<float>>& sum, int64_t k) { sum.part[k] += v; }
 
 // The sums of x - about and of its square
 template <class T>

@@ -200,7 +200,7 @@ void each_block_run(const RowsBackward<T>& a, const F& f) {
 template <class T>
 void backward(const RowsBackward<T>& a) {
   if constexpr (sizeof(T) == 2)
-    if (paired(a.M, a.N, a.plain())) return paired_backward(a);
+    if (paired(a.N, a.plain())) return paired_backward(a);
   if (short_rows(a.N)) return each_block(a, [](const auto& own, int64_t block) { short_backward(own, block); });
   // In 16 bits conversions are the limit, and four rows at once leave them too few registers.
   const bool at_once = narrow(a.N, a.plain() ? longest(a.N) : 2 * kTile) && (sizeof(T) > 2 || a.N < 256);

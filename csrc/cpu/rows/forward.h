@@ -137,7 +137,7 @@ void each_part(const RowsForward<T>& a, int64_t begin, int64_t end, const F& f) 
 template <class T>
 void forward(const RowsForward<T>& a) {
   if constexpr (sizeof(T) == 2)
-    if (paired(a.M, a.N, true)) return paired_forward(a);
+    if (paired(a.N, true)) return paired_forward(a);
   const bool few_values = narrow(a.N, a.in_loop() ? longest(a.N) : kTile) || short_rows(a.N);
   if (!few_values && split_rows(a.M, a.N))
     return each_part(a, 0, a.M, [](const auto& own, int64_t begin, int64_t end) {

@@ -46,12 +46,11 @@ inline int64_t longest(int64_t N) { return N % kFewLanes == 0 ? kLongRow : 2 * k
 
 // What of such a row is summed at once, 64 elements to a lane of a sum, and the size of a buffer
 constexpr int64_t kPairedRow = 4 * kTile;
-constexpr int64_t kPairedRows = 4;  // fewer do not pay for the layout of weight and bias
 
 // Whether rows of 16 bits are taken 32 elements at a time.
-inline bool paired(int64_t M, int64_t N, bool plain) {
+inline bool paired(int64_t N, bool plain) {
 #if defined(NK_TWOS)
-  return kAvx512 && M >= kPairedRows && N % (2 * kFewLanes) == 0 && N <= (plain ? kLongRow : kPairedRow);
+  return kAvx512 && N % (2 * kFewLanes) == 0 && N <= (plain ? kLongRow : kPairedRow);
 #else
   return false;
 #endif
@@ -79,7 +78,7 @@ bool whole_lines(bool nontemporal, int64_t N, const T* out) {
 template <class V, class T, class C>
 NK_INLINE V normalised(const T* x, const KnownRow<C>& row, const C* w, const C* b, int64_t j) {
   V v = (take<V>(x + j) - row.mean) * row.rstd + row.shift;
-  if (w) v *= take<V>(w + j);
+  if (w) v = rounded(v * take<V>(w + j));
   if (b) v += take<V>(b + j);
   return v;
 }

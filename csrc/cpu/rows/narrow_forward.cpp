@@ -1,5 +1,5 @@
 // Loops over rows of one tile, forward. Their last lanes overlap those before, so that no row has a rest.
-#include "cpu/rows/one_read.h"
+#include "cpu/rows/stream_forward.h"
 
 #if defined(NK_SHUFFLES)
 namespace normkernels {
@@ -77,7 +77,7 @@ NK_INLINE void forward_activated(const RowsForward<T>& a, int64_t begin, int64_t
 
 #if defined(NK_AVX512)
 template <Activation f>
-NK_AVX512 void stream_forward(const RowsForward<float>& a, int64_t begin, int64_t end) {
+NK_AVX512 void lines_forward(const RowsForward<float>& a, int64_t begin, int64_t end) {
   using V = Vector<float, 64>;
   const auto last = fresh<V>(a.N);
   const int64_t ahead = std::max<int64_t>(1, kAhead / a.N);
@@ -117,7 +117,8 @@ template <Activation f, class T>
 void forward_in_loop(const RowsForward<T>& a, int64_t begin, int64_t end) {
 #if defined(NK_AVX512)
   if constexpr (std::is_same_v<T, float>)
-    if (whole_lines(a.nontemporal, a.N, a.y)) return stream_forward<f>(a, begin, end);
+    if (whole_lines(a.nontemporal, a.N, a.y))
+      return streamed(a) ? stream_forward<f>(a, begin, end) : lines_forward<f>(a, begin, end);
 #endif
   with_vectors([&](auto bytes) NK_INLINED { cached_forward<Vector<compute_t<T>, bytes()>, f>(a, begin, end); });
 }

@@ -1,6 +1,7 @@
 // Rows of 16 bits taken 32 elements at a time: what belongs to columns is laid out as bfloat16 is.
 #pragma once
 
+#include "cpu/base/activated.h"
 #include "cpu/base/twos.h"
 #include "cpu/base/work.h"
 #include "cpu/rows/narrow.h"
@@ -12,9 +13,14 @@ namespace normkernels {
 template <class T>
 NK_INLINE Twos normalised_twos(const T* x, const KnownRow<float>& row, const float* w, const float* b, int64_t j) {
   Twos v = (twos(x + j) - row.mean) * row.rstd + row.shift;
-  if (w) v = v * twos(w + j);
+  if (w) v = rounded(v * twos(w + j));
   if (b) v = v + twos(b + j);
   return v;
+}
+
+template <Activation f>
+NK_INLINE Twos activated(const Twos& u) {
+  return {activated<f>(u.even), activated<f>(u.odd)};
 }
 
 // The sums that f(first, n) finds of each part of a row

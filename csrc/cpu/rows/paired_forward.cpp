@@ -1,6 +1,5 @@
 // Loops over rows of 16 bits, 32 elements at a time, forward.
-#include "cpu/rows/one_read.h"
-#include "cpu/rows/paired.h"
+#include "cpu/rows/stream_forward.h"
 
 namespace normkernels {
 #if defined(NK_TWOS)
@@ -23,9 +22,7 @@ NK_INLINE void write_row(const RowsForward<T>& a, int64_t m, const KnownRow<floa
     }
   };
   if (f != Activation::identity || a.plain())
-    return each(0, N, [&](int64_t j, const Twos& v) NK_INLINED {
-      put<kStream>(Twos{activated<f>(v.even), activated<f>(v.odd)}, y + j);
-    });
+    return each(0, N, [&](int64_t j, const Twos& v) NK_INLINED { put<kStream>(activated<f>(v), y + j); });
   for (int64_t first = 0; first < N; first += kTile) {
     const int64_t n = std::min(kTile, N - first);
     alignas(64) float u[kTile], g[kTile];
@@ -75,6 +72,7 @@ void paired_forward(const RowsForward<T>& given) {
   parallel_for(0, a.M, grain(a.N), [&](int64_t first, int64_t last) {
     each_part(a, first, last, [&](const auto& own, int64_t begin, int64_t end) {
       with_activation<T>(a.in_loop() ? a.affine.activation : Activation::identity, [&](auto f) {
+        if (stream && streamed(own)) return stream_forward<f()>(own, begin, end);
         stream ? forward_rows<true, f()>(own, begin, end) : forward_rows<false, f()>(own, begin, end);
       });
     });
