@@ -19,8 +19,8 @@ constexpr int64_t kStreamBytes = 1 << 18;  // of a group, which stays in the sec
 template <class T>
 bool streamed(const RowsForward<T>& a) {
   if (a.residual || !a.in_loop()) return false;
-  if (sizeof(T) == 4 && a.N >= 512 && a.N <= 1024) return true;
-  return a.affine.bias && a.N >= (sizeof(T) == 2 ? 2048 : 4096);
+  if (sizeof(T) == 4 && a.N >= 256 && a.N <= 1024) return true;
+  return a.affine.bias && a.N >= (sizeof(T) == 2 ? 1024 : 4096);
 }
 
 // A cache line of T: in registers, among n columns, of y, and written
