@@ -63,6 +63,16 @@ def test_what_is_copied(make, packed, copies):
     assert all(map(torch.equal, found, wanted))
 
 
+@pytest.mark.parametrize(("dtype", "columns"), [(torch.float32, 512), (torch.float32, 4096), (torch.bfloat16, 2048)])
+def test_more_than_a_cache_holds(dtype, columns):
+    """Rows whose result leaves past the caches, by loops that read ahead: no further than the rows at one distance."""
+    torch.manual_seed(0)
+    norm = nk.LayerNorm(columns).to(dtype)
+    packed = torch.randn((40 << 20) // (4 * columns * dtype.itemsize), 3, 4, columns).to(dtype)
+    for x in (packed[:, 2:], packed[:, 2:, :3]):  # tokens' heads end where the tensor does
+        assert torch.equal(norm(x), norm(x.contiguous()))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("columns", [5, 33, 64, 160, 1030])
 @pytest.mark.parametrize("tokens", [1, 3, 17])

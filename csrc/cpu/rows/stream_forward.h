@@ -23,7 +23,7 @@ bool streamed(const RowsForward<T>& a) {
   return a.affine.bias && a.N >= (sizeof(T) == 2 ? 1024 : 4096);
 }
 
-// A cache line of T: in registers, among n columns, of y, and written
+// A cache line of T: in registers, each of n columns', and one of y
 template <class T>
 using Line = std::conditional_t<sizeof(T) == 2, Twos, Few<float>>;
 template <class T, class F>
@@ -106,7 +106,7 @@ class StreamForward {
   RowSums<T> sums_[kStreamRows];
   KnownRow<float> known_[kStreamRows];
 
-  NK_INLINE const T* x(int64_t m) const { return a_.x + std::min(m, a_.M - 1) * a_.x_stride; }
+  NK_INLINE const T* x(int64_t m) const { return a_.x + std::min(m, end_ - 1) * a_.x_stride; }
   NK_INLINE static float near(const T* x) {
     if constexpr (sizeof(T) == 2) return add_up(twos(x).even) / kFewLanes;
     return add_up(take<Few<float>>(x)) / kFewLanes;
