@@ -24,6 +24,7 @@ from common import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+import normkernels as nk
 from normkernels.tolerance import run
 
 # a state would have to be shifted and scaled too: see test_state_numbers.py
@@ -92,15 +93,35 @@ def test_backward_is_linear_in_dy(op, backend, device, rows, columns):
 @pytest.mark.parametrize("backend", ["triton", "native"])  # torch's own sums, in the reference, promise no order
 @every_op_by_row
 def test_rows_are_independent(op, backend, device, columns, dtype):
-    """Row i of a batch is bit for bit row i alone, forward and backward."""
+    """Row i of a batch is bit for bit row i alone, forward and backward, though one beside it is far from zero."""
     need(op, backend, device)
     sample = small(op, 5, columns, dtype, device, activation="silu")
     x, (dy,) = sample.tensors["input"], sample.cotangents
+    with torch.no_grad():
+        x[1] += 1000
     batch = results(op, sample, backend)
     for i in (0, 3, 4):
         alone = results(op, sample, backend, [dy[i : i + 1]], input=x[i : i + 1])
         for name in ("output 0", "grad input"):
             assert torch.equal(alone[name][0], batch[name][i]), f"{name}, row {i}"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_positions_are_independent(dtype):
+    """A position of an image has the same bits beside one that is far from zero."""
+    layer = nk.LayerNorm2d(24).to(dtype)
+    x, dy = (torch.randn(2, 24, 9, 8, dtype=dtype) for _ in range(2))
+    far = x.clone()
+    far[0, :, 3, 4] += 1000
+
+    def found(x):
+        x = x.detach().requires_grad_()
+        return layer(x), *torch.autograd.grad(layer(x), x, dy)
+
+    for plain, beside in zip(found(x), found(far), strict=True):
+        with torch.no_grad():
+            beside[0, :, 3, 4] = plain[0, :, 3, 4]
+        assert torch.equal(beside, plain)
 
 
 BEYOND_CACHES = 36 << 20  # bytes: results leave past the caches then, by loops of their own

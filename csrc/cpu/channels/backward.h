@@ -46,14 +46,11 @@ struct Backward {
   bool writes_dskip() const { return dskip && !keeps_dskip() && !of.opener; }  // beside dx
   bool sums() const { return !mean_dy && (training || dweight || dbias); }
 
-  // Whether statistics [first, first + count) of x lost too much when they were kept: far from 0, or var beyond C
+  // Whether any of the statistics [first, first + count) of x is lost
   bool lost(int64_t first, int64_t count) const {
     if (!training || mean_dy || centre) return false;
     bool any = false;
-    for (int64_t i = first; i < first + count; i++) {
-      const double var = of.var[i] + of.eps;
-      any |= std::fabs(of.mean[i]) * of.rstd[i] > kNear || !(var > 1e-30 && var < 1e37);
-    }
+    for (int64_t i = first; i < first + count; i++) any |= normkernels::lost(of.mean[i], of.var[i], of.rstd[i], of.eps);
     return any;
   }
   // What finds rstd and shift of these from x

@@ -7,8 +7,15 @@
 
 namespace normkernels {
 
+// Whether a statistic lost too much when it was kept: far from 0, or var beyond C
+template <class C>
+NK_INLINE bool lost(C mean, C var, C rstd, double eps) {
+  const double sum = var + eps;
+  return (std::fabs(mean) * rstd > kNear) | !((sum > 1e-30) & (sum < 1e37));
+}
+
 // Where what is known of some statistics goes: mean and var, unless again says that they are there, rounded; rstd and
-// shift, unless that is null.
+// shift, unless that is null. Again only those that are lost are put there: others found with them stay as they were.
 template <class C>
 struct Kept {
   C *mean, *var, *rstd, *shift;
@@ -25,9 +32,10 @@ struct Kept {
       var[i] = static_cast<C>(kMost < of_var ? kMost : of_var);
     }
     if constexpr (kScale) {
+      const bool wanted = kMoments || lost(mean[i], var[i], rstd[i], eps);
       const C inverse = static_cast<C>(1 / std::sqrt(of_var + eps));
-      rstd[i] = inverse;
-      shift[i] = static_cast<C>(-(of_mean - rounded) * inverse);
+      rstd[i] = wanted ? inverse : rstd[i];
+      shift[i] = wanted ? static_cast<C>(-(of_mean - rounded) * inverse) : shift[i];
     }
   }
 

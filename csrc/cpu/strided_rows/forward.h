@@ -28,16 +28,17 @@ struct StripBuffers {
 
   StripBuffers(const C* mean, const C* rstd) : strip{mean, rstd, nullptr, a, b} {}
 
-  // Whether any mean is so far from 0 that xhat wants what it lost in rounding
+  // Whether the mean of row i, or of any, is so far from 0 that xhat wants what it lost in rounding
+  bool is_far(int64_t i) const { return std::fabs(strip.mean[i]) * strip.rstd[i] > kNear; }
   bool far(int64_t n) const {
     bool any = false;
-    for (int64_t i = 0; i < n; i++) any |= std::fabs(strip.mean[i]) * strip.rstd[i] > kNear;
+    for (int64_t i = 0; i < n; i++) any |= is_far(i);
     return any;
   }
   // left(i): what that is, for row i
   template <class F>
   void put_shift(int64_t n, const F& left) {
-    for (int64_t i = 0; i < n; i++) shift[i] = static_cast<C>(-left(i) * strip.rstd[i]);
+    for (int64_t i = 0; i < n; i++) shift[i] = is_far(i) ? static_cast<C>(-left(i) * strip.rstd[i]) : C(-0.0);
     strip.shift = shift;
   }
 
