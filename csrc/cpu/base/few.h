@@ -66,10 +66,37 @@ NK_INLINE Element<V> add_up(const V& v) {
   }
 }
 
+// float16 as instructions of AVX-512 and AVX2 convert it
+#if defined(NK_AVX512)
+template <class V>
+constexpr bool kConverts = sizeof(V) >= 32 && std::is_same_v<Element<V>, float>;
+template <class V>
+using Halves = Lanes<short, kWidth<V>>;
+template <class V>
+NK_INLINE V from_halves(const Halves<V>& bits) {
+  constexpr int kCurrentRounding = 4;
+  if constexpr (sizeof(V) == 64) return __builtin_ia32_vcvtph2ps512_mask(bits, V{}, -1, kCurrentRounding);
+  if constexpr (sizeof(V) == 32) return __builtin_ia32_vcvtph2ps256(bits);
+}
+template <class V>
+NK_INLINE Halves<V> to_halves(const V& v) {
+  constexpr int kNearestEven = 0;
+  if constexpr (sizeof(V) == 64) return __builtin_ia32_vcvtps2ph512_mask(v, kNearestEven, Halves<V>{}, -1);
+  if constexpr (sizeof(V) == 32) return __builtin_ia32_vcvtps2ph256(v, kNearestEven);
+}
+#else
+template <class V>
+constexpr bool kConverts = false;
+#endif
+
 template <class V, class T>
 NK_INLINE V take(const T* from) {
   static_assert(sizeof(V) >= 16);  // no element
-  if constexpr (sizeof(T) == 2) {
+  if constexpr (std::is_same_v<T, float16> && kConverts<V>) {
+    Halves<V> bits;
+    std::memcpy(&bits, from, sizeof(bits));
+    return from_halves<V>(bits);
+  } else if constexpr (sizeof(T) == 2) {
     Lanes<uint16_t, kWidth<V>> v;
     std::memcpy(&v, from, sizeof(v));
     return widened<V>(__builtin_convertvector(v, Lanes<uint32_t, kWidth<V>>), T{});
@@ -82,7 +109,10 @@ NK_INLINE V take(const T* from) {
 
 template <class V, class T>
 NK_INLINE void put(const V& v, T* to) {
-  if constexpr (sizeof(T) == 2) {
+  if constexpr (std::is_same_v<T, float16> && kConverts<V>) {
+    const auto bits = to_halves(v);
+    std::memcpy(to, &bits, sizeof(bits));
+  } else if constexpr (sizeof(T) == 2) {
     const auto words = narrowed<Lanes<uint32_t, kWidth<V>>>(v, T{});
     const auto halves = __builtin_convertvector(words, Lanes<uint16_t, kWidth<V>>);
     std::memcpy(to, &halves, sizeof(halves));

@@ -66,15 +66,29 @@ NK_INLINE void map_pairs(const bfloat16* p, const bfloat16* q, bfloat16* out, in
 }
 
 #if defined(NK_AVX512)
-// out[i] = f(i, p[i], q[i]) past the caches, a cache line at a time.
-template <class T, class P, class Q, class F>
-NK_AVX512 NK_INLINE void map_nontemporal(const P* p, const Q* q, T* out, int64_t n, const F& f) {
+// So many bytes past the caches
+template <int64_t kBytes>
+using Bits [[gnu::vector_size(kBytes)]] = long long;
+template <int64_t kBytes>
+NK_INLINE void stream_vector(const void* from, void* to) {
+  Bits<kBytes> bits;
+  std::memcpy(&bits, from, kBytes);
+  if constexpr (kBytes == 64) {
+    __builtin_ia32_movntdq512(static_cast<Bits<64>*>(to), bits);
+  } else {
+    __builtin_ia32_movntdq256(static_cast<Bits<32>*>(to), bits);
+  }
+}
+
+// out[i] = f(i, p[i], q[i]) past the caches, a cache line at a time, by vectors of so many bytes.
+template <int64_t kBytes, class T, class P, class Q, class F>
+NK_INLINE void map_nontemporal(const P* p, const Q* q, T* out, int64_t n, const F& f) {
   constexpr int64_t kLine = 64 / sizeof(T);
   for (int64_t k = 0; k < n; k += kLine) {
     alignas(64) T line[kLine];
 #pragma omp simd
     for (int64_t i = 0; i < kLine; i++) line[i] = store<T>(f(k + i, load(p[k + i]), load(q[k + i])));
-    _mm512_stream_si512(reinterpret_cast<__m512i*>(out + k), _mm512_load_si512(line));
+    for (int64_t i = 0; i < kLine; i += kBytes / sizeof(T)) stream_vector<kBytes>(line + i, out + k + i);
   }
 }
 #endif

@@ -22,11 +22,11 @@ NK_INLINE void keep(const Few<float>& v, T* to) {
   put(v, to);
 }
 template <class T>
-NK_INLINE void keep(const Twos& v, T* to) {
+NK_INLINE void keep(const Twos<>& v, T* to) {
   put<false>(v, to);
 }
 NK_INLINE float total(const Few<float>& v) { return add_up(v); }
-NK_INLINE float total(const Twos& v) { return add_up(v.even + v.odd); }
+NK_INLINE float total(const Twos<>& v) { return add_up(v.even + v.odd); }
 
 // Of a row of N: kParts times V, no rest where V is two times a few.
 template <class V, int64_t kParts>

@@ -31,18 +31,18 @@ NK_INLINE Pair<Element<V>> elements(const F& f, int64_t n) {
   return n < kLanes ? sum_pairs<C, kFewLanes>(n, one) : sum_pairs<C>(n, one);
 }
 
-// 16 bits, 32 elements at a time, and what is left after the last of them.
+// 16 bits, two vectors at a time, and what is left after the last of them.
 #if defined(NK_TWOS)
-template <class F>
-NK_AVX512 Pair<float> words(const F& f, int64_t n) {
-  const int64_t whole = n / kPaired * kPaired;
-  Sum<Few<float>> a, b;
-  each_twos(whole, [&](int64_t j, int64_t k) NK_INLINED {
-    const Pair<Twos> v = f.two(j);
+template <class V, class F>
+NK_INLINE Pair<float> words(const F& f, int64_t n) {
+  const int64_t whole = n / kWidth<Twos<V>> * kWidth<Twos<V>>;
+  Sum<V> a, b;
+  each_twos<V>(whole, [&](int64_t j, int64_t k) NK_INLINED {
+    const Pair<Twos<V>> v = f.template two<V>(j);
     add(v.a, a, k);
     add(v.b, b, k);
   });
-  const Pair<float> rest = elements<Few<float>>(f.from(whole), n - whole);
+  const Pair<float> rest = elements<V>(f.from(whole), n - whole);
   return {a.total() + rest.a, b.total() + rest.b};
 }
 #endif
@@ -53,8 +53,8 @@ constexpr int64_t kCall = 4 * kLanes;  // elements: fewer are not worth a call
 template <class V, class F>
 NK_INLINE Pair<Element<V>> sums_of(const F& f, int64_t n) {
 #if defined(NK_TWOS)
-  if constexpr (F::kWords)
-    if (kAvx512 && n >= kCall) return words(f, n);
+  if constexpr (F::kWords && sizeof(V) >= 32)
+    if (n >= kCall) return words<V>(f, n);
 #endif
   return elements<V>(f, n);
 }
@@ -81,27 +81,52 @@ Pair<compute_t<T>> sums_about(const D* du, const T* x, compute_t<T> mean, int64_
 namespace {
 
 #if defined(NK_SHUFFLES)
+// Both sums of a plane, in lanes, and of 16 bits, by words: last are the lanes that are new in the last ones.
+template <class V, class F>
+NK_INLINE Pair<V> lanes_of(const F& f, int64_t n, const Fresh<V>& last) {
+  Pair<V> sums = {};
+  int64_t j = 0;
+  for (; j + kWidth<V> <= n; j += kWidth<V>) {
+    const auto v = f.template few<V>(j);
+    sums.a += v.a;
+    sums.b += v.b;
+  }
+  if (n % kWidth<V>) {
+    const auto v = f.template few<V>(n - kWidth<V>);
+    sums.a += last ? v.a : V{};
+    sums.b += last ? v.b : V{};
+  }
+  return sums;
+}
+#if defined(NK_TWOS)
+template <class V, class T, class F>
+NK_INLINE Pair<V> lanes_of(const F& f, int64_t n, const FreshTwos<V, T>& last) {
+  constexpr int64_t kStep = kWidth<Twos<V>>;
+  Twos<V> a, b;
+  int64_t j = 0;
+  for (; j + kStep <= n; j += kStep) {
+    const auto v = f.template two<V>(j);
+    a = a + v.a;
+    b = b + v.b;
+  }
+  if (n % kStep) {
+    const auto v = f.template two<V>(n - kStep);
+    a = a + last.of(v.a);
+    b = b + last.of(v.b);
+  }
+  return {a.even + a.odd, b.even + b.odd};
+}
+#endif
+
 // Of half as many planes as there are lanes: as many sums, whose lanes are added up together. of(p): what plane p adds.
 template <class V>
 constexpr int64_t kTogether = kWidth<V> / 2;
-template <class V, class F>
-NK_INLINE void sums_together(int64_t n, const Fresh<V>& last, const F& of, Element<V>* a, Element<V>* b) {
+template <class V, class L, class F>
+NK_INLINE void sums_together(int64_t n, const L& last, const F& of, Element<V>* a, Element<V>* b) {
   V parts[kWidth<V>];
 #pragma GCC unroll 8
   for (int64_t p = 0; p < kTogether<V>; p++) {
-    const auto plane = of(p);
-    Pair<V> sums = {};
-    int64_t j = 0;
-    for (; j + kWidth<V> <= n; j += kWidth<V>) {
-      const auto v = plane.template few<V>(j);
-      sums.a += v.a;
-      sums.b += v.b;
-    }
-    if (n % kWidth<V>) {
-      const auto v = plane.template few<V>(n - kWidth<V>);
-      sums.a += last ? v.a : V{};
-      sums.b += last ? v.b : V{};
-    }
+    const Pair<V> sums = lanes_of<V>(of(p), n, last);
     parts[p] = sums.a;
     parts[kTogether<V> + p] = sums.b;
   }
@@ -117,8 +142,7 @@ template <class V, class F>
 NK_INLINE void sums_of_each(int64_t planes, int64_t n, const F& of, Element<V>* a, Element<V>* b) {
   int64_t p = 0;
 #if defined(NK_SHUFFLES)
-  if (n >= kFewLanes && n < kOneByOne) {
-    const auto last = fresh<V>(n);
+  const auto together = [&](const auto& last) NK_INLINED {
     for (; p + kTogether<V> <= planes; p += kTogether<V>)
       sums_together<V>(n, last, [&](int64_t k) NK_INLINED { return of(p + k); }, a + p, b + p);
     if (p == planes) return;
@@ -127,8 +151,13 @@ NK_INLINE void sums_of_each(int64_t planes, int64_t n, const F& of, Element<V>* 
     sums_together<V>(n, last, [&](int64_t k) NK_INLINED { return of(std::min(p + k, planes - 1)); }, rest[0], rest[1]);
     std::copy_n(rest[0], planes - p, a + p);
     std::copy_n(rest[1], planes - p, b + p);
-    return;
-  }
+  };
+#if defined(NK_TWOS)
+  using Terms = decltype(of(0));
+  if constexpr (Terms::kWords && sizeof(V) >= 32)
+    if (n >= kWidth<Twos<V>> && n < kOneByOne) return together(FreshTwos<V, typename Terms::Type>(n));
+#endif
+  if (n >= kFewLanes && n < kOneByOne) return together(fresh<V>(n));
 #endif
   for (; p < planes; p++) {
     const auto sums = sums_of<V>(of(p), n);

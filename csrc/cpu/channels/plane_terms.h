@@ -10,6 +10,7 @@ namespace normkernels {
 template <class T>
 struct Squares {
   using C = compute_t<T>;
+  using Type = T;
   static constexpr bool kWords = sizeof(T) == 2;
   const T* x;
   C about;
@@ -25,8 +26,9 @@ struct Squares {
     return {d, d * d};
   }
 #if defined(NK_TWOS)
-  NK_INLINE Pair<Twos> two(int64_t i) const {
-    const Twos d = twos(x + i) - about;
+  template <class V>
+  NK_INLINE Pair<Twos<V>> two(int64_t i) const {
+    const Twos<V> d = twos<V>(x + i) - about;
     return {d, d * d};
   }
 #endif
@@ -36,6 +38,7 @@ struct Squares {
 template <class T, class D>
 struct Products {
   using C = compute_t<T>;
+  using Type = T;
   static constexpr bool kWords = sizeof(T) == 2 && std::is_same_v<D, T>;
   const D* du;
   const T* x;
@@ -52,9 +55,10 @@ struct Products {
     return {d, d * (take<V>(x + i) - mean)};
   }
 #if defined(NK_TWOS)
-  NK_INLINE Pair<Twos> two(int64_t i) const {
-    const Twos d = twos(du + i);
-    return {d, d * (twos(x + i) - mean)};
+  template <class V>
+  NK_INLINE Pair<Twos<V>> two(int64_t i) const {
+    const Twos<V> d = twos<V>(du + i);
+    return {d, d * (twos<V>(x + i) - mean)};
   }
 #endif
 };

@@ -21,9 +21,9 @@ NK_INLINE void scale_each(const T* x, const T* skip_planes, const Scale<const co
     Out* const to = u + p * n;
     prefetch_results(to, n, results);
 #if defined(NK_TWOS)
-    if constexpr (kWords<T, Same<C>, Out>) {
-      if (paired(n)) {
-        scale_twos<false>(from, skip, k, to, n);
+    if constexpr (kWords<T, Same<C>, Out> && sizeof(V) >= 32) {
+      if (n >= kWidth<Twos<V>>) {
+        scale_with<V, false>(from, skip, k, to, n);
         continue;
       }
     }
@@ -54,9 +54,9 @@ NK_INLINE void blend_each(const D* du, const T* x, const Blend<const compute_t<T
     const int64_t first = p * n;
     prefetch_results(dx + first, n, results);
 #if defined(NK_TWOS)
-    if constexpr (kWords<T, Same<C>, D>) {
-      if (paired(n)) {
-        blend_twos<false>(du + first, x + first, of_plane, dx + first, n);
+    if constexpr (kWords<T, Same<C>, D> && sizeof(V) >= 32) {
+      if (n >= kWidth<Twos<V>>) {
+        blend_with<V, false>(du + first, x + first, of_plane, dx + first, n);
         continue;
       }
     }

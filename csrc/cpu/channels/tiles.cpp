@@ -35,8 +35,8 @@ NK_INLINE void map_both(const P* p, const Q* q, Out* out, int64_t n, int64_t res
 // Whether whole lines can be written past the caches.
 template <class T>
 bool lines(const T* out, int64_t n) {
-#if defined(NK_AVX512)
-  return kAvx512 && on_line(out) && n * sizeof(T) % 64 == 0;
+#if defined(NK_TWOS)
+  return kTwos && on_line(out) && n * sizeof(T) % 64 == 0;
 #else
   return false;
 #endif
@@ -48,30 +48,34 @@ NK_INLINE auto activated_by(const Scale<K>& k) {
   return [=](int64_t i, float x, float skip) NK_INLINED { return activated<f>(scaled<kSkip>(k, i, x, skip)); };
 }
 
-#if defined(NK_AVX512)
+#if defined(NK_TWOS)
 template <class T, class K>
-NK_AVX512 void scale_lines(const T* x, const T* skip, const Scale<K>& k, T* y, int64_t n) {
+void scale_lines(const T* x, const T* skip, const Scale<K>& k, T* y, int64_t n) {
   using C = compute_t<T>;
   if constexpr (kWords<T, K, T>) return scale_twos<true>(x, skip, k, y, n);
   const T* const second = skip ? skip : x;
   const C slope = static_cast<C>(k.slope);
-  NK_FOR_EACH_GATE(map_nontemporal(x, second, y, n, [=](int64_t i, C v, C s) NK_INLINED {
-    const C u = scaled<kSkip>(k, i, v, s);
-    return through<kGate>(u, u, slope);
-  }))
+  with_twos([=](auto bytes) NK_INLINED {
+    NK_FOR_EACH_GATE(map_nontemporal<bytes()>(x, second, y, n, [=](int64_t i, C v, C s) NK_INLINED {
+      const C u = scaled<kSkip>(k, i, v, s);
+      return through<kGate>(u, u, slope);
+    }))
+  });
 }
 template <Activation f, bool kSkip, class K>
-NK_AVX512 void activated_lines(const float* x, const float* skip, const Scale<K>& k, float* y, int64_t n) {
-  map_nontemporal(x, skip, y, n, activated_by<f, kSkip>(k));
+void activated_lines(const float* x, const float* skip, const Scale<K>& k, float* y, int64_t n) {
+  const auto value = activated_by<f, kSkip>(k);
+  with_twos([=](auto bytes) NK_INLINED { map_nontemporal<bytes()>(x, skip, y, n, value); });
 }
 template <class T>
-NK_AVX512 void store_lines(const compute_t<T>* tile, T* y, int64_t n) {
-  map_nontemporal(tile, tile, y, n, [](int64_t, auto v, auto) NK_INLINED { return v; });
+void store_lines(const compute_t<T>* tile, T* y, int64_t n) {
+  const auto value = [](int64_t, auto v, auto) NK_INLINED { return v; };
+  with_twos([=](auto bytes) NK_INLINED { map_nontemporal<bytes()>(tile, tile, y, n, value); });
 }
 template <class T, class K, class D>
-NK_AVX512 void blend_lines(const D* du, const T* x, const Blend<K>& k, T* dx, int64_t n) {
+void blend_lines(const D* du, const T* x, const Blend<K>& k, T* dx, int64_t n) {
   if constexpr (kWords<T, K, D>) return blend_twos<true>(du, x, k, dx, n);
-  map_nontemporal(du, x, dx, n, blended(k));
+  with_twos([=](auto bytes) NK_INLINED { map_nontemporal<bytes()>(du, x, dx, n, blended(k)); });
 }
 #else
 template <class T, class K>

@@ -1,4 +1,4 @@
-// Tiles of channels 32 elements at a time, with AVX-512: those of 16 bits, and gates, which gcc compiles badly.
+// Tiles of channels two vectors at a time: those of 16 bits, and gates, which gcc compiles badly.
 #pragma once
 
 #include "cpu/base/twos.h"
@@ -15,70 +15,87 @@ template <class T, class K, class Out>
 constexpr bool kWords = sizeof(T) == 2 && std::is_same_v<Out, T> && std::is_same_v<K, Same<float>>;
 
 #if defined(NK_TWOS)
-// Whether so many elements are taken so; f(position) of each 32: the last ones overlap those before, which f must not
-// have changed.
-NK_INLINE bool paired(int64_t n) { return kAvx512 && n >= kPaired; }
-template <class F>
+// Whether so many elements are taken so; f(position) of each two vectors: the last ones overlap those before, which f
+// must not have changed.
+NK_INLINE bool paired(int64_t n) { return kTwos && n >= kPaired; }
+template <class V, class F>
 NK_INLINE void each_paired(int64_t n, const F& f) {
+  constexpr int64_t kStep = kWidth<Twos<V>>;
   int64_t i = 0;
-  for (; i + kPaired <= n; i += kPaired) f(i);
-  if (i < n) f(n - kPaired);
+  for (; i + kStep <= n; i += kStep) f(i);
+  if (i < n) f(n - kStep);
 }
 
-template <class T>
-NK_INLINE Twos coefficients(const Same<float>& k, int64_t) {
-  return {Few<float>{} + k.value, Few<float>{} + k.value};
+template <class T, class V>
+NK_INLINE Twos<V> coefficients(const Same<float>& k, int64_t) {
+  return {V{} + k.value, V{} + k.value};
 }
-template <class T>
-NK_INLINE Twos coefficients(const float* k, int64_t i) {
-  return columns<T>(k + i);
+template <class T, class V>
+NK_INLINE Twos<V> coefficients(const float* k, int64_t i) {
+  return columns<T, V>(k + i);
 }
-template <Gate kGate>
-NK_INLINE Twos through(const Twos& u, const Twos& v, float slope) {
+template <Gate kGate, class V>
+NK_INLINE Twos<V> through(const Twos<V>& u, const Twos<V>& v, float slope) {
   return {through<kGate>(u.even, v.even, slope), through<kGate>(u.odd, v.odd, slope)};
 }
-template <bool kSkip, class T, class K>
-NK_INLINE Twos scaled(const T* x, const T* skip, const Scale<K>& k, int64_t i) {
-  const Twos mean = coefficients<T>(k.mean, i), scale = coefficients<T>(k.scale, i);
-  const Twos u = (twos(x + i) - mean) * scale + coefficients<T>(k.shift, i);
-  if constexpr (kSkip) return u + twos(skip + i);
+template <bool kSkip, class V, class T, class K>
+NK_INLINE Twos<V> scaled(const T* x, const T* skip, const Scale<K>& k, int64_t i) {
+  const Twos<V> mean = coefficients<T, V>(k.mean, i), scale = coefficients<T, V>(k.scale, i);
+  const Twos<V> u = (twos<V>(x + i) - mean) * scale + coefficients<T, V>(k.shift, i);
+  if constexpr (kSkip) return u + twos<V>(skip + i);
   return u;
 }
 
-template <bool kStream, class T>
-NK_AVX512 void scale_twos(const T* x, const T* skip, const Scale<Same<float>>& k, T* out, int64_t n) {
+// Each with vectors V, and with those that there are:
+template <class V, bool kStream, class T>
+NK_INLINE void scale_with(const T* x, const T* skip, const Scale<Same<float>>& k, T* out, int64_t n) {
   const float slope = static_cast<float>(k.slope);
-  NK_FOR_EACH_GATE(each_paired(n, [&](int64_t i) NK_INLINED {
-    const Twos u = scaled<kSkip>(x, skip, k, i);
+  NK_FOR_EACH_GATE(each_paired<V>(n, [&](int64_t i) NK_INLINED {
+    const Twos<V> u = scaled<kSkip, V>(x, skip, k, i);
     put<kStream>(through<kGate>(u, u, slope), out + i);
   }))
 }
-
-// gcc makes one load of a load and a gate, which then waits for the gate: half as long again from memory.
-NK_INLINE void load_first(Few<float>& v) { asm("" : "+v"(v)); }
-
-template <class T, class K>
-NK_AVX512 void gate_twos(const T* dy, const T* x, const T* skip, const Scale<K>& k, T* du, int64_t n) {
-  constexpr int64_t kAhead = 1024;  // elements: how far ahead memory is asked for
-  const float slope = static_cast<float>(k.slope);
-  NK_FOR_EACH_GATE(each_paired(n, [&](int64_t i) NK_INLINED {
-    prefetch_tile(dy + i + kAhead, kPaired);
-    prefetch_tile(x + i + kAhead, kPaired);
-    if constexpr (kSkip) prefetch_tile(skip + i + kAhead, kPaired);
-    Twos v = twos(dy + i);
-    load_first(v.even);
-    load_first(v.odd);
-    put<false>(through<kGate>(scaled<kSkip>(x, skip, k, i), v, slope), du + i);
-  }))
+template <bool kStream, class T>
+void scale_twos(const T* x, const T* skip, const Scale<Same<float>>& k, T* out, int64_t n) {
+  with_twos([=](auto bytes) NK_INLINED { scale_with<Vector<float, bytes()>, kStream>(x, skip, k, out, n); });
 }
 
-template <bool kStream, class T>
-NK_AVX512 void blend_twos(const T* du, const T* x, const Blend<Same<float>>& k, T* dx, int64_t n) {
+// gcc makes one load of a load and a gate, which then waits for the gate: half as long again from memory.
+template <class V>
+NK_INLINE void load_first(V& v) {
+  asm("" : "+v"(v));
+}
+
+template <class V, class T, class K>
+NK_INLINE void gate_with(const T* dy, const T* x, const T* skip, const Scale<K>& k, T* du, int64_t n) {
+  constexpr int64_t kAhead = 1024, kStep = kWidth<Twos<V>>;  // elements: how far ahead memory is asked for
+  const float slope = static_cast<float>(k.slope);
+  NK_FOR_EACH_GATE(each_paired<V>(n, [&](int64_t i) NK_INLINED {
+    prefetch_tile(dy + i + kAhead, kStep);
+    prefetch_tile(x + i + kAhead, kStep);
+    if constexpr (kSkip) prefetch_tile(skip + i + kAhead, kStep);
+    Twos<V> v = twos<V>(dy + i);
+    load_first(v.even);
+    load_first(v.odd);
+    put<false>(through<kGate>(scaled<kSkip, V>(x, skip, k, i), v, slope), du + i);
+  }))
+}
+template <class T, class K>
+void gate_twos(const T* dy, const T* x, const T* skip, const Scale<K>& k, T* du, int64_t n) {
+  with_twos([=](auto bytes) NK_INLINED { gate_with<Vector<float, bytes()>>(dy, x, skip, k, du, n); });
+}
+
+template <class V, bool kStream, class T>
+NK_INLINE void blend_with(const T* du, const T* x, const Blend<Same<float>>& k, T* dx, int64_t n) {
   const auto f = blended(k);
-  each_paired(n, [&](int64_t i) NK_INLINED {
-    const Twos d = twos(du + i), v = twos(x + i);
-    put<kStream>({f(0, d.even, v.even), f(0, d.odd, v.odd)}, dx + i);
+  each_paired<V>(n, [&](int64_t i) NK_INLINED {
+    const Twos<V> d = twos<V>(du + i), v = twos<V>(x + i);
+    put<kStream>(Twos<V>{f(0, d.even, v.even), f(0, d.odd, v.odd)}, dx + i);
   });
+}
+template <bool kStream, class T>
+void blend_twos(const T* du, const T* x, const Blend<Same<float>>& k, T* dx, int64_t n) {
+  with_twos([=](auto bytes) NK_INLINED { blend_with<Vector<float, bytes()>, kStream>(du, x, k, dx, n); });
 }
 #endif
 

@@ -18,7 +18,7 @@ struct ByTwos {
   NK_INLINE static Pair<float> sums(int64_t n, const F& f, const T*... from) {
     Sum<Few<float>> a, b;
     each_twos(n, [&](int64_t j, int64_t k) NK_INLINED {
-      const Pair<Twos> p = f(twos(from + j)...);
+      const Pair<Twos<>> p = f(twos(from + j)...);
       add(p.a, a, k);
       add(p.b, b, k);
     });
@@ -49,7 +49,7 @@ template <bool kStream, class T>
 NK_AVX512 void scale(const T* x, const Found<float>& f, T* y, int64_t rows, int64_t n) {
   for (int64_t r = 0; r < rows; r++, x += n, y += n) {
     const float mean = f.mean[r], a = f.a[r], c = f.c[r];
-    map_twos<kStream>(y, n, ahead_of<T>(n), [=](const Twos& v) NK_INLINED { return (v - mean) * a + c; }, x);
+    map_twos<kStream>(y, n, ahead_of<T>(n), [=](const Twos<>& v) NK_INLINED { return (v - mean) * a + c; }, x);
   }
 }
 
@@ -57,7 +57,7 @@ template <bool kStream, class T>
 NK_AVX512 void blend(const T* dy, const T* x, const Found<float>& f, T* dx, int64_t rows, int64_t n) {
   for (int64_t r = 0; r < rows; r++, dy += n, x += n, dx += n) {
     const float mean = f.mean[r], rstd = f.rstd[r], a = f.a[r], b = f.b[r], c = f.c[r];
-    const auto value = [=](const Twos& d, const Twos& v) NK_INLINED { return d * a + ((v - mean) * rstd * b + c); };
+    const auto value = [=](const Twos<>& d, const Twos<>& v) NK_INLINED { return d * a + ((v - mean) * rstd * b + c); };
     map_twos<kStream>(dx, n, ahead_of<T>(n), value, dy, x);
   }
 }

@@ -11,15 +11,15 @@ namespace normkernels {
 #if defined(NK_TWOS)
 // xhat weight + bias, all laid out
 template <class T>
-NK_INLINE Twos normalised_twos(const T* x, const KnownRow<float>& row, const float* w, const float* b, int64_t j) {
-  Twos v = (twos(x + j) - row.mean) * row.rstd + row.shift;
+NK_INLINE Twos<> normalised_twos(const T* x, const KnownRow<float>& row, const float* w, const float* b, int64_t j) {
+  Twos<> v = (twos(x + j) - row.mean) * row.rstd + row.shift;
   if (w) v = rounded(v * twos(w + j));
   if (b) v = v + twos(b + j);
   return v;
 }
 
 template <Activation f>
-NK_INLINE Twos activated(const Twos& u) {
+NK_INLINE Twos<> activated(const Twos<>& u) {
   return {activated<f>(u.even), activated<f>(u.odd)};
 }
 
@@ -53,7 +53,7 @@ class LaidOut {
   NK_AVX512 static void put_back(float* line, int64_t N) {
     if (!kMoves) return;
     for (int64_t j = 0; j < N; j += kPaired) {
-      const Twos v = twos(line + j);
+      const Twos<> v = twos(line + j);
       put(__builtin_shufflevector(v.even, v.odd, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23), line + j);
       put(__builtin_shufflevector(v.even, v.odd, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31),
           line + j + kFewLanes);

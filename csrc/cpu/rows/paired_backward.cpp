@@ -18,7 +18,7 @@ NK_INLINE Pair<float> means_of(const RowsBackward<T>& a, int64_t m, const KnownR
     Sum<Few<float>> of_g, of_g_xhat;
     each_twos(columns, [&](int64_t i, int64_t k) NK_INLINED {
       const int64_t j = first + i;
-      Twos g = twos(du + j);
+      Twos<> g = twos(du + j);
       if (w) g = g * twos(w + j);
       add(g, of_g, k);
       add(g * normalised_twos(x, known, nullptr, nullptr, j), of_g_xhat, k);
@@ -38,18 +38,18 @@ NK_INLINE void backward_rows(const RowsBackward<T>& a, int64_t m, int64_t block,
   Pair<float> means[kRows];
   for (int64_t r = 0; r < kRows; r++) means[r] = means_of(a, m + r, known[r], du + r * du_stride);
   for (int64_t j = 0; j < N; j += kPaired) {
-    Twos to_w = {}, to_b = {};
+    Twos<> to_w = {}, to_b = {};
     if (dw) to_w = twos(dw + j);
     if (db) to_b = twos(db + j);
     for (int64_t r = 0; r < kRows; r++) {
       __builtin_prefetch(a.x + (ahead + r) * a.x_stride + j, 0, 2);
       __builtin_prefetch(a.dy + (ahead + r) * a.dy_stride + j, 0, 2);
       if (a.dsummed) __builtin_prefetch(a.dsummed + (ahead + r) * a.dsummed_stride + j, 0, 2);
-      const Twos d = twos(du + r * du_stride + j);
-      const Twos h = normalised_twos(a.x + (m + r) * a.x_stride, known[r], nullptr, nullptr, j);
+      const Twos<> d = twos(du + r * du_stride + j);
+      const Twos<> h = normalised_twos(a.x + (m + r) * a.x_stride, known[r], nullptr, nullptr, j);
       to_w = to_w + d * h;
       to_b = to_b + d;
-      Twos g = w ? d * twos(w + j) : d;
+      Twos<> g = w ? d * twos(w + j) : d;
       g = (g - means[r].a - h * means[r].b) * known[r].rstd;
       if (a.dsummed) g = g + twos(a.dsummed + (m + r) * a.dsummed_stride + j);
       put<kStream>(g, a.dx + (m + r) * N + j);
@@ -96,7 +96,7 @@ NK_AVX512 void backward_of_block(const RowsBackward<T>& a, int64_t block, int64_
   alignas(64) float u[kPairedRow], du[kPairedRow], g[kPairedRow];
   int64_t m = begin;
   if (a.plain() && in_registers(a.N) && a.N <= 2 * kPaired) {
-    register_backward<Twos>(a, block, begin, end);
+    register_backward<Twos<>>(a, block, begin, end);
   } else {
     for (; !a.apart() && a.N <= kTile && m + 4 <= end; m += 4) backward_together<4, kStream>(a, m, block, u, du, g);
     for (; !a.apart() && a.N <= 2 * kTile && m + 2 <= end; m += 2) backward_together<2, kStream>(a, m, block, u, du, g);

@@ -22,11 +22,11 @@ NK_INLINE void write_row(const RowsForward<T>& a, int64_t m, const KnownRow<floa
     }
   };
   if (f != Activation::identity || a.plain())
-    return each(0, N, [&](int64_t j, const Twos& v) NK_INLINED { put<kStream>(activated<f>(v), y + j); });
+    return each(0, N, [&](int64_t j, const Twos<>& v) NK_INLINED { put<kStream>(activated<f>(v), y + j); });
   for (int64_t first = 0; first < N; first += kTile) {
     const int64_t n = std::min(kTile, N - first);
     alignas(64) float u[kTile], g[kTile];
-    each(first, n, [&](int64_t j, const Twos& v) NK_INLINED { put(v, u + j - first); });
+    each(first, n, [&](int64_t j, const Twos<>& v) NK_INLINED { put(v, u + j - first); });
     if (a.gate) {
       const T* const gate = a.gate + m * a.gate_stride + first;
       for (int64_t j = 0; j < n; j += kPaired) put(twos(gate + j), g + j);

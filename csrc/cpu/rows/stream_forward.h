@@ -25,7 +25,7 @@ bool streamed(const RowsForward<T>& a) {
 
 // A cache line of T: in registers, each of n columns', and one of y
 template <class T>
-using Line = std::conditional_t<sizeof(T) == 2, Twos, Few<float>>;
+using Line = std::conditional_t<sizeof(T) == 2, Twos<>, Few<float>>;
 template <class T, class F>
 NK_INLINE void each_line(int64_t n, const F& f) {
   if constexpr (sizeof(T) == 2) {
