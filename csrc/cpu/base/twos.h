@@ -104,6 +104,18 @@ NK_INLINE Twos<V> columns(const float* from) {
   return {picked<0, 2>(a, b, Each()), picked<1, 2>(a, b, Each())};
 }
 
+// The other way round
+template <class V, int64_t... k>
+NK_INLINE Twos<V> in_turns(const Twos<V>& v, std::integer_sequence<int64_t, k...>) {
+  constexpr int64_t kHalf = kWidth<V> / 2;
+  return {__builtin_shufflevector(v.even, v.odd, (k / 2 + k % 2 * kWidth<V>)...),
+          __builtin_shufflevector(v.even, v.odd, (kHalf + k / 2 + k % 2 * kWidth<V>)...)};
+}
+template <class V>
+NK_INLINE Twos<V> in_turns(const Twos<V>& v) {
+  return in_turns(v, std::make_integer_sequence<int64_t, kWidth<V>>());
+}
+
 // The elements as bits.
 template <class V>
 NK_INLINE Words<V> bits_of(const Twos<V>& v, bfloat16) {

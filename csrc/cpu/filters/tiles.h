@@ -4,7 +4,7 @@
 
 #include <type_traits>
 
-#include "cpu/base/few.h"
+#include "cpu/base/twos.h"
 #include "cpu/channels/tiles.h"
 
 namespace normkernels {
@@ -50,13 +50,13 @@ void scale_rows(const T* x, const Found<compute_t<T>>& f, D* y, int64_t rows, in
 template <class T, class D>
 void blend_rows(const D* dy, const T* x, const Found<compute_t<T>>& f, T* dx, int64_t rows, int64_t n);
 
-// Whether rows can be taken 32 elements at a time, and whether these are.
+// Whether rows can be taken two vectors at a time, and whether these are.
 template <class T, class D>
 constexpr bool kPairs = std::is_same_v<T, D> && sizeof(T) <= 4;
 template <class T, class D>
 bool paired_rows(int64_t n) {
 #if defined(NK_TWOS)
-  return kPairs<T, D> && kAvx512 && n % (2 * kFewLanes) == 0;
+  return kPairs<T, D> && kTwos && n % kPaired == 0;
 #else
   return false;
 #endif

@@ -202,8 +202,10 @@ void backward(const RowsBackward<T>& a) {
   if constexpr (sizeof(T) == 2)
     if (paired(a.N, a.plain())) return paired_backward(a);
   if (short_rows(a.N)) return each_block(a, [](const auto& own, int64_t block) { short_backward(own, block); });
-  // In 16 bits conversions are the limit, and four rows at once leave them too few registers.
-  const bool at_once = narrow(a.N, a.plain() ? longest(a.N) : 2 * kTile) && (sizeof(T) > 2 || a.N < 256);
+  // Where 16 bits are converted by several instructions, these are the limit, and four rows at once leave them too few
+  // registers.
+  const bool few_rows = sizeof(T) == 2 && a.N >= 256 && !converts<T>();
+  const bool at_once = narrow(a.N, a.plain() ? longest(a.N) : 2 * kTile) && !few_rows;
   if (at_once) return each_block_run(a, narrow_backward<T>);
   if (!split_rows(a.M, a.N)) return each_block_run(a, backward_block<T>);
   for (int64_t i = 0; i < a.samples * a.blocks(); i++) {

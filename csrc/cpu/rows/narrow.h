@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "cpu/base/few.h"
+#include "cpu/base/twos.h"
 #include "cpu/base/tiles.h"
 
 namespace normkernels {
@@ -47,10 +47,20 @@ inline int64_t longest(int64_t N) { return N % kFewLanes == 0 ? kLongRow : 2 * k
 // What of such a row is summed at once, 64 elements to a lane of a sum, and the size of a buffer
 constexpr int64_t kPairedRow = 4 * kTile;
 
-// Whether rows of 16 bits are taken 32 elements at a time.
+// Whether rows of 16 bits are taken two vectors at a time.
 inline bool paired(int64_t N, bool plain) {
 #if defined(NK_TWOS)
-  return kAvx512 && N % (2 * kFewLanes) == 0 && N <= (plain ? kLongRow : kPairedRow);
+  return kTwos && N % kPaired == 0 && N <= (plain ? kLongRow : kPairedRow);
+#else
+  return false;
+#endif
+}
+
+// Whether T is converted by one instruction.
+template <class T>
+bool converts() {
+#if defined(NK_TWOS)
+  return std::is_same_v<T, float16> && kTwos;
 #else
   return false;
 #endif
@@ -65,8 +75,8 @@ void paired_backward(const RowsBackward<T>& a);
 // Whether every few values of out's rows are a whole line, which can be written past the caches as it is.
 template <class T>
 bool whole_lines(bool nontemporal, int64_t N, const T* out) {
-#if defined(NK_AVX512)
-  return std::is_same_v<T, float> && kAvx512 && nontemporal && N % kFewLanes == 0 && on_line(out);
+#if defined(NK_TWOS)
+  return std::is_same_v<T, float> && kTwos && nontemporal && N % kFewLanes == 0 && on_line(out);
 #else
   return false;
 #endif

@@ -107,14 +107,13 @@ NK_INLINE void backward_together(const RowsBackward<T>& a, int64_t m, int64_t bl
   backward_rows<V, kRows, kAlone>(a, m, block, last, known, du, a.N, keep);
 }
 
-#if defined(NK_AVX512)
-NK_AVX512 void stream_backward(const RowsBackward<float>& a, int64_t block, int64_t begin, int64_t end) {
-  using V = Vector<float, 64>;
+#if defined(NK_TWOS)
+template <class V>
+NK_INLINE void stream_backward(const RowsBackward<float>& a, int64_t block, int64_t begin, int64_t end) {
   alignas(64) float du[2 * kTile];
   const auto last = fresh<V>(a.N);
   for (int64_t m = begin; m < end; m++) {
-    const auto keep = [&](int64_t, int64_t j, const auto& g)
-                          NK_INLINED { __builtin_ia32_movntps512(a.dx + m * a.N + j, g); };
+    const auto keep = [&](int64_t, int64_t j, const auto& g) NK_INLINED { put_line<true>(g, a.dx + m * a.N + j); };
     backward_together<V, 1, true>(a, m, block, last, du, keep);
   }
   nontemporal_fence();
@@ -172,9 +171,11 @@ void narrow_backward(const RowsBackward<T>& a, int64_t block, int64_t begin, int
   if constexpr (sizeof(T) <= 4)
     if (a.plain() && in_registers(a.N)) return register_backward<Few<float>>(a, block, begin, end);
 #endif
-#if defined(NK_AVX512)
+#if defined(NK_TWOS)
   if constexpr (std::is_same_v<T, float>)
-    if (whole_lines(a.nontemporal, a.N, a.dx)) return stream_backward(a, block, begin, end);
+    if (whole_lines(a.nontemporal, a.N, a.dx))
+      return with_twos([&](auto bytes)
+                           NK_INLINED { stream_backward<Vector<float, bytes()>>(a, block, begin, end); });
 #endif
   if (a.nontemporal) {
     with_vectors([&](auto bytes)

@@ -75,10 +75,9 @@ NK_INLINE void forward_activated(const RowsForward<T>& a, int64_t begin, int64_t
   if (a.nontemporal) nontemporal_fence();
 }
 
-#if defined(NK_AVX512)
-template <Activation f>
-NK_AVX512 void lines_forward(const RowsForward<float>& a, int64_t begin, int64_t end) {
-  using V = Vector<float, 64>;
+#if defined(NK_TWOS)
+template <class V, Activation f>
+NK_INLINE void lines_forward(const RowsForward<float>& a, int64_t begin, int64_t end) {
   const auto last = fresh<V>(a.N);
   const int64_t ahead = std::max<int64_t>(1, kAhead / a.N);
   // What is added is needed in the first cache alone.
@@ -86,8 +85,8 @@ NK_AVX512 void lines_forward(const RowsForward<float>& a, int64_t begin, int64_t
   const bool kept = a.residual && a.N <= 2 * kTile && on_line(a.summed);
   for (int64_t m = begin; m < end; m++)
     forward_row<V, f>(a, m, kept ? sums : a.sum(m), ahead, last, [&](const auto& v, int64_t j) NK_INLINED {
-      __builtin_ia32_movntps512(a.y + m * a.N + j, v);
-      if (kept) __builtin_ia32_movntps512(a.summed + m * a.N + j, take<V>(sums + j));
+      put_line<true>(v, a.y + m * a.N + j);
+      if (kept) put_line<true>(take<V>(sums + j), a.summed + m * a.N + j);
     });
   nontemporal_fence();
 }
@@ -115,10 +114,13 @@ NK_INLINE void cached_forward(const RowsForward<T>& a, int64_t begin, int64_t en
 // A function of its own for each activation, for in one there are too few registers.
 template <Activation f, class T>
 void forward_in_loop(const RowsForward<T>& a, int64_t begin, int64_t end) {
-#if defined(NK_AVX512)
-  if constexpr (std::is_same_v<T, float>)
-    if (whole_lines(a.nontemporal, a.N, a.y))
-      return streamed(a) ? stream_forward<f>(a, begin, end) : lines_forward<f>(a, begin, end);
+#if defined(NK_TWOS)
+  if constexpr (std::is_same_v<T, float>) {
+    if (whole_lines(a.nontemporal, a.N, a.y)) {
+      if (streamed(a)) return stream_forward<f>(a, begin, end);
+      return with_twos([&](auto bytes) NK_INLINED { lines_forward<Vector<float, bytes()>, f>(a, begin, end); });
+    }
+  }
 #endif
   with_vectors([&](auto bytes) NK_INLINED { cached_forward<Vector<compute_t<T>, bytes()>, f>(a, begin, end); });
 }

@@ -18,7 +18,7 @@ constexpr int64_t kStreamBytes = 1 << 18;  // of a group, which stays in the sec
 // whose weight and bias leave the first cache from row to row; weight alone does not take enough of it.
 template <class T>
 bool streamed(const RowsForward<T>& a) {
-  if (a.residual || !a.in_loop()) return false;
+  if (!kAvx512 || a.residual || !a.in_loop()) return false;
   if (sizeof(T) == 4 && a.N >= 256 && a.N <= 1024) return true;
   return a.affine.bias && a.N >= (sizeof(T) == 2 ? 1024 : 4096);
 }
@@ -37,7 +37,7 @@ NK_INLINE void each_line(int64_t n, const F& f) {
 template <Activation f, class T>
 NK_INLINE void write_line(const T* x, const KnownRow<float>& row, const float* w, const float* b, int64_t j, T* y) {
   if constexpr (sizeof(T) == 2) {
-    put<true>(activated<f>(normalised_twos(x, row, w, b, j)), y + j);
+    put<true>(activated<f>(normalised_twos<Few<float>>(x, row, w, b, j)), y + j);
   } else {
     put_line<true>(activated<f>(normalised<Line<T>>(x, row, w, b, j)), y + j);
   }
