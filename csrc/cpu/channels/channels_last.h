@@ -9,7 +9,7 @@ constexpr int64_t kRounded = 16;  // lines of a small image that are summed in i
 
 // The mean and m2 of every column over a segment of lines.
 template <class T>
-void column_moments(const T* x, int64_t columns, int64_t lines, double eps, double* mean, double* m2) {
+void column_moments(const T* x, int64_t columns, int64_t lines, bool far, double eps, double* mean, double* m2) {
   using C = compute_t<T>;
   if (lines == 0) return;  // of an image smaller than a line, which is all rest
   Scratch<C> buffer(3 * columns);
@@ -18,7 +18,7 @@ void column_moments(const T* x, int64_t columns, int64_t lines, double eps, doub
   for (int64_t first = 0; first < lines; first += kBlock) {
     const int64_t rows = std::min(kBlock, lines - first);
     const auto add = [&] {
-      each_band<C>(columns, rows, [&](int64_t line, int64_t count, int64_t j, int64_t n, int64_t ahead) {
+      each_band<C>(columns, rows, far, [&](int64_t line, int64_t count, int64_t j, int64_t n, int64_t ahead) {
         add_columns_about(x + (first + line) * columns + j, columns, count, ahead, about + j, a + j, b + j, n);
       });
     };
@@ -87,7 +87,7 @@ bool measure_small(const Forward<T>& a, int64_t image) {
     Scratch<C> of_rows(2 * g.C);
     C *p = of_rows.data(), *q = p + g.C;
     const auto add_rows = [&](int64_t row) {
-      each_band<C>(g.C, std::min(kRounded, g.S - row),
+      each_band<C>(g.C, std::min(kRounded, g.S - row), far_away<T>(g),
                    [&](int64_t line, int64_t n, int64_t j, int64_t m, int64_t ahead) {
                      add_columns_about(x + (row + line) * g.C + j, g.C, n, ahead, &about[j], p + j, q + j, m);
                    });
@@ -115,7 +115,8 @@ void measure(const Forward<T>& a, const Lines& lines, int64_t n, bool parallel) 
   const T* image = a.of.x + n * a.of.grid.S * a.of.grid.C;
   const auto row = [&](int64_t i, const T* x, int64_t columns, int64_t count) {
     table.counts[i] = static_cast<double>(count);
-    column_moments(x, columns, count, a.of.eps, &table.means[i * lines.columns], &table.squares[i * lines.columns]);
+    column_moments(x, columns, count, far_away<T>(a.of.grid), a.of.eps, &table.means[i * lines.columns],
+                   &table.squares[i * lines.columns]);
   };
   each(parallel, lines.segments,
        [&](int64_t s) { row(s, image + lines.first(s) * lines.columns, lines.columns, lines.lines(s)); });

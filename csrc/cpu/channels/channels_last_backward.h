@@ -14,10 +14,11 @@ void add_block(const Backward<T>& a, const Source& source, const ColumnScale<C>&
   const auto* mean = scale.mean.data();
   C *p = sums.a, *q = sums.b;
   if (source.plain()) {
-    return each_band<C>(columns, rows, [&](int64_t line, int64_t count, int64_t j, int64_t n, int64_t ahead) {
-      const int64_t from = at + line * stride + j;
-      add_gradient_columns(a.dy + from, stride, a.of.x + from, stride, count, ahead, mean + j, p + j, q + j, n);
-    });
+    return each_band<C>(
+        columns, rows, far_away<T>(a.of.grid), [&](int64_t line, int64_t count, int64_t j, int64_t n, int64_t ahead) {
+          const int64_t from = at + line * stride + j;
+          add_gradient_columns(a.dy + from, stride, a.of.x + from, stride, count, ahead, mean + j, p + j, q + j, n);
+        });
   }
   const int64_t wide = scale.mean.size(), lines = std::max<int64_t>(1, wide / columns), part = std::min(columns, kStep);
   for (int64_t line = 0; line < rows; line += lines) {

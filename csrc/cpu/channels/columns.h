@@ -47,13 +47,22 @@ struct Lines {
   }
 };
 
+// Whether elements of T are so many that no near cache holds them: then a line is read after the other, as memory is
+// read best.
+template <class T>
+bool far_away(const Grid& g) {
+  return g.N * g.S * g.C * static_cast<int64_t>(sizeof(T)) > int64_t{4} << 20;
+}
+
 // f(first line, lines, first column, n, elements ahead) for a block of lines, a few lines of a band at a time; C: of
 // sums
 template <class C, class F>
-void each_band(int64_t columns, int64_t lines, const F& f) {
-  const bool small = columns * lines <= kSmallImage;
-  const bool wide = columns >= kWide && !small;  // a line after the other then, as memory is read best
-  const int64_t band = wide ? std::min(columns, 4 * kWide) : columns_at_once<C>();
+void each_band(int64_t columns, int64_t lines, bool far, const F& f) {
+  const int64_t registers = columns_at_once<C>();
+  const bool small = !far && columns * lines <= kSmallImage;
+  // Where registers hold one band, sums of two lie as well in the cache.
+  const bool wide = !small && columns >= (far && registers == kBand ? 2 * kBand : kWide);
+  const int64_t band = wide ? std::min(columns, 4 * kWide) : registers;
   const int64_t few = std::clamp<int64_t>(2048 / columns, small ? kBlock : 4, kBlock);
   const int64_t ahead = columns > band ? few * columns : wide ? columns : 0;
   for (int64_t line = 0; line < lines; line += few)

@@ -60,13 +60,11 @@ NK_INLINE void blend(const T* dy, const T* x, const Found<float>& f, T* dx, int6
 
 template <class T>
 void paired_moments(const T* x, bool centred, Found<float>& f, int64_t rows, int64_t n) {
-  with_twos([&](auto bytes)
-                NK_INLINED { find_moments<ByTwos<Vector<float, bytes()>>>(x, centred, f, rows, n); });
+  with_twos([&](auto bytes) NK_INLINED { find_moments<ByTwos<Vector<float, bytes()>>>(x, centred, f, rows, n); });
 }
 template <class T>
 void paired_products(const T* dy, const T* x, bool centred, Found<float>& f, int64_t rows, int64_t n) {
-  with_twos([&](auto bytes)
-                NK_INLINED { find_products<ByTwos<Vector<float, bytes()>>>(dy, x, centred, f, rows, n); });
+  with_twos([&](auto bytes) NK_INLINED { find_products<ByTwos<Vector<float, bytes()>>>(dy, x, centred, f, rows, n); });
 }
 template <class T>
 void paired_scale(const T* x, const Found<float>& f, T* y, int64_t rows, int64_t n, bool stream) {

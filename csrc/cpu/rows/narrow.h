@@ -4,8 +4,8 @@
 
 #include <cstdint>
 
-#include "cpu/base/twos.h"
 #include "cpu/base/tiles.h"
+#include "cpu/base/twos.h"
 
 namespace normkernels {
 

@@ -174,8 +174,7 @@ void narrow_backward(const RowsBackward<T>& a, int64_t block, int64_t begin, int
 #if defined(NK_TWOS)
   if constexpr (std::is_same_v<T, float>)
     if (whole_lines(a.nontemporal, a.N, a.dx))
-      return with_twos([&](auto bytes)
-                           NK_INLINED { stream_backward<Vector<float, bytes()>>(a, block, begin, end); });
+      return with_twos([&](auto bytes) NK_INLINED { stream_backward<Vector<float, bytes()>>(a, block, begin, end); });
 #endif
   if (a.nontemporal) {
     with_vectors([&](auto bytes)

@@ -45,8 +45,8 @@ NK_INLINE void put_back(float* line, int64_t N) {
   for (int64_t j = 0; j < N; j += kWidth<Twos<V>>) put(in_turns(twos<V>(line + j)), line + j);
 }
 
-// A line of columns, or null, laid out as elements of T: of each two vectors of bfloat16 the even ones first. Back again
-// it is the other way round.
+// A line of columns, or null, laid out as elements of T: of each two vectors of bfloat16 the even ones first. Back
+// again it is the other way round.
 template <class T>
 class LaidOut {
  public:
@@ -54,8 +54,7 @@ class LaidOut {
 
   LaidOut(const float* line, int64_t N) : line_(line), numbers_(line && kMoves ? N : 0) {
     float* const to = numbers_.data();
-    if (!numbers_.empty())
-      with_twos([=](auto bytes) NK_INLINED { lay_out<Vector<float, bytes()>, T>(line, to, N); });
+    if (!numbers_.empty()) with_twos([=](auto bytes) NK_INLINED { lay_out<Vector<float, bytes()>, T>(line, to, N); });
   }
   const float* data() const { return numbers_.empty() ? line_ : numbers_.data(); }
 

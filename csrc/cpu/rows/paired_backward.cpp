@@ -109,8 +109,7 @@ void backward_of_run(const RowsBackward<T>& a, int64_t block, int64_t begin, int
   if (a.plain() && in_registers(a.N) && a.N <= 2 * kPaired) {
     register_backward<Twos<>>(a, block, begin, end);
   } else {
-    with_twos([&](auto bytes)
-                  NK_INLINED { backward_of_block<Vector<float, bytes()>, kStream>(a, block, begin, end); });
+    with_twos([&](auto bytes) NK_INLINED { backward_of_block<Vector<float, bytes()>, kStream>(a, block, begin, end); });
   }
   if (kStream) nontemporal_fence();
 }
