@@ -23,7 +23,7 @@ TABLE = {
     ("cpu/filters", "tests/test_backends.py -k 'native and weight_'"): [
         ("add(p.b, b, k);", ""),
         ("d * a + ((v - mean) * rstd * b + c);", "d * a + ((v - mean) * rstd * b);"),
-        ("kAvx512 && n % (2 * kFewLanes) == 0", "kAvx512"),
+        ("kTwos && n % kPaired == 0", "kTwos"),
     ],
     ("cpu/filters", "tests/test_short_filters.py"): [
         ("left = rest * share;", "left = 0;"),

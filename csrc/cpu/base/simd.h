@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 
 // NK_CLONES: a clone per instruction set, chosen when the library is loaded: fast, and still a wheel that runs
@@ -12,9 +13,17 @@
 #define NK_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #define NK_AVX512 __attribute__((target("arch=x86-64-v4")))
 #define NK_AVX2 __attribute__((target("arch=x86-64-v3")))
-inline const bool kAvx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-inline const bool kAvx2 = __builtin_cpu_supports("x86-64-v3");
+namespace normkernels {
+// Twins follow ATEN_CPU_CAPABILITY, as torch's kernels do: avx2 leaves AVX-512 out, default both.
+inline bool asked_for_less(bool than_avx2) {
+  const char* const asked = std::getenv("ATEN_CPU_CAPABILITY");
+  return asked && (!std::strcmp(asked, "default") || (!than_avx2 && !std::strcmp(asked, "avx2")));
+}
+inline const bool kAvx512 = !asked_for_less(false) && __builtin_cpu_supports("avx512f") &&
+                            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                            __builtin_cpu_supports("avx512vl");
+inline const bool kAvx2 = !asked_for_less(true) && __builtin_cpu_supports("x86-64-v3");
+}  // namespace normkernels
 #else
 #define NK_CLONES
 #endif
