@@ -1,9 +1,14 @@
 // What the compiler needs to vectorise a loop: a clone per instruction set, and element types it can convert.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+
+#if defined(__unix__)
+#include <unistd.h>  // sysconf
+#endif
 
 // NK_CLONES: a clone per instruction set, chosen when the library is loaded: fast, and still a wheel that runs
 // anywhere. NK_AVX512: a twin for AVX-512 alone, because it uses what only that has; call it where kAvx512 is true.
@@ -97,7 +102,7 @@ NK_INLINE F widened(U w, float16) {
 template <class U, class F>
 NK_INLINE U narrowed(F v, bfloat16) {
   const U u = bit_cast<U>(v), rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  return (u & 0x7fffffffu) > 0x7f800000u ? U(rounded * 0u + 0x7fc0u) : rounded;
+  return v == v ? rounded : U(rounded * 0u + 0x7fc0u);
 }
 template <class U, class F>
 NK_INLINE U narrowed(F v, float16) {
@@ -153,11 +158,20 @@ NK_INLINE void prefetch_tile(const T* tile, int64_t n) {
 #endif
 }
 
+// Two times the bytes of the second cache, or what most have.
+inline const int64_t kNearBytes = [] {
+  constexpr int64_t kMost = int64_t{2} << 20, kLeast = kMost / 4;
+#if defined(_SC_LEVEL2_CACHE_SIZE)
+  if (const int64_t known = 2 * sysconf(_SC_LEVEL2_CACHE_SIZE); known > 0) return std::clamp(known, kLeast, kMost);
+#endif
+  return kMost;
+}();
+
 // Ask for the lines of results that follow these n soon, of so many elements together: a store to a line that no near
 // cache holds waits for it. Where the second cache holds them all there is nothing to ask for.
 template <class T>
 NK_INLINE bool asks_for_results(int64_t elements) {
-  return elements * static_cast<int64_t>(sizeof(T)) >= (int64_t{2} << 20);
+  return elements * static_cast<int64_t>(sizeof(T)) >= kNearBytes;
 }
 template <class T>
 NK_INLINE void prefetch_results(T* out, int64_t n, int64_t elements) {

@@ -51,7 +51,7 @@ struct Lines {
 // read best.
 template <class T>
 bool far_away(const Grid& g) {
-  return g.N * g.S * g.C * static_cast<int64_t>(sizeof(T)) > int64_t{4} << 20;
+  return g.N * g.S * g.C * static_cast<int64_t>(sizeof(T)) > 4 * kNearBytes;
 }
 
 // f(first line, lines, first column, n, elements ahead) for a block of lines, a few lines of a band at a time; C: of
