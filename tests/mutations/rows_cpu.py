@@ -47,7 +47,7 @@ TABLE = {
         ("put(in_turns(twos<V>(line + j)), line + j);", ""),
         ("if (table) LaidOut<T>::put_back(", "if (false) LaidOut<T>::put_back("),
         ("constexpr int kNearestEven = 0;", "constexpr int kNearestEven = 3;"),
-        ("take<V>(from + kWidth<V>)};\n  }\n}\ntemplate <class V>\nconstexpr bool kIsTwos", "take<V>(from)};\n  }\n}\ntemplate <class V>\nconstexpr bool kIsTwos"),
+        ("take<V>(from + kWidth<V>)};", "take<V>(from)};"),
         ("return v == v ? rounded :", "return v == v || true ? rounded :"),
         ("each_twos<V>(N, [&](int64_t j", "each_twos<V>(N - 1, [&](int64_t j"),
         ("if (a.dsummed) g += take<V>(", "if (false) g += take<V>("),
