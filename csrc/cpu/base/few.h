@@ -67,11 +67,11 @@ NK_INLINE Element<V> add_up(const V& v) {
 }
 
 // float16 as instructions of AVX-512 and AVX2 convert it
+template <class V>
+using Halves = Lanes<short, kWidth<V>>;
 #if defined(NK_AVX512)
 template <class V>
 constexpr bool kConverts = sizeof(V) >= 32 && std::is_same_v<Element<V>, float>;
-template <class V>
-using Halves = Lanes<short, kWidth<V>>;
 template <class V>
 NK_INLINE V from_halves(const Halves<V>& bits) {
   constexpr int kCurrentRounding = 4;
@@ -87,6 +87,10 @@ NK_INLINE Halves<V> to_halves(const V& v) {
 #else
 template <class V>
 constexpr bool kConverts = false;
+template <class V>
+V from_halves(const Halves<V>& bits);
+template <class V>
+Halves<V> to_halves(const V& v);
 #endif
 
 template <class V, class T>
